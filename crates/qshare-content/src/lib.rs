@@ -1,0 +1,21 @@
+//! Content: what a file's bytes are called, how they are cut and how they are proven.
+//!
+//! Pure: no tokio, no quinn, no clock, no file. Start with [`ContentInfo`] (length and
+//! root, hence [`ContentId`]), then [`Chunks`] (how those bytes are cut), then [`tree`]
+//! (how a chunk proves itself against the root). [`AssetName`], [`Query`] and [`Link`] are
+//! what people type.
+
+mod bitmap;
+mod chunks;
+mod id;
+mod link;
+mod name;
+mod query;
+pub mod tree;
+
+pub use bitmap::Bitmap;
+pub use chunks::{ChunkIndex, Chunks, LEAF_BYTES, LENGTH_MAX_BYTES};
+pub use id::{ContentId, ContentInfo, Hash, IdParseError, IdPrefix, NodeId};
+pub use link::{DEFAULT_TRACKER_PORT, Link, LinkParseError, TrackerAddress, TrackerAddressError};
+pub use name::{AssetName, META_SUFFIX, NAME_MAX_BYTES, NameError, PART_SUFFIX};
+pub use query::{GLOB_MAX_BYTES, NamePattern, Query, QueryParseError, is_glob};

@@ -1,0 +1,284 @@
+//! Links: `qshare:CONTENTID,s=SIZE,r=ROOT,t=TRACKERID@HOST:PORT,n=NAME`, and tracker addresses.
+
+use std::fmt;
+use std::str::FromStr;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::{AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, NameError, NodeId};
+
+/// UDP port of a tracker that names none.
+pub const DEFAULT_TRACKER_PORT: u16 = 65000;
+
+/// What needs no quoting in a shell and stays as it is in a link.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'@')
+    .remove(b':')
+    .remove(b'/')
+    .remove(b'-');
+
+/// More trackers than this in one link are refused.
+const LINK_TRACKERS_MAX: usize = 16;
+/// A longer link is refused.
+const LINK_MAX_BYTES: usize = 8 * 1024;
+
+/// A tracker as people write it: `HOST[:PORT]` or `TRACKERID@HOST[:PORT]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TrackerAddress {
+    /// The identity that it must prove; without it, trust on first use.
+    pub id: Option<NodeId>,
+    /// Host name or IP address, IPv6 without brackets.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// Why a text is not a tracker's address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a tracker's address: write HOST[:PORT] or TRACKERID@HOST[:PORT]")]
+pub struct TrackerAddressError(pub String);
+
+impl TrackerAddress {
+    /// `HOST:PORT`, IPv6 in brackets: the key in `known_trackers`.
+    pub fn host_port(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl FromStr for TrackerAddress {
+    type Err = TrackerAddressError;
+
+    fn from_str(text: &str) -> Result<Self, TrackerAddressError> {
+        let refused = || TrackerAddressError(text.into());
+        let (id, place) = match text.split_once('@') {
+            Some((id, place)) => (Some(id.parse().map_err(|_| refused())?), place),
+            None => (None, text),
+        };
+        let (host, port) = if let Some(rest) = place.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']').ok_or_else(refused)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| refused())?;
+            (
+                host,
+                rest.strip_prefix(':')
+                    .or((rest.is_empty()).then_some(""))
+                    .ok_or_else(refused)?,
+            )
+        } else if place.parse::<std::net::Ipv6Addr>().is_ok() {
+            (place, "")
+        } else {
+            match place.split_once(':') {
+                Some((_, "")) => return Err(refused()),
+                Some((host, port)) => (host, port),
+                None => (place, ""),
+            }
+        };
+        let port = match port {
+            "" => DEFAULT_TRACKER_PORT,
+            digits => digits
+                .parse()
+                .ok()
+                .filter(|&port| port != 0)
+                .ok_or_else(refused)?,
+        };
+        let plausible = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+        if host.is_empty() || host.len() > 253 || !host.chars().all(plausible) {
+            return Err(refused());
+        }
+        Ok(TrackerAddress {
+            id,
+            host: host.into(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for TrackerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(id) = self.id {
+            write!(f, "{id}@")?;
+        }
+        f.write_str(&self.host_port())
+    }
+}
+
+/// Everything that another person needs to fetch one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Length and root; together they are the content id.
+    pub info: ContentInfo,
+    /// Where to ask who has it; ids in here are pins.
+    pub trackers: Vec<TrackerAddress>,
+    /// What to call it.
+    pub name: Option<AssetName>,
+}
+
+/// Why a text is not a link.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkParseError {
+    /// It does not begin with `qshare:` and a content id.
+    #[error("a link begins with qshare: and 64 hex digits")]
+    NotALink,
+    /// More than 8 KiB or more than 16 trackers.
+    #[error("the link is too long")]
+    TooLong,
+    /// A field without value, or one that cannot be read.
+    #[error("the link's field {0:?} cannot be read")]
+    Field(String),
+    /// Size and root do not amount to the id: the link was damaged.
+    #[error("the link's size and root do not belong to its id; it was damaged on the way")]
+    Mismatch,
+    /// The name is not one that can be written.
+    #[error("the link's name is refused: {0}")]
+    Name(#[from] NameError),
+    /// A tracker that cannot be read.
+    #[error(transparent)]
+    Tracker(#[from] TrackerAddressError),
+}
+
+impl Link {
+    /// Whether a text means to be a link.
+    pub fn is_link(text: &str) -> bool {
+        text.starts_with("qshare:")
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "qshare:{},s={},r={}",
+            self.info.id(),
+            self.info.length,
+            self.info.root
+        )?;
+        for tracker in &self.trackers {
+            write!(
+                f,
+                ",t={}",
+                utf8_percent_encode(&tracker.to_string(), ENCODED)
+            )?;
+        }
+        if let Some(name) = &self.name {
+            write!(f, ",n={}", utf8_percent_encode(name.as_str(), ENCODED))?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Link {
+    type Err = LinkParseError;
+
+    fn from_str(text: &str) -> Result<Link, LinkParseError> {
+        if text.len() > LINK_MAX_BYTES {
+            return Err(LinkParseError::TooLong);
+        }
+        let rest = text
+            .strip_prefix("qshare:")
+            .ok_or(LinkParseError::NotALink)?;
+        let mut fields = rest.split(',');
+        let id: ContentId = fields
+            .next()
+            .unwrap_or("")
+            .parse()
+            .map_err(|_| LinkParseError::NotALink)?;
+        let (mut length, mut root, mut name) = (None, None, None);
+        let mut trackers = Vec::new();
+        for field in fields {
+            let refused = || LinkParseError::Field(field.chars().take(80).collect());
+            let (key, value) = field.split_once('=').ok_or_else(refused)?;
+            let value = percent_decode_str(value)
+                .decode_utf8()
+                .map_err(|_| refused())?;
+            match key {
+                "s" => length = Some(value.parse::<u64>().map_err(|_| refused())?),
+                "r" => root = Some(value.parse::<Hash>().map_err(|_| refused())?),
+                "t" if trackers.len() == LINK_TRACKERS_MAX => return Err(LinkParseError::TooLong),
+                "t" => trackers.push(value.parse()?),
+                "n" => name = Some(AssetName::from_local(&value)?),
+                // Later versions add fields; ours stays readable to them and theirs to us.
+                _ => {}
+            }
+        }
+        let missing = |key: &str| LinkParseError::Field(key.into());
+        let info = ContentInfo {
+            length: length
+                .filter(|&l| l <= LENGTH_MAX_BYTES)
+                .ok_or_else(|| missing("s"))?,
+            root: root.ok_or_else(|| missing("r"))?,
+        };
+        if info.id() != id {
+            return Err(LinkParseError::Mismatch);
+        }
+        Ok(Link {
+            info,
+            trackers,
+            name,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link() -> Link {
+        Link {
+            info: ContentInfo {
+                length: 42,
+                root: Hash([5; 32]),
+            },
+            trackers: vec![
+                format!("{}@[2001:db8::1]:7", NodeId([1; 32]))
+                    .parse()
+                    .unwrap(),
+                "tracker.example".parse().unwrap(),
+            ],
+            name: Some(AssetName::new("data, été/100%.bin").unwrap()),
+        }
+    }
+
+    #[test]
+    fn links_round_trip_and_need_no_quoting() {
+        let text = link().to_string();
+        assert_eq!(text.parse::<Link>().unwrap(), link());
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._~@:/-=,%".contains(c);
+        assert!(text.chars().all(plain), "{text}");
+    }
+
+    #[test]
+    fn a_link_whose_size_was_changed_is_refused() {
+        let text = link().to_string().replace(",s=42,", ",s=43,");
+        assert_eq!(text.parse::<Link>(), Err(LinkParseError::Mismatch));
+    }
+
+    #[test]
+    fn tracker_addresses_are_read_in_all_their_forms() {
+        for (text, host, port) in [
+            ("example.org", "example.org", 65000),
+            ("example.org:7", "example.org", 7),
+            ("10.0.0.1:65001", "10.0.0.1", 65001),
+            ("::1", "::1", 65000),
+            ("[::1]", "::1", 65000),
+            ("[::1]:9", "::1", 9),
+        ] {
+            let address: TrackerAddress = text.parse().unwrap();
+            assert_eq!(
+                (address.host.as_str(), address.port),
+                (host, port),
+                "{text}"
+            );
+        }
+        for text in [
+            "", ":7", "a:0", "a:70000", "a:", "[::1", "[x]:1", "x@a", "a b",
+        ] {
+            assert!(text.parse::<TrackerAddress>().is_err(), "{text}");
+        }
+    }
+}

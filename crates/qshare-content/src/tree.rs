@@ -1,0 +1,223 @@
+//! The hash tree of BEP 52, and how a chunk, or a page of chunk hashes, proves itself.
+//!
+//! Leaves are SHA-256 of 16 KiB (the last may be shorter). Above them stands a balanced binary
+//! tree of SHA-256 over pairs; leaves beyond the end of the file are 32 zero bytes, up to the
+//! next power of two. A chunk is an aligned subtree ([`Chunks::height`]); its hash is that
+//! subtree's root. A file of one chunk has no padding beyond the next power of two of its own
+//! leaves, so its chunk hash *is* the root.
+//!
+//! ```
+//! use qshare_content::{tree, Chunks};
+//!
+//! let file = vec![7u8; 300_000];
+//! let chunks = Chunks::of_length(file.len() as u64);
+//! let hashes: Vec<_> = chunks
+//!     .indices()
+//!     .map(|chunk| {
+//!         let range = chunks.range(chunk);
+//!         tree::chunk_hash(&chunks, &file[range.start as usize..range.end as usize])
+//!     })
+//!     .collect();
+//! assert_eq!(hashes.len(), 3);
+//! let root = tree::root_of_chunks(&chunks, &hashes);
+//! assert_ne!(root, hashes[0]);
+//! ```
+
+use sha2::{Digest, Sha256};
+
+use crate::{ChunkIndex, Chunks, Hash, LEAF_BYTES};
+
+/// Chunk hashes in a page: what one hash request brings (128 KiB of hashes).
+pub const PAGE_CHUNKS: u32 = 4096;
+
+/// Hash of one leaf: at most [`LEAF_BYTES`] bytes.
+pub fn leaf_hash(bytes: &[u8]) -> Hash {
+    Hash(Sha256::digest(bytes).into())
+}
+
+/// Hashes of all leaves of `bytes`, which begin at a leaf boundary. No bytes are one empty leaf.
+pub fn leaf_hashes(bytes: &[u8]) -> Vec<Hash> {
+    if bytes.is_empty() {
+        return vec![leaf_hash(bytes)];
+    }
+    bytes.chunks(LEAF_BYTES as usize).map(leaf_hash).collect()
+}
+
+/// Hash of an inner node.
+pub fn parent_hash(left: &Hash, right: &Hash) -> Hash {
+    let mut pair = [0; 64];
+    pair[..32].copy_from_slice(&left.0);
+    pair[32..].copy_from_slice(&right.0);
+    Hash(Sha256::digest(pair).into())
+}
+
+/// Root of a subtree of `1 << height` leaves that all lie beyond the end of the file.
+pub fn zero_root(height: u8) -> Hash {
+    (0..height).fold(Hash::ZERO, |hash, _| parent_hash(&hash, &hash))
+}
+
+/// Smallest height at which one subtree covers `nodes` nodes.
+fn height_over(nodes: u64) -> u8 {
+    nodes.max(1).next_power_of_two().ilog2() as u8
+}
+
+/// Folds a layer into its root over exactly `levels` levels. `layer` are nodes of height
+/// `layer_height`; what is missing up to `1 << levels` of them lies beyond the end.
+pub fn fold_layer(mut layer: Vec<Hash>, layer_height: u8, levels: u8) -> Hash {
+    for level in 0..levels {
+        if layer.len() % 2 == 1 {
+            layer.push(zero_root(layer_height + level));
+        }
+        layer = layer
+            .chunks_exact(2)
+            .map(|pair| parent_hash(&pair[0], &pair[1]))
+            .collect();
+    }
+    layer
+        .first()
+        .copied()
+        .unwrap_or_else(|| zero_root(layer_height + levels))
+}
+
+/// Hash of a chunk, from its bytes.
+pub fn chunk_hash(chunks: &Chunks, bytes: &[u8]) -> Hash {
+    chunk_hash_of_leaves(chunks, leaf_hashes(bytes))
+}
+
+/// Hash of a chunk, from its leaves.
+pub fn chunk_hash_of_leaves(chunks: &Chunks, leaves: Vec<Hash>) -> Hash {
+    let levels = if chunks.count() == 1 {
+        height_over(leaves.len() as u64)
+    } else {
+        chunks.height()
+    };
+    fold_layer(leaves, 0, levels)
+}
+
+/// Root of a file, from the hashes of all its chunks.
+pub fn root_of_chunks(chunks: &Chunks, hashes: &[Hash]) -> Hash {
+    let levels = height_over(u64::from(chunks.count()));
+    fold_layer(hashes.to_vec(), chunks.height(), levels)
+}
+
+/// The siblings on the way up from node `index` of `layer` over `levels` levels, lowest first.
+///
+/// `layer` are nodes of height `layer_height`; what is missing lies beyond the end.
+pub fn audit_path(mut layer: Vec<Hash>, layer_height: u8, mut index: u64, levels: u8) -> Vec<Hash> {
+    let mut path = Vec::with_capacity(levels.into());
+    for level in 0..levels {
+        let zero = zero_root(layer_height + level);
+        let sibling = usize::try_from(index ^ 1).ok().and_then(|at| layer.get(at));
+        path.push(sibling.copied().unwrap_or(zero));
+        if layer.len() % 2 == 1 {
+            layer.push(zero);
+        }
+        layer = layer
+            .chunks_exact(2)
+            .map(|pair| parent_hash(&pair[0], &pair[1]))
+            .collect();
+        index /= 2;
+    }
+    path
+}
+
+/// What `hash`, node `index` of its layer, and its audit path amount to.
+pub fn root_of_path(hash: Hash, mut index: u64, path: &[Hash]) -> Hash {
+    path.iter().fold(hash, |hash, sibling| {
+        let right = index % 2 == 1;
+        index /= 2;
+        if right {
+            parent_hash(sibling, &hash)
+        } else {
+            parent_hash(&hash, sibling)
+        }
+    })
+}
+
+/// Number of pages that the chunk hashes of a file fill.
+pub fn page_count(chunks: &Chunks) -> u32 {
+    chunks.count().div_ceil(PAGE_CHUNKS)
+}
+
+/// The chunks whose hashes page `page` holds.
+pub fn page_chunks(chunks: &Chunks, page: u32) -> std::ops::Range<u32> {
+    let start = page.saturating_mul(PAGE_CHUNKS).min(chunks.count());
+    start..start.saturating_add(PAGE_CHUNKS).min(chunks.count())
+}
+
+/// Levels of the tree inside a page: all of them when the file has only one.
+fn page_levels(chunks: &Chunks) -> u8 {
+    height_over(u64::from(chunks.count().min(PAGE_CHUNKS)))
+}
+
+/// Levels of the tree above a page, which is the length of its audit path.
+pub fn page_path_levels(chunks: &Chunks) -> u8 {
+    height_over(u64::from(chunks.count())) - page_levels(chunks)
+}
+
+/// Root of one page of chunk hashes.
+pub fn page_root(chunks: &Chunks, hashes: &[Hash]) -> Hash {
+    fold_layer(hashes.to_vec(), chunks.height(), page_levels(chunks))
+}
+
+/// The audit path of page `page`, from the roots of all pages.
+pub fn page_path(chunks: &Chunks, page_roots: Vec<Hash>, page: u32) -> Vec<Hash> {
+    let height = chunks.height() + page_levels(chunks);
+    audit_path(page_roots, height, page.into(), page_path_levels(chunks))
+}
+
+/// Whether `hashes` are those of `page`, by the page's audit path and the file's root.
+pub fn verify_page(
+    chunks: &Chunks,
+    root: &Hash,
+    page: u32,
+    hashes: &[Hash],
+    path: &[Hash],
+) -> bool {
+    hashes.len() == page_chunks(chunks, page).len()
+        && !hashes.is_empty()
+        && path.len() == usize::from(page_path_levels(chunks))
+        && root_of_path(page_root(chunks, hashes), page.into(), path) == *root
+}
+
+/// Whether the subtree of `1 << height` leaves at `index` (counted in such subtrees within the
+/// chunk) has the bytes `bytes`, by its audit path up to the chunk's hash.
+pub fn verify_subtree(
+    chunks: &Chunks,
+    chunk: ChunkIndex,
+    chunk_hash: &Hash,
+    height: u8,
+    index: u32,
+    bytes: &[u8],
+    path: &[Hash],
+) -> bool {
+    let leaves = chunks.size(chunk).div_ceil(LEAF_BYTES);
+    let chunk_levels = if chunks.count() == 1 {
+        height_over(leaves)
+    } else {
+        chunks.height()
+    };
+    let start = (u64::from(index) << height) * LEAF_BYTES;
+    let end = (start + (LEAF_BYTES << height)).min(chunks.size(chunk));
+    height <= chunk_levels
+        && start < end
+        && bytes.len() as u64 == end - start
+        && path.len() == usize::from(chunk_levels - height)
+        && root_of_path(
+            fold_layer(leaf_hashes(bytes), 0, height),
+            index.into(),
+            path,
+        ) == *chunk_hash
+}
+
+/// The audit path that [`verify_subtree`] wants, from the leaves of the whole chunk.
+pub fn subtree_path(chunks: &Chunks, leaves: Vec<Hash>, height: u8, index: u32) -> Vec<Hash> {
+    let chunk_levels = if chunks.count() == 1 {
+        height_over(leaves.len() as u64)
+    } else {
+        chunks.height()
+    };
+    let mut path = audit_path(leaves, 0, u64::from(index) << height, chunk_levels);
+    path.drain(..usize::from(height.min(chunk_levels)));
+    path
+}

@@ -1,0 +1,1 @@
+//! qshare-registry

@@ -1,0 +1,2 @@
+//! qshare
+fn main() {}
