@@ -1,1 +1,31 @@
-//! qshare-storage
+//! What qshare keeps on disk: the files it shares, and the files it is still downloading.
+//!
+//! Blocking and thread-safe: no tokio; call it from blocking threads. Two things matter to
+//! the outside:
+//!
+//! - [`Library`]: shared directories, scanned, hashed, watched; reads checked against change.
+//! - [`Part`]: one unfinished download, its verified and its durable chunks; [`Batch`] and
+//!   [`write_whole`] for small files, [`unfinished`] for what an earlier run left.
+//!
+//! The bytes of `.qshare.meta` files are described in docs/format.md. Names that come from
+//! strangers are opened beneath their directory without following symbolic links.
+
+mod batch;
+mod cancel;
+mod error;
+mod event;
+mod hashing;
+mod library;
+mod part;
+mod target;
+
+pub use batch::{Batch, WholeError, write_whole};
+pub use cancel::Cancel;
+pub use error::DiskError;
+pub use event::{Asset, LibraryEvent, SkipReason};
+pub use hashing::{HashError, HashOptions, HashPage, HashedFile, hash_file};
+pub use library::{AdoptError, Library, LibraryConfig, LibraryError, ReadError};
+pub use part::{
+    FinishError, OpenError, Opened, Part, PartError, PartOptions, Sync, Unfinished, unfinished,
+};
+pub use target::Target;
