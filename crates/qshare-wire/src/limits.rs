@@ -1,0 +1,49 @@
+//! Every bound of the protocol in one place. What exceeds one of them is refused.
+
+use std::time::Duration;
+
+/// Time from a connection's establishment to the first frame of its first stream.
+pub const HELLO_DEADLINE: Duration = Duration::from_secs(5);
+/// QUIC keep-alive interval on connections that should stay up.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// QUIC idle time-out.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long what a node announced outlives its connection, unless it said goodbye.
+pub const LEASE: Duration = Duration::from_secs(30);
+
+/// Largest body of a small message: Hello, requests, refusals.
+pub const SMALL_BODY_MAX_BYTES: usize = 16 * 1024;
+/// Largest body of a message that carries a list.
+pub const LIST_BODY_MAX_BYTES: usize = 1024 * 1024;
+
+/// Extensions in one message.
+pub const EXTENSIONS_MAX: usize = 16;
+/// Bytes of one extension.
+pub const EXTENSION_MAX_BYTES: usize = 1024;
+/// Bytes of a free text that is meant for people (agent, reason).
+pub const TEXT_MAX_BYTES: usize = 256;
+
+/// Candidate addresses of one node.
+pub const CANDIDATES_MAX: usize = 8;
+/// Smallest port that a node may be reached at: nobody is led to send to well-known services.
+pub const CANDIDATE_PORT_MIN: u16 = 1024;
+
+/// Entries of one announcement batch.
+pub const ANNOUNCE_ENTRIES_MAX: usize = 2048;
+/// Bytes of the metadata of one entry.
+pub const METADATA_MAX_BYTES: usize = 256;
+/// Matches of one page of answers.
+pub const MATCHES_MAX: usize = 1024;
+/// Holders named in one answer.
+pub const HOLDERS_MAX: usize = 256;
+/// Holders named for each match of an answer.
+pub const HOLDERS_PER_MATCH_MAX: usize = 16;
+/// Near names offered where nothing was found.
+pub const NEAR_NAMES_MAX: usize = 8;
+/// Bytes of a page's cursor.
+pub const CURSOR_MAX_BYTES: usize = 2048;
+
+/// Chunks in one `HaveMore`.
+pub const HAVE_MORE_MAX: usize = 8192;
+/// Hashes of an audit path: from a leaf to the root of the largest file.
+pub const PATH_HASHES_MAX: usize = 31;
