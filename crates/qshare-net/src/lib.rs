@@ -1,1 +1,28 @@
-//! qshare-net
+//! The network as qshare sees it: who am I, whom do I reach, and what did they say.
+//!
+//! [`Identity`] (a key pair and its certificate) makes an [`Endpoint`] (one UDP socket that both
+//! serves and dials). Whoever dials or is dialled exchanges Hellos and comes out as a
+//! [`Session`]: an authenticated connection whose group was checked. [`framed`] reads and writes
+//! messages on its streams. [`KnownTrackers`] remembers keys as SSH does.
+//!
+//! Nothing here knows what is shared or who wants it.
+
+mod endpoint;
+pub mod framed;
+mod group;
+mod identity;
+mod known_trackers;
+mod resolve;
+mod session;
+mod tls;
+mod transport;
+
+pub use endpoint::{BindError, Endpoint, EndpointConfig};
+pub use group::{GroupError, GroupSecret};
+pub use identity::{Identity, IdentityError, IdentityLock, IdentityRole, default_identity_dir};
+pub use known_trackers::{KnownTrackers, TrustError};
+pub use resolve::{ResolveError, resolve};
+pub use session::{
+    AcceptError, Callee, DialError, Greeting, Session, accept, close_reason, dial, is_goodbye,
+};
+pub use transport::TransportConfig;

@@ -1,0 +1,190 @@
+//! One UDP socket that both serves and dials.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use qshare_content::NodeId;
+use qshare_wire::{ALPN_PEER, ALPN_TRACKER, CloseCode};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{TokioRuntime, VarInt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{Identity, TransportConfig, tls};
+
+/// Socket buffers that hold a burst while the process is busy; the kernel may grant less.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// What an endpoint is made from.
+#[derive(Debug, Clone)]
+pub struct EndpointConfig {
+    /// Where to listen; port 0 lets the system choose. `[::]` serves both families, and falls
+    /// back to `0.0.0.0` where there is no IPv6.
+    pub listen: SocketAddr,
+    /// ALPN that is accepted: [`ALPN_PEER`] for nodes, [`ALPN_TRACKER`] for trackers.
+    pub accept_alpn: &'static [u8],
+    /// QUIC settings.
+    pub transport: TransportConfig,
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else has the port.
+    #[error("UDP port {} on {} is in use by another program", .0.port(), .0.ip())]
+    PortInUse(SocketAddr),
+    /// The system refused.
+    #[error("cannot listen on {address}: {cause}")]
+    Io {
+        /// Where.
+        address: SocketAddr,
+        /// What it said.
+        cause: io::Error,
+    },
+    /// The identity's key or certificate does not work with TLS.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// One UDP socket, one identity: serves those who dial it, and dials others.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    quinn: quinn::Endpoint,
+    id: NodeId,
+    to_tracker: quinn::ClientConfig,
+    to_peer: quinn::ClientConfig,
+}
+
+impl Endpoint {
+    /// Binds the socket. Needs a tokio runtime, on which the endpoint then runs.
+    pub fn bind(identity: &Identity, config: &EndpointConfig) -> Result<Endpoint, BindError> {
+        let transport = config.transport.to_quinn();
+        let client = |alpn| -> Result<quinn::ClientConfig, BindError> {
+            let crypto = QuicClientConfig::try_from(tls::client_config(identity, alpn)?)
+                .map_err(|error| BindError::Tls(rustls::Error::General(error.to_string())))?;
+            let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+            client.transport_config(transport.clone());
+            Ok(client)
+        };
+        let (to_tracker, to_peer) = (client(ALPN_TRACKER)?, client(ALPN_PEER)?);
+
+        let crypto = QuicServerConfig::try_from(tls::server_config(identity, config.accept_alpn)?)
+            .map_err(|error| BindError::Tls(rustls::Error::General(error.to_string())))?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        server.transport_config(transport);
+
+        let mut endpoint_config = quinn::EndpointConfig::default();
+        let payload_max = config.transport.receive_payload_max_bytes();
+        endpoint_config
+            .max_udp_payload_size(payload_max)
+            .map_err(|error| BindError::Tls(rustls::Error::General(error.to_string())))?;
+
+        let socket = bind_socket(config.listen)?;
+        let quinn = quinn::Endpoint::new(
+            endpoint_config,
+            Some(server),
+            socket,
+            Arc::new(TokioRuntime),
+        )
+        .map_err(|cause| BindError::Io {
+            address: config.listen,
+            cause,
+        })?;
+        Ok(Endpoint {
+            quinn,
+            id: identity.id(),
+            to_tracker,
+            to_peer,
+        })
+    }
+
+    /// Who we are.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where the socket is bound. An unspecified address means all interfaces.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.quinn.local_addr()
+    }
+
+    /// The next one who dials; None once the endpoint is closed.
+    pub async fn accept(&self) -> Option<quinn::Incoming> {
+        self.quinn.accept().await
+    }
+
+    /// Starts dialling a tracker. Whoever answers is taken; look at the id afterwards.
+    pub(crate) fn connect_tracker(
+        &self,
+        address: SocketAddr,
+    ) -> Result<quinn::Connecting, quinn::ConnectError> {
+        let name = tls::server_name(None);
+        self.quinn
+            .connect_with(self.to_tracker.clone(), self.reachable(address), &name)
+    }
+
+    /// Starts dialling a node, whose id is pinned.
+    pub(crate) fn connect_peer(
+        &self,
+        address: SocketAddr,
+        peer: NodeId,
+    ) -> Result<quinn::Connecting, quinn::ConnectError> {
+        let name = tls::server_name(Some(peer));
+        self.quinn
+            .connect_with(self.to_peer.clone(), self.reachable(address), &name)
+    }
+
+    /// Closes every connection and waits, for at most `deadline`, until the others were told.
+    pub async fn close(&self, code: CloseCode, deadline: Duration) {
+        self.quinn
+            .close(VarInt::from_u32(code.code()), code.to_string().as_bytes());
+        let _ = tokio::time::timeout(deadline, self.quinn.wait_idle()).await;
+    }
+
+    /// An IPv4 address as an IPv6 socket wants it.
+    fn reachable(&self, address: SocketAddr) -> SocketAddr {
+        match (self.quinn.local_addr(), address.ip()) {
+            (Ok(SocketAddr::V6(_)), IpAddr::V4(ip)) => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), address.port())
+            }
+            _ => address,
+        }
+    }
+}
+
+fn bind_socket(address: SocketAddr) -> Result<UdpSocket, BindError> {
+    let bound = try_bind(address);
+    let bound = match bound {
+        Err(cause)
+            if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                && cause.kind() != io::ErrorKind::AddrInUse =>
+        {
+            try_bind(SocketAddr::new(
+                Ipv4Addr::UNSPECIFIED.into(),
+                address.port(),
+            ))
+        }
+        bound => bound,
+    };
+    bound.map_err(|cause| match cause.kind() {
+        io::ErrorKind::AddrInUse => BindError::PortInUse(address),
+        _ => BindError::Io { address, cause },
+    })
+}
+
+fn try_bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Best effort: the kernel caps what an ordinary user may have.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
