@@ -11,6 +11,7 @@ mod id;
 mod link;
 mod name;
 mod query;
+mod sha256;
 pub mod tree;
 
 pub use bitmap::Bitmap;
