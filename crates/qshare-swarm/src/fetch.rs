@@ -1,48 +1,149 @@
 //! The client's side of one content: what to ask of whom.
 
 mod action;
+mod blame;
 mod config;
+mod peer;
+mod pick;
+mod pool;
+mod request;
+mod split;
 mod status;
+mod timers;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
-use crate::{PeerKey, RequestId};
+use crate::{PeerKey, RequestId, Span};
 pub use action::{DropReason, FetchAction, Refusal};
+use blame::stall_limit;
 pub use config::FetchConfig;
+use peer::Peer;
+use pool::Pool;
+use request::{Overdue, Phase, Request};
+use split::Split;
 pub use status::{FetchStatus, PeerStatus};
+use timers::{Timer, Timers};
 
 /// The download of one content from many peers.
 ///
-/// Every `handle_*` is total: what names an unknown peer or a void request is ignored.
+/// Every `handle_*` is total: what names an unknown peer or a void request is ignored. A request
+/// is live from its [`FetchAction::Request`] until it is verified, corrupt, refused, withdrawn or
+/// failed, until [`FetchAction::Abandon`] or [`FetchAction::DropPeer`], or until its peer left.
+/// The last two spare a request whose bytes are all there
+/// ([`handle_received`](Self::handle_received)): how its verification ends is still awaited.
 #[derive(Debug)]
 pub struct Fetch {
     chunks: Chunks,
-    verified: Bitmap,
     config: FetchConfig,
-    seed: u64,
+    rng: SmallRng,
+    verified: Bitmap,
+    verified_bytes: u64,
+    /// Missing chunks that are asked of nobody and not divided.
+    pool: Pool,
+    /// Missing chunks that are asked for in spans.
+    splits: BTreeMap<ChunkIndex, Split>,
+    requests: BTreeMap<RequestId, Request>,
+    /// Who was asked for what; one live request a span.
+    claims: BTreeMap<Span, RequestId>,
+    next_request: u64,
+    peers: BTreeMap<PeerKey, Peer>,
+    /// Peers that there may be something to ask of.
+    ready: BTreeSet<PeerKey>,
+    timers: Timers,
+    actions: VecDeque<FetchAction>,
+    in_flight_bytes: u64,
+    received_bytes: u64,
+    wasted_bytes: u64,
+    /// Bytes thrown away because their answers were slow, not silent.
+    impatience_bytes: u64,
+    /// Seconds a byte that recent answers took from start to end.
+    pace: Option<f64>,
 }
 
-#[allow(unused_variables, missing_docs, clippy::new_without_default)]
 impl Fetch {
+    /// A download of which `verified` is there already, knowing no peer. `seed` decides between
+    /// equals. A `verified` of another length than the content's is taken for empty.
     pub fn new(chunks: Chunks, verified: Bitmap, config: FetchConfig, seed: u64) -> Fetch {
+        let verified = if verified.len() == chunks.count() {
+            verified
+        } else {
+            Bitmap::new(chunks.count())
+        };
+        let mut rng = SmallRng::seed_from_u64(seed);
         Fetch {
+            pool: Pool::new(&verified, &mut rng),
+            verified_bytes: verified.iter().map(|chunk| chunks.size(chunk)).sum(),
             chunks,
-            verified,
             config,
-            seed,
+            rng,
+            verified,
+            splits: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            next_request: 0,
+            peers: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            timers: Timers::default(),
+            actions: VecDeque::new(),
+            in_flight_bytes: 0,
+            received_bytes: 0,
+            wasted_bytes: 0,
+            impatience_bytes: 0,
+            pace: None,
         }
     }
-    pub fn handle_peer_joined(&mut self, now: Instant, peer: PeerKey) {}
+
+    /// The chunks that are there.
+    pub fn verified(&self) -> &Bitmap {
+        &self.verified
+    }
+
+    /// Whether all chunks are there.
+    pub fn is_complete(&self) -> bool {
+        self.verified.is_full()
+    }
+
+    /// A peer can be asked from now on. Nothing is known of its chunks yet.
+    pub fn handle_peer_joined(&mut self, now: Instant, peer: PeerKey) {
+        let lot = self.rng.random();
+        self.peers
+            .entry(peer)
+            .or_insert_with(|| Peer::new(now, self.chunks.count(), lot));
+    }
+
+    /// A peer tells all that it holds, in place of what it told before, and its queue.
     pub fn handle_have_all(
         &mut self,
-        now: Instant,
+        _now: Instant,
         peer: PeerKey,
         chunks: Bitmap,
         queue_bytes: u64,
     ) {
+        let Some(entry) = self.live_peer(peer) else {
+            return;
+        };
+        if chunks.len() != entry.chunks.len() {
+            return;
+        }
+        entry.queue_bytes = queue_bytes;
+        let added: Vec<_> = chunks.iter().collect();
+        let removed = std::mem::replace(&mut entry.chunks, chunks);
+        for chunk in added {
+            self.pool.add_holder(chunk);
+        }
+        for chunk in removed.iter() {
+            self.pool.remove_holder(chunk);
+        }
+        self.ready.insert(peer);
     }
+
+    /// A peer holds more chunks, and tells its queue. Requests that wait for them at a more loaded
+    /// peer move here.
     pub fn handle_have(
         &mut self,
         now: Instant,
@@ -50,32 +151,373 @@ impl Fetch {
         chunks: &[ChunkIndex],
         queue_bytes: u64,
     ) {
+        let Some(entry) = self.live_peer(peer) else {
+            return;
+        };
+        entry.queue_bytes = queue_bytes;
+        self.ready.insert(peer);
+        for &chunk in chunks {
+            let new = self
+                .live_peer(peer)
+                .is_some_and(|entry| entry.chunks.insert(chunk));
+            if new {
+                self.pool.add_holder(chunk);
+                self.move_claim(now, chunk, peer);
+            }
+        }
     }
-    pub fn handle_peer_left(&mut self, now: Instant, peer: PeerKey) {}
-    pub fn handle_started(&mut self, now: Instant, request: RequestId) {}
-    pub fn handle_progress(&mut self, now: Instant, request: RequestId, bytes: u64) {}
-    pub fn handle_received(&mut self, now: Instant, request: RequestId) {}
+
+    /// A peer is gone. Its requests are void without further word, except for those whose bytes
+    /// are all there.
+    pub fn handle_peer_left(&mut self, now: Instant, peer: PeerKey) {
+        self.leave(now, peer);
+        self.peers.remove(&peer);
+    }
+
+    /// The first frame of the answer is there: data follows.
+    pub fn handle_started(&mut self, now: Instant, request: RequestId) {
+        let Some(entry) = self.requests.get_mut(&request) else {
+            return;
+        };
+        if entry.phase != Phase::Waiting {
+            return;
+        }
+        entry.phase = Phase::Started { at: now };
+        entry.touched_at = now;
+        let waited = now.saturating_duration_since(entry.asked_at);
+        let key = entry.peer;
+        let mut limit = self.config.stall_min;
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.handle_alive(now);
+            peer.handle_latency(waited);
+            limit = stall_limit(&self.config, peer);
+        }
+        self.cancel_withdrawal(request);
+        self.timers.set(Timer::Stall(request), now + limit);
+    }
+
+    /// `bytes` more payload bytes of the answer are there.
+    pub fn handle_progress(&mut self, now: Instant, request: RequestId, bytes: u64) {
+        self.handle_started(now, request);
+        let Some(entry) = self.requests.get_mut(&request) else {
+            return;
+        };
+        let bytes = bytes.min(entry.missing_bytes());
+        if bytes == 0 || !entry.is_outstanding() {
+            return;
+        }
+        entry.arrived_bytes += bytes;
+        entry.touched_at = now;
+        let was_silent = entry
+            .overdue
+            .take_if(|why| *why == Overdue::Silent)
+            .is_some();
+        let key = entry.peer;
+        self.received_bytes += bytes;
+        let mut limit = self.config.stall_min;
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.handle_alive(now);
+            peer.received_bytes += bytes;
+            let latency = peer.answer_latency();
+            peer.rate.handle_bytes(now, bytes, latency);
+            limit = stall_limit(&self.config, peer);
+        }
+        if was_silent {
+            self.timers.set(Timer::Stall(request), now + limit);
+        }
+    }
+
+    /// All bytes of the answer are there, and their verification is under way. The peer may be
+    /// asked for more; the span stays claimed until it is known how the verification ended.
+    pub fn handle_received(&mut self, now: Instant, request: RequestId) {
+        let Some(missing) = self.requests.get(&request).map(Request::missing_bytes) else {
+            return;
+        };
+        self.handle_progress(now, request, missing);
+        let Some(entry) = self.requests.get_mut(&request) else {
+            return;
+        };
+        let Phase::Started { at } = entry.phase else {
+            return;
+        };
+        entry.phase = Phase::Received;
+        entry.overdue = None;
+        let (key, size_bytes) = (entry.peer, entry.size_bytes);
+        if size_bytes > 0 {
+            let took = now.saturating_duration_since(at).as_secs_f64() / size_bytes as f64;
+            self.pace = Some(self.pace.map_or(took, |pace| (pace * 7.0 + took) / 8.0));
+        }
+        self.clear_request_timers(request);
+        self.release_place(key, size_bytes);
+    }
+
+    /// The bytes are what they should be. Some when the whole chunk is verified with them.
     pub fn handle_verified(&mut self, now: Instant, request: RequestId) -> Option<ChunkIndex> {
-        None
+        self.handle_received(now, request);
+        let request = self.end(request)?;
+        if let Some(peer) = self.peers.get_mut(&request.peer) {
+            peer.verified_bytes += request.size_bytes;
+            peer.stalls = 0;
+            peer.refusals = 0;
+            peer.useless_answers = 0;
+        }
+        let chunk = request.span.chunk;
+        if !request.span.is_whole(&self.chunks) {
+            let split = self.splits.get_mut(&chunk)?;
+            if !split.verify(request.span) {
+                return None;
+            }
+            self.splits.remove(&chunk);
+        }
+        self.verified.insert(chunk);
+        self.verified_bytes += self.chunks.size(chunk);
+        Some(chunk)
     }
-    pub fn handle_corrupt(&mut self, now: Instant, request: RequestId) {}
-    pub fn handle_refused(&mut self, now: Instant, request: RequestId, refusal: Refusal) {}
-    pub fn handle_withdrawn(&mut self, now: Instant, request: RequestId) {}
-    pub fn handle_failed(&mut self, now: Instant, request: RequestId) {}
-    pub fn handle_timeout(&mut self, now: Instant) {}
+
+    /// The bytes are not what they should be: the peer is dropped for this content.
+    pub fn handle_corrupt(&mut self, now: Instant, request: RequestId) {
+        self.handle_received(now, request);
+        let Some(request) = self.end(request) else {
+            return;
+        };
+        self.wasted_bytes += request.arrived_bytes;
+        self.drop_peer(now, request.peer, DropReason::Corrupt);
+        self.reopen(request.span);
+    }
+
+    /// The peer answered that it does not send the span.
+    pub fn handle_refused(&mut self, now: Instant, request: RequestId, refusal: Refusal) {
+        let Some(request) = self.end_unanswered(request) else {
+            return;
+        };
+        let (key, chunk) = (request.peer, request.span.chunk);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.handle_alive(now);
+            match refusal {
+                Refusal::Busy { retry_after } => self.back_off(now, key, retry_after),
+                Refusal::NotYet => self.handle_useless_answer(now, key),
+                Refusal::NotHere => {
+                    if peer.chunks.remove(chunk) {
+                        self.pool.remove_holder(chunk);
+                    }
+                    self.handle_useless_answer(now, key);
+                }
+                Refusal::Changed | Refusal::NotAllowed => {
+                    self.drop_peer(now, key, DropReason::Useless);
+                }
+            }
+        }
+        self.pass_on(now, request);
+    }
+
+    /// The peer confirms that a withdrawn request had not started and never will.
+    pub fn handle_withdrawn(&mut self, now: Instant, request: RequestId) {
+        let Some(request) = self.end_unanswered(request) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(&request.peer) {
+            peer.handle_alive(now);
+            match request.withdrawal {
+                Some(withdrawal) => {
+                    let waited = now.saturating_duration_since(withdrawal.at);
+                    peer.handle_withdrawal_latency(waited);
+                }
+                // Nobody asked for it: as good as a refusal.
+                None => self.handle_useless_answer(now, request.peer),
+            }
+        }
+        self.pass_on(now, request);
+    }
+
+    /// Nothing more is to be expected of a request: its stream was reset, or the answer made no
+    /// sense. A request whose bytes were all there failed on our side, and no peer is blamed.
+    pub fn handle_failed(&mut self, now: Instant, request: RequestId) {
+        let Some(request) = self.end(request) else {
+            return;
+        };
+        self.wasted_bytes += request.arrived_bytes;
+        if request.is_outstanding() {
+            self.handle_useless_answer(now, request.peer);
+        }
+        self.pass_on(now, request);
+    }
+
+    /// The time of [`poll_timeout`](Self::poll_timeout) has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Stall(request) => self.handle_stall_timer(now, request),
+                Timer::Withdrawal(request) => self.handle_withdrawal_timer(now, request),
+                Timer::Silence(peer) => self.handle_silence_timer(now, peer),
+                Timer::Backoff(peer) => {
+                    if let Some(entry) = self.live_peer(peer) {
+                        entry.backing_off_until = None;
+                        self.ready.insert(peer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to do next, or None until something happens.
     pub fn poll_action(&mut self, now: Instant) -> Option<FetchAction> {
-        None
+        loop {
+            while let Some(action) = self.actions.pop_front() {
+                let is_void = match action {
+                    FetchAction::Request { request, .. } | FetchAction::Withdraw { request } => {
+                        !self.requests.contains_key(&request)
+                    }
+                    FetchAction::Abandon { .. } | FetchAction::DropPeer { .. } => false,
+                };
+                if !is_void {
+                    return Some(action);
+                }
+            }
+            if !self.schedule(now) {
+                return None;
+            }
+        }
     }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) unless something happens before, and
+    /// why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        None
+        self.timers.next()
     }
-    pub fn verified(&self) -> &Bitmap {
-        &self.verified
-    }
-    pub fn is_complete(&self) -> bool {
-        self.verified.is_full()
-    }
+
+    /// How the download stands. Takes time in proportion to chunks and requests.
     pub fn status(&self) -> FetchStatus {
-        FetchStatus::default()
+        let split_open = self.splits.values().filter(|split| split.open_count() > 0);
+        FetchStatus {
+            chunks: self.chunks.count(),
+            verified_chunks: self.verified.count(),
+            verified_bytes: self.verified_bytes,
+            open_chunks: self.pool.len() as u32 + split_open.count() as u32,
+            unheld_chunks: self
+                .verified
+                .missing()
+                .filter(|&chunk| self.pool.holders(chunk) == 0)
+                .count() as u32,
+            in_flight_bytes: self.in_flight_bytes,
+            received_bytes: self.received_bytes,
+            wasted_bytes: self.wasted_bytes,
+            peers: self
+                .peers
+                .iter()
+                .map(|(&key, peer)| self.peer_status(key, peer))
+                .collect(),
+        }
+    }
+
+    fn peer_status(&self, key: PeerKey, peer: &Peer) -> PeerStatus {
+        let requests = peer.requests.iter().filter_map(|id| self.requests.get(id));
+        let waiting = requests.filter(|request| request.phase == Phase::Waiting);
+        let waiting = waiting.count() as u32;
+        PeerStatus {
+            peer: key,
+            chunks: peer.chunks.count(),
+            waiting,
+            started: peer.outstanding.saturating_sub(waiting),
+            outstanding_bytes: peer.outstanding_bytes,
+            queue_bytes: peer.queue_bytes,
+            rate_bytes_per_second: peer.rate.bytes_per_second() as u64,
+            latency: peer.latency,
+            received_bytes: peer.received_bytes,
+            verified_bytes: peer.verified_bytes,
+            backing_off_until: peer.backing_off_until,
+            dropped: peer.dropped,
+        }
+    }
+
+    /// The peer, unless unknown or dropped.
+    fn live_peer(&mut self, key: PeerKey) -> Option<&mut Peer> {
+        self.peers
+            .get_mut(&key)
+            .filter(|peer| peer.dropped.is_none())
+    }
+
+    /// Takes a request out of all books. Its span is neither claimed nor open then.
+    fn end(&mut self, id: RequestId) -> Option<Request> {
+        self.clear_request_timers(id);
+        let request = self.requests.remove(&id)?;
+        self.claims.remove(&request.span);
+        self.in_flight_bytes -= request.size_bytes;
+        if let Some(withdrawal) = request.withdrawal {
+            self.release_reservation(withdrawal.next);
+        }
+        if let Some(peer) = self.peers.get_mut(&request.peer) {
+            peer.requests.remove(&id);
+        }
+        if request.is_outstanding() {
+            self.release_place(request.peer, request.size_bytes);
+        }
+        Some(request)
+    }
+
+    /// Like [`end`](Self::end), for what only makes sense before the answer is complete.
+    fn end_unanswered(&mut self, id: RequestId) -> Option<Request> {
+        if !self.requests.get(&id)?.is_outstanding() {
+            return None;
+        }
+        let request = self.end(id)?;
+        self.wasted_bytes += request.arrived_bytes;
+        Some(request)
+    }
+
+    /// The span of an ended request may be asked for again, by the one for whom it was withdrawn
+    /// if by anyone.
+    fn pass_on(&mut self, now: Instant, request: Request) {
+        if let Some(withdrawal) = request.withdrawal
+            && self.may_ask(withdrawal.next, request.span)
+        {
+            self.ask(now, withdrawal.next, request.span);
+        } else {
+            self.reopen(request.span);
+        }
+    }
+
+    fn release_place(&mut self, peer: PeerKey, size_bytes: u64) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.outstanding = entry.outstanding.saturating_sub(1);
+            entry.outstanding_bytes = entry.outstanding_bytes.saturating_sub(size_bytes);
+            if entry.outstanding == 0 {
+                self.timers.clear(Timer::Silence(peer));
+            }
+        }
+        self.mark_ready(peer);
+    }
+
+    fn release_reservation(&mut self, peer: PeerKey) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.reserved = entry.reserved.saturating_sub(1);
+        }
+        self.mark_ready(peer);
+    }
+
+    fn cancel_withdrawal(&mut self, request: RequestId) {
+        self.timers.clear(Timer::Withdrawal(request));
+        let entry = self.requests.get_mut(&request);
+        if let Some(withdrawal) = entry.and_then(|entry| entry.withdrawal.take()) {
+            self.release_reservation(withdrawal.next);
+        }
+    }
+
+    fn mark_ready(&mut self, peer: PeerKey) {
+        if self.live_peer(peer).is_some() {
+            self.ready.insert(peer);
+        }
+    }
+
+    fn mark_holders_ready(&mut self, chunk: ChunkIndex) {
+        for (&key, peer) in &self.peers {
+            if peer.chunks.contains(chunk) {
+                self.ready.insert(key);
+            }
+        }
+    }
+
+    fn clear_request_timers(&mut self, request: RequestId) {
+        self.timers.clear(Timer::Stall(request));
+        self.timers.clear(Timer::Withdrawal(request));
     }
 }

@@ -1,23 +1,41 @@
 //! The server's side, over all contents and clients: which request to answer next.
 
+mod served;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use qshare_content::{ChunkIndex, ContentId};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use crate::{PeerKey, Ticket};
+use served::Served;
 
-/// Settings of a [`Serve`].
+/// A client that has gone unserved while this many responses per waiting client started is
+/// served before all others. By chance alone a client is overlooked that long once in 50 times
+/// (e⁻⁴), so the order by served counts is hardly disturbed, and nobody starves.
+const STARTS_OVERLOOKED: u64 = 4;
+
+/// A response that has been blocked for this long no longer keeps others from starting: its
+/// client is slow or gone, and costs the rest nothing more than an idle stream.
+const PARKED_AFTER: Duration = Duration::from_secs(2);
+
+/// Settings of a [`Serve`]. The defaults follow from the simulation in this crate's
+/// `examples/simulate.rs`.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     /// Requests that one client may have waiting; more are refused as busy.
     pub waiting_max_per_client: u32,
     /// Requests that may wait over all clients.
     pub waiting_max: u32,
-    /// Responses that may be under way while those before them are blocked.
+    /// Responses that may run at once while none of them is blocked.
+    pub running_max: u32,
+    /// Responses that may be under way, those included that are blocked.
     pub active_max: u32,
     /// What a refused client is told to wait before it asks again.
     pub retry_after: Duration,
-    /// Contents whose served counts are remembered; the least recently asked for is forgotten.
+    /// Contents whose served counts are remembered; the least recently served is forgotten.
     pub contents_max: usize,
 }
 
@@ -26,6 +44,7 @@ impl Default for ServeConfig {
         ServeConfig {
             waiting_max_per_client: 256,
             waiting_max: 2048,
+            running_max: 1,
             active_max: 6,
             retry_after: Duration::from_millis(200),
             contents_max: 64,
@@ -41,40 +60,512 @@ pub struct Busy {
 }
 
 /// What a node answers next, over all contents and clients.
+///
+/// One response at a time; others may start while it is blocked by flow or congestion control.
+/// Next is the content served longest ago, of that the chunk served least, then the client with
+/// the fewest responses under way. Every `handle_*` is total: an unknown ticket is ignored.
 #[derive(Debug)]
 pub struct Serve {
     config: ServeConfig,
-    seed: u64,
+    rng: SmallRng,
+    next_ticket: u64,
+    starts: u64,
+    waiting: BTreeMap<Ticket, Waiting>,
+    active: BTreeMap<Ticket, Active>,
+    clients: BTreeMap<PeerKey, Client>,
+    served: Served,
+    queue_bytes: u64,
 }
 
-#[allow(unused_variables, missing_docs)]
+#[derive(Debug)]
+struct Waiting {
+    client: PeerKey,
+    content: ContentId,
+    chunk: ChunkIndex,
+    bytes: u64,
+    /// Decides between equals.
+    lot: u32,
+}
+
+#[derive(Debug)]
+struct Active {
+    client: PeerKey,
+    content: ContentId,
+    chunk: ChunkIndex,
+    bytes: u64,
+    blocked_since: Option<Instant>,
+}
+
+/// A client with requests waiting or active; forgotten when it has none.
+#[derive(Debug, Default)]
+struct Client {
+    waiting: u32,
+    active: u32,
+    blocked: u32,
+    /// The count of starts when it was last served, or came.
+    last_start: u64,
+}
+
 impl Serve {
+    /// A server to whom nobody has spoken. `seed` decides between equals.
     pub fn new(config: ServeConfig, seed: u64) -> Serve {
-        Serve { config, seed }
+        Serve {
+            served: Served::new(config.contents_max),
+            config,
+            rng: SmallRng::seed_from_u64(seed),
+            next_ticket: 0,
+            starts: 0,
+            waiting: BTreeMap::new(),
+            active: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            queue_bytes: 0,
+        }
     }
+
+    /// `client` asks for `bytes` bytes of `chunk` of a content that we hold.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] when this client, or all together, have as much waiting as is allowed. Nothing is
+    /// remembered of the request then.
     pub fn handle_request(
         &mut self,
-        now: Instant,
+        _now: Instant,
         client: PeerKey,
         content: ContentId,
         chunk: ChunkIndex,
         bytes: u64,
     ) -> Result<Ticket, Busy> {
-        Err(Busy {
-            retry_after: self.config.retry_after,
-        })
+        let waits_already = self.clients.get(&client).map_or(0, |client| client.waiting);
+        if waits_already >= self.config.waiting_max_per_client
+            || self.waiting.len() >= self.config.waiting_max as usize
+        {
+            return Err(Busy {
+                retry_after: self.config.retry_after,
+            });
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let starts = self.starts;
+        let entry = self.clients.entry(client).or_insert_with(|| Client {
+            last_start: starts,
+            ..Client::default()
+        });
+        entry.waiting += 1;
+        self.queue_bytes = self.queue_bytes.saturating_add(bytes);
+        let lot = self.rng.random();
+        self.waiting.insert(
+            ticket,
+            Waiting {
+                client,
+                content,
+                chunk,
+                bytes,
+                lot,
+            },
+        );
+        Ok(ticket)
     }
+
+    /// The client takes a request back. True if it had not started; it is forgotten then, and the
+    /// client is to be told so. False changes nothing: the response goes on.
     pub fn handle_withdraw(&mut self, ticket: Ticket) -> bool {
-        false
+        let Some(request) = self.waiting.remove(&ticket) else {
+            return false;
+        };
+        self.queue_bytes = self.queue_bytes.saturating_sub(request.bytes);
+        self.update_client(request.client, |client| client.waiting -= 1);
+        true
     }
-    pub fn handle_blocked(&mut self, now: Instant, ticket: Ticket) {}
-    pub fn handle_unblocked(&mut self, now: Instant, ticket: Ticket) {}
-    pub fn handle_finished(&mut self, now: Instant, ticket: Ticket, bytes_sent: u64) {}
-    pub fn handle_client_left(&mut self, now: Instant, client: PeerKey) {}
+
+    /// A response cannot be written further for now: flow or congestion control holds it up.
+    pub fn handle_blocked(&mut self, now: Instant, ticket: Ticket) {
+        if let Some(response) = self.active.get_mut(&ticket)
+            && response.blocked_since.is_none()
+        {
+            response.blocked_since = Some(now);
+            let client = response.client;
+            self.update_client(client, |client| client.blocked += 1);
+        }
+    }
+
+    /// A blocked response can be written again.
+    pub fn handle_unblocked(&mut self, _now: Instant, ticket: Ticket) {
+        if let Some(response) = self.active.get_mut(&ticket)
+            && response.blocked_since.take().is_some()
+        {
+            let client = response.client;
+            self.update_client(client, |client| client.blocked -= 1);
+        }
+    }
+
+    /// A response has been written to its end, or was cut short after `bytes_sent` bytes. Also
+    /// for a ticket that was refused after all, with 0.
+    pub fn handle_finished(&mut self, _now: Instant, ticket: Ticket, bytes_sent: u64) {
+        let Some(response) = self.active.remove(&ticket) else {
+            self.handle_withdraw(ticket);
+            return;
+        };
+        self.queue_bytes = self.queue_bytes.saturating_sub(response.bytes);
+        if bytes_sent < response.bytes {
+            self.served.take_back(&response.content, response.chunk);
+        }
+        self.update_client(response.client, |client| {
+            client.active -= 1;
+            client.blocked -= u32::from(response.blocked_since.is_some());
+        });
+    }
+
+    /// A client is gone; its tickets are void.
+    pub fn handle_client_left(&mut self, _now: Instant, client: PeerKey) {
+        let mut gone_bytes = 0u64;
+        self.waiting.retain(|_, request| {
+            let stays = request.client != client;
+            if !stays {
+                gone_bytes = gone_bytes.saturating_add(request.bytes);
+            }
+            stays
+        });
+        let served = &mut self.served;
+        self.active.retain(|_, response| {
+            let stays = response.client != client;
+            if !stays {
+                gone_bytes = gone_bytes.saturating_add(response.bytes);
+                served.take_back(&response.content, response.chunk);
+            }
+            stays
+        });
+        self.queue_bytes = self.queue_bytes.saturating_sub(gone_bytes);
+        self.clients.remove(&client);
+    }
+
+    /// The request to answer now, or None if nothing waits or enough is under way.
     pub fn poll_start(&mut self, now: Instant) -> Option<Ticket> {
-        None
+        if self.waiting.is_empty() || !self.has_room(now) {
+            return None;
+        }
+        let ticket = self.overlooked().or_else(|| self.least_served())?;
+        let request = self.waiting.remove(&ticket)?;
+        self.starts += 1;
+        self.served.add(request.content, request.chunk);
+        let starts = self.starts;
+        self.update_client(request.client, |client| {
+            client.waiting -= 1;
+            client.active += 1;
+            client.last_start = starts;
+        });
+        self.active.insert(
+            ticket,
+            Active {
+                client: request.client,
+                content: request.content,
+                chunk: request.chunk,
+                bytes: request.bytes,
+                blocked_since: None,
+            },
+        );
+        Some(ticket)
     }
+
+    /// When to poll again even if nothing happens until then, and why.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        if self.waiting.is_empty() || self.active.len() < self.config.active_max.max(1) as usize {
+            return None;
+        }
+        // Only a response that is not yet parked can free a place by time alone.
+        let newest = self
+            .active
+            .values()
+            .filter_map(|response| response.blocked_since);
+        newest
+            .max()
+            .map(|since| (since + PARKED_AFTER, "response blocked"))
+    }
+
+    /// Bytes of all requests that wait or are being answered: what a have message advertises.
     pub fn queue_bytes(&self) -> u64 {
-        0
+        self.queue_bytes
+    }
+
+    fn has_room(&self, now: Instant) -> bool {
+        let mut running = 0;
+        let mut active = 0;
+        for response in self.active.values() {
+            match response.blocked_since {
+                None => running += 1,
+                Some(since) if now.saturating_duration_since(since) >= PARKED_AFTER => continue,
+                Some(_) => {}
+            }
+            active += 1;
+        }
+        running < self.config.running_max.max(1) && active < self.config.active_max.max(1)
+    }
+
+    /// Whether a response to this client could be written now: what blocks one stream of a
+    /// connection mostly blocks its others too.
+    fn can_start(&self, client: PeerKey) -> bool {
+        self.clients
+            .get(&client)
+            .is_some_and(|client| client.blocked == 0)
+    }
+
+    /// A request of the client that has been overlooked longest, if any was overlooked for too
+    /// long; of its requests the one for the least served chunk.
+    fn overlooked(&self) -> Option<Ticket> {
+        let waits = |client: &Client| client.waiting > 0;
+        let waiting_clients = self.clients.values().filter(|client| waits(client)).count() as u64;
+        let overlooked = self
+            .clients
+            .iter()
+            .filter(|(_, client)| waits(client) && client.blocked == 0)
+            .min_by_key(|(_, client)| client.last_start)
+            .filter(|(_, client)| {
+                self.starts - client.last_start > STARTS_OVERLOOKED * waiting_clients
+            })
+            .map(|(&key, _)| key)?;
+        self.first_of(|request| request.client == overlooked)
+    }
+
+    fn least_served(&self) -> Option<Ticket> {
+        self.first_of(|request| self.can_start(request.client))
+    }
+
+    fn first_of(&self, eligible: impl Fn(&Waiting) -> bool) -> Option<Ticket> {
+        self.waiting
+            .iter()
+            .filter(|(_, request)| eligible(request))
+            .min_by_key(|(_, request)| {
+                let active = self
+                    .clients
+                    .get(&request.client)
+                    .map(|client| client.active);
+                (
+                    self.served.turn(&request.content),
+                    self.served.count(&request.content, request.chunk),
+                    active,
+                    request.lot,
+                )
+            })
+            .map(|(&ticket, _)| ticket)
+    }
+
+    fn update_client(&mut self, key: PeerKey, update: impl FnOnce(&mut Client)) {
+        if let Some(client) = self.clients.get_mut(&key) {
+            update(client);
+            if client.waiting == 0 && client.active == 0 {
+                self.clients.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qshare_content::{ContentInfo, tree};
+
+    const CHUNK_BYTES: u64 = 1000;
+
+    fn content(length: u64) -> ContentId {
+        let root = tree::leaf_hash(&[]);
+        ContentInfo { length, root }.id()
+    }
+
+    struct Bench {
+        serve: Serve,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            Bench {
+                serve: Serve::new(ServeConfig::default(), 1),
+                now: Instant::now(),
+            }
+        }
+
+        fn ask(&mut self, client: u64, chunk: u32) -> Ticket {
+            self.ask_of(client, 0, chunk)
+        }
+
+        fn ask_of(&mut self, client: u64, file: u64, chunk: u32) -> Ticket {
+            self.serve
+                .handle_request(
+                    self.now,
+                    PeerKey(client),
+                    content(file),
+                    ChunkIndex(chunk),
+                    CHUNK_BYTES,
+                )
+                .unwrap()
+        }
+
+        fn start(&mut self) -> Option<Ticket> {
+            self.serve.poll_start(self.now)
+        }
+
+        fn finish(&mut self, ticket: Ticket) {
+            self.serve.handle_finished(self.now, ticket, CHUNK_BYTES);
+        }
+    }
+
+    #[test]
+    fn one_response_runs_at_a_time() {
+        let mut bench = Bench::new();
+        let (a, b) = (bench.ask(1, 0), bench.ask(1, 1));
+        let first = bench.start().unwrap();
+        assert_eq!(bench.start(), None);
+        bench.finish(first);
+        let second = bench.start().unwrap();
+        assert_eq!(a.min(b), first.min(second));
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn others_start_while_a_response_is_blocked_but_not_more_to_its_client() {
+        let mut bench = Bench::new();
+        bench.ask(1, 0);
+        let first = bench.start().unwrap();
+        bench.serve.handle_blocked(bench.now, first);
+        bench.ask(1, 1);
+        assert_eq!(bench.start(), None);
+        let other = bench.ask(2, 1);
+        assert_eq!(bench.start(), Some(other));
+        bench.finish(other);
+        bench.serve.handle_unblocked(bench.now, first);
+        assert_eq!(bench.start(), None, "the first one runs again");
+    }
+
+    #[test]
+    fn slow_clients_hold_up_others_for_two_seconds_at_most() {
+        let mut bench = Bench::new();
+        for client in 0..6 {
+            bench.ask(client, 0);
+            let ticket = bench.start().unwrap();
+            bench.serve.handle_blocked(bench.now, ticket);
+        }
+        let waiting = bench.ask(9, 0);
+        assert_eq!(bench.start(), None);
+        bench.now += PARKED_AFTER;
+        assert_eq!(bench.start(), Some(waiting));
+    }
+
+    #[test]
+    fn the_least_served_chunk_goes_first() {
+        let mut bench = Bench::new();
+        for _ in 0..3 {
+            bench.ask(1, 0);
+            let ticket = bench.start().unwrap();
+            bench.finish(ticket);
+        }
+        bench.ask(1, 0);
+        let fresh = bench.ask(2, 1);
+        assert_eq!(bench.start(), Some(fresh));
+    }
+
+    #[test]
+    fn a_response_cut_short_does_not_count_as_served() {
+        let mut bench = Bench::new();
+        bench.ask(1, 0);
+        let ticket = bench.start().unwrap();
+        bench.serve.handle_finished(bench.now, ticket, 10);
+        bench.ask(1, 1);
+        let ticket = bench.start().unwrap();
+        bench.finish(ticket);
+        bench.ask(1, 1);
+        let again = bench.ask(1, 0);
+        assert_eq!(bench.start(), Some(again));
+    }
+
+    #[test]
+    fn contents_take_turns() {
+        let mut bench = Bench::new();
+        for chunk in 0..10 {
+            bench.ask_of(1, 0, chunk);
+            let ticket = bench.start().unwrap();
+            bench.finish(ticket);
+        }
+        // Every chunk of file 1 is fresh, yet file 0 is not starved by it.
+        let mut of_file_0 = Vec::new();
+        for chunk in 0..10 {
+            bench.ask_of(2, 1, chunk);
+            of_file_0.push(bench.ask_of(1, 0, chunk));
+        }
+        let mut served_of_0 = 0;
+        for _ in 0..10 {
+            let ticket = bench.start().unwrap();
+            served_of_0 += u32::from(of_file_0.contains(&ticket));
+            bench.finish(ticket);
+        }
+        assert_eq!(served_of_0, 5);
+    }
+
+    #[test]
+    fn a_client_who_only_wants_popular_chunks_is_not_starved() {
+        let mut bench = Bench::new();
+        for _ in 0..50 {
+            bench.ask(1, 0);
+            let ticket = bench.start().unwrap();
+            bench.finish(ticket);
+        }
+        let patient = bench.ask(2, 0);
+        for turn in 1.. {
+            assert!(turn < 20, "client 2 is starved");
+            bench.ask(1, turn);
+            bench.ask(1, turn + 100);
+            let ticket = bench.start().unwrap();
+            bench.finish(ticket);
+            if ticket == patient {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn withdrawing_costs_nothing_before_the_start_and_does_nothing_after_it() {
+        let mut bench = Bench::new();
+        let ticket = bench.ask(1, 0);
+        assert!(bench.serve.handle_withdraw(ticket));
+        assert!(!bench.serve.handle_withdraw(ticket));
+        assert_eq!(bench.serve.queue_bytes(), 0);
+        assert_eq!(bench.start(), None);
+        let ticket = bench.ask(1, 0);
+        assert_eq!(bench.start(), Some(ticket));
+        assert!(!bench.serve.handle_withdraw(ticket));
+        assert_eq!(bench.serve.queue_bytes(), CHUNK_BYTES);
+    }
+
+    #[test]
+    fn a_greedy_client_is_refused_and_others_are_not() {
+        let mut bench = Bench::new();
+        let max = ServeConfig::default().waiting_max_per_client;
+        for chunk in 0..max {
+            bench.ask(1, chunk);
+        }
+        let refused = bench.serve.handle_request(
+            bench.now,
+            PeerKey(1),
+            content(0),
+            ChunkIndex(0),
+            CHUNK_BYTES,
+        );
+        assert!(refused.is_err());
+        bench.ask(2, 0);
+    }
+
+    #[test]
+    fn a_client_that_left_leaves_nothing_behind() {
+        let mut bench = Bench::new();
+        for chunk in 0..5 {
+            bench.ask(1, chunk);
+        }
+        let ticket = bench.start().unwrap();
+        bench.serve.handle_blocked(bench.now, ticket);
+        bench.serve.handle_client_left(bench.now, PeerKey(1));
+        assert_eq!(bench.serve.queue_bytes(), 0);
+        assert!(bench.serve.clients.is_empty());
+        bench.finish(ticket);
+        bench.serve.handle_unblocked(bench.now, ticket);
+        assert_eq!(bench.start(), None);
     }
 }

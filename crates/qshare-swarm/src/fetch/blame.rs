@@ -1,0 +1,274 @@
+//! What follows when a peer is slow, silent, refuses or lies: takeovers, back-off, dropping.
+
+use std::time::{Duration, Instant};
+
+use super::request::{Overdue, Phase, Request};
+use super::timers::Timer;
+use super::{Fetch, FetchConfig, Peer};
+use crate::{DropReason, FetchAction, PeerKey, RequestId, Span};
+use qshare_content::Bitmap;
+
+/// A started answer is slow when it takes this many times what others take.
+const SLOW_FACTOR: f64 = 8.0;
+
+/// A peer may be silent for this many times the longest silence after which it went on...
+const SILENCE_FACTOR: u32 = 2;
+/// ... but at most this many times the configured silence, however long it was silent before.
+const SILENCE_STRETCH_MAX: u32 = 4;
+
+/// Share of the content's bytes (one in this many) that may be thrown away because an answer was
+/// slow. Silent ones are given up regardless.
+const IMPATIENCE_SHARE: u64 = 200;
+
+/// Silence after which an answer counts as stalled, or a withdrawal as unanswered.
+pub(super) fn stall_limit(config: &FetchConfig, peer: &Peer) -> Duration {
+    config
+        .stall_min
+        .max(peer.answer_latency().saturating_mul(config.stall_factor))
+}
+
+impl Fetch {
+    /// An answer did not come forward for a while, or has been coming for a while: may others
+    /// take it over?
+    pub(super) fn handle_stall_timer(&mut self, now: Instant, id: RequestId) {
+        let Some(request) = self.requests.get(&id) else {
+            return;
+        };
+        if !matches!(request.phase, Phase::Started { .. }) {
+            return;
+        }
+        let limit = self
+            .peers
+            .get(&request.peer)
+            .map_or(self.config.stall_min, |peer| {
+                stall_limit(&self.config, peer)
+            });
+        let silent_at = request.touched_at + limit;
+        let overdue = if silent_at <= now {
+            Some(Overdue::Silent)
+        } else {
+            self.timers.set(Timer::Stall(id), silent_at);
+            let is_slow = request.is_slow(now, self.slow_limit(request.size_bytes, limit));
+            is_slow.then_some(Overdue::Slow)
+        };
+        let chunk = request.span.chunk;
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.overdue = overdue;
+        }
+        if overdue.is_some() {
+            self.mark_holders_ready(chunk);
+        }
+    }
+
+    fn slow_limit(&self, size_bytes: u64, stall_limit: Duration) -> Duration {
+        let usual_seconds = self.pace.unwrap_or(0.0) * size_bytes as f64;
+        let slow = Duration::try_from_secs_f64(usual_seconds * SLOW_FACTOR);
+        slow.unwrap_or(Duration::MAX)
+            .max(stall_limit.saturating_mul(2))
+    }
+
+    /// A withdrawal was not answered in time: the request is given up without an answer, and if
+    /// the peer showed no life meanwhile, the others that wait there are too.
+    pub(super) fn handle_withdrawal_timer(&mut self, now: Instant, id: RequestId) {
+        let Some(request) = self.requests.get(&id) else {
+            return;
+        };
+        let Some(withdrawal) = request.withdrawal else {
+            return;
+        };
+        let key = request.peer;
+        let was_alive = self
+            .peers
+            .get(&key)
+            .is_some_and(|peer| peer.alive_at >= withdrawal.at);
+        self.abandon(now, id);
+        if !was_alive {
+            for id in self.waiting_at(key) {
+                self.abandon(now, id);
+            }
+            self.handle_stall(now, key);
+        }
+    }
+
+    /// Nothing came from a peer that owes something.
+    pub(super) fn handle_silence_timer(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.live_peer(key) else {
+            return;
+        };
+        if peer.outstanding == 0 {
+            return;
+        }
+        let (alive_at, longest) = (peer.alive_at, peer.longest_silence);
+        let limit = self
+            .config
+            .silence_max
+            .max(longest.saturating_mul(SILENCE_FACTOR))
+            .min(self.config.silence_max.saturating_mul(SILENCE_STRETCH_MAX));
+        if now < alive_at + limit {
+            self.timers.set(Timer::Silence(key), alive_at + limit);
+            return;
+        }
+        for id in self.outstanding_at(key) {
+            self.abandon(now, id);
+        }
+        self.handle_stall(now, key);
+    }
+
+    /// Whether `request` is overdue and may be given up for another peer's sake.
+    pub(super) fn may_take_over(&self, request: &Request) -> bool {
+        match request.overdue {
+            None => false,
+            Some(Overdue::Silent) => true,
+            Some(Overdue::Slow) => {
+                let allowed = self.chunks.length() / IMPATIENCE_SHARE;
+                self.impatience_bytes + request.arrived_bytes
+                    <= allowed.max(self.chunks.chunk_bytes())
+            }
+        }
+    }
+
+    /// Gives up an overdue request, divides its chunk among those who could send it, and remembers
+    /// it against its peer.
+    pub(super) fn take_over(&mut self, now: Instant, id: RequestId) {
+        let Some(request) = self.requests.get(&id) else {
+            return;
+        };
+        let (key, span) = (request.peer, request.span);
+        if request.overdue == Some(Overdue::Slow) {
+            self.impatience_bytes += request.arrived_bytes;
+        }
+        self.abandon(now, id);
+        self.split(span);
+        self.handle_stall(now, key);
+    }
+
+    /// Gives a request up; its span may be asked for again.
+    fn abandon(&mut self, now: Instant, id: RequestId) {
+        if let Some(request) = self.end_unanswered(id) {
+            self.actions.push_back(FetchAction::Abandon { request: id });
+            self.pass_on(now, request);
+        }
+    }
+
+    /// A peer fell silent, or dawdled. Counts once until it may be asked again: one hiccup holds
+    /// up many requests.
+    fn handle_stall(&mut self, now: Instant, key: PeerKey) {
+        let stalls_max = self.config.stalls_max;
+        let stall_min = self.config.stall_min;
+        let Some(peer) = self.live_peer(key) else {
+            return;
+        };
+        if peer.stalls > 0 && peer.backing_off_until.is_some() {
+            return;
+        }
+        peer.stalls += 1;
+        if peer.stalls >= stalls_max {
+            self.drop_peer(now, key, DropReason::Stalled);
+        } else {
+            let delay = stall_min.saturating_mul(1 << peer.stalls.min(16));
+            self.set_back_off(now, key, delay);
+        }
+    }
+
+    /// A refusal or failure: the peer is not asked again for a while, longer with each in a row.
+    pub(super) fn back_off(&mut self, now: Instant, key: PeerKey, at_least: Duration) {
+        let backoff_min = self.config.backoff_min;
+        if let Some(peer) = self.live_peer(key) {
+            let delay = backoff_min.saturating_mul(1 << peer.refusals.min(16));
+            peer.refusals = peer.refusals.saturating_add(1);
+            self.set_back_off(now, key, delay.max(at_least));
+        }
+    }
+
+    fn set_back_off(&mut self, now: Instant, key: PeerKey, delay: Duration) {
+        let until = now + delay.min(self.config.backoff_max);
+        if let Some(peer) = self.live_peer(key) {
+            let until = peer
+                .backing_off_until
+                .map_or(until, |before| before.max(until));
+            peer.backing_off_until = Some(until);
+            self.timers.set(Timer::Backoff(key), until);
+        }
+    }
+
+    /// A refusal or failure that no load excuses.
+    pub(super) fn handle_useless_answer(&mut self, now: Instant, key: PeerKey) {
+        self.back_off(now, key, Duration::ZERO);
+        let refusals_max = self.config.refusals_max;
+        let Some(peer) = self.live_peer(key) else {
+            return;
+        };
+        peer.useless_answers += 1;
+        if peer.useless_answers >= refusals_max {
+            self.drop_peer(now, key, DropReason::Useless);
+        }
+    }
+
+    /// Nothing is asked of this peer any more.
+    pub(super) fn drop_peer(&mut self, now: Instant, key: PeerKey, reason: DropReason) {
+        let Some(peer) = self.live_peer(key) else {
+            return;
+        };
+        peer.dropped = Some(reason);
+        peer.backing_off_until = None;
+        self.actions
+            .push_back(FetchAction::DropPeer { peer: key, reason });
+        self.leave(now, key);
+    }
+
+    /// A peer is not to be reckoned with any more: what it holds no longer counts, what it owes is
+    /// void.
+    pub(super) fn leave(&mut self, now: Instant, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            let chunks = std::mem::replace(&mut peer.chunks, Bitmap::new(self.chunks.count()));
+            for chunk in chunks.iter() {
+                self.pool.remove_holder(chunk);
+            }
+        }
+        for id in self.outstanding_at(key) {
+            if let Some(request) = self.end_unanswered(id) {
+                self.pass_on(now, request);
+            }
+        }
+        self.timers.clear(Timer::Silence(key));
+        self.timers.clear(Timer::Backoff(key));
+        self.ready.remove(&key);
+    }
+
+    /// Divides the whole chunk that `span` is, if several peers could send it.
+    fn split(&mut self, span: Span) {
+        let chunk = span.chunk;
+        if !span.is_whole(&self.chunks) || !self.pool.is_open(chunk) {
+            return;
+        }
+        let able = self
+            .peers
+            .values()
+            .filter(|peer| peer.chunks.contains(chunk) && self.has_room(peer))
+            .count();
+        let span_min_bytes = self.config.span_min_bytes;
+        if let Some(split) = super::Split::new(&self.chunks, chunk, able, span_min_bytes) {
+            self.pool.take(chunk);
+            self.splits.insert(chunk, split);
+        }
+    }
+
+    fn outstanding_at(&self, key: PeerKey) -> Vec<RequestId> {
+        self.requests_at(key, Request::is_outstanding)
+    }
+
+    fn waiting_at(&self, key: PeerKey) -> Vec<RequestId> {
+        self.requests_at(key, |request| request.phase == Phase::Waiting)
+    }
+
+    fn requests_at(&self, key: PeerKey, which: impl Fn(&Request) -> bool) -> Vec<RequestId> {
+        let ids = self
+            .peers
+            .get(&key)
+            .into_iter()
+            .flat_map(|peer| &peer.requests);
+        ids.copied()
+            .filter(|id| self.requests.get(id).is_some_and(&which))
+            .collect()
+    }
+}

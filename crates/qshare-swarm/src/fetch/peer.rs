@@ -1,0 +1,172 @@
+//! What a fetch knows of one peer: what it holds, how it delivers, how far to trust it.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use qshare_content::Bitmap;
+
+use crate::{DropReason, RequestId};
+
+/// Shortest interval over which a rate is measured: long enough to hold several responses of a
+/// fast peer.
+const RATE_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Requests at a peer that has not delivered anything yet: enough to learn its rate, few enough
+/// that those who only claim to hold things tie up little.
+const WAITING_MAX_UNPROVEN: u32 = 4;
+
+/// A peer, joined and not left.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) chunks: Bitmap,
+    /// Decides between equals, so that not every client asks the same peer first.
+    pub(super) lot: u32,
+    /// Waiting there for all its clients, as it last said.
+    pub(super) queue_bytes: u64,
+    /// Live requests, including those received and not yet verified.
+    pub(super) requests: BTreeSet<RequestId>,
+    /// Those that wait or are being answered: number and bytes.
+    pub(super) outstanding: u32,
+    pub(super) outstanding_bytes: u64,
+    /// Places kept for requests that are being withdrawn elsewhere.
+    pub(super) reserved: u32,
+    pub(super) received_bytes: u64,
+    pub(super) verified_bytes: u64,
+    pub(super) rate: Rate,
+    /// Shortest time seen from request to start.
+    pub(super) latency: Option<Duration>,
+    /// Slowly following how long withdrawals take to be answered.
+    withdrawal_latency: Option<Duration>,
+    /// When it last showed life while requests were outstanding, or was first asked again.
+    pub(super) alive_at: Instant,
+    /// Longest silence after which it went on.
+    pub(super) longest_silence: Duration,
+    pub(super) backing_off_until: Option<Instant>,
+    /// In a row, forgiven by bytes that verify.
+    pub(super) refusals: u32,
+    pub(super) useless_answers: u32,
+    pub(super) stalls: u32,
+    pub(super) dropped: Option<DropReason>,
+}
+
+impl Peer {
+    pub(super) fn new(now: Instant, chunks: u32, lot: u32) -> Peer {
+        Peer {
+            chunks: Bitmap::new(chunks),
+            lot,
+            queue_bytes: 0,
+            requests: BTreeSet::new(),
+            outstanding: 0,
+            outstanding_bytes: 0,
+            reserved: 0,
+            received_bytes: 0,
+            verified_bytes: 0,
+            rate: Rate::new(now),
+            latency: None,
+            withdrawal_latency: None,
+            alive_at: now,
+            longest_silence: Duration::ZERO,
+            backing_off_until: None,
+            refusals: 0,
+            useless_answers: 0,
+            stalls: 0,
+            dropped: None,
+        }
+    }
+
+    /// Whether another request may be made, budget apart.
+    pub(super) fn has_room(&self, waiting_max: u32, chunk_bytes: u64) -> bool {
+        self.dropped.is_none()
+            && self.backing_off_until.is_none()
+            && self.outstanding + self.reserved < self.room(waiting_max, chunk_bytes)
+    }
+
+    fn room(&self, waiting_max: u32, chunk_bytes: u64) -> u32 {
+        if !self.is_in_good_standing() {
+            return 1;
+        }
+        if self.verified_bytes == 0 {
+            return waiting_max.clamp(1, WAITING_MAX_UNPROVEN);
+        }
+        // Twice what the path holds at the rate so far lets the rate grow until the path is full.
+        let path_bytes = 2.0 * self.rate.bytes_per_second() * self.latency_or_zero().as_secs_f64();
+        let path_requests = path_bytes / chunk_bytes.max(1) as f64;
+        waiting_max.max(path_requests.ceil() as u32).max(1)
+    }
+
+    /// Whether nothing is held against it at the moment.
+    pub(super) fn is_in_good_standing(&self) -> bool {
+        self.stalls == 0 && self.refusals == 0
+    }
+
+    /// Bytes that a new request would stand behind.
+    pub(super) fn load(&self) -> u64 {
+        self.outstanding_bytes.saturating_add(self.queue_bytes)
+    }
+
+    pub(super) fn handle_alive(&mut self, now: Instant) {
+        let silence = now.saturating_duration_since(self.alive_at);
+        self.longest_silence = self.longest_silence.max(silence);
+        self.alive_at = now;
+    }
+
+    pub(super) fn handle_latency(&mut self, waited: Duration) {
+        self.latency = Some(self.latency.map_or(waited, |latency| latency.min(waited)));
+    }
+
+    pub(super) fn handle_withdrawal_latency(&mut self, waited: Duration) {
+        self.withdrawal_latency = Some(
+            self.withdrawal_latency
+                .map_or(waited, |latency| (latency * 7 + waited) / 8),
+        );
+    }
+
+    /// How long it takes to hear from this peer, as far as known.
+    pub(super) fn answer_latency(&self) -> Duration {
+        self.latency_or_zero()
+            .max(self.withdrawal_latency.unwrap_or_default())
+    }
+
+    fn latency_or_zero(&self) -> Duration {
+        self.latency.unwrap_or_default()
+    }
+}
+
+/// Bytes a second while there was something to deliver: the best of recent intervals, slowly
+/// forgotten.
+#[derive(Debug)]
+pub(super) struct Rate {
+    since: Instant,
+    bytes: u64,
+    bytes_per_second: f64,
+}
+
+impl Rate {
+    fn new(now: Instant) -> Rate {
+        Rate {
+            since: now,
+            bytes: 0,
+            bytes_per_second: 0.0,
+        }
+    }
+
+    /// The peer had nothing to deliver until now.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.since = now;
+        self.bytes = 0;
+    }
+
+    pub(super) fn handle_bytes(&mut self, now: Instant, bytes: u64, latency: Duration) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let interval = now.saturating_duration_since(self.since);
+        if interval >= RATE_INTERVAL_MIN.max(latency) {
+            let sample = self.bytes as f64 / interval.as_secs_f64();
+            self.bytes_per_second = sample.max(self.bytes_per_second * 0.9);
+            self.restart(now);
+        }
+    }
+
+    pub(super) fn bytes_per_second(&self) -> f64 {
+        self.bytes_per_second
+    }
+}

@@ -1,0 +1,231 @@
+//! Who is asked for what, and what moves from a loaded holder to a less loaded one.
+
+use std::time::Instant;
+
+use qshare_content::ChunkIndex;
+
+use super::blame::stall_limit;
+use super::request::{Phase, Request, Withdrawal};
+use super::timers::Timer;
+use super::{Fetch, Peer};
+use crate::{FetchAction, PeerKey, RequestId, Span};
+
+/// A peer with fewer outstanding requests than this is about to run out of work, and may take
+/// over what waits elsewhere.
+const HUNGRY_BELOW: u32 = 2;
+
+impl Fetch {
+    /// Finds one thing to do; false if there is nothing until something happens.
+    pub(super) fn schedule(&mut self, now: Instant) -> bool {
+        while let Some(key) = self.least_loaded_ready() {
+            let Some(span) = self.pick(key) else {
+                if self.relieve(now, key) {
+                    return true;
+                }
+                self.ready.remove(&key);
+                continue;
+            };
+            if !self.fits_budget(span) {
+                return false;
+            }
+            self.ask(now, key, span);
+            return true;
+        }
+        false
+    }
+
+    /// Of the peers with room, one in good standing before any other, then the least loaded.
+    fn least_loaded_ready(&mut self) -> Option<PeerKey> {
+        let Fetch {
+            ready,
+            peers,
+            config,
+            chunks,
+            ..
+        } = self;
+        ready.retain(|key| {
+            peers
+                .get(key)
+                .is_some_and(|peer| peer.has_room(config.waiting_max, chunks.chunk_bytes()))
+        });
+        ready
+            .iter()
+            .filter_map(|key| Some((key, peers.get(key)?)))
+            .min_by_key(|(_, peer)| (!peer.is_in_good_standing(), peer.load(), peer.lot))
+            .map(|(&key, _)| key)
+    }
+
+    /// What to ask of a peer: what is in a hurry first, then the rarest.
+    fn pick(&mut self, key: PeerKey) -> Option<Span> {
+        let peer = self.peers.get(&key)?;
+        let hurried = self
+            .splits
+            .iter()
+            .filter(|(chunk, _)| peer.chunks.contains(**chunk))
+            .find_map(|(_, split)| split.next_open());
+        hurried.or_else(|| {
+            let chunk = self.pool.rarest(&peer.chunks, &mut self.rng)?;
+            Some(Span::whole(&self.chunks, chunk))
+        })
+    }
+
+    /// A peer for whom nothing is open relieves others: it takes over an overdue answer, or the
+    /// request that waits at the most loaded peer.
+    fn relieve(&mut self, now: Instant, key: PeerKey) -> bool {
+        let Some(peer) = self.peers.get(&key) else {
+            return false;
+        };
+        if peer.outstanding + peer.reserved >= HUNGRY_BELOW || !peer.is_in_good_standing() {
+            return false;
+        }
+        let helps = |id: &&RequestId| {
+            let request = self.requests.get(id);
+            request.is_some_and(|request| {
+                request.peer != key && peer.chunks.contains(request.span.chunk)
+            })
+        };
+        let held = self.claims.values().filter(helps);
+        let mut most_loaded: Option<(u64, RequestId)> = None;
+        let mut overdue = None;
+        for &id in held {
+            let Some(request) = self.requests.get(&id) else {
+                continue;
+            };
+            if self.may_take_over(request) {
+                overdue = Some(id);
+                break;
+            }
+            if self.gains_by_moving(request, peer) {
+                let load = self.peers.get(&request.peer).map_or(0, Peer::load);
+                most_loaded = most_loaded.max(Some((load, id)));
+            }
+        }
+        if let Some(id) = overdue {
+            self.take_over(now, id);
+        } else if let Some((_, id)) = most_loaded {
+            self.withdraw(now, id, key);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// `chunk` has become available at `to`: a request that waits for it elsewhere moves there if
+    /// it gains by that.
+    pub(super) fn move_claim(&mut self, now: Instant, chunk: ChunkIndex, to: PeerKey) {
+        let Some(&id) = self.claims.get(&Span::whole(&self.chunks, chunk)) else {
+            return;
+        };
+        let (Some(request), Some(peer)) = (self.requests.get(&id), self.peers.get(&to)) else {
+            return;
+        };
+        if request.peer != to && self.has_room(peer) && self.gains_by_moving(request, peer) {
+            self.withdraw(now, id, to);
+        }
+    }
+
+    /// Whether a waiting request would sooner be answered by `to`. What waits at a seed always
+    /// moves to a peer that is not one: the seed is needed for what nobody else has.
+    fn gains_by_moving(&self, request: &Request, to: &Peer) -> bool {
+        if request.phase != Phase::Waiting || request.withdrawal.is_some() {
+            return false;
+        }
+        self.peers.get(&request.peer).is_some_and(|from| {
+            (from.chunks.is_full() && !to.chunks.is_full())
+                || to.load().saturating_add(request.size_bytes) < from.load()
+        })
+    }
+
+    fn withdraw(&mut self, now: Instant, id: RequestId, next: PeerKey) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        request.withdrawal = Some(Withdrawal { at: now, next });
+        let from = request.peer;
+        if let Some(peer) = self.peers.get_mut(&next) {
+            peer.reserved += 1;
+        }
+        if let Some(peer) = self.peers.get(&from) {
+            let due = now + stall_limit(&self.config, peer);
+            self.timers.set(Timer::Withdrawal(id), due);
+        }
+        self.actions
+            .push_back(FetchAction::Withdraw { request: id });
+    }
+
+    pub(super) fn has_room(&self, peer: &Peer) -> bool {
+        peer.has_room(self.config.waiting_max, self.chunks.chunk_bytes())
+    }
+
+    /// Whether `key` holds the span and may be asked for it now.
+    pub(super) fn may_ask(&self, key: PeerKey, span: Span) -> bool {
+        self.fits_budget(span)
+            && self
+                .peers
+                .get(&key)
+                .is_some_and(|peer| peer.chunks.contains(span.chunk) && self.has_room(peer))
+    }
+
+    fn fits_budget(&self, span: Span) -> bool {
+        let budget = self
+            .config
+            .in_flight_max_bytes
+            .max(self.chunks.chunk_bytes());
+        self.in_flight_bytes + span.size(&self.chunks) <= budget
+    }
+
+    /// Asks `key` for a span that nobody is being asked for.
+    pub(super) fn ask(&mut self, now: Instant, key: PeerKey, span: Span) {
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
+        if span.is_whole(&self.chunks) {
+            self.pool.take(span.chunk);
+        } else if let Some(split) = self.splits.get_mut(&span.chunk) {
+            split.take(span);
+        }
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        let size_bytes = span.size(&self.chunks);
+        if peer.outstanding == 0 {
+            peer.alive_at = now;
+            peer.rate.restart(now);
+            self.timers
+                .set(Timer::Silence(key), now + self.config.silence_max);
+        }
+        peer.requests.insert(id);
+        peer.outstanding += 1;
+        peer.outstanding_bytes += size_bytes;
+        self.in_flight_bytes += size_bytes;
+        self.claims.insert(span, id);
+        self.requests.insert(
+            id,
+            Request {
+                peer: key,
+                span,
+                size_bytes,
+                arrived_bytes: 0,
+                phase: Phase::Waiting,
+                asked_at: now,
+                touched_at: now,
+                withdrawal: None,
+                overdue: None,
+            },
+        );
+        self.actions.push_back(FetchAction::Request {
+            request: id,
+            peer: key,
+            span,
+        });
+    }
+
+    /// A span is to be asked for again, by anyone who holds it.
+    pub(super) fn reopen(&mut self, span: Span) {
+        if span.is_whole(&self.chunks) {
+            self.pool.open(span.chunk);
+        } else if let Some(split) = self.splits.get_mut(&span.chunk) {
+            split.open(span);
+        }
+        self.mark_holders_ready(span.chunk);
+    }
+}

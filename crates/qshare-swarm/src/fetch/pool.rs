@@ -1,0 +1,161 @@
+//! The chunks that are missing and asked of nobody, and how rare each one is.
+
+use qshare_content::{Bitmap, ChunkIndex};
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+/// Chunks compared when the rarest is sought. Exact for most contents; for larger ones a sample
+/// this large finds one about as rare, in bounded time.
+const COMPARED_MAX: usize = 1024;
+
+const NOT_OPEN: u32 = u32::MAX;
+
+/// The open chunks in random order, and for every chunk how many peers hold it.
+#[derive(Debug)]
+pub(super) struct Pool {
+    open: Vec<ChunkIndex>,
+    /// Where each chunk stands in `open`, or [`NOT_OPEN`].
+    positions: Vec<u32>,
+    holders: Vec<u16>,
+}
+
+impl Pool {
+    /// All chunks missing from `verified` are open; nobody holds any.
+    pub(super) fn new(verified: &Bitmap, rng: &mut impl Rng) -> Pool {
+        let mut open: Vec<ChunkIndex> = verified.missing().collect();
+        open.shuffle(rng);
+        let mut positions = vec![NOT_OPEN; verified.len() as usize];
+        for (at, chunk) in open.iter().enumerate() {
+            positions[chunk.get()] = at as u32;
+        }
+        Pool {
+            open,
+            positions,
+            holders: vec![0; verified.len() as usize],
+        }
+    }
+
+    /// Number of open chunks.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn add_holder(&mut self, chunk: ChunkIndex) {
+        if let Some(holders) = self.holders.get_mut(chunk.get()) {
+            *holders = holders.saturating_add(1);
+        }
+    }
+
+    pub(super) fn remove_holder(&mut self, chunk: ChunkIndex) {
+        if let Some(holders) = self.holders.get_mut(chunk.get()) {
+            *holders = holders.saturating_sub(1);
+        }
+    }
+
+    /// How many peers hold `chunk`.
+    pub(super) fn holders(&self, chunk: ChunkIndex) -> u16 {
+        self.holders.get(chunk.get()).copied().unwrap_or(0)
+    }
+
+    pub(super) fn is_open(&self, chunk: ChunkIndex) -> bool {
+        self.positions
+            .get(chunk.get())
+            .is_some_and(|&at| at != NOT_OPEN)
+    }
+
+    /// Makes `chunk` open (again).
+    pub(super) fn open(&mut self, chunk: ChunkIndex) {
+        if let Some(position) = self.positions.get_mut(chunk.get())
+            && *position == NOT_OPEN
+        {
+            *position = self.open.len() as u32;
+            self.open.push(chunk);
+        }
+    }
+
+    /// Takes `chunk` out of the open ones; true if it was one.
+    pub(super) fn take(&mut self, chunk: ChunkIndex) -> bool {
+        let Some(position) = self.positions.get_mut(chunk.get()) else {
+            return false;
+        };
+        let at = std::mem::replace(position, NOT_OPEN) as usize;
+        if at >= self.open.len() {
+            return false;
+        }
+        self.open.swap_remove(at);
+        if let Some(moved) = self.open.get(at) {
+            self.positions[moved.get()] = at as u32;
+        }
+        true
+    }
+
+    /// The rarest open chunk among those in `held`; between equals chance decides.
+    pub(super) fn rarest(&self, held: &Bitmap, rng: &mut impl Rng) -> Option<ChunkIndex> {
+        if self.open.is_empty() || held.is_empty() {
+            return None;
+        }
+        let rarity = |chunk: &ChunkIndex| self.holders(*chunk);
+        if (held.count() as usize).saturating_mul(16) < self.open.len() {
+            // A peer that holds little of what is open: start from what it holds.
+            let open: Vec<ChunkIndex> = held.iter().filter(|&chunk| self.is_open(chunk)).collect();
+            let least = open.iter().map(rarity).min()?;
+            let equals: Vec<_> = open.iter().filter(|chunk| rarity(chunk) == least).collect();
+            return equals
+                .get(rng.random_range(0..equals.len()))
+                .copied()
+                .copied();
+        }
+        // The open chunks stand in random order, so the first of equals is any of them.
+        let (before, after) = self.open.split_at(rng.random_range(0..self.open.len()));
+        after
+            .iter()
+            .chain(before)
+            .filter(|&&chunk| held.contains(chunk))
+            .take(COMPARED_MAX)
+            .min_by_key(|&chunk| rarity(chunk))
+            .copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    #[test]
+    fn the_rarest_open_chunk_is_found_whether_a_peer_holds_much_or_little() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut pool = Pool::new(&Bitmap::new(500), &mut rng);
+        for chunk in 0..500 {
+            pool.add_holder(ChunkIndex(chunk));
+            if chunk != 77 {
+                pool.add_holder(ChunkIndex(chunk));
+            }
+        }
+        let mut little = Bitmap::new(500);
+        little.insert(ChunkIndex(3));
+        little.insert(ChunkIndex(77));
+        for held in [&Bitmap::full(500), &little] {
+            assert_eq!(pool.rarest(held, &mut rng), Some(ChunkIndex(77)));
+        }
+        assert!(pool.take(ChunkIndex(77)));
+        assert!(!pool.take(ChunkIndex(77)));
+        assert_eq!(pool.rarest(&little, &mut rng), Some(ChunkIndex(3)));
+        pool.take(ChunkIndex(3));
+        assert_eq!(pool.rarest(&little, &mut rng), None);
+        pool.open(ChunkIndex(77));
+        assert_eq!(pool.rarest(&little, &mut rng), Some(ChunkIndex(77)));
+        assert_eq!(pool.len(), 499);
+    }
+
+    #[test]
+    fn ties_are_broken_by_chance() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let pool = Pool::new(&Bitmap::new(100), &mut rng);
+        let picks: std::collections::BTreeSet<_> = (0..1000)
+            .map(|_| pool.rarest(&Bitmap::full(100), &mut rng))
+            .collect();
+        assert!(picks.len() > 90, "{}", picks.len());
+    }
+}

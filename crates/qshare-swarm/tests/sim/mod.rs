@@ -1,0 +1,21 @@
+//! A swarm on a virtual clock: real schedulers, shaped links, nothing else real.
+//!
+//! Every node runs one [`Fetch`] (unless it is a seed) and one [`Serve`]. Bytes travel in blocks of
+//! 16 KiB through the sender's uplink, a fixed delay, and the receiver's downlink, which queues;
+//! each pair of nodes has a window of unacknowledged bytes. Control messages take the delay only.
+//! There is no loss, no congestion control, no CPU and no disk.
+
+// Each test and example uses a part of it.
+#![allow(dead_code)]
+
+mod link;
+mod node;
+mod swarm;
+
+pub use node::Behaviour;
+pub use swarm::{Outcome, Swarm};
+
+/// Bytes a second in a Mbit/s.
+pub const MBIT: u64 = 1_000_000 / 8;
+/// Bytes in a MiB.
+pub const MIB: u64 = 1024 * 1024;
