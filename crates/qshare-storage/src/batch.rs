@@ -1,10 +1,22 @@
 //! Small files: whole contents that are written in one go, without a meta file.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use qshare_content::ContentInfo;
+use qshare_content::{Chunks, ContentInfo, tree};
 
+use crate::disk::{RealDisk, SharedDisk};
+use crate::system::{Access, Dir, Entry, SYNCS_FILESYSTEM, read_exact_at};
+use crate::target::Place;
+use crate::temporary::temporary_name;
 use crate::{DiskError, Sync, Target};
+
+/// Up to this many files are flushed one by one: flushing the whole file system would also wait
+/// for what other programs have written.
+const FLUSHED_SINGLY: usize = 8;
 
 /// Why a whole file cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +24,7 @@ pub enum WholeError {
     /// A different file at the target; only `force` overwrites it.
     #[error("a different file is already at {}", .0.display())]
     Different(PathBuf),
-    /// These bytes are not that content.
+    /// These bytes are not that content, or it has more than one chunk.
     #[error("the bytes for {} do not belong to this content", .0.display())]
     Mismatch(PathBuf),
     /// Our disk failed.
@@ -29,21 +41,46 @@ pub fn write_whole(
     force: bool,
     sync: Sync,
 ) -> Result<PathBuf, WholeError> {
-    let _ = (info, bytes, force, sync);
-    Err(WholeError::Different(target.path()))
+    let mut batch = Batch::new(force);
+    batch.add(target, info, bytes)?;
+    match batch.commit(sync).pop() {
+        Some((_, result)) => result,
+        // Unreachable: one file was added.
+        None => Err(WholeError::Mismatch(target.path())),
+    }
 }
 
 /// Many small files that become durable, and get their names, together.
 ///
 /// Dropped without [`commit`](Self::commit), it removes what it wrote.
-#[derive(Default)]
-pub struct Batch {}
+pub struct Batch {
+    disk: SharedDisk,
+    force: bool,
+    /// Whether directories were made, whose names only flushing the file system makes durable.
+    made_directories: bool,
+    waiting: Vec<Waiting>,
+}
+
+struct Waiting {
+    target: Target,
+    info: ContentInfo,
+    /// None if an identical file was there already.
+    temporary: Option<OsString>,
+}
 
 impl Batch {
     /// An empty batch. `force` overwrites different files.
     pub fn new(force: bool) -> Batch {
-        let _ = force;
-        Batch {}
+        Batch::on(Arc::new(RealDisk), force)
+    }
+
+    pub(crate) fn on(disk: SharedDisk, force: bool) -> Batch {
+        Batch {
+            disk,
+            force,
+            made_directories: false,
+            waiting: Vec::new(),
+        }
     }
 
     /// Writes the bytes of a one-chunk content under a temporary name.
@@ -53,24 +90,232 @@ impl Batch {
         info: ContentInfo,
         bytes: &[u8],
     ) -> Result<(), WholeError> {
-        let _ = (info, bytes);
-        Err(WholeError::Different(target.path()))
+        let chunks = Chunks::of_length(info.length);
+        let right = bytes.len() as u64 == info.length
+            && chunks.count() == 1
+            && tree::chunk_hash(&chunks, bytes) == info.root;
+        if !right {
+            return Err(WholeError::Mismatch(target.path()));
+        }
+        let place = target.resolve()?;
+        self.made_directories |= place.made_directories();
+        let temporary = match standing(&place, bytes)? {
+            Standing::Same => None,
+            Standing::Different if !self.force => return Err(WholeError::Different(place.path)),
+            Standing::Different | Standing::Nothing => {
+                let temporary = temporary_name(&place.file_name, &info.id());
+                if let Err(error) = self.write(&place, &temporary, bytes) {
+                    let _ = self.disk.remove(&place.dir, &temporary);
+                    return Err(DiskError::new("write", place.path, error).into());
+                }
+                Some(temporary)
+            }
+        };
+        self.waiting.push(Waiting {
+            target: target.clone(),
+            info,
+            temporary,
+        });
+        Ok(())
+    }
+
+    /// Whoever else has this temporary file open writes the same bytes to it.
+    fn write(&self, place: &Place, temporary: &OsString, bytes: &[u8]) -> io::Result<()> {
+        let file = place.dir.open_file(temporary, Access::EditOrCreate)?;
+        self.disk.write_at(&file, bytes, 0)?;
+        self.disk.set_len(&file, bytes.len() as u64)
     }
 
     /// Number of files that wait for [`commit`](Self::commit).
     pub fn len(&self) -> usize {
-        0
+        self.waiting.len()
     }
 
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
-        true
+        self.waiting.is_empty()
     }
 
     /// Makes all of them durable with one sync (unless `Sync::Later`) and gives them their
     /// names. The result of each, in the order of [`add`](Self::add). The batch is empty then.
     pub fn commit(&mut self, sync: Sync) -> Vec<(Target, Result<PathBuf, WholeError>)> {
-        let _ = sync;
-        Vec::new()
+        let waiting = std::mem::take(&mut self.waiting);
+        let made_directories = std::mem::take(&mut self.made_directories);
+        let together = SYNCS_FILESYSTEM && (waiting.len() > FLUSHED_SINGLY || made_directories);
+        let mut flush = Flush {
+            disk: &self.disk,
+            together: sync == Sync::Now && together,
+            by_device: HashMap::new(),
+        };
+        let bytes_durable: Vec<_> = waiting
+            .iter()
+            .map(|file| match (&file.temporary, sync) {
+                (Some(temporary), Sync::Now) => flush.bytes(&file.target, temporary),
+                _ => Ok(()),
+            })
+            .collect();
+        let flushed = flush.all();
+        let results: Vec<_> = waiting
+            .into_iter()
+            .zip(bytes_durable)
+            .map(|(file, durable)| {
+                let result = durable
+                    .and_then(|()| Flush::again(&flushed))
+                    .map_err(WholeError::from)
+                    .and_then(|()| self.rename(&file))
+                    .and_then(|place| {
+                        if sync == Sync::Now && !together {
+                            flush_names(&self.disk, &place)?;
+                        }
+                        Ok(place.path)
+                    });
+                if result.is_err() {
+                    remove_temporary(&self.disk, &file);
+                }
+                (file.target, result)
+            })
+            .collect();
+        if !flush.together {
+            return results;
+        }
+        // The names; cheap, since the bytes are already there.
+        let flushed = flush.all();
+        let named = |result: Result<PathBuf, WholeError>| {
+            Flush::again(&flushed).map_err(WholeError::from).and(result)
+        };
+        results
+            .into_iter()
+            .map(|(target, result)| (target, named(result)))
+            .collect()
+    }
+
+    fn rename(&self, file: &Waiting) -> Result<Place, WholeError> {
+        let place = file.target.resolve()?;
+        let Some(temporary) = &file.temporary else {
+            return Ok(place);
+        };
+        let renamed = self
+            .disk
+            .rename(&place.dir, temporary, &place.file_name, self.force);
+        let Err(error) = renamed else {
+            return Ok(place);
+        };
+        // Something stands there now, or the temporary file is gone because somebody else who
+        // wrote the same content has renamed it: what counts is what stands there.
+        match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => {}
+            _ => return Err(DiskError::new("rename", place.path, error).into()),
+        }
+        match read_standing(&place, file.info.length)? {
+            Some(bytes)
+                if tree::chunk_hash(&Chunks::of_length(file.info.length), &bytes)
+                    == file.info.root =>
+            {
+                remove_temporary(&self.disk, file);
+                Ok(place)
+            }
+            Some(_) => Err(WholeError::Different(place.path)),
+            None if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(WholeError::Different(place.path))
+            }
+            None => Err(DiskError::new("rename", place.path, error).into()),
+        }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        for file in &self.waiting {
+            remove_temporary(&self.disk, file);
+        }
+    }
+}
+
+fn remove_temporary(disk: &SharedDisk, file: &Waiting) {
+    if let (Some(temporary), Ok(place)) = (&file.temporary, file.target.resolve()) {
+        let _ = disk.remove(&place.dir, temporary);
+    }
+}
+
+/// What stands at a place.
+enum Standing {
+    Nothing,
+    Same,
+    Different,
+}
+
+fn standing(place: &Place, bytes: &[u8]) -> Result<Standing, DiskError> {
+    let failed = |error| DiskError::new("look at", &place.path, error);
+    if place.dir.entry(&place.file_name).map_err(failed)?.is_none() {
+        return Ok(Standing::Nothing);
+    }
+    Ok(match read_standing(place, bytes.len() as u64)? {
+        Some(standing) if standing == bytes => Standing::Same,
+        _ => Standing::Different,
+    })
+}
+
+/// The bytes of the file at a place, if it is one of this length.
+fn read_standing(place: &Place, length: u64) -> Result<Option<Vec<u8>>, DiskError> {
+    let failed = |error| DiskError::new("read", &place.path, error);
+    match place.dir.entry(&place.file_name).map_err(failed)? {
+        Some(Entry::File(stamp)) if stamp.size == length => {}
+        _ => return Ok(None),
+    }
+    let file = place.dir.open_file(&place.file_name, Access::Read);
+    let mut bytes = vec![0; length as usize];
+    read_exact_at(&file.map_err(failed)?, &mut bytes, 0).map_err(failed)?;
+    Ok(Some(bytes))
+}
+
+/// Makes the name of a file, and those of the directories made for it, durable.
+fn flush_names(disk: &SharedDisk, place: &Place) -> Result<(), DiskError> {
+    disk.sync_dir(&place.dir)
+        .map_err(|error| DiskError::new("flush the directory of", &place.path, error))?;
+    place.sync_made(disk)
+}
+
+/// Making bytes durable: one file after the other, or all that is on a file system at once.
+struct Flush<'a> {
+    disk: &'a SharedDisk,
+    together: bool,
+    /// A directory on each file system, with a path for messages.
+    by_device: HashMap<u64, (Dir, PathBuf)>,
+}
+
+impl Flush<'_> {
+    /// Flushes a file, or notes which file system is to be flushed.
+    fn bytes(&mut self, target: &Target, temporary: &OsString) -> Result<(), DiskError> {
+        let place = target.resolve()?;
+        let failed = |error| DiskError::new("flush", &place.path, error);
+        if self.together
+            && let Some(Entry::File(stamp)) = place.dir.entry(temporary).map_err(failed)?
+        {
+            let known = self.by_device.entry(stamp.device);
+            known.or_insert((place.dir, place.path));
+            return Ok(());
+        }
+        let file = place.dir.open_file(temporary, Access::Edit);
+        self.disk.sync(&file.map_err(failed)?).map_err(failed)
+    }
+
+    /// Flushes the file systems that were noted.
+    fn all(&self) -> Result<(), (PathBuf, io::Error)> {
+        for (dir, path) in self.by_device.values() {
+            let flushed = self.disk.sync_filesystem(dir);
+            flushed.map_err(|error| (path.clone(), error))?;
+        }
+        Ok(())
+    }
+
+    /// The same result for every file.
+    fn again(flushed: &Result<(), (PathBuf, io::Error)>) -> Result<(), DiskError> {
+        flushed.as_ref().map(|_| ()).map_err(|(path, error)| {
+            DiskError::new(
+                "flush",
+                path,
+                io::Error::new(error.kind(), error.to_string()),
+            )
+        })
     }
 }

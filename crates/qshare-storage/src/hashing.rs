@@ -1,11 +1,21 @@
 //! Hashing a file, over all cores.
 
+use std::fs::File;
+use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use qshare_content::{ContentInfo, Hash};
+use qshare_content::{ChunkIndex, Chunks, ContentInfo, Hash, LENGTH_MAX_BYTES, tree};
 
+use crate::stamp::Stamp;
+use crate::system::{read_exact_at, stamp_of};
 use crate::{Cancel, DiskError};
+
+/// Below this many bytes starting a thread costs more than it brings: hashing them takes
+/// some 3 ms, starting a thread up to 0.1 ms.
+const THREAD_WORTH_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A file's hash tree down to its chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +43,11 @@ pub struct HashOptions {
     /// Raised to stop.
     pub cancel: Cancel,
     /// Called from the hashing threads with (bytes done, bytes in all), once a chunk.
-    pub progress: Option<Arc<dyn Fn(u64, u64) + Send + Sync>>,
+    pub progress: Option<OnHashed>,
 }
+
+/// Told (bytes done, bytes in all) from the hashing threads.
+pub type OnHashed = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// Why a file was not hashed.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +71,176 @@ pub enum HashError {
 
 /// Hashes the file at `path`; a symbolic link is followed.
 pub fn hash_file(path: &Path, options: &HashOptions) -> Result<HashedFile, HashError> {
-    let _ = options;
-    Err(HashError::NotAFile(path.into()))
+    // Looked at first, because opening a pipe would wait for its other end.
+    let metadata = std::fs::metadata(path).map_err(|error| DiskError::new("read", path, error))?;
+    if !metadata.is_file() {
+        return Err(HashError::NotAFile(path.into()));
+    }
+    let file = File::open(path).map_err(|error| DiskError::new("read", path, error))?;
+    hash_opened(&file, path, options).map(|(hashed, _)| hashed)
+}
+
+/// Hashes an opened file; also tells its stamp, which was the same before and after.
+pub(crate) fn hash_opened(
+    file: &File,
+    path: &Path,
+    options: &HashOptions,
+) -> Result<(HashedFile, Stamp), HashError> {
+    let failed = |error| DiskError::new("read", path, error);
+    let before = file.metadata().map_err(failed)?;
+    if !before.is_file() {
+        return Err(HashError::NotAFile(path.into()));
+    }
+    let length = before.len();
+    if length > LENGTH_MAX_BYTES {
+        return Err(HashError::TooLong(path.into()));
+    }
+    let chunks = Chunks::of_length(length);
+    let hashes = Mutex::new(vec![Hash::ZERO; chunks.count() as usize]);
+    hash_chunks(
+        file,
+        &chunks,
+        chunks.indices(),
+        length,
+        options,
+        |chunk, hash| {
+            let mut hashes = hashes.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(slot) = hashes.get_mut(chunk.get()) {
+                *slot = hash;
+            }
+        },
+    )
+    .map_err(|failure| match failure {
+        ChunkFailure::Cancelled => HashError::Cancelled,
+        ChunkFailure::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            HashError::Changed(path.into())
+        }
+        ChunkFailure::Read(error) => failed(error).into(),
+    })?;
+    let before = stamp_of(&before, path);
+    let after = stamp_of(&file.metadata().map_err(failed)?, path);
+    if before != after {
+        return Err(HashError::Changed(path.into()));
+    }
+    let hashes = hashes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let root = tree::root_of_chunks(&chunks, &hashes);
+    let info = ContentInfo { length, root };
+    Ok((HashedFile { info, hashes }, after))
+}
+
+/// Why [`hash_chunks`] stopped.
+#[derive(Debug)]
+pub(crate) enum ChunkFailure {
+    Cancelled,
+    Read(io::Error),
+}
+
+/// Hashes some chunks of a file (`total_bytes` of them, for progress and for the number of
+/// threads) and hands each hash to `found`, from several threads.
+pub(crate) fn hash_chunks(
+    file: &File,
+    chunks: &Chunks,
+    wanted: impl Iterator<Item = ChunkIndex> + Send,
+    total_bytes: u64,
+    options: &HashOptions,
+    found: impl Fn(ChunkIndex, Hash) + Sync,
+) -> Result<(), ChunkFailure> {
+    let wanted = Mutex::new(wanted.fuse());
+    let failure = Mutex::new(None);
+    let failed = AtomicBool::new(false);
+    let done_bytes = AtomicU64::new(0);
+    let work = || {
+        let mut buffer = Vec::new();
+        while !options.cancel.is_cancelled() && !failed.load(Ordering::Relaxed) {
+            let next = wanted.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(chunk) = next else { return };
+            let range = chunks.range(chunk);
+            let size = range.end - range.start;
+            buffer.resize(size as usize, 0);
+            if let Err(error) = read_exact_at(file, &mut buffer, range.start) {
+                let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                failure.get_or_insert(error);
+                failed.store(true, Ordering::Relaxed);
+                return;
+            }
+            found(chunk, tree::chunk_hash(chunks, &buffer));
+            let done = done_bytes.fetch_add(size, Ordering::Relaxed) + size;
+            if let Some(progress) = &options.progress {
+                progress(done, total_bytes);
+            }
+        }
+    };
+    let threads = thread_count(options.threads) as u64;
+    let helpers = threads.min(total_bytes / THREAD_WORTH_BYTES).max(1) - 1;
+    std::thread::scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(ChunkFailure::Read(error)),
+        None if options.cancel.is_cancelled() => Err(ChunkFailure::Cancelled),
+        None => Ok(()),
+    }
+}
+
+/// The number of threads that a configured number means: 0 is one a core.
+pub(crate) fn thread_count(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        threads => threads,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_hashes_as_its_bytes_do_whatever_the_threads() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("f");
+        for length in [0usize, 1, 16_385, 131_072, 131_073, 20_000_001] {
+            let bytes: Vec<u8> = (0..length).map(|at| (at * 31 / 8) as u8).collect();
+            std::fs::write(&path, &bytes).unwrap();
+            let chunks = Chunks::of_length(length as u64);
+            let hashes: Vec<Hash> = bytes
+                .chunks(chunks.chunk_bytes() as usize)
+                .map(|bytes| tree::chunk_hash(&chunks, bytes))
+                .collect();
+            for threads in [1, 4] {
+                let options = HashOptions {
+                    threads,
+                    ..HashOptions::default()
+                };
+                let hashed = hash_file(&path, &options).unwrap();
+                assert_eq!(hashed.info.length, length as u64);
+                if length > 0 {
+                    assert_eq!(hashed.hashes, hashes, "length {length}");
+                }
+                assert_eq!(
+                    hashed.info.root,
+                    tree::root_of_chunks(&chunks, &hashed.hashes)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn cancelling_stops_and_a_directory_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("f");
+        std::fs::write(&path, vec![1; 1_000_000]).unwrap();
+        let options = HashOptions::default();
+        options.cancel.cancel();
+        assert!(matches!(
+            hash_file(&path, &options),
+            Err(HashError::Cancelled)
+        ));
+        assert!(matches!(
+            hash_file(temp.path(), &HashOptions::default()),
+            Err(HashError::NotAFile(_))
+        ));
+    }
 }

@@ -11,19 +11,25 @@
 //! strangers are opened beneath their directory without following symbolic links.
 
 mod batch;
+mod beneath;
 mod cancel;
+mod disk;
 mod error;
 mod event;
 mod hashing;
 mod library;
+mod meta;
 mod part;
+mod stamp;
+mod system;
 mod target;
+mod temporary;
 
 pub use batch::{Batch, WholeError, write_whole};
 pub use cancel::Cancel;
 pub use error::DiskError;
 pub use event::{Asset, LibraryEvent, SkipReason};
-pub use hashing::{HashError, HashOptions, HashPage, HashedFile, hash_file};
+pub use hashing::{HashError, HashOptions, HashPage, HashedFile, OnHashed, hash_file};
 pub use library::{AdoptError, Library, LibraryConfig, LibraryError, ReadError};
 pub use part::{
     FinishError, OpenError, Opened, Part, PartError, PartOptions, Sync, Unfinished, unfinished,

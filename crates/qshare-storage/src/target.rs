@@ -1,8 +1,14 @@
 //! Where a download goes.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use qshare_content::AssetName;
+
+use crate::DiskError;
+use crate::beneath::{self, Reached};
+use crate::disk::SharedDisk;
+use crate::system::Dir;
 
 /// Where a download goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +23,16 @@ pub enum Target {
     },
     /// A path that the user chose; links in its directory part are the user's own.
     Path(PathBuf),
+}
+
+/// A target whose directory is open.
+pub(crate) struct Place {
+    pub(crate) dir: Dir,
+    pub(crate) file_name: OsString,
+    /// The final path, for messages and results.
+    pub(crate) path: PathBuf,
+    /// Directories in which one was made.
+    changed: Vec<Dir>,
 }
 
 impl Target {
@@ -34,5 +50,66 @@ impl Target {
             Target::Beneath { base, name } => base.join(name.as_str()),
             Target::Path(path) => path.clone(),
         }
+    }
+
+    /// Opens the directory that the file goes into, making what is missing.
+    pub(crate) fn resolve(&self) -> Result<Place, DiskError> {
+        let path = self.path();
+        let (base, relative) = match self {
+            Target::Beneath { base, name } => (base.as_path(), Path::new(name.as_str())),
+            Target::Path(path) => match (path.parent(), path.file_name()) {
+                (Some(parent), Some(name)) => (parent, Path::new(name)),
+                _ => (path.as_path(), Path::new("")),
+            },
+        };
+        let (Some(inner), Some(file_name)) = (relative.parent(), relative.file_name()) else {
+            let source = std::io::ErrorKind::InvalidInput.into();
+            return Err(DiskError::new("write", path, source));
+        };
+        // A bare file name has an empty parent.
+        let base = if base == Path::new("") {
+            Path::new(".")
+        } else {
+            base
+        };
+        std::fs::create_dir_all(base)
+            .map_err(|error| DiskError::new("make directory", base, error))?;
+        let opened = Dir::open(base).and_then(|base| beneath::open_dir(base, inner, true));
+        let Reached { dir, changed } =
+            opened.map_err(|error| DiskError::new("open directory", base.join(inner), error))?;
+        Ok(Place {
+            dir,
+            file_name: file_name.to_os_string(),
+            path,
+            changed,
+        })
+    }
+}
+
+impl Place {
+    /// The file's name with something appended.
+    pub(crate) fn name_with(&self, suffix: &str) -> OsString {
+        let mut name = self.file_name.clone();
+        name.push(suffix);
+        name
+    }
+
+    /// The path of another file in the same directory, for messages.
+    pub(crate) fn beside(&self, name: &OsStr) -> PathBuf {
+        self.path.with_file_name(name)
+    }
+
+    /// Whether directories had to be made.
+    pub(crate) fn made_directories(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Makes the names of the directories that were made durable.
+    pub(crate) fn sync_made(&self, disk: &SharedDisk) -> Result<(), DiskError> {
+        for dir in &self.changed {
+            disk.sync_dir(dir)
+                .map_err(|error| DiskError::new("flush the directory of", &self.path, error))?;
+        }
+        Ok(())
     }
 }

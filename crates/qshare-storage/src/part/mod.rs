@@ -1,0 +1,413 @@
+//! One unfinished download: its bytes, what is verified of them, and what is durable.
+
+mod errors;
+mod hashes;
+mod open;
+mod recover;
+#[cfg(test)]
+mod tests;
+mod unfinished;
+
+pub use errors::{FinishError, OpenError, PartError};
+pub use open::{Opened, PartOptions};
+pub use unfinished::{Unfinished, unfinished};
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo, Hash};
+
+use crate::disk::SharedDisk;
+use crate::hashing::{HashOptions, HashPage};
+use crate::meta::{Layout, Slot, encode_hashes};
+use crate::system::{read_exact_at, stamp_of};
+use crate::target::Place;
+use crate::{DiskError, ReadError};
+use hashes::ChunkHashes;
+
+/// When a finished file must be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// Before the call returns.
+    Now,
+    /// Whenever the system likes (`--no-sync`).
+    Later,
+}
+
+/// One unfinished download: `NAME.qshare.part` and `NAME.qshare.meta`, exclusively locked.
+///
+/// *Verified* chunks have the right hash and may be served; *durable* ones survive a power cut.
+/// All methods may be called from several threads at once. A part that is dropped without
+/// [`close`](Self::close) loses nothing that was written: the next open hashes it again.
+pub struct Part {
+    disk: SharedDisk,
+    place: Place,
+    info: ContentInfo,
+    id: ContentId,
+    chunks: Chunks,
+    force: bool,
+    hashing: HashOptions,
+    data: File,
+    data_name: OsString,
+    /// Carries the lock.
+    meta: Arc<File>,
+    meta_name: OsString,
+    hashes: OnceLock<ChunkHashes>,
+    /// Whether the part file holds bytes that could not be judged for want of hashes.
+    unjudged: AtomicBool,
+    recovered: Bitmap,
+    progress: Mutex<Progress>,
+    /// Generation of the last slot that was written; held while files are flushed.
+    generation: Mutex<u64>,
+    /// Whether the meta file says that the part file is as the last clean stop left it.
+    clean: AtomicBool,
+    /// After a failed flush the system may have dropped what it could not write and report
+    /// success the next time, so nothing can be called durable any more.
+    flush_failed: AtomicBool,
+}
+
+struct Progress {
+    verified: Bitmap,
+    durable: Bitmap,
+}
+
+impl Part {
+    /// What is being downloaded.
+    pub fn info(&self) -> ContentInfo {
+        self.info
+    }
+
+    /// Where it will be.
+    pub fn path(&self) -> &Path {
+        &self.place.path
+    }
+
+    /// Whether the chunk hashes are known. Always so for a content of one chunk.
+    pub fn has_hashes(&self) -> bool {
+        self.hashes.get().is_some()
+    }
+
+    /// All chunk hashes, if they are known.
+    pub fn hashes(&self) -> Result<Option<Vec<Hash>>, PartError> {
+        let all = self.hashes.get().map(ChunkHashes::all).transpose();
+        Ok(all.map_err(|error| self.meta_failed("read", error))?)
+    }
+
+    /// The hash of one chunk, if it is known.
+    pub fn hash(&self, chunk: ChunkIndex) -> Result<Option<Hash>, PartError> {
+        let hash = self.hashes.get().map(|hashes| hashes.get(chunk));
+        let hash = hash
+            .transpose()
+            .map_err(|error| self.meta_failed("read", error))?;
+        Ok(hash.flatten())
+    }
+
+    /// One page of chunk hashes with its audit path, for others.
+    pub fn hash_page(&self, page: u32) -> Result<HashPage, ReadError> {
+        let hashes = self.hashes.get().ok_or(ReadError::NotHere)?;
+        hashes
+            .proven_page(page)
+            .map_err(|error| self.meta_failed("read", error))?
+            .ok_or(ReadError::NotHere)
+    }
+
+    /// Keeps the chunk hashes, durably, and hashes what the part file holds of chunks that could
+    /// not be judged without them. Returns the chunks that are verified now.
+    pub fn set_hashes(&self, hashes: Vec<Hash>) -> Result<Bitmap, PartError> {
+        let generation = self.generation();
+        if !self.has_hashes() {
+            let bytes = encode_hashes(&hashes);
+            let checked =
+                ChunkHashes::checked(self.chunks, &self.info.root, hashes, self.meta.clone())
+                    .ok_or(PartError::WrongHashes)?;
+            if self.chunks.count() > 1 {
+                let offset = Layout::of(&self.chunks).hash_offset(0);
+                self.disk
+                    .write_at(&self.meta, &bytes, offset)
+                    .and_then(|()| self.disk.sync(&self.meta))
+                    .map_err(|error| self.meta_failed("write", error))?;
+            }
+            let _ = self.hashes.set(checked);
+        }
+        if let Some(hashes) = self.hashes.get()
+            && self.unjudged.load(Ordering::Acquire)
+        {
+            let path = self.data_path();
+            let verified =
+                recover::verified_chunks(&self.data, &path, &self.chunks, hashes, &self.hashing)?;
+            let mut progress = self.progress();
+            for chunk in verified.iter() {
+                progress.verified.insert(chunk);
+            }
+            self.unjudged.store(false, Ordering::Release);
+        }
+        drop(generation);
+        Ok(self.verified())
+    }
+
+    /// The chunks that an earlier run left and that proved right when this part was opened.
+    pub fn recovered(&self) -> Bitmap {
+        self.recovered.clone()
+    }
+
+    /// The chunks that are verified.
+    pub fn verified(&self) -> Bitmap {
+        self.progress().verified.clone()
+    }
+
+    /// The chunks that survive a power cut.
+    pub fn durable(&self) -> Bitmap {
+        self.progress().durable.clone()
+    }
+
+    /// Writes bytes of a chunk that is not verified yet; bytes of one that is are dropped.
+    ///
+    /// Unverified bytes of one chunk must come from one writer at a time, else another's may end
+    /// up under a hash that proved right. Use [`write_verified`](Self::write_verified) where that
+    /// cannot be promised.
+    pub fn write(
+        &self,
+        chunk: ChunkIndex,
+        offset_in_chunk: u64,
+        bytes: &[u8],
+    ) -> Result<(), PartError> {
+        let range = self.chunks.range(chunk);
+        let end = offset_in_chunk.saturating_add(bytes.len() as u64);
+        if chunk.0 >= self.chunks.count() || end > range.end - range.start {
+            return Err(PartError::OutOfRange(chunk));
+        }
+        if self.progress().verified.contains(chunk) {
+            return Ok(());
+        }
+        self.note_unclean()?;
+        self.disk
+            .write_at(&self.data, bytes, range.start + offset_in_chunk)
+            .map_err(|error| self.data_failed("write", error).into())
+    }
+
+    /// Notes that the bytes written for `chunk` have the right hash. True if that is new.
+    pub fn mark_verified(&self, chunk: ChunkIndex) -> bool {
+        self.progress().verified.insert(chunk)
+    }
+
+    /// Writes a whole chunk whose bytes have the right hash, and marks it. True if it is new.
+    pub fn write_verified(&self, chunk: ChunkIndex, bytes: &[u8]) -> Result<bool, PartError> {
+        if bytes.len() as u64 != self.chunks.size(chunk) {
+            return Err(PartError::OutOfRange(chunk));
+        }
+        self.write(chunk, 0, bytes)?;
+        Ok(self.mark_verified(chunk))
+    }
+
+    /// The bytes of a verified chunk, or `NotHere`.
+    pub fn read(&self, chunk: ChunkIndex) -> Result<Vec<u8>, ReadError> {
+        self.read_range(chunk, 0..self.chunks.size(chunk))
+    }
+
+    /// Some bytes of a verified chunk, or `NotHere`.
+    pub fn read_range(
+        &self,
+        chunk: ChunkIndex,
+        range_in_chunk: Range<u64>,
+    ) -> Result<Vec<u8>, ReadError> {
+        let chunk_range = self.chunks.range(chunk);
+        let size = chunk_range.end - chunk_range.start;
+        if range_in_chunk.start > range_in_chunk.end
+            || range_in_chunk.end > size
+            || !self.progress().verified.contains(chunk)
+        {
+            return Err(ReadError::NotHere);
+        }
+        let mut bytes = vec![0; (range_in_chunk.end - range_in_chunk.start) as usize];
+        match read_exact_at(
+            &self.data,
+            &mut bytes,
+            chunk_range.start + range_in_chunk.start,
+        ) {
+            Ok(()) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(ReadError::Changed),
+            Err(error) => Err(self.data_failed("read", error).into()),
+        }
+    }
+
+    /// Makes what is verified durable: flushes data, then the meta file. To be called every 2 s
+    /// or 256 MiB. Does nothing if nothing is new.
+    pub fn checkpoint(&self) -> Result<(), PartError> {
+        let mut generation = self.generation();
+        let (verified, nothing_new) = {
+            let progress = self.progress();
+            let nothing_new = progress.verified == progress.durable;
+            (progress.verified.clone(), nothing_new)
+        };
+        if nothing_new {
+            return Ok(());
+        }
+        self.flush_data()?;
+        self.flush_slot(&mut generation, false, verified)
+    }
+
+    /// Checkpoints and notes a clean stop, so that the next start need not hash.
+    pub fn close(self) -> Result<(), PartError> {
+        let mut generation = self.generation();
+        if self.clean.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.flush_data()?;
+        let verified = self.verified();
+        self.flush_slot(&mut generation, true, verified)
+    }
+
+    /// Makes the final file of a complete part and removes the meta file.
+    ///
+    /// What could not be finished stays on disk, resumable.
+    pub fn finish(self, sync: Sync) -> Result<PathBuf, FinishError> {
+        let verified = self.verified();
+        if !verified.is_full() {
+            let missing = verified.len() - verified.count();
+            return Err(FinishError::Incomplete { missing });
+        }
+        self.disk
+            .set_len(&self.data, self.info.length)
+            .map_err(|error| self.data_failed("cut", error))?;
+        if sync == Sync::Now {
+            self.flush_data()?;
+        }
+        let file_name = &self.place.file_name;
+        let renamed = self
+            .disk
+            .rename(&self.place.dir, &self.data_name, file_name, self.force);
+        match renamed {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let different = || FinishError::Different(self.place.path.clone());
+                let hashed = open::is_content(&self.place, &self.info, &self.hashing);
+                if !errors::identity(hashed, different())? {
+                    return Err(different());
+                }
+                self.disk
+                    .remove(&self.place.dir, &self.data_name)
+                    .map_err(|error| self.data_failed("remove", error))?;
+            }
+            Err(error) => return Err(self.data_failed("rename", error).into()),
+        }
+        if sync == Sync::Now {
+            self.disk
+                .sync_dir(&self.place.dir)
+                .map_err(|error| DiskError::new("flush the directory of", self.path(), error))?;
+        }
+        self.disk
+            .remove(&self.place.dir, &self.meta_name)
+            .map_err(|error| self.meta_failed("remove", error))?;
+        Ok(self.place.path)
+    }
+
+    /// Gives the download up: removes the part and the meta file.
+    pub fn discard(self) -> Result<(), PartError> {
+        // In this order: a part file without a meta file would not be known as ours.
+        self.disk
+            .remove(&self.place.dir, &self.data_name)
+            .map_err(|error| self.data_failed("remove", error))?;
+        self.disk
+            .remove(&self.place.dir, &self.meta_name)
+            .map_err(|error| self.meta_failed("remove", error))?;
+        Ok(())
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn generation(&self) -> MutexGuard<'_, u64> {
+        self.generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn data_path(&self) -> PathBuf {
+        self.place.beside(&self.data_name)
+    }
+
+    fn data_failed(&self, doing: &'static str, error: io::Error) -> DiskError {
+        DiskError::new(doing, self.data_path(), error)
+    }
+
+    fn meta_failed(&self, doing: &'static str, error: io::Error) -> DiskError {
+        DiskError::new(doing, self.place.beside(&self.meta_name), error)
+    }
+
+    fn flush_data(&self) -> Result<(), DiskError> {
+        if self.flush_failed.load(Ordering::Acquire) {
+            let error = io::Error::other("an earlier flush failed");
+            return Err(self.data_failed("flush", error));
+        }
+        self.disk.sync(&self.data).map_err(|error| {
+            self.flush_failed.store(true, Ordering::Release);
+            self.data_failed("flush", error)
+        })
+    }
+
+    /// Takes back the note of a clean stop before the part file changes: a change within the
+    /// clock's resolution would not show in its times.
+    fn note_unclean(&self) -> Result<(), DiskError> {
+        if !self.clean.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut generation = self.generation();
+        if self.clean.load(Ordering::Acquire) {
+            let durable = self.progress().durable.clone();
+            self.write_slot(&mut generation, false, &durable)?;
+            self.clean.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Writes the next slot, flushes it, and calls `durable` durable.
+    fn flush_slot(
+        &self,
+        generation: &mut u64,
+        clean: bool,
+        durable: Bitmap,
+    ) -> Result<(), PartError> {
+        self.write_slot(generation, clean, &durable)?;
+        self.disk.sync(&self.meta).map_err(|error| {
+            self.flush_failed.store(true, Ordering::Release);
+            self.meta_failed("flush", error)
+        })?;
+        self.progress().durable = durable;
+        Ok(())
+    }
+
+    /// Writes over the older slot. Only a slot that was written counts as a generation, so a torn
+    /// one is written over the next time, never the good one.
+    fn write_slot(
+        &self,
+        generation: &mut u64,
+        clean: bool,
+        durable: &Bitmap,
+    ) -> Result<(), DiskError> {
+        let look = || -> io::Result<_> {
+            let stamp = stamp_of(&self.data.metadata()?, &self.place.path);
+            Ok(stamp.into())
+        };
+        let clean = clean
+            .then(look)
+            .transpose()
+            .map_err(|error| self.data_failed("read", error))?;
+        let slot = Slot {
+            generation: *generation + 1,
+            clean,
+            durable: durable.clone(),
+        };
+        let offset = Layout::of(&self.chunks).slot_offset(slot.generation);
+        self.disk
+            .write_at(&self.meta, &slot.encode(&self.id), offset)
+            .map_err(|error| self.meta_failed("write", error))?;
+        *generation = slot.generation;
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! The downloads that an earlier run left.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use qshare_content::{AssetName, Chunks, ContentInfo, META_SUFFIX};
+
+use crate::Target;
+use crate::meta::{HEAD_BYTES, Head, HeadRead, Layout, Slot};
+use crate::system::read_exact_at;
+
+/// A download that an earlier run left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Where it goes; hand it to [`crate::Part::open`].
+    pub target: Target,
+    /// Its name beneath the directory.
+    pub name: AssetName,
+    /// What it is.
+    pub info: ContentInfo,
+    /// Chunks that the last checkpoint noted.
+    pub durable_chunks: u32,
+}
+
+/// The unfinished downloads beneath a directory, by their meta files, in the order of their
+/// names. Whatever cannot be read, or is damaged, is left out; a directory that is not there has
+/// none.
+pub fn unfinished(dir: &Path) -> Vec<Unfinished> {
+    let mut found = Vec::new();
+    let mut pending = vec![PathBuf::new()];
+    while let Some(relative) = pending.pop() {
+        let Ok(entries) = fs::read_dir(dir.join(&relative)) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let (Ok(kind), Ok(name)) = (entry.file_type(), entry.file_name().into_string()) else {
+                continue;
+            };
+            let inner = relative.join(&name);
+            if kind.is_dir() && !name.starts_with('.') {
+                pending.push(inner);
+            } else if kind.is_file()
+                && let Some(text) = inner
+                    .to_str()
+                    .and_then(|text| text.strip_suffix(META_SUFFIX))
+                && let Ok(name) = AssetName::from_local(text)
+                && let Some((info, durable_chunks)) = read(&entry.path())
+            {
+                found.push(Unfinished {
+                    target: Target::beneath(dir, name.clone()),
+                    name,
+                    info,
+                    durable_chunks,
+                });
+            }
+        }
+    }
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    found
+}
+
+/// What a meta file says, and how many chunks it has noted as durable.
+fn read(path: &Path) -> Option<(ContentInfo, u32)> {
+    let file = File::open(path).ok()?;
+    let HeadRead::Good(head) = read_head(&file).ok()? else {
+        return None;
+    };
+    let chunks = Chunks::of_length(head.info.length);
+    let slot = latest_slot(&file, &head, &chunks);
+    Some((head.info, slot.map_or(0, |slot| slot.durable.count())))
+}
+
+/// Reads the head of a meta file.
+pub(super) fn read_head(file: &File) -> io::Result<HeadRead> {
+    let mut bytes = Vec::new();
+    let mut start = file;
+    io::Seek::rewind(&mut start)?;
+    start.take(HEAD_BYTES).read_to_end(&mut bytes)?;
+    Ok(Head::decode(&bytes))
+}
+
+/// The valid slot with the larger generation.
+pub(super) fn latest_slot(file: &File, head: &Head, chunks: &Chunks) -> Option<Slot> {
+    let layout = Layout::of(chunks);
+    (0..2)
+        .filter_map(|generation| {
+            let mut bytes = vec![0; layout.slot_bytes()];
+            read_exact_at(file, &mut bytes, layout.slot_offset(generation)).ok()?;
+            Slot::decode(&bytes, &head.id, chunks)
+        })
+        .max_by_key(|slot| slot.generation)
+}

@@ -1,0 +1,57 @@
+//! What differs between operating systems, behind one face: opened directories, positioned
+//! reads and writes, holes, stamps, flushing a whole file system.
+
+#[cfg(not(unix))]
+mod portable;
+#[cfg(unix)]
+mod unix;
+
+#[cfg(not(unix))]
+pub(crate) use portable::{
+    Dir, SYNCS_FILESYSTEM, data_from, hole_from, read_at, stamp_of, sync_filesystem, write_all_at,
+};
+#[cfg(unix)]
+pub(crate) use unix::{
+    Dir, SYNCS_FILESYSTEM, data_from, hole_from, read_at, stamp_of, sync_filesystem, write_all_at,
+};
+
+use std::fs::File;
+use std::io;
+
+use crate::stamp::Stamp;
+
+/// How [`Dir::open_file`] opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// An existing file, to read.
+    Read,
+    /// An existing file, to read and write.
+    Edit,
+    /// An existing file or a new one, to read and write.
+    EditOrCreate,
+}
+
+/// What stands under a name; links are not followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// A regular file.
+    File(Stamp),
+    /// A directory.
+    Directory(Stamp),
+    /// A link, a socket, a device and so on.
+    Other,
+}
+
+/// Reads exactly `bytes.len()` bytes.
+pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match read_at(file, &mut bytes[done..], offset + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Systems without `openat`: paths, looked at before they are used. Between look and use a
+//! local process could slip a link in; a stranger on the network cannot.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::{Access, Entry};
+use crate::stamp::Stamp;
+
+/// A directory, by its path. Names are single components, and links are not followed.
+#[derive(Debug)]
+pub(crate) struct Dir(PathBuf);
+
+impl Dir {
+    /// Opens a directory of the user's own choice: links are followed.
+    pub(crate) fn open(path: &Path) -> io::Result<Dir> {
+        if fs::metadata(path)?.is_dir() {
+            Ok(Dir(path.to_path_buf()))
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
+    }
+
+    /// Opens a directory in this one.
+    pub(crate) fn open_dir(&self, name: &OsStr) -> io::Result<Dir> {
+        match self.entry(name)? {
+            Some(Entry::Directory(_)) => Ok(Dir(self.0.join(name))),
+            Some(_) => Err(io::ErrorKind::NotADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Makes a directory in this one.
+    pub(crate) fn make_dir(&self, name: &OsStr) -> io::Result<()> {
+        fs::create_dir(self.0.join(name))
+    }
+
+    /// Opens a file in this directory.
+    pub(crate) fn open_file(&self, name: &OsStr, access: Access) -> io::Result<File> {
+        if matches!(self.entry(name)?, Some(Entry::Other | Entry::Directory(_))) {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let edit = access != Access::Read;
+        OpenOptions::new()
+            .read(true)
+            .write(edit)
+            .create(access == Access::EditOrCreate)
+            .truncate(false)
+            .open(self.0.join(name))
+    }
+
+    /// What stands under a name, if anything.
+    pub(crate) fn entry(&self, name: &OsStr) -> io::Result<Option<Entry>> {
+        let path = self.0.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_file() => Ok(Some(Entry::File(stamp_of(&metadata, &path)))),
+            Ok(metadata) if metadata.is_dir() => {
+                Ok(Some(Entry::Directory(stamp_of(&metadata, &path))))
+            }
+            Ok(_) => Ok(Some(Entry::Other)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Renames within this directory, over whatever is there.
+    pub(crate) fn rename_over(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        fs::rename(self.0.join(from), self.0.join(to))
+    }
+
+    /// Renames within this directory; `AlreadyExists` if something is there.
+    pub(crate) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
+        match self.entry(to)? {
+            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            None => self.rename_over(from, to),
+        }
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        fs::remove_file(self.0.join(name))
+    }
+
+    /// Makes the names in this directory durable, where that can be asked for: here it cannot.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The stamp of a file at `path`. Its path stands for the file's number, and there is no change
+/// time.
+pub(crate) fn stamp_of(metadata: &Metadata, path: &Path) -> Stamp {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    let mtime = metadata.modified().ok();
+    let mtime = mtime.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Stamp {
+        device: 0,
+        inode: hasher.finish(),
+        size: metadata.len(),
+        mtime_ns: mtime.map_or(0, |since| since.as_nanos() as i64),
+        ctime_ns: 0,
+    }
+}
+
+/// Reads at an offset, through a second handle so that threads do not share a position.
+pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    #[cfg(windows)]
+    return std::os::windows::fs::FileExt::seek_read(file, bytes, offset);
+    #[cfg(not(windows))]
+    {
+        let mut file = file.try_clone()?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read(bytes)
+    }
+}
+
+/// Writes all of `bytes` at an offset.
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(windows)]
+    {
+        let mut done = 0;
+        while done < bytes.len() {
+            let rest = &bytes[done..];
+            match std::os::windows::fs::FileExt::seek_write(file, rest, offset + done as u64)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => done += count,
+            }
+        }
+        Ok(())
+    }
+    #[cfg(not(windows))]
+    {
+        let mut file = file.try_clone()?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_all(bytes)
+    }
+}
+
+/// Where the first data at or after `offset` begins: here all is data.
+pub(crate) fn data_from(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    Ok((offset < file.metadata()?.len()).then_some(offset))
+}
+
+/// Where the data at `offset` ends.
+pub(crate) fn hole_from(file: &File, _offset: u64) -> io::Result<u64> {
+    Ok(file.metadata()?.len())
+}
+
+/// Whether [`sync_filesystem`] works here.
+pub(crate) const SYNCS_FILESYSTEM: bool = false;
+
+/// Flushes the whole file system that `dir` is on.
+pub(crate) fn sync_filesystem(_dir: &Dir) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
