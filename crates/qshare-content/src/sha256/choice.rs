@@ -41,7 +41,7 @@ impl Choice {
     fn measured(kernels: Vec<Kernel>) -> Choice {
         let most_lanes = kernels.iter().map(Kernel::lanes).max().unwrap_or(1);
         let messages: Vec<u8> = (0..most_lanes * TRIAL_MESSAGE_BYTES)
-            .map(|at| (at * at >> 7) as u8)
+            .map(|at| ((at * at) >> 7) as u8)
             .collect();
         let expected: Vec<Digest> = messages.chunks(TRIAL_MESSAGE_BYTES).map(digest).collect();
         let ranked = kernels

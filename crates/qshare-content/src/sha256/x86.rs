@@ -65,6 +65,19 @@ fn blocks_by_lane<const LANES: usize>(messages: &[u8], message_bytes: usize) -> 
     })
 }
 
+/// Block `block` of each lane, which is the padding after the last of its message.
+///
+/// A function of its own, because closures inside a kernel are compiled for more instructions
+/// than `from_fn` is and so would not be inlined.
+#[inline]
+fn rows_at<'a, const LANES: usize>(
+    lanes: &[&'a [Block]; LANES],
+    block: usize,
+    padding: &'a Block,
+) -> [&'a Block; LANES] {
+    std::array::from_fn(|lane| lanes[lane].get(block).unwrap_or(padding))
+}
+
 /// Writes the words of one lane's final state as a digest.
 fn write_digest(words: impl IntoIterator<Item = u32>, digest: &mut super::Digest) {
     for (bytes, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(words) {

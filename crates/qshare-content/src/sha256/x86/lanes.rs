@@ -22,8 +22,7 @@ macro_rules! digest_group_in_lanes {
                 *vector = broadcast(word);
             }
             for block in 0..=lanes[0].len() {
-                let rows: [&super::Block; LANES] =
-                    std::array::from_fn(|lane| lanes[lane].get(block).unwrap_or(&padding));
+                let rows = super::rows_at(&lanes, block, &padding);
                 compress(&mut state, transposed(rows));
             }
             let mut words = [[0; LANES]; 8];

@@ -12,7 +12,7 @@
 use std::arch::x86_64::*;
 
 use super::super::Digest;
-use super::{INITIAL_STATE, ROUND_CONSTANTS, blocks_by_lane, padding_block, write_digest};
+use super::{INITIAL_STATE, ROUND_CONSTANTS, blocks_by_lane, padding_block, rows_at, write_digest};
 
 #[inline]
 #[target_feature(enable = "sse2")]
@@ -44,10 +44,12 @@ pub(super) fn digest_group<const N: usize>(
     // Bytes of each word reversed: the message is big-endian.
     let reversed = words([0x00010203, 0x04050607, 0x08090a0b, 0x0c0d0e0f]);
 
-    for block in 0..=lanes[0].len() {
+    let mut next = 0;
+    // The rows of the next block are taken at the end of the loop: at its beginning the compiler
+    // would choose between message and padding anew at each of their loads.
+    let mut rows = rows_at(&lanes, next, &padding);
+    loop {
         let (abef_before, cdgh_before) = (abef, cdgh);
-        let rows: [&[[u8; 16]]; N] =
-            std::array::from_fn(|lane| lanes[lane].get(block).unwrap_or(&padding).as_chunks().0);
         // The last 16 words of the message schedule, by lane.
         let mut schedule = [[reversed; 4]; N];
         // Four rounds of each message in turn. The number is a literal, so that the arrays above
@@ -59,7 +61,7 @@ pub(super) fn digest_group<const N: usize>(
                 for lane in 0..N {
                     let w = &mut schedule[lane];
                     let next = if $number < 4 {
-                        _mm_shuffle_epi8(load(&rows[lane][$number % 4]), reversed)
+                        _mm_shuffle_epi8(load(&rows[lane].as_chunks().0[$number % 4]), reversed)
                     } else {
                         let (w16, w12) = (w[$number % 4], w[($number + 1) % 4]);
                         let (w8, w4) = (w[($number + 2) % 4], w[($number + 3) % 4]);
@@ -79,6 +81,11 @@ pub(super) fn digest_group<const N: usize>(
             abef[lane] = _mm_add_epi32(abef[lane], abef_before[lane]);
             cdgh[lane] = _mm_add_epi32(cdgh[lane], cdgh_before[lane]);
         }
+        next += 1;
+        if next > lanes[0].len() {
+            break;
+        }
+        rows = rows_at(&lanes, next, &padding);
     }
 
     for (lane, digest) in digests.iter_mut().enumerate().take(N) {
