@@ -1,7 +1,7 @@
-//! Fills a registry and prints what an entry costs:
+//! Fills a registry and prints what an entry costs, every file on so many nodes:
 //!
 //! ```text
-//! cargo run --release -p qshare-registry --example fill [ENTRIES]
+//! cargo run --release -p qshare-registry --example fill [ENTRIES [NODES_PER_FILE]]
 //! ```
 
 use std::net::SocketAddr;
@@ -11,17 +11,15 @@ use qshare_content::{AssetName, ContentInfo, Hash, NodeId, Query};
 use qshare_registry::{Announced, Find, GroupId, Registry, RegistryConfig};
 
 fn main() {
-    let entries: u64 = std::env::args()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1_000_000);
-    println!("every file on one node only:");
-    fill(entries, 100, 1);
-    println!("every file on a hundred nodes:");
-    fill(entries / 100, 1, 100);
+    let mut numbers = std::env::args()
+        .skip(1)
+        .map_while(|text| text.parse::<u64>().ok());
+    let entries = numbers.next().unwrap_or(1_000_000);
+    let sharers = numbers.next().unwrap_or(1).max(1);
+    fill(entries / sharers, (100 / sharers).max(1), sharers);
 }
 
-/// `files` files for each of `owners` groups of `sharers` nodes that share the same.
+/// `files` files, divided among `owners` sets of `sharers` nodes that share the same.
 fn fill(files: u64, owners: u64, sharers: u64) {
     let entries = files * sharers;
     let files = files / owners;
