@@ -7,27 +7,27 @@ fn time_ns(bytes: u64, bytes_per_second: u64) -> u64 {
 
 /// Sends one block at a time.
 #[derive(Debug)]
-pub struct Uplink {
-    pub bytes_per_second: u64,
-    pub is_busy: bool,
+pub(crate) struct Uplink {
+    pub(crate) bytes_per_second: u64,
+    pub(crate) is_busy: bool,
 }
 
 impl Uplink {
-    pub fn send_ns(&self, bytes: u64) -> u64 {
+    pub(crate) fn send_ns(&self, bytes: u64) -> u64 {
         time_ns(bytes, self.bytes_per_second)
     }
 }
 
 /// Delivers blocks in the order of their arrival.
 #[derive(Debug)]
-pub struct Downlink {
-    pub bytes_per_second: u64,
-    pub free_at: u64,
+pub(crate) struct Downlink {
+    pub(crate) bytes_per_second: u64,
+    pub(crate) free_at: u64,
 }
 
 impl Downlink {
     /// When a block that arrives now has been delivered.
-    pub fn deliver(&mut self, now: u64, bytes: u64) -> u64 {
+    pub(crate) fn deliver(&mut self, now: u64, bytes: u64) -> u64 {
         self.free_at = self.free_at.max(now) + time_ns(bytes, self.bytes_per_second);
         self.free_at
     }

@@ -12,10 +12,10 @@ mod link;
 mod node;
 mod swarm;
 
-pub use node::Behaviour;
-pub use swarm::{Outcome, Swarm};
+pub(crate) use node::Behaviour;
+pub(crate) use swarm::Swarm;
 
 /// Bytes a second in a Mbit/s.
-pub const MBIT: u64 = 1_000_000 / 8;
+pub(crate) const MBIT: u64 = 1_000_000 / 8;
 /// Bytes in a MiB.
-pub const MIB: u64 = 1024 * 1024;
+pub(crate) const MIB: u64 = 1024 * 1024;

@@ -10,7 +10,7 @@ use super::link::{Downlink, Uplink};
 
 /// How a node answers others.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     /// As it should.
     Honest,
     /// As it should until then, then neither sends nor answers anything, yet stays connected.
@@ -31,7 +31,7 @@ pub enum Behaviour {
 
 impl Behaviour {
     /// Whether the node is there only to harm: it downloads nothing.
-    pub fn is_hostile(self) -> bool {
+    pub(crate) fn is_hostile(self) -> bool {
         !matches!(
             self,
             Behaviour::Honest | Behaviour::StallsAt(_) | Behaviour::LeavesAt(_)
@@ -41,46 +41,46 @@ impl Behaviour {
 
 /// A response being sent.
 #[derive(Debug)]
-pub struct Response {
-    pub client: usize,
-    pub request: RequestId,
-    pub size_bytes: u64,
-    pub sent_bytes: u64,
-    pub is_blocked: bool,
+pub(crate) struct Response {
+    pub(crate) client: usize,
+    pub(crate) request: RequestId,
+    pub(crate) size_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) is_blocked: bool,
 }
 
-pub struct Node {
-    pub behaviour: Behaviour,
-    pub fetch: Option<Fetch>,
-    pub serve: Serve,
-    pub uplink: Uplink,
-    pub downlink: Downlink,
-    pub neighbours: Vec<usize>,
-    pub is_there: bool,
-    pub is_silent: bool,
+pub(crate) struct Node {
+    pub(crate) behaviour: Behaviour,
+    pub(crate) fetch: Option<Fetch>,
+    pub(crate) serve: Serve,
+    pub(crate) uplink: Uplink,
+    pub(crate) downlink: Downlink,
+    pub(crate) neighbours: Vec<usize>,
+    pub(crate) is_there: bool,
+    pub(crate) is_silent: bool,
     /// What this node calls the peers that it fetches from, and back.
-    pub keys: BTreeMap<usize, PeerKey>,
-    pub nodes_by_key: BTreeMap<PeerKey, usize>,
-    pub next_key: u64,
+    pub(crate) keys: BTreeMap<usize, PeerKey>,
+    pub(crate) nodes_by_key: BTreeMap<PeerKey, usize>,
+    pub(crate) next_key: u64,
     /// Live requests: whom they were made to.
-    pub asked: BTreeMap<RequestId, usize>,
-    pub tickets: BTreeMap<(usize, RequestId), Ticket>,
-    pub responses: BTreeMap<Ticket, Response>,
-    pub turns: VecDeque<Ticket>,
-    pub unacknowledged_bytes: BTreeMap<usize, u64>,
-    pub news: Vec<ChunkIndex>,
-    pub news_due: bool,
-    pub advertised_queue_bytes: u64,
-    pub wake_at: Option<u64>,
-    pub finished_at: Option<u64>,
-    pub sent_bytes: u64,
-    pub delivered_bytes: u64,
-    pub in_flight_most_bytes: u64,
+    pub(crate) asked: BTreeMap<RequestId, usize>,
+    pub(crate) tickets: BTreeMap<(usize, RequestId), Ticket>,
+    pub(crate) responses: BTreeMap<Ticket, Response>,
+    pub(crate) turns: VecDeque<Ticket>,
+    pub(crate) unacknowledged_bytes: BTreeMap<usize, u64>,
+    pub(crate) news: Vec<ChunkIndex>,
+    pub(crate) news_due: bool,
+    pub(crate) advertised_queue_bytes: u64,
+    pub(crate) wake_at: Option<u64>,
+    pub(crate) finished_at: Option<u64>,
+    pub(crate) sent_bytes: u64,
+    pub(crate) delivered_bytes: u64,
+    pub(crate) in_flight_most_bytes: u64,
 }
 
 impl Node {
     /// What the node tells others that it holds.
-    pub fn claims(&self, count: u32) -> Bitmap {
+    pub(crate) fn claims(&self, count: u32) -> Bitmap {
         match &self.fetch {
             Some(fetch) => fetch.verified().clone(),
             None => Bitmap::full(count),

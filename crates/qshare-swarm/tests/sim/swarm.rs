@@ -24,61 +24,61 @@ const CONTENT: ContentId = ContentId([7; 32]);
 
 /// What to simulate. Node 0 is the seed; it never leaves.
 #[derive(Clone, Debug)]
-pub struct Swarm {
-    pub seed: u64,
-    pub length: u64,
+pub(crate) struct Swarm {
+    pub(crate) seed: u64,
+    pub(crate) length: u64,
     /// Uplink and downlink in bytes a second, and behaviour, of each node.
-    pub nodes: Vec<(u64, u64, Behaviour)>,
+    pub(crate) nodes: Vec<(u64, u64, Behaviour)>,
     /// One way, between any two nodes.
-    pub latency: Duration,
+    pub(crate) latency: Duration,
     /// Each node knows the seed and this many others, chosen at random; everybody if None.
-    pub neighbours: Option<usize>,
+    pub(crate) neighbours: Option<usize>,
     /// Time between the arrivals of leechers.
-    pub stagger: Duration,
-    pub have_batch: Duration,
+    pub(crate) stagger: Duration,
+    pub(crate) have_batch: Duration,
     /// Whether a node without news tells its queue when that changed.
-    pub tells_queue: bool,
-    pub fetch: FetchConfig,
-    pub serve: ServeConfig,
-    pub deadline: Duration,
+    pub(crate) tells_queue: bool,
+    pub(crate) fetch: FetchConfig,
+    pub(crate) serve: ServeConfig,
+    pub(crate) deadline: Duration,
 }
 
 /// How it went.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Seconds from the start to the end of each honest node that stayed; None if it never ended.
-    pub finished_seconds: Vec<Option<f64>>,
+    pub(crate) finished_seconds: Vec<Option<f64>>,
     /// max(F/u_seed, F/d_min, N·F/(u_seed+Σu_i)) over honest nodes, in seconds.
-    pub bound_seconds: f64,
+    pub(crate) bound_seconds: f64,
     /// Payload bytes that arrived anywhere, over those that had to.
-    pub waste: f64,
+    pub(crate) waste: f64,
     /// Files' worth of bytes that the seed sent.
-    pub seed_files: f64,
+    pub(crate) seed_files: f64,
     /// Liars dropped as such, and honest nodes dropped for lying.
-    pub dropped_corrupt: BTreeSet<usize>,
+    pub(crate) dropped_corrupt: BTreeSet<usize>,
     /// Honest peers dropped as stalled or useless.
-    pub dropped_unjustly: usize,
-    pub withdrawals: u64,
-    pub abandoned: u64,
-    pub requests: u64,
-    pub split_requests: u64,
-    pub in_flight_most_bytes: u64,
-    pub events: u64,
+    pub(crate) dropped_unjustly: usize,
+    pub(crate) withdrawals: u64,
+    pub(crate) abandoned: u64,
+    pub(crate) requests: u64,
+    pub(crate) split_requests: u64,
+    pub(crate) in_flight_most_bytes: u64,
+    pub(crate) events: u64,
 }
 
 impl Outcome {
-    pub fn all_finished(&self) -> bool {
+    pub(crate) fn all_finished(&self) -> bool {
         self.finished_seconds.iter().all(Option::is_some)
     }
 
-    pub fn last_seconds(&self) -> f64 {
+    pub(crate) fn last_seconds(&self) -> f64 {
         self.finished_seconds
             .iter()
             .map(|seconds| seconds.unwrap_or(f64::INFINITY))
             .fold(0.0, f64::max)
     }
 
-    pub fn ratio(&self) -> f64 {
+    pub(crate) fn ratio(&self) -> f64 {
         self.last_seconds() / self.bound_seconds
     }
 }
@@ -165,7 +165,7 @@ enum Event {
 
 impl Swarm {
     /// `leechers` equal nodes and a seed, who all start at once.
-    pub fn equal(seed: u64, length: u64, leechers: usize, bytes_per_second: u64) -> Swarm {
+    pub(crate) fn equal(seed: u64, length: u64, leechers: usize, bytes_per_second: u64) -> Swarm {
         Swarm {
             seed,
             length,
@@ -181,7 +181,7 @@ impl Swarm {
         }
     }
 
-    pub fn run(&self) -> Outcome {
+    pub(crate) fn run(&self) -> Outcome {
         Run::new(self).run()
     }
 }
