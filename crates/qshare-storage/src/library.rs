@@ -2,10 +2,25 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
-use qshare_content::{ChunkIndex, ContentId, ContentInfo, Hash};
+use qshare_content::{ChunkIndex, Chunks, ContentId, ContentInfo, Hash, tree};
 
-use crate::{Asset, DiskError, HashPage, LibraryEvent};
+use crate::DiskError;
+use crate::event::{Asset, LibraryEvent};
+use crate::hashing::HashPage;
+use crate::index::Index;
+use crate::keeper::{Keeper, Message, Shared, hash_jobs};
+use crate::roots::Roots;
+use crate::shelf::{Key, Offered};
+use crate::system::{read_exact_at, stamp_of};
+use crate::walk::{Naming, naming};
+use crate::watch::Watch;
+
+/// Most bytes of one read: the largest chunk.
+const READ_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What a [`Library`] shares, and how.
 #[derive(Clone, Debug)]
@@ -14,7 +29,7 @@ pub struct LibraryConfig {
     pub roots: Vec<PathBuf>,
     /// Directories beneath them that are never shared (certificates, state).
     pub exclude: Vec<PathBuf>,
-    /// Where the index lives; made if it is not there.
+    /// Where the index lives; made if it is not there, and never shared.
     pub state_dir: PathBuf,
     /// Threads that hash; 0 means one a core.
     pub hash_threads: usize,
@@ -63,7 +78,11 @@ pub enum AdoptError {
 ///
 /// Opening returns at once; scanning, hashing and watching go on in the library's own threads
 /// until it is dropped. Safe to share between threads.
-pub struct Library {}
+pub struct Library {
+    shared: Arc<Shared>,
+    messages: Sender<Message>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 impl Library {
     /// Opens the index and begins to scan. `on_event` is called from one of the library's
@@ -73,43 +92,106 @@ impl Library {
         config: LibraryConfig,
         on_event: impl Fn(LibraryEvent) + Send + 'static,
     ) -> Result<Library, LibraryError> {
-        let _ = (config, on_event);
-        Ok(Library {})
+        let mut exclude = config.exclude;
+        exclude.push(config.state_dir.clone());
+        let roots = Roots::new(&config.roots, &exclude)
+            .map_err(|error| DiskError::new("find", &config.state_dir, error))?;
+        let index = Index::open(&config.state_dir)?;
+        let shared = Arc::new(Shared::new(roots, index, config.hash_threads));
+        let (messages, inbox) = mpsc::channel();
+        let (jobs, job_queue) = mpsc::channel();
+        let job_queue = Arc::new(Mutex::new(job_queue));
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+            thread.map_err(|error| DiskError::new("start a thread for", &config.state_dir, error))
+        };
+        let mut threads = Vec::new();
+        for _ in 0..shared.threads() {
+            let (shared, queue, done) = (shared.clone(), job_queue.clone(), messages.clone());
+            let work = move || hash_jobs(&shared, &queue, &done);
+            threads.push(spawn("qshare-hash", Box::new(work))?);
+        }
+        let (keeper_shared, hints) = (shared.clone(), messages.clone());
+        let keep = move || {
+            let watch = Watch::new(move |hint| {
+                // Only fails when the keeper has stopped.
+                let _ = hints.send(Message::Hint(hint));
+            });
+            Keeper::new(keeper_shared, inbox, jobs, watch, on_event).run();
+        };
+        threads.push(spawn("qshare-library", Box::new(keep))?);
+        Ok(Library {
+            shared,
+            messages,
+            threads,
+        })
     }
 
     /// Everything that is offered now; each (name, content) once.
     pub fn assets(&self) -> Vec<Asset> {
-        Vec::new()
+        self.shared.shelf().assets()
     }
 
     /// The content, under one of its names.
     pub fn find(&self, id: &ContentId) -> Option<Asset> {
-        let _ = id;
-        None
+        self.shared.shelf().find(id).cloned()
+    }
+
+    /// The path of a file that holds the content.
+    pub fn path(&self, id: &ContentId) -> Option<PathBuf> {
+        let holders = self.shared.shelf().holders(id);
+        let (key, _) = holders.first()?;
+        Some(self.shared.roots.full_path(key))
     }
 
     /// The hashes of some of a content's chunks.
     pub fn chunk_hashes(&self, id: &ContentId, chunks: Range<u32>) -> Result<Vec<Hash>, ReadError> {
-        let _ = (id, chunks);
-        Err(ReadError::NotHere)
+        let asset = self.find(id).ok_or(ReadError::NotHere)?;
+        let hashes = self.shared.index.chunk_hashes(&asset.info, chunks)?;
+        hashes.ok_or(ReadError::NotHere)
     }
 
     /// One page of chunk hashes with its audit path.
     pub fn hash_page(&self, id: &ContentId, page: u32) -> Result<HashPage, ReadError> {
-        let _ = (id, page);
-        Err(ReadError::NotHere)
+        let asset = self.find(id).ok_or(ReadError::NotHere)?;
+        let page = self.shared.index.proven_page(&asset.info, page)?;
+        page.ok_or(ReadError::NotHere)
     }
 
     /// The bytes `range` of a content, at most 4 MiB of them (the largest chunk).
+    ///
+    /// The file is compared with what was hashed before and after the read. If it has changed it
+    /// is withdrawn and hashed anew; if the same content lies elsewhere too, that serves.
     pub fn read(&self, id: &ContentId, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
-        let _ = (id, range);
-        Err(ReadError::NotHere)
+        let mut worst = ReadError::NotHere;
+        let holders = self.shared.shelf().holders(id);
+        for (key, offered) in holders {
+            let fits = range.start <= range.end
+                && range.end <= offered.asset.info.length
+                && range.end - range.start <= READ_MAX_BYTES;
+            if !fits {
+                return Err(ReadError::NotHere);
+            }
+            match self.read_file(&key, &offered, &range) {
+                Ok(bytes) => return Ok(bytes),
+                Err(ReadError::Changed) => {
+                    self.withdraw(&key, &offered);
+                    worst = ReadError::Changed;
+                }
+                Err(error) => worst = error,
+            }
+        }
+        Err(worst)
     }
 
     /// The bytes of one chunk.
     pub fn read_chunk(&self, id: &ContentId, chunk: ChunkIndex) -> Result<Vec<u8>, ReadError> {
-        let _ = (id, chunk);
-        Err(ReadError::NotHere)
+        let asset = self.find(id).ok_or(ReadError::NotHere)?;
+        let chunks = Chunks::of_length(asset.info.length);
+        if chunk.0 >= chunks.count() {
+            return Err(ReadError::NotHere);
+        }
+        self.read(id, chunks.range(chunk))
     }
 
     /// Takes in a completed download without hashing it again. `hashes` may be empty for a
@@ -120,7 +202,106 @@ impl Library {
         info: ContentInfo,
         hashes: &[Hash],
     ) -> Result<Asset, AdoptError> {
-        let _ = (info, hashes);
-        Err(AdoptError::NotShared(path.into()))
+        let not_shared = || AdoptError::NotShared(path.into());
+        let mismatch = || AdoptError::Mismatch(path.into());
+        let failed = |error| DiskError::new("read", path, error);
+        let chunks = Chunks::of_length(info.length);
+        let proven = if chunks.count() == 1 {
+            hashes.is_empty() || hashes == [info.root]
+        } else {
+            hashes.len() == chunks.count() as usize
+                && tree::root_of_chunks(&chunks, hashes) == info.root
+        };
+        if !proven {
+            return Err(mismatch());
+        }
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        let key = self.shared.roots.keys_of(&absolute).find(|key| {
+            let excluded = self.shared.roots.excluded(key.root);
+            !excluded.iter().any(|path| key.relative.starts_with(path))
+        });
+        let key = Arc::new(key.ok_or_else(not_shared)?);
+        let Naming::Shared(name) = naming(&key.relative) else {
+            return Err(not_shared());
+        };
+        let (_, metadata) = self.shared.roots.open(&key).map_err(failed)?;
+        let stamp = stamp_of(&metadata, &absolute);
+        if !metadata.is_file() || stamp.size != info.length {
+            return Err(mismatch());
+        }
+        let entry = (&stamp, &info, hashes);
+        self.shared.index.put([entry].into_iter(), false)?;
+        let asset = Asset {
+            name: name.clone(),
+            id: info.id(),
+            info,
+        };
+        let events = self.shared.shelf_mut().insert(&key, name, stamp, info);
+        // Only fails when the keeper has stopped.
+        let _ = self.messages.send(Message::Adopted(events));
+        Ok(asset)
+    }
+
+    fn read_file(
+        &self,
+        key: &Arc<Key>,
+        offered: &Offered,
+        range: &Range<u64>,
+    ) -> Result<Vec<u8>, ReadError> {
+        use std::io::ErrorKind;
+        let path = self.shared.roots.full_path(key);
+        let failed = |error: std::io::Error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::UnexpectedEof => {
+                ReadError::Changed
+            }
+            _ => DiskError::new("read", &path, error).into(),
+        };
+        let unchanged = |metadata: std::io::Result<std::fs::Metadata>| {
+            let stamp = stamp_of(&metadata.map_err(failed)?, &path);
+            if stamp == offered.stamp {
+                Ok(())
+            } else {
+                Err(ReadError::Changed)
+            }
+        };
+        let file = match self.shared.open_files.get(key) {
+            Some(file) => file,
+            None => {
+                let (file, _) = self.shared.roots.open(key).map_err(failed)?;
+                let file = Arc::new(file);
+                self.shared.open_files.put(key.clone(), file.clone());
+                file
+            }
+        };
+        unchanged(file.metadata())?;
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        read_exact_at(&file, &mut bytes, range.start).map_err(failed)?;
+        unchanged(file.metadata())?;
+        Ok(bytes)
+    }
+
+    /// Offers a file no more, unless it has been hashed anew meanwhile, and has it looked at.
+    fn withdraw(&self, key: &Arc<Key>, offered: &Offered) {
+        self.shared.open_files.forget(key);
+        let mut shelf = self.shared.shelf_mut();
+        let same = shelf.get(key).is_some_and(|now| now.stamp == offered.stamp);
+        let event = if same { shelf.remove(key) } else { None };
+        drop(shelf);
+        // Only fails when the keeper has stopped.
+        let _ = self.messages.send(Message::Withdrawn(key.clone(), event));
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        self.shared.cancel.cancel();
+        let _ = self.messages.send(Message::Stop);
+        // The keeper ends, hence its queue of jobs, hence the others.
+        for thread in self.threads.drain(..).rev() {
+            // An event may have dropped us.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
     }
 }

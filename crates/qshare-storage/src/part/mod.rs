@@ -25,6 +25,7 @@ use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo, Hash};
 use crate::disk::SharedDisk;
 use crate::hashing::{HashOptions, HashPage};
 use crate::meta::{Layout, Slot, encode_hashes};
+use crate::stamp::Stamp;
 use crate::system::{read_exact_at, stamp_of};
 use crate::target::Place;
 use crate::{DiskError, ReadError};
@@ -69,6 +70,8 @@ pub struct Part {
     /// After a failed flush the system may have dropped what it could not write and report
     /// success the next time, so nothing can be called durable any more.
     flush_failed: AtomicBool,
+    /// How the file was when it was finished.
+    finished: OnceLock<Stamp>,
 }
 
 struct Progress {
@@ -229,6 +232,7 @@ impl Part {
             &mut bytes,
             chunk_range.start + range_in_chunk.start,
         ) {
+            Ok(()) if self.changed_since_finished() => Err(ReadError::Changed),
             Ok(()) => Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(ReadError::Changed),
             Err(error) => Err(self.data_failed("read", error).into()),
@@ -252,7 +256,7 @@ impl Part {
     }
 
     /// Checkpoints and notes a clean stop, so that the next start need not hash.
-    pub fn close(self) -> Result<(), PartError> {
+    pub fn close(&self) -> Result<(), PartError> {
         let mut generation = self.generation();
         if self.clean.load(Ordering::Acquire) {
             return Ok(());
@@ -264,8 +268,9 @@ impl Part {
 
     /// Makes the final file of a complete part and removes the meta file.
     ///
-    /// What could not be finished stays on disk, resumable.
-    pub fn finish(self, sync: Sync) -> Result<PathBuf, FinishError> {
+    /// What could not be finished stays on disk, resumable. What was finished can still be read,
+    /// until the file is changed.
+    pub fn finish(&self, sync: Sync) -> Result<PathBuf, FinishError> {
         let verified = self.verified();
         if !verified.is_full() {
             let missing = verified.len() - verified.count();
@@ -303,11 +308,14 @@ impl Part {
         self.disk
             .remove(&self.place.dir, &self.meta_name)
             .map_err(|error| self.meta_failed("remove", error))?;
-        Ok(self.place.path)
+        if let Ok(stamp) = self.data_stamp() {
+            let _ = self.finished.set(stamp);
+        }
+        Ok(self.place.path.clone())
     }
 
     /// Gives the download up: removes the part and the meta file.
-    pub fn discard(self) -> Result<(), PartError> {
+    pub fn discard(&self) -> Result<(), PartError> {
         // In this order: a part file without a meta file would not be known as ours.
         self.disk
             .remove(&self.place.dir, &self.data_name)
@@ -316,6 +324,19 @@ impl Part {
             .remove(&self.place.dir, &self.meta_name)
             .map_err(|error| self.meta_failed("remove", error))?;
         Ok(())
+    }
+
+    fn data_stamp(&self) -> io::Result<Stamp> {
+        Ok(stamp_of(&self.data.metadata()?, &self.place.path))
+    }
+
+    /// A finished file is the user's, who may edit it while it is still served.
+    fn changed_since_finished(&self) -> bool {
+        self.finished.get().is_some_and(|finished| {
+            self.data_stamp().map_or(true, |now| {
+                now.mtime_ns != finished.mtime_ns || now.size != finished.size
+            })
+        })
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -390,10 +411,7 @@ impl Part {
         clean: bool,
         durable: &Bitmap,
     ) -> Result<(), DiskError> {
-        let look = || -> io::Result<_> {
-            let stamp = stamp_of(&self.data.metadata()?, &self.place.path);
-            Ok(stamp.into())
-        };
+        let look = || -> io::Result<_> { Ok(self.data_stamp()?.into()) };
         let clean = clean
             .then(look)
             .transpose()
