@@ -1,0 +1,248 @@
+//! Requests: each on a stream of its own.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use qshare_content::{ContentId, NodeId, Query, is_glob};
+use qshare_net::framed::{self, ReadError};
+use qshare_registry::{self as registry, Cursor, Page};
+use qshare_wire::limits::{
+    HELLO_DEADLINE, HOLDERS_PER_MATCH_MAX, MATCHES_MAX, SMALL_BODY_MAX_BYTES,
+};
+use qshare_wire::tracker::{EntryKind, Find, Found, Match, NodeContact, Readiness, Watch};
+use qshare_wire::{Frame, Message, Refusal, Refused, WireError};
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::time::timeout;
+
+use crate::budget::Verdict;
+use crate::contacts::contact_for;
+use crate::session::{Client, Fault};
+use crate::watch::watch;
+
+/// What a lookup that passes over many names costs, in requests.
+const SCAN_COST: f64 = 8.0;
+/// Nodes that one answer describes; the bound of [`Found::nodes`].
+const NODES_MAX: usize = 4 * MATCHES_MAX;
+
+/// When to come back after all room for answers was taken: some of them are done by then.
+const BUSY_RETRY_MS: u32 = 1_000;
+
+/// Answers the one request of a stream.
+pub(crate) async fn answer_stream(
+    client: &Client,
+    mut send: SendStream,
+    mut recv: RecvStream,
+) -> Result<(), Fault> {
+    let read = framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES);
+    let frame = match timeout(HELLO_DEADLINE, read).await {
+        Ok(Ok(frame)) => frame,
+        Ok(Err(ReadError::Wire(error))) => return too_large(client, &mut send, error).await,
+        // The node thought better of it, or does not go on.
+        Ok(Err(_)) | Err(_) => {
+            let _ = send.reset(VarInt::from_u32(0));
+            return Ok(());
+        }
+    };
+    match frame.kind {
+        Find::TYPE => {
+            let request: Find = decode(&frame)?;
+            match client.request(cost(&request.query)) {
+                Verdict::Granted => find(client, request, &mut send).await,
+                verdict => refuse_busy(client, &mut send, verdict).await,
+            }
+        }
+        Watch::TYPE => {
+            let request: Watch = decode(&frame)?;
+            match client.request(1.0) {
+                Verdict::Granted => watch(client, request, send, recv).await,
+                verdict => refuse_busy(client, &mut send, verdict).await,
+            }
+        }
+        _ => refuse_unknown(client, &mut send).await,
+    }
+}
+
+fn decode<M: Message>(frame: &Frame) -> Result<M, Fault> {
+    frame
+        .decode()
+        .map_err(|error| Fault::Protocol(error.to_string()))
+}
+
+fn cost(query: &Query) -> f64 {
+    match query {
+        Query::Name(text) if is_glob(text) => SCAN_COST,
+        _ => 1.0,
+    }
+}
+
+/// What a later version may send is refused from its header; what this one defines has bounds.
+async fn too_large(client: &Client, send: &mut SendStream, error: WireError) -> Result<(), Fault> {
+    match error {
+        WireError::TooLarge { kind, .. } if ![Find::TYPE, Watch::TYPE].contains(&kind) => {
+            refuse_unknown(client, send).await
+        }
+        error => Err(Fault::Protocol(error.to_string())),
+    }
+}
+
+async fn refuse_unknown(client: &Client, send: &mut SendStream) -> Result<(), Fault> {
+    match client.request(1.0) {
+        Verdict::Flood => Err(Fault::Flood),
+        _ => {
+            let refused = Refused::because(Refusal::Invalid, "unknown type of request");
+            respond(client, send, &refused).await;
+            Ok(())
+        }
+    }
+}
+
+async fn refuse_busy(
+    client: &Client,
+    send: &mut SendStream,
+    verdict: Verdict,
+) -> Result<(), Fault> {
+    let Verdict::Busy(wait) = verdict else {
+        return Err(Fault::Flood);
+    };
+    let mut refused = Refused::because(Refusal::Busy, "too many requests a second");
+    refused.retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+    respond(client, send, &refused).await;
+    Ok(())
+}
+
+/// Answers with this and nothing more.
+pub(crate) async fn respond<M: Message>(client: &Client, send: &mut SendStream, message: &M) {
+    if send_message(client, send, message).await {
+        let _ = send.finish();
+    }
+}
+
+/// Writes a message to a node that must take it in time. Otherwise the stream ends here, and this
+/// is false; where there is no room for the message, the node is told to come back.
+pub(crate) async fn send_message<M: Message>(
+    client: &Client,
+    send: &mut SendStream,
+    message: &M,
+) -> bool {
+    let Ok(bytes) = Frame::encode(message) else {
+        let _ = send.reset(VarInt::from_u32(0));
+        return false;
+    };
+    let deadline = client.shared.limits.transfer_deadline;
+    match client.shared.answers.try_reserve(bytes.len()) {
+        Some(_room) => {
+            let written = timeout(deadline, send.write_chunk(bytes.into())).await;
+            let taken = matches!(written, Ok(Ok(())));
+            if !taken {
+                let _ = send.reset(VarInt::from_u32(0));
+            }
+            taken
+        }
+        None => {
+            let mut refused = Refused::because(Refusal::Busy, "the tracker is busy");
+            refused.retry_after_ms = BUSY_RETRY_MS;
+            let _ = timeout(deadline, framed::write(send, &refused)).await;
+            let _ = send.finish();
+            false
+        }
+    }
+}
+
+async fn find(client: &Client, request: Find, send: &mut SendStream) -> Result<(), Fault> {
+    let asked = registry::Find {
+        group: registry::GroupId::OPEN,
+        query: request.query,
+        after: request.after.as_deref().and_then(decode_cursor),
+        limit: usize::from(request.limit).min(MATCHES_MAX),
+        holders: usize::from(request.holders).min(HOLDERS_PER_MATCH_MAX),
+        asking: Some(client.node),
+    };
+    match client.shared.directory.find(asked) {
+        Ok(page) => respond(client, send, &found(page, client.seen_at())).await,
+        Err(error) => {
+            let refused = Refused::because(Refusal::Invalid, error.to_string());
+            respond(client, send, &refused).await;
+        }
+    }
+    Ok(())
+}
+
+/// A page as it is sent to somebody seen at `asker`: each node described once.
+fn found(page: Page, asker: IpAddr) -> Found {
+    let mut nodes: Vec<NodeContact> = Vec::new();
+    let mut position_by_node: HashMap<NodeId, u16> = HashMap::new();
+    let mut matches = Vec::with_capacity(page.matches.len());
+    for found in page.matches {
+        let mut holders = Vec::with_capacity(found.holders.len());
+        for holder in &found.holders {
+            let known = position_by_node.get(&holder.node).copied();
+            if known.is_none() && nodes.len() == NODES_MAX {
+                continue;
+            }
+            let position = known.unwrap_or_else(|| {
+                let position = nodes.len() as u16;
+                nodes.push(contact_for(holder, asker));
+                position_by_node.insert(holder.node, position);
+                position
+            });
+            holders.push((position, holder.complete));
+        }
+        matches.push(Match {
+            name: found.name,
+            kind: EntryKind::File,
+            info: found.info,
+            complete: count(found.complete),
+            partial: count(found.partial),
+            holders,
+        });
+    }
+    Found {
+        readiness: readiness(page.readiness),
+        matches,
+        nodes,
+        more: page.more.as_ref().map(encode_cursor),
+        near: page.near,
+        extensions: Vec::new(),
+    }
+}
+
+fn count(nodes: usize) -> u32 {
+    u32::try_from(nodes).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn readiness(readiness: registry::Readiness) -> Readiness {
+    match readiness {
+        registry::Readiness::Ready => Readiness::Ready,
+        registry::Readiness::Warming => Readiness::Warming,
+    }
+}
+
+/// A cursor on the wire: 32 bytes of content id, then the name in UTF-8.
+fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
+    [&cursor.content.0, cursor.name.as_bytes()].concat()
+}
+
+/// What is not a cursor is none: the first page comes again.
+fn decode_cursor(bytes: &[u8]) -> Option<Cursor> {
+    let (content, name) = bytes.split_first_chunk::<32>()?;
+    Some(Cursor {
+        name: std::str::from_utf8(name).ok()?.into(),
+        content: ContentId(*content),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_round_trip_and_anything_else_is_none() {
+        let cursor = Cursor {
+            name: "données/été.csv".into(),
+            content: ContentId([7; 32]),
+        };
+        assert_eq!(decode_cursor(&encode_cursor(&cursor)), Some(cursor));
+        assert_eq!(decode_cursor(&[1; 31]), None);
+        assert_eq!(decode_cursor(&[255; 40]), None);
+    }
+}

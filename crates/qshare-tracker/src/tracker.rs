@@ -1,0 +1,197 @@
+//! The service: listens, admits, and ends in good order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qshare_content::NodeId;
+use qshare_net::{BindError, Endpoint, EndpointConfig, Greeting, accept};
+use qshare_registry::{Counts, GroupId};
+use qshare_wire::hello::Role;
+use qshare_wire::{ALPN_TRACKER, CloseCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
+
+use crate::TrackerConfig;
+use crate::buffers::Buffers;
+use crate::contacts::canonical;
+use crate::directory::Directory;
+use crate::session::{Shared, close, serve};
+
+/// Why a tracker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The socket does not say where it is bound.
+    #[error("cannot tell where the tracker listens: {0}")]
+    Address(io::Error),
+}
+
+/// A running tracker. It stops when this is dropped; [`Tracker::shutdown`] also tells the nodes.
+#[derive(Debug)]
+pub struct Tracker {
+    id: NodeId,
+    listen: SocketAddr,
+    endpoint: Endpoint,
+    directory: Arc<Directory>,
+    tasks: TaskTracker,
+    stopping: DropGuard,
+}
+
+impl Tracker {
+    /// Binds the socket and serves, on the tokio runtime that this is called on.
+    pub fn start(config: TrackerConfig) -> Result<Tracker, StartError> {
+        let endpoint = Endpoint::bind(
+            &config.identity,
+            &EndpointConfig {
+                listen: config.listen,
+                accept_alpn: ALPN_TRACKER,
+                transport: config.limits.transport.clone(),
+            },
+        )?;
+        let listen = canonical(endpoint.local_addr().map_err(StartError::Address)?);
+        let group = match &config.group {
+            Some(secret) => GroupId(secret.group_id()),
+            None => GroupId::OPEN,
+        };
+        let directory = Arc::new(Directory::new(group, config.registry));
+        let greeting = Greeting {
+            role: Role::Tracker,
+            group: config.group,
+            candidates: Vec::new(),
+        };
+        let moves_interval = config.limits.moves_interval;
+        let door = Arc::new(Door {
+            endpoint: endpoint.clone(),
+            greeting,
+            half_open: Arc::new(Semaphore::new(config.limits.half_open_max)),
+            sessions: Arc::new(Semaphore::new(config.limits.sessions_max)),
+            shared: Arc::new(Shared {
+                directory: Arc::clone(&directory),
+                announcements: Buffers::new(config.limits.announcements_max_bytes),
+                answers: Buffers::new(config.limits.answers_max_bytes),
+                limits: config.limits,
+            }),
+        });
+
+        let tasks = TaskTracker::new();
+        let stopping = CancellationToken::new();
+        tasks.spawn(until(
+            &stopping,
+            door.admit(tasks.clone(), stopping.clone()),
+        ));
+        tasks.spawn(until(&stopping, {
+            let directory = Arc::clone(&directory);
+            async move { directory.expire_leases().await }
+        }));
+        tasks.spawn(until(&stopping, {
+            let directory = Arc::clone(&directory);
+            async move { directory.follow_moves(moves_interval).await }
+        }));
+        info!(id = %endpoint.id(), %listen, "tracker started");
+        Ok(Tracker {
+            id: endpoint.id(),
+            listen,
+            endpoint,
+            directory,
+            tasks,
+            stopping: stopping.drop_guard(),
+        })
+    }
+
+    /// Who the tracker is.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where it listens. An unspecified address means all interfaces.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// How much it knows.
+    pub fn counts(&self) -> Counts {
+        self.directory.counts()
+    }
+
+    /// Tells all nodes that the tracker goes, and waits, for at most `deadline`, until it is gone.
+    pub async fn shutdown(self, deadline: Duration) {
+        self.endpoint.close(CloseCode::ShuttingDown, deadline).await;
+        self.stopping.disarm().cancel();
+        self.tasks.close();
+        if tokio::time::timeout(deadline, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            debug!("some sessions did not end in time");
+        }
+        info!("tracker stopped");
+    }
+}
+
+/// Runs a task until the tracker stops.
+fn until(
+    stopping: &CancellationToken,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let stopped = stopping.clone().cancelled_owned();
+    async move {
+        tokio::select! {
+            () = stopped => {}
+            () = task => {}
+        }
+    }
+}
+
+/// Where nodes come in.
+struct Door {
+    endpoint: Endpoint,
+    greeting: Greeting,
+    half_open: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
+    shared: Arc<Shared>,
+}
+
+impl Door {
+    /// Admits whoever comes, until the endpoint is closed.
+    async fn admit(self: Arc<Self>, tasks: TaskTracker, stopping: CancellationToken) {
+        let half_open_max = self.half_open.available_permits();
+        while let Some(incoming) = self.endpoint.accept().await {
+            let Ok(permit) = Arc::clone(&self.half_open).try_acquire_owned() else {
+                debug!(address = %incoming.remote_address(), "too many half-open connections");
+                incoming.refuse();
+                continue;
+            };
+            let busy = self.half_open.available_permits() < half_open_max / 2;
+            if busy && !incoming.remote_address_validated() && incoming.may_retry() {
+                // Only whoever receives at that address comes back.
+                let _ = incoming.retry();
+                continue;
+            }
+            let door = Arc::clone(&self);
+            tasks.spawn(until(&stopping, door.receive(incoming, permit)));
+        }
+    }
+
+    async fn receive(self: Arc<Self>, incoming: quinn::Incoming, half_open: OwnedSemaphorePermit) {
+        let address = incoming.remote_address();
+        let session = match accept(self.endpoint.id(), &self.greeting, incoming).await {
+            Ok(session) => session,
+            Err(error) => {
+                debug!(%address, %error, "turned away");
+                return;
+            }
+        };
+        drop(half_open);
+        let Ok(_session) = self.sessions.try_acquire() else {
+            close(&session.connection, CloseCode::Busy);
+            return;
+        };
+        serve(session, Arc::clone(&self.shared)).await;
+    }
+}
