@@ -17,11 +17,11 @@ const ENTRIES_PER_REQUEST: f64 = 200.0;
 /// Takes announcements until the stream ends.
 pub(crate) async fn hear_announcements(
     client: &Client,
-    mut send: SendStream,
-    mut recv: RecvStream,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
 ) -> Result<(), Fault> {
     let mut next_sequence = 0;
-    while let Some(header) = read_header(&mut recv).await? {
+    while let Some(header) = read_header(recv).await? {
         if header.check(Announce::BODY_MAX_BYTES).is_err() {
             return Err(Fault::Protocol(format!(
                 "a frame of {} bytes on the control stream",
@@ -37,14 +37,14 @@ pub(crate) async fn hear_announcements(
             .await;
         let body = timeout(
             client.shared.limits.transfer_deadline,
-            read_body(&mut recv, header),
+            read_body(recv, header),
         );
         let frame = body
             .await
             .map_err(|_| Fault::Protocol("a frame that was begun and not ended".into()))??;
         if frame.kind != Announce::TYPE {
             let unknown = qshare_wire::Refused::because(Refusal::Invalid, "unknown type of frame");
-            write(client, &mut send, &unknown).await?;
+            write(client, send, &unknown).await?;
             continue;
         }
         let announce: Announce = frame
@@ -62,7 +62,7 @@ pub(crate) async fn hear_announcements(
         sleep(client.charge(weight / ENTRIES_PER_REQUEST)).await;
         let acknowledged = apply(client, announce).await?;
         drop(room);
-        write(client, &mut send, &acknowledged).await?;
+        write(client, send, &acknowledged).await?;
     }
     Ok(())
 }

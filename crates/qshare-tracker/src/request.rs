@@ -30,13 +30,13 @@ const BUSY_RETRY_MS: u32 = 1_000;
 /// Answers the one request of a stream.
 pub(crate) async fn answer_stream(
     client: &Client,
-    mut send: SendStream,
-    mut recv: RecvStream,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
 ) -> Result<(), Fault> {
-    let read = framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES);
+    let read = framed::read_frame(recv, SMALL_BODY_MAX_BYTES);
     let frame = match timeout(HELLO_DEADLINE, read).await {
         Ok(Ok(frame)) => frame,
-        Ok(Err(ReadError::Wire(error))) => return too_large(client, &mut send, error).await,
+        Ok(Err(ReadError::Wire(error))) => return too_large(client, send, error).await,
         // The node thought better of it, or does not go on.
         Ok(Err(_)) | Err(_) => {
             let _ = send.reset(VarInt::from_u32(0));
@@ -47,18 +47,18 @@ pub(crate) async fn answer_stream(
         Find::TYPE => {
             let request: Find = decode(&frame)?;
             match client.request(cost(&request.query)) {
-                Verdict::Granted => find(client, request, &mut send).await,
-                verdict => refuse_busy(client, &mut send, verdict).await,
+                Verdict::Granted => find(client, request, send).await,
+                verdict => refuse_busy(client, send, verdict).await,
             }
         }
         Watch::TYPE => {
             let request: Watch = decode(&frame)?;
             match client.request(1.0) {
                 Verdict::Granted => watch(client, request, send, recv).await,
-                verdict => refuse_busy(client, &mut send, verdict).await,
+                verdict => refuse_busy(client, send, verdict).await,
             }
         }
-        _ => refuse_unknown(client, &mut send).await,
+        _ => refuse_unknown(client, send).await,
     }
 }
 

@@ -128,25 +128,32 @@ pub(crate) async fn serve(session: Session, shared: Arc<Shared>) {
 
 async fn attend(client: Arc<Client>, control_send: SendStream, control_recv: RecvStream) {
     debug!(id = %client.id, address = %client.connection.remote_address(), "opened");
+    // A fault closes the connection before the stream that it came on is dropped, which would
+    // look like the end of an answer.
     let mut streams = JoinSet::new();
     streams.spawn({
         let client = Arc::clone(&client);
-        async move { hear_announcements(&client, control_send, control_recv).await }
+        let (mut send, mut recv) = (control_send, control_recv);
+        async move {
+            if let Err(fault) = hear_announcements(&client, &mut send, &mut recv).await {
+                client.end(&fault);
+            }
+        }
     });
     let reason = loop {
         tokio::select! {
             accepted = client.connection.accept_bi() => match accepted {
-                Ok((send, recv)) => {
+                Ok((mut send, mut recv)) => {
                     let client = Arc::clone(&client);
-                    streams.spawn(async move { answer_stream(&client, send, recv).await });
+                    streams.spawn(async move {
+                        if let Err(fault) = answer_stream(&client, &mut send, &mut recv).await {
+                            client.end(&fault);
+                        }
+                    });
                 }
                 Err(reason) => break reason,
             },
-            Some(ended) = streams.join_next() => {
-                if let Ok(Err(fault)) = ended {
-                    client.end(&fault);
-                }
-            }
+            Some(_) = streams.join_next() => {}
         }
     };
     streams.shutdown().await;

@@ -18,8 +18,8 @@ use crate::session::{Client, Fault};
 pub(crate) async fn watch(
     client: &Client,
     request: Watch,
-    mut send: SendStream,
-    mut recv: RecvStream,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
 ) -> Result<(), Fault> {
     let directory = &client.shared.directory;
     let ready = Arc::new(Notify::new());
@@ -28,7 +28,7 @@ pub(crate) async fn watch(
         Ok(watching) => watching,
         Err(error) => {
             let refused = Refused::because(Refusal::Busy, error.to_string());
-            respond(client, &mut send, &refused).await;
+            respond(client, send, &refused).await;
             return Ok(());
         }
     };
@@ -39,7 +39,7 @@ pub(crate) async fn watch(
         readiness: readiness(state),
         holders: holders.iter().map(|one| holder(one, asker)).collect(),
     };
-    if !send_message(client, &mut send, &first).await {
+    if !send_message(client, send, &first).await {
         return Ok(());
     }
     loop {
@@ -55,7 +55,7 @@ pub(crate) async fn watch(
             if changes.is_empty() {
                 break;
             }
-            if !send_message(client, &mut send, &changed(changes, client.seen_at())).await {
+            if !send_message(client, send, &changed(changes, client.seen_at())).await {
                 return Ok(());
             }
         }

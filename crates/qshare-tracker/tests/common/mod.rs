@@ -1,0 +1,223 @@
+//! A tracker and nodes that talk to it, over real QUIC on loopback.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use qshare_content::{AssetName, ContentId, ContentInfo, Hash, NodeId, Query};
+use qshare_net::framed::{self, ReadError};
+use qshare_net::{
+    Callee, DialError, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity, Session,
+    TransportConfig, dial,
+};
+use qshare_tracker::{Tracker, TrackerConfig};
+use qshare_wire::hello::Role;
+use qshare_wire::tracker::{
+    Announce, AnnounceAck, AnnounceStage, Entry, EntryKey, EntryKind, Find, Found, Holders,
+    HoldersChanged, Watch,
+};
+use qshare_wire::{ALPN_PEER, CloseCode};
+use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
+
+/// Longer than anything takes here, so that a test that hangs says where.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) fn localhost(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+pub(crate) fn config() -> TrackerConfig {
+    let mut config = TrackerConfig::new(Identity::ephemeral().unwrap());
+    config.listen = localhost(0);
+    config
+}
+
+pub(crate) fn start() -> Tracker {
+    Tracker::start(config()).unwrap()
+}
+
+/// A node: an identity and a socket, and sessions with trackers.
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) greeting: Greeting,
+}
+
+impl Node {
+    pub(crate) fn new(group: Option<GroupSecret>) -> Node {
+        let identity = Identity::ephemeral().unwrap();
+        let config = EndpointConfig {
+            listen: localhost(0),
+            accept_alpn: ALPN_PEER,
+            transport: TransportConfig::default(),
+        };
+        Node {
+            endpoint: Endpoint::bind(&identity, &config).unwrap(),
+            greeting: Greeting {
+                role: Role::Node,
+                group,
+                candidates: Vec::new(),
+            },
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.endpoint.local_addr().unwrap().port()
+    }
+
+    pub(crate) async fn try_join(&self, tracker: &Tracker) -> Result<Joined, DialError> {
+        let callee = Callee::Tracker(Some(tracker.id()));
+        let session = dial(
+            &self.endpoint,
+            &self.greeting,
+            callee,
+            tracker.listen(),
+            DEADLINE,
+        );
+        Ok(Joined {
+            session: session.await?,
+            sequence: 0,
+        })
+    }
+
+    pub(crate) async fn join(&self, tracker: &Tracker) -> Joined {
+        self.try_join(tracker).await.unwrap()
+    }
+}
+
+/// A session with a tracker.
+pub(crate) struct Joined {
+    pub(crate) session: Session,
+    pub(crate) sequence: u64,
+}
+
+impl Joined {
+    pub(crate) async fn batch(
+        &mut self,
+        stage: AnnounceStage,
+        entries: Vec<Entry>,
+        removed: Vec<EntryKey>,
+    ) -> AnnounceAck {
+        let announce = Announce {
+            sequence: self.sequence,
+            stage,
+            entries,
+            removed,
+            extensions: Vec::new(),
+        };
+        self.sequence += 1;
+        framed::write(&mut self.session.control_send, &announce)
+            .await
+            .unwrap();
+        let read = framed::read::<AnnounceAck>(&mut self.session.control_recv);
+        let ack = within(read).await.unwrap();
+        assert_eq!(ack.sequence, announce.sequence);
+        ack
+    }
+
+    pub(crate) async fn announce(&mut self, entries: Vec<Entry>) {
+        let ack = self.batch(AnnounceStage::Delta, entries, Vec::new()).await;
+        assert_eq!((ack.refused, ack.reason.as_str()), (0, ""));
+    }
+
+    pub(crate) async fn withdraw(&mut self, entry: &Entry) {
+        let key = EntryKey {
+            name: entry.name.clone(),
+            content: entry.info.id(),
+        };
+        self.batch(AnnounceStage::Delta, Vec::new(), vec![key])
+            .await;
+    }
+
+    pub(crate) async fn ask(&self, find: &Find) -> Result<Found, ReadError> {
+        let (found, ..) = within(framed::ask(&self.session.connection, find)).await?;
+        Ok(found)
+    }
+
+    pub(crate) async fn find(&self, text: &str) -> Found {
+        self.ask(&find(text)).await.unwrap()
+    }
+
+    pub(crate) async fn watch(&self, content: ContentId) -> Result<(Holders, Watching), ReadError> {
+        let request = Watch {
+            content,
+            limit: 16,
+            extensions: Vec::new(),
+        };
+        let (holders, send, recv) = within(framed::ask(&self.session.connection, &request)).await?;
+        Ok((holders, Watching { _send: send, recv }))
+    }
+
+    /// Ends the connection.
+    pub(crate) fn leave(&self, code: CloseCode) {
+        let code = VarInt::from_u32(code.code());
+        self.session.connection.close(code, b"");
+    }
+
+    /// Waits until the tracker closes the connection; its code and words.
+    pub(crate) async fn closed(&self) -> (CloseCode, String) {
+        match within(self.session.connection.closed()).await {
+            ConnectionError::ApplicationClosed(close) => (
+                CloseCode::from_code(close.error_code.into()).unwrap(),
+                String::from_utf8(close.reason.to_vec()).unwrap(),
+            ),
+            other => panic!("closed otherwise: {other}"),
+        }
+    }
+}
+
+/// An open watch.
+pub(crate) struct Watching {
+    _send: SendStream,
+    recv: RecvStream,
+}
+
+impl Watching {
+    pub(crate) async fn next(&mut self) -> HoldersChanged {
+        within(framed::read(&mut self.recv)).await.unwrap()
+    }
+
+    /// Reads until this node has left.
+    pub(crate) async fn left(&mut self, node: NodeId) {
+        while !self.next().await.left.contains(&node) {}
+    }
+}
+
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .expect("nothing came of it in time")
+}
+
+pub(crate) fn find(text: &str) -> Find {
+    Find {
+        query: text.parse().unwrap_or_else(|_| Query::Name(text.into())),
+        after: None,
+        limit: 100,
+        holders: 8,
+        extensions: Vec::new(),
+    }
+}
+
+pub(crate) fn entry(name: &str, content: u8) -> Entry {
+    Entry {
+        name: AssetName::new(name).unwrap(),
+        kind: EntryKind::File,
+        info: ContentInfo {
+            length: 5,
+            root: Hash([content; 32]),
+        },
+        complete: true,
+        flags: 0,
+        metadata: Vec::new(),
+    }
+}
+
+pub(crate) fn names(found: &Found) -> Vec<&str> {
+    found
+        .matches
+        .iter()
+        .map(|found| found.name.as_str())
+        .collect()
+}

@@ -1,0 +1,241 @@
+//! What strangers may try, and that the others do not notice.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Joined, Node, config, entry, find, names, start, within};
+use qshare_net::framed::{self, ReadError};
+use qshare_tracker::Tracker;
+use qshare_wire::limits::ANNOUNCE_ENTRIES_MAX;
+use qshare_wire::tracker::{Announce, AnnounceStage, Entry, EntryKey, Find};
+use qshare_wire::{CloseCode, FRAME_HEADER_BYTES, Message, Refusal, Refused};
+use serde::{Deserialize, Serialize};
+
+fn frame(kind: u16, length: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + body.len());
+    bytes.extend(length.to_le_bytes());
+    bytes.extend(kind.to_le_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+fn whole_frame(kind: u16, body: &[u8]) -> Vec<u8> {
+    frame(kind, body.len() as u32, body)
+}
+
+/// Sends these bytes as a request.
+async fn send(session: &Joined, bytes: &[u8]) -> quinn::RecvStream {
+    let (mut send, recv) = session.session.connection.open_bi().await.unwrap();
+    send.write_all(bytes).await.unwrap();
+    send.finish().unwrap();
+    recv
+}
+
+/// Two sessions of different nodes, one that shares "a" and one that misbehaves.
+async fn honest_and_hostile(tracker: &Tracker) -> (Joined, Joined) {
+    let mut honest = Node::new(None).join(tracker).await;
+    honest.announce(vec![entry("a", 1)]).await;
+    let hostile = Node::new(None).join(tracker).await;
+    (honest, hostile)
+}
+
+#[tokio::test]
+async fn an_unknown_request_is_refused_and_the_connection_lives() {
+    let tracker = start();
+    let session = Node::new(None).join(&tracker).await;
+    for bytes in [whole_frame(999, b"later"), frame(999, u32::MAX, b"")] {
+        let mut answer = send(&session, &bytes).await;
+        let refused: Refused = within(framed::read(&mut answer)).await.unwrap();
+        assert_eq!(refused.refusal(), Refusal::Invalid);
+    }
+    assert!(session.find("a").await.matches.is_empty());
+}
+
+#[tokio::test]
+async fn junk_in_the_place_of_a_request_closes_only_that_connection() {
+    let tracker = start();
+    for bytes in [
+        whole_frame(Find::TYPE, &[0xff; 64]),
+        frame(Find::TYPE, u32::MAX, b""),
+    ] {
+        let (honest, hostile) = honest_and_hostile(&tracker).await;
+        send(&hostile, &bytes).await;
+        let (code, reason) = hostile.closed().await;
+        assert_eq!(code, CloseCode::Protocol);
+        assert!(!reason.is_empty());
+        assert_eq!(names(&honest.find("a").await), ["a"]);
+    }
+}
+
+#[tokio::test]
+async fn junk_on_the_control_stream_closes_only_that_connection() {
+    let tracker = start();
+    for bytes in [
+        whole_frame(Announce::TYPE, &[0xff; 64]),
+        frame(Announce::TYPE, u32::MAX, b""),
+        frame(999, u32::MAX, b""),
+    ] {
+        let (honest, mut hostile) = honest_and_hostile(&tracker).await;
+        let control = &mut hostile.session.control_send;
+        control.write_all(&bytes).await.unwrap();
+        assert_eq!(hostile.closed().await.0, CloseCode::Protocol);
+        assert_eq!(names(&honest.find("a").await), ["a"]);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_frame_on_the_control_stream_is_passed_over() {
+    let tracker = start();
+    let mut session = Node::new(None).join(&tracker).await;
+    let control = &mut session.session.control_send;
+    control
+        .write_all(&whole_frame(999, b"later"))
+        .await
+        .unwrap();
+    let refused: Refused = within(framed::read(&mut session.session.control_recv))
+        .await
+        .unwrap();
+    assert_eq!(refused.refusal(), Refusal::Invalid);
+    session.announce(vec![entry("a", 1)]).await;
+}
+
+/// An announcement that does not mind its bounds.
+#[derive(Serialize, Deserialize)]
+struct Overlong {
+    sequence: u64,
+    stage: AnnounceStage,
+    entries: Vec<Entry>,
+    removed: Vec<EntryKey>,
+    extensions: Vec<(u16, Vec<u8>)>,
+}
+
+impl Message for Overlong {
+    const TYPE: u16 = Announce::TYPE;
+    const BODY_MAX_BYTES: usize = Announce::BODY_MAX_BYTES;
+    const NAME: &'static str = "Overlong";
+}
+
+#[tokio::test]
+async fn overlong_lists_break_the_protocol() {
+    let tracker = start();
+    let overlong = Overlong {
+        sequence: 0,
+        stage: AnnounceStage::Delta,
+        entries: vec![entry("b", 2); ANNOUNCE_ENTRIES_MAX + 1],
+        removed: Vec::new(),
+        extensions: Vec::new(),
+    };
+    let (honest, mut hostile) = honest_and_hostile(&tracker).await;
+    let control = &mut hostile.session.control_send;
+    framed::write(control, &overlong).await.unwrap();
+    let (code, reason) = hostile.closed().await;
+    assert_eq!(code, CloseCode::Protocol);
+    assert!(reason.contains("entries"), "{reason}");
+    assert_eq!(names(&honest.find("*").await), ["a"]);
+}
+
+#[tokio::test]
+async fn batches_out_of_order_break_the_protocol() {
+    let tracker = start();
+    for (sequence, stage) in [(1, AnnounceStage::Delta), (0, AnnounceStage::FullEnd)] {
+        let mut session = Node::new(None).join(&tracker).await;
+        let announce = Announce {
+            sequence,
+            stage,
+            entries: Vec::new(),
+            removed: Vec::new(),
+            extensions: Vec::new(),
+        };
+        let control = &mut session.session.control_send;
+        framed::write(control, &announce).await.unwrap();
+        assert_eq!(session.closed().await.0, CloseCode::Protocol);
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_read_answers_keeps_nobody_else_waiting() {
+    let mut config = config();
+    config.limits.transfer_deadline = Duration::from_secs(2);
+    config.limits.answers_max_bytes = 1 << 20;
+    let tracker = Tracker::start(config).unwrap();
+    let (mut honest, hostile) = honest_and_hostile(&tracker).await;
+    let long = "x".repeat(200);
+    let many = |from: u32| {
+        let name = |n| format!("{long}/{n}");
+        (from..from + 1_000)
+            .map(move |n| entry(&name(n), 2))
+            .collect()
+    };
+    honest.announce(many(0)).await;
+    honest.announce(many(1_000)).await;
+    let mut request = find("**");
+    request.limit = 1_000;
+    // Ten times 250 KB that nobody reads.
+    let mut unread = Vec::new();
+    for _ in 0..10 {
+        let (mut send, recv) = hostile.session.connection.open_bi().await.unwrap();
+        framed::write(&mut send, &request).await.unwrap();
+        unread.push((send, recv));
+    }
+    within(async {
+        // Small answers may meet with "busy" until the deadline frees the room.
+        loop {
+            match honest.ask(&find("a")).await {
+                Ok(found) => break assert_eq!(names(&found), ["a"]),
+                Err(ReadError::Refused(refused)) => assert_eq!(refused.refusal(), Refusal::Busy),
+                Err(other) => panic!("{other}"),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn too_many_requests_are_refused_with_a_time_and_then_end_the_session() {
+    let mut config = config();
+    config.limits.requests_per_second = 1;
+    config.limits.requests_burst = 5;
+    let tracker = Tracker::start(config).unwrap();
+    let session = Node::new(None).join(&tracker).await;
+    let mut refusals = 0;
+    let ended = loop {
+        match session.ask(&find("a")).await {
+            Ok(_) => assert_eq!(refusals, 0, "granted after a refusal, at once"),
+            Err(ReadError::Refused(refused)) => {
+                assert_eq!(refused.refusal(), Refusal::Busy);
+                assert!(refused.retry_after_ms > 0);
+                refusals += 1;
+            }
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(ended, ReadError::Broken(_)), "{ended}");
+    assert!(refusals > 0);
+    assert_eq!(session.closed().await.0, CloseCode::Flood);
+}
+
+#[tokio::test]
+async fn a_connection_that_never_says_hello_is_turned_away() {
+    let mut config = config();
+    config.limits.half_open_max = 4;
+    let tracker = Tracker::start(config).unwrap();
+    let node = Node::new(None);
+    // A session whose stream says something else than Hello.
+    let honest = node.join(&tracker).await;
+    assert_eq!(tracker.counts().sessions, 1);
+    let peer = Node::new(None);
+    let callee = qshare_net::Callee::Node(tracker.id());
+    let refused = qshare_net::dial(
+        &peer.endpoint,
+        &peer.greeting,
+        callee,
+        tracker.listen(),
+        common::DEADLINE,
+    )
+    .await;
+    assert!(refused.is_err(), "a peer's ALPN is not a tracker's");
+    assert!(honest.find("a").await.matches.is_empty());
+}
