@@ -31,7 +31,7 @@ fn defined_leaves(bytes: &[u8]) -> Vec<Hash> {
 
 /// The height at which one node covers `nodes`.
 fn height_over(nodes: usize) -> u8 {
-    (0..).find(|&height| nodes <= 1 << height).unwrap()
+    nodes.next_power_of_two().ilog2() as u8
 }
 
 fn random_bytes(length: usize, seed: u64) -> Vec<u8> {

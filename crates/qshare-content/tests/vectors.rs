@@ -63,22 +63,26 @@ struct Vector {
     id: String,
 }
 
+fn number(field: &str) -> u64 {
+    field.parse().expect("a number")
+}
+
 fn vectors() -> Vec<Vector> {
     include_str!("vectors/hash_tree.txt")
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| {
             let mut fields = line.split(' ');
-            let mut next = || fields.next().unwrap();
+            let mut next = || fields.next().expect("seven fields in a line");
             Vector {
                 content: match next() {
                     "dense" => Content::Dense,
                     "sparse" => Content::Sparse,
                     other => panic!("unknown content {other}"),
                 },
-                length: next().parse().unwrap(),
-                chunk_bytes: next().parse().unwrap(),
-                chunks: next().parse().unwrap(),
+                length: number(next()),
+                chunk_bytes: number(next()),
+                chunks: number(next()) as u32,
                 root: next().into(),
                 layer: next().into(),
                 id: next().into(),
