@@ -1,0 +1,104 @@
+//! What a node is started with.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use qshare_content::TrackerAddress;
+use qshare_net::{GroupSecret, Identity, KnownTrackers, TransportConfig};
+use qshare_swarm::{FetchConfig, ServeConfig};
+
+/// UDP port of a node that names none.
+pub const DEFAULT_NODE_PORT: u16 = 64500;
+
+/// Everything that [`crate::Node::start`] wants to know.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// Who the node is. The caller holds the lock, if there is one.
+    pub identity: Identity,
+    /// The group that everybody must belong to; None shares with all.
+    pub group: Option<GroupSecret>,
+    /// Where to listen; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Trackers to announce to and to ask.
+    pub trackers: Vec<TrackerAddress>,
+    /// Where tracker keys are remembered; None trusts whoever answers, and remembers nothing.
+    pub known_trackers: Option<KnownTrackers>,
+    /// Directories to share; None for a one-shot download.
+    pub shares: Option<Shares>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl NodeConfig {
+    /// A node that shares nothing and asks these trackers, on a port of the system's choice.
+    pub fn one_shot(identity: Identity, trackers: Vec<TrackerAddress>) -> NodeConfig {
+        NodeConfig {
+            identity,
+            group: None,
+            listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+            trackers,
+            known_trackers: None,
+            shares: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What a node shares, and where its downloads go.
+#[derive(Debug, Clone)]
+pub struct Shares {
+    /// Directory whose files are shared; made if it is not there.
+    pub assets: PathBuf,
+    /// Directory for downloads, shared too once they are complete; made if it is not there.
+    pub downloads: PathBuf,
+    /// Directories beneath them that are never shared.
+    pub exclude: Vec<PathBuf>,
+    /// The node's state: asset index.
+    pub state_dir: PathBuf,
+}
+
+/// Bounds on what a node does at once. Memory follows from them.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Peers that one download is connected to at once.
+    pub peers_per_download_max: usize,
+    /// Connections that others may have to us.
+    pub accepted_connections_max: usize,
+    /// Connections that others may have to us and have not said Hello on.
+    pub half_open_max: usize,
+    /// Bytes of answers that are in memory: read, and not yet acknowledged by those who asked.
+    pub answers_max_bytes: u32,
+    /// Downloads that are under way at once; others wait.
+    pub downloads_max: usize,
+    /// QUIC settings.
+    pub transport: TransportConfig,
+    /// How chunks are asked for.
+    pub fetch: FetchConfig,
+    /// How requests are answered.
+    pub serve: ServeConfig,
+    /// What is verified becomes durable at least this often.
+    pub checkpoint_interval: Duration,
+    /// And whenever this much was written since.
+    pub checkpoint_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            peers_per_download_max: 40,
+            accepted_connections_max: 512,
+            half_open_max: 64,
+            answers_max_bytes: 32 << 20,
+            downloads_max: 64,
+            transport: TransportConfig::default(),
+            fetch: FetchConfig {
+                in_flight_max_bytes: 32 << 20,
+                ..FetchConfig::default()
+            },
+            serve: ServeConfig::default(),
+            checkpoint_interval: Duration::from_secs(2),
+            checkpoint_bytes: 256 << 20,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Where the bytes that we serve come from: shared directories, and downloads of ours.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo};
+use qshare_storage::{HashPage, Library, Part, ReadError};
+use tokio::sync::broadcast;
+
+/// Chunks that a slow listener may lag behind before it is told all of them anew.
+const NEWS_KEPT: usize = 1024;
+
+/// A download of ours, as those see it whom we serve from it.
+pub(crate) struct Active {
+    pub(crate) info: ContentInfo,
+    pub(crate) chunks: Chunks,
+    pub(crate) part: Arc<Part>,
+    verified: Mutex<Bitmap>,
+    news: broadcast::Sender<ChunkIndex>,
+}
+
+impl Active {
+    pub(crate) fn new(info: ContentInfo, part: Arc<Part>, verified: Bitmap) -> Active {
+        Active {
+            info,
+            chunks: Chunks::of_length(info.length),
+            part,
+            verified: Mutex::new(verified),
+            news: broadcast::Sender::new(NEWS_KEPT),
+        }
+    }
+
+    /// A chunk was verified and written, and can be served.
+    pub(crate) fn add(&self, chunk: ChunkIndex) {
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if verified.insert(chunk) {
+            let _ = self.news.send(chunk);
+        }
+    }
+
+    fn has(&self, chunk: ChunkIndex) -> bool {
+        self.verified
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(chunk)
+    }
+
+    /// What can be served now, and every chunk from now on.
+    pub(crate) fn subscribe(&self) -> (Bitmap, broadcast::Receiver<ChunkIndex>) {
+        let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        (verified.clone(), self.news.subscribe())
+    }
+}
+
+/// A content that we can serve from.
+#[derive(Clone)]
+pub(crate) enum Holding {
+    /// A file in a shared directory.
+    Shared(ContentInfo),
+    /// A download, finished or not.
+    Active(Arc<Active>),
+}
+
+impl Holding {
+    pub(crate) fn info(&self) -> ContentInfo {
+        match self {
+            Holding::Shared(info) => *info,
+            Holding::Active(active) => active.info,
+        }
+    }
+
+    /// Whether the chunk can be served now.
+    pub(crate) fn has(&self, chunk: ChunkIndex) -> bool {
+        match self {
+            Holding::Shared(_) => true,
+            Holding::Active(active) => active.has(chunk),
+        }
+    }
+}
+
+/// Everything that we can serve from.
+#[derive(Default)]
+pub(crate) struct Contents {
+    library: Option<Arc<Library>>,
+    active: Mutex<HashMap<ContentId, Arc<Active>>>,
+}
+
+impl Contents {
+    pub(crate) fn new(library: Option<Arc<Library>>) -> Contents {
+        Contents {
+            library,
+            active: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn library(&self) -> Option<&Arc<Library>> {
+        self.library.as_ref()
+    }
+
+    /// The content, if we have any of it.
+    pub(crate) fn find(&self, id: &ContentId) -> Option<Holding> {
+        if let Some(asset) = self.library.as_ref().and_then(|library| library.find(id)) {
+            return Some(Holding::Shared(asset.info));
+        }
+        self.lock().get(id).cloned().map(Holding::Active)
+    }
+
+    /// Serves from a download.
+    pub(crate) fn insert(&self, active: Arc<Active>) {
+        self.lock().insert(active.info.id(), active);
+    }
+
+    /// Serves no longer from a download. What is being sent goes on.
+    pub(crate) fn remove(&self, active: &Arc<Active>) {
+        let mut map = self.lock();
+        let id = active.info.id();
+        if map
+            .get(&id)
+            .is_some_and(|current| Arc::ptr_eq(current, active))
+        {
+            map.remove(&id);
+        }
+    }
+
+    /// Bytes of a content, within one chunk. Blocks.
+    pub(crate) fn read(
+        &self,
+        holding: &Holding,
+        chunk: ChunkIndex,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, ReadError> {
+        match holding {
+            Holding::Shared(info) => {
+                let library = self.library.as_ref().ok_or(ReadError::NotHere)?;
+                library.read(&info.id(), range)
+            }
+            Holding::Active(active) => {
+                let start = active.chunks.range(chunk).start;
+                let in_chunk = range.start.saturating_sub(start)..range.end.saturating_sub(start);
+                active.part.read_range(chunk, in_chunk)
+            }
+        }
+    }
+
+    /// A page of chunk hashes with its proof. Blocks.
+    pub(crate) fn hash_page(&self, holding: &Holding, page: u32) -> Result<HashPage, ReadError> {
+        match holding {
+            Holding::Shared(info) => {
+                let library = self.library.as_ref().ok_or(ReadError::NotHere)?;
+                library.hash_page(&info.id(), page)
+            }
+            Holding::Active(active) => active.part.hash_page(page),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ContentId, Arc<Active>>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,197 @@
+//! Who may have the content, and who of them is worth an attempt now.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use qshare_content::NodeId;
+use rand::seq::IteratorRandom;
+
+use crate::report::Contact;
+use crate::tracker_link::HolderNews;
+
+/// Contacts that are remembered; trackers hand out samples, so more come when these go.
+const CONTACTS_MAX: usize = 1024;
+/// First and longest pause before a node that failed is tried again.
+const REST_MIN: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(60);
+
+enum State {
+    Idle,
+    Connecting,
+    Connected,
+    Resting {
+        until: Instant,
+    },
+    /// It lied about this content.
+    Banned,
+}
+
+struct Known {
+    contact: Contact,
+    state: State,
+    failures: u32,
+    last_cause: String,
+}
+
+pub(super) struct Holders {
+    us: NodeId,
+    known: HashMap<NodeId, Known>,
+}
+
+impl Holders {
+    pub(super) fn new(us: NodeId, contacts: &[Contact]) -> Holders {
+        let mut holders = Holders {
+            us,
+            known: HashMap::new(),
+        };
+        holders.join(contacts.to_vec());
+        holders
+    }
+
+    pub(super) fn handle_news(&mut self, news: HolderNews) {
+        match news {
+            HolderNews::Joined(contacts) => self.join(contacts),
+            HolderNews::Left(nodes) => self.leave(&nodes),
+        }
+    }
+
+    fn join(&mut self, contacts: Vec<Contact>) {
+        for contact in contacts {
+            if contact.node == self.us || contact.addresses.is_empty() {
+                continue;
+            }
+            if let Some(known) = self.known.get_mut(&contact.node) {
+                if known.contact.addresses != contact.addresses
+                    && matches!(known.state, State::Resting { .. })
+                {
+                    // It moved: the failure was the old address's.
+                    known.state = State::Idle;
+                }
+                known.contact = contact;
+            } else if self.known.len() < CONTACTS_MAX {
+                let known = Known {
+                    contact: contact.clone(),
+                    state: State::Idle,
+                    failures: 0,
+                    last_cause: String::new(),
+                };
+                self.known.insert(contact.node, known);
+            }
+        }
+    }
+
+    /// Those that are connected stay: they know better than the tracker what they have.
+    fn leave(&mut self, nodes: &[NodeId]) {
+        for node in nodes {
+            let keep = self.known.get(node).is_some_and(|known| {
+                matches!(
+                    known.state,
+                    State::Connected | State::Connecting | State::Banned
+                )
+            });
+            if !keep {
+                self.known.remove(node);
+            }
+        }
+    }
+
+    /// A random node to try now, preferably one that has everything; it counts as connecting.
+    pub(super) fn next_to_dial(
+        &mut self,
+        now: Instant,
+        connected_max: usize,
+    ) -> Option<(NodeId, Vec<SocketAddr>)> {
+        let busy = |known: &&Known| matches!(known.state, State::Connecting | State::Connected);
+        if self.known.values().filter(busy).count() >= connected_max {
+            return None;
+        }
+        let ready = |known: &&mut Known| match known.state {
+            State::Idle => true,
+            State::Resting { until } => until <= now,
+            _ => false,
+        };
+        let rng = &mut rand::rng();
+        let complete = |known: &&mut Known| known.contact.complete && ready(known);
+        let at = match self.known.values_mut().filter(complete).choose(rng) {
+            Some(known) => known.contact.node,
+            None => {
+                self.known
+                    .values_mut()
+                    .filter(ready)
+                    .choose(rng)?
+                    .contact
+                    .node
+            }
+        };
+        let known = self.known.get_mut(&at)?;
+        known.state = State::Connecting;
+        Some((at, known.contact.addresses.clone()))
+    }
+
+    pub(super) fn connected(&mut self, node: &NodeId) {
+        if let Some(known) = self.known.get_mut(node) {
+            known.state = State::Connected;
+        }
+    }
+
+    /// It delivered: what failed before is forgiven.
+    pub(super) fn succeeded(&mut self, node: &NodeId) {
+        if let Some(known) = self.known.get_mut(node) {
+            known.failures = 0;
+        }
+    }
+
+    /// It could not be reached, was lost, or is of no use at the moment.
+    pub(super) fn failed(&mut self, node: &NodeId, now: Instant, cause: String) {
+        if let Some(known) = self.known.get_mut(node)
+            && !matches!(known.state, State::Banned)
+        {
+            let rest = REST_MIN
+                .saturating_mul(1 << known.failures.min(6))
+                .min(REST_MAX);
+            known.state = State::Resting { until: now + rest };
+            known.failures += 1;
+            known.last_cause = cause;
+        }
+    }
+
+    /// It lied about this content.
+    pub(super) fn ban(&mut self, node: &NodeId) {
+        if let Some(known) = self.known.get_mut(node) {
+            known.state = State::Banned;
+            known.last_cause = "sent bytes that failed verification".into();
+        }
+    }
+
+    pub(super) fn any_banned(&self) -> bool {
+        self.known
+            .values()
+            .any(|known| matches!(known.state, State::Banned))
+    }
+
+    /// When a resting node may be tried again.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let until = |known: &Known| match known.state {
+            State::Resting { until } => Some(until),
+            _ => None,
+        };
+        self.known.values().filter_map(until).min()
+    }
+
+    /// What was tried and why it failed, for people: empty, or begins with a colon.
+    pub(super) fn describe_failures(&self) -> String {
+        let tried = self
+            .known
+            .values()
+            .filter(|known| !known.last_cause.is_empty());
+        let causes: Vec<String> = tried
+            .take(3)
+            .map(|known| format!("{} ({})", known.contact.node.short(), known.last_cause))
+            .collect();
+        match causes.is_empty() {
+            true => String::new(),
+            false => format!(": {}", causes.join(", ")),
+        }
+    }
+}

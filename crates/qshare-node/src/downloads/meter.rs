@@ -1,0 +1,65 @@
+//! How fast it goes, and who contributed what.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use qshare_content::NodeId;
+
+use crate::peers::Peer;
+use crate::report::{PathKind, Source};
+
+/// The rate that people see is the mean over this time.
+const RATE_WINDOW: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+pub(super) struct Meter {
+    samples: VecDeque<(Instant, u64)>,
+    sources: HashMap<(NodeId, PathKind), Source>,
+}
+
+impl Meter {
+    /// Notes how many bytes had arrived by `now`, and says the rate in bytes a second.
+    pub(super) fn sample(&mut self, now: Instant, received_bytes: u64) -> u64 {
+        self.samples.push_back((now, received_bytes));
+        while self.samples.len() > 2
+            && self
+                .samples
+                .get(1)
+                .is_some_and(|(at, _)| now.duration_since(*at) >= RATE_WINDOW)
+        {
+            self.samples.pop_front();
+        }
+        let Some((since, before)) = self.samples.front() else {
+            return 0;
+        };
+        let seconds = now.duration_since(*since).as_secs_f64();
+        if seconds < 0.05 {
+            return 0;
+        }
+        (received_bytes.saturating_sub(*before) as f64 / seconds) as u64
+    }
+
+    /// Notes verified bytes, and chunks completed by them, that came from `peer`.
+    pub(super) fn credit(&mut self, peer: &Peer, bytes: u64, chunks: u32) {
+        let source = self
+            .sources
+            .entry((peer.node, peer.path))
+            .or_insert_with(|| Source {
+                node: peer.node,
+                address: peer.address,
+                path: peer.path,
+                bytes: 0,
+                chunks: 0,
+            });
+        source.address = peer.address;
+        source.bytes += bytes;
+        source.chunks += chunks;
+    }
+
+    /// Who contributed, most first.
+    pub(super) fn into_sources(self) -> Vec<Source> {
+        let mut sources: Vec<Source> = self.sources.into_values().collect();
+        sources.sort_by_key(|source| (std::cmp::Reverse(source.bytes), source.node));
+        sources
+    }
+}

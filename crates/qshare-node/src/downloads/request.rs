@@ -1,0 +1,116 @@
+//! One request: one span of a chunk, from one peer, over one stream.
+
+use bytes::Bytes;
+use qshare_content::{Chunks, ContentId, Hash, LEAF_BYTES};
+use qshare_net::framed::{self, ReadError};
+use qshare_swarm::Span;
+use qshare_wire::Refused;
+use qshare_wire::peer::{ChunkData, ChunkRequest};
+use quinn::{Connection, VarInt};
+use tokio::sync::oneshot;
+
+/// Pieces of data taken from the stream at once.
+const PIECES: usize = 32;
+
+/// How a request ended.
+pub(super) enum Answer {
+    /// All bytes, not verified, and the audit path that came with them.
+    Data { bytes: Vec<u8>, path: Vec<Hash> },
+    /// The peer says no.
+    Refused(Refused),
+    /// The peer was lost, or what it sent makes no sense.
+    Broken(String),
+}
+
+/// What happens on the way.
+pub(super) enum Step {
+    /// Data follows.
+    Started,
+    /// This many more bytes are there.
+    Progress(u64),
+}
+
+/// The request for a span. A whole chunk needs no audit path: its hash is known.
+pub(super) fn chunk_request(content: ContentId, chunks: &Chunks, span: Span) -> ChunkRequest {
+    let path_levels = if span.is_whole(chunks) {
+        0
+    } else {
+        chunks.height().saturating_sub(span.height)
+    };
+    ChunkRequest {
+        content,
+        height: span.height.min(chunks.height()),
+        index: span.range(chunks).start / (LEAF_BYTES << span.height.min(chunks.height())),
+        path_levels,
+        extensions: Vec::new(),
+    }
+}
+
+/// Asks, and reads the answer of exactly `expected_bytes`. Dropping the future gives the request
+/// up; `withdraw` takes it back if the peer has not started.
+pub(super) async fn fetch<F: Future<Output = ()> + Send>(
+    connection: &Connection,
+    request: &ChunkRequest,
+    expected_bytes: u64,
+    withdraw: oneshot::Receiver<()>,
+    on_step: impl FnMut(Step) -> F + Send,
+) -> Answer {
+    match try_fetch(connection, request, expected_bytes, withdraw, on_step).await {
+        Ok((bytes, path)) => Answer::Data { bytes, path },
+        Err(ReadError::Refused(refused)) => Answer::Refused(refused),
+        Err(error) => Answer::Broken(error.to_string()),
+    }
+}
+
+async fn try_fetch<F: Future<Output = ()> + Send>(
+    connection: &Connection,
+    request: &ChunkRequest,
+    expected_bytes: u64,
+    mut withdraw: oneshot::Receiver<()>,
+    mut on_step: impl FnMut(Step) -> F + Send,
+) -> Result<(Vec<u8>, Vec<Hash>), ReadError> {
+    let broken = |error: &dyn std::fmt::Display| ReadError::Broken(error.to_string());
+    let (mut send, mut recv) = connection.open_bi().await.map_err(|error| broken(&error))?;
+    framed::write(&mut send, request)
+        .await
+        .map_err(|error| broken(&error))?;
+    let head: ChunkData = {
+        let mut head = std::pin::pin!(framed::read(&mut recv));
+        tokio::select! {
+            biased;
+            head = &mut head => head?,
+            Ok(()) = &mut withdraw => {
+                let _ = send.reset(VarInt::from_u32(0));
+                head.await?
+            }
+        }
+    };
+    if head.bytes != expected_bytes || head.path.len() != usize::from(request.path_levels) {
+        return Err(ReadError::Broken(format!(
+            "it offers {} bytes where {expected_bytes} were asked for",
+            head.bytes
+        )));
+    }
+    on_step(Step::Started).await;
+    let expected = usize::try_from(expected_bytes).map_err(|error| broken(&error))?;
+    let mut bytes = Vec::with_capacity(expected);
+    let mut pieces = [const { Bytes::new() }; PIECES];
+    while bytes.len() < expected {
+        let read = recv
+            .read_chunks(&mut pieces)
+            .await
+            .map_err(|error| broken(&error))?;
+        let Some(count) = read else {
+            return Err(ReadError::Broken("the answer ended early".into()));
+        };
+        let before = bytes.len();
+        for piece in pieces.iter_mut().take(count) {
+            // What lies beyond the answer is nobody's.
+            let room = expected - bytes.len();
+            bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+            *piece = Bytes::new();
+        }
+        on_step(Step::Progress((bytes.len() - before) as u64)).await;
+    }
+    Ok((bytes, head.path))
+}

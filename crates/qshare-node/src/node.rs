@@ -1,0 +1,490 @@
+//! The node: its parts put together, and what its owner can ask of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use qshare_content::{AssetName, ContentId, Hash, NodeId, Query};
+use qshare_net::{Endpoint, EndpointConfig, Greeting, KnownTrackers};
+use qshare_storage::{DiskError, Library, LibraryConfig, LibraryEvent, Sync, Target, unfinished};
+use qshare_wire::hello::Role;
+use qshare_wire::limits::MATCHES_MAX;
+use qshare_wire::tracker::Readiness;
+use qshare_wire::{ALPN_PEER, CloseCode};
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::catalogue::Catalogue;
+use crate::config::{Limits, NodeConfig, Shares};
+use crate::contents::Contents;
+use crate::downloads::{self, Committer, Download, DownloadRequest, Downloads};
+use crate::error::{FindError, StartError};
+use crate::peers::{self, Peers};
+use crate::report::{Contact, Findings, FoundFile, NodeEvent, NodeStatus};
+use crate::tracker_link::{Established, LinkState, TrackerLink};
+use crate::uploads::Uploads;
+
+/// Events that a slow listener may lag behind before it misses some.
+const EVENTS_KEPT: usize = 1024;
+/// Once a tracker has answered, others get this long to add to it.
+const OTHER_TRACKERS: Duration = Duration::from_millis(500);
+/// Longest wait for a tracker that has just started and finds nothing.
+const WARM_UP: Duration = Duration::from_secs(12);
+const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
+/// Time for the other sides to be told that we leave.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// Time for tasks to end by themselves after that.
+const WIND_DOWN: Duration = Duration::from_secs(2);
+
+/// A running node. Clones are the same node; it runs until [`Node::shutdown`].
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+/// What all parts of a node share.
+pub(crate) struct Inner {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) greeting: Greeting,
+    pub(crate) limits: Limits,
+    pub(crate) known_trackers: Option<KnownTrackers>,
+    pub(crate) trackers: Vec<Arc<TrackerLink>>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) contents: Contents,
+    pub(crate) peers: Peers,
+    pub(crate) uploads: Uploads,
+    pub(crate) downloads: Downloads,
+    pub(crate) committer: Committer,
+    pub(crate) events: broadcast::Sender<NodeEvent>,
+    /// Cancelled first: downloads stop resumably, everything else goes on.
+    pub(crate) downloads_stopping: CancellationToken,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    shares: Option<Shares>,
+    received_bytes: AtomicU64,
+}
+
+impl Node {
+    /// Binds the socket, opens the shared directories and begins to announce and to serve.
+    /// Unfinished downloads of an earlier run go on. Runs on the current tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when the port, the index or a directory cannot be had. An unreachable
+    /// tracker is no error: the node keeps trying.
+    pub async fn start(config: NodeConfig) -> Result<Node, StartError> {
+        let NodeConfig {
+            identity,
+            group,
+            listen,
+            trackers,
+            known_trackers,
+            shares,
+            limits,
+        } = config;
+        let endpoint = Endpoint::bind(
+            &identity,
+            &EndpointConfig {
+                listen,
+                accept_alpn: ALPN_PEER,
+                transport: limits.transport.clone(),
+            },
+        )?;
+        let role = if shares.is_some() {
+            Role::Node
+        } else {
+            Role::OneShot
+        };
+        let catalogue = Arc::new(Catalogue::new());
+        let events = broadcast::Sender::new(EVENTS_KEPT);
+        let library = match shares.clone() {
+            None => None,
+            Some(shares) => {
+                let (catalogue, events) = (catalogue.clone(), events.clone());
+                let opened = tokio::task::spawn_blocking(move || {
+                    open_library(&shares, move |event| tell(&catalogue, &events, event))
+                });
+                let opened = opened.await.unwrap_or_else(|error| {
+                    std::panic::resume_unwind(error.into_panic());
+                });
+                Some(Arc::new(opened?))
+            }
+        };
+        let trackers = trackers
+            .into_iter()
+            .map(|tracker| Arc::new(TrackerLink::new(tracker)));
+        let inner = Arc::new(Inner {
+            endpoint,
+            greeting: Greeting {
+                role,
+                group,
+                candidates: Vec::new(),
+            },
+            known_trackers,
+            trackers: trackers.collect(),
+            catalogue,
+            contents: Contents::new(library),
+            peers: Peers::new(limits.half_open_max, limits.accepted_connections_max),
+            uploads: Uploads::new(
+                limits.serve.clone(),
+                limits.answers_max_bytes,
+                rand::random(),
+            ),
+            downloads: Downloads::new(limits.downloads_max),
+            committer: Committer::new(),
+            events,
+            downloads_stopping: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            shares,
+            received_bytes: AtomicU64::new(0),
+            limits,
+        });
+        inner.tasks.spawn(peers::accept_all(inner.clone()));
+        for link in &inner.trackers {
+            inner.tasks.spawn(link.clone().run(inner.clone()));
+        }
+        let node = Node { inner };
+        node.resume_downloads().await;
+        Ok(node)
+    }
+
+    /// Goes on with what an earlier run left in the downloads directory.
+    async fn resume_downloads(&self) {
+        let Some(shares) = self.inner.shares.clone() else {
+            return;
+        };
+        let found = self
+            .inner
+            .blocking(move || unfinished(&shares.downloads))
+            .await;
+        for unfinished in found {
+            self.download(DownloadRequest {
+                name: unfinished.name,
+                info: unfinished.info,
+                target: unfinished.target,
+                holders: Vec::new(),
+                force: false,
+                sync: Sync::Now,
+                give_up_after: None,
+                keep_serving: false,
+            });
+        }
+    }
+
+    /// Who this node is.
+    pub fn id(&self) -> NodeId {
+        self.inner.endpoint.id()
+    }
+
+    /// Where it listens; an unspecified address means all interfaces.
+    pub fn listen_address(&self) -> SocketAddr {
+        // The socket is bound for as long as the endpoint lives.
+        self.inner
+            .endpoint
+            .local_addr()
+            .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
+
+    /// What changes from now on.
+    pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
+        self.inner.events.subscribe()
+    }
+
+    /// Asks all trackers. Waits up to `patience` for the first of them to be reachable, and a
+    /// little longer while one that has just started finds nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`FindError`] when no tracker gave an answer. Finding nothing is an answer.
+    pub async fn find(
+        &self,
+        query: &Query,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<Findings, FindError> {
+        if self.inner.trackers.is_empty() {
+            return Err(FindError::NoTracker);
+        }
+        let until = Instant::now() + patience;
+        let mut asked = JoinSet::new();
+        for link in &self.inner.trackers {
+            let (link, query) = (link.clone(), query.clone());
+            asked.spawn(async move {
+                let answer = ask(&link, &query, limit, until).await;
+                (link.tracker.clone(), answer)
+            });
+        }
+        let mut merged: Option<Findings> = None;
+        let mut failures = Vec::new();
+        let mut deadline = None;
+        while let Some(answer) = match deadline {
+            None => asked.join_next().await,
+            Some(at) => timeout_at(at, asked.join_next()).await.ok().flatten(),
+        } {
+            match answer {
+                Ok((_, Ok(found))) => {
+                    deadline.get_or_insert(Instant::now() + OTHER_TRACKERS);
+                    merged = Some(merge(merged.unwrap_or_default(), found, limit));
+                }
+                Ok((tracker, Err(failure))) => failures.push((tracker, failure)),
+                Err(error) => debug!(%error, "a lookup failed"),
+            }
+        }
+        merged.ok_or_else(|| sum_up(failures))
+    }
+
+    /// Begins a download, or joins the one of the same content to the same target.
+    pub fn download(&self, request: DownloadRequest) -> Download {
+        downloads::begin(&self.inner, request)
+    }
+
+    /// Downloads that have not ended, those of earlier runs included.
+    pub fn downloads(&self) -> Vec<Download> {
+        self.inner.downloads.list()
+    }
+
+    /// The node at a glance.
+    pub fn status(&self) -> NodeStatus {
+        let inner = &self.inner;
+        let (assets, asset_bytes) = inner.catalogue.totals();
+        let trackers = inner.trackers.iter();
+        NodeStatus {
+            assets,
+            asset_bytes,
+            trackers: trackers
+                .map(|link| (link.tracker.clone(), link.state().to_report()))
+                .collect(),
+            peers: inner.peers.count(),
+            sent_bytes: inner.uploads.sent_bytes(),
+            received_bytes: inner.received_bytes.load(Ordering::Relaxed),
+            downloads: inner
+                .downloads
+                .list()
+                .iter()
+                .map(Download::status)
+                .collect(),
+        }
+    }
+
+    /// Stops: downloads resumably, what is being sent after at most `grace`, and with a goodbye
+    /// to everybody. A second call does nothing.
+    pub async fn shutdown(&self, grace: Duration) {
+        let inner = &self.inner;
+        inner.downloads_stopping.cancel();
+        for download in inner.downloads.list() {
+            let _ = timeout(grace.max(WIND_DOWN), download.finished()).await;
+        }
+        let _ = timeout(grace, inner.uploads.idle(inner.limits.answers_max_bytes)).await;
+        inner.stopping.cancel();
+        inner.endpoint.close(CloseCode::Goodbye, GOODBYE).await;
+        inner.tasks.close();
+        if timeout(WIND_DOWN, inner.tasks.wait()).await.is_err() {
+            debug!(left = inner.tasks.len(), "tasks did not end in time");
+        }
+    }
+}
+
+impl Inner {
+    /// Runs something that blocks on a thread of its own. A panic in it goes on here.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Cancelled: the runtime is going away, and this task with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    pub(crate) fn count_received(&self, bytes: u64) {
+        self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Where a content lies in the shared directories, if it does.
+    pub(crate) fn shared_path(&self, content: &ContentId) -> Option<PathBuf> {
+        let asset = self.contents.library()?.find(content)?;
+        let shares = self.shares.as_ref()?;
+        let mut places = [&shares.assets, &shares.downloads]
+            .into_iter()
+            .map(|root| root.join(asset.name.as_str()));
+        places.find(|path| path.exists())
+    }
+
+    /// Takes a finished download into the shared directories, if that is where it lies.
+    pub(crate) async fn take_in(
+        self: &Arc<Self>,
+        request: &DownloadRequest,
+        path: &Path,
+        hashes: &[Hash],
+    ) -> bool {
+        let Some(library) = self.contents.library().cloned() else {
+            return false;
+        };
+        if !matches!(request.target, Target::Beneath { .. }) {
+            return false;
+        }
+        let (path, info, hashes) = (path.to_path_buf(), request.info, hashes.to_vec());
+        let adopted = self
+            .blocking(move || library.adopt(&path, info, &hashes))
+            .await;
+        adopted
+            .map_err(|error| warn!(%error, "the download is not shared"))
+            .is_ok()
+    }
+}
+
+fn open_library(
+    shares: &Shares,
+    on_event: impl Fn(LibraryEvent) + Send + 'static,
+) -> Result<Library, StartError> {
+    for dir in [&shares.assets, &shares.downloads] {
+        std::fs::create_dir_all(dir).map_err(|error| DiskError::new("make", dir, error))?;
+    }
+    let config = LibraryConfig {
+        roots: vec![shares.assets.clone(), shares.downloads.clone()],
+        exclude: shares.exclude.clone(),
+        state_dir: shares.state_dir.clone(),
+        hash_threads: 0,
+    };
+    Ok(Library::open(config, on_event)?)
+}
+
+/// Announces what the library says, and passes it on.
+fn tell(catalogue: &Catalogue, events: &broadcast::Sender<NodeEvent>, event: LibraryEvent) {
+    match &event {
+        LibraryEvent::Added(asset) => catalogue.upsert(asset.name.clone(), asset.info, true),
+        LibraryEvent::Removed(asset) => catalogue.remove(&asset.name, asset.id),
+        _ => {}
+    }
+    let _ = events.send(NodeEvent::Library(event));
+}
+
+enum AskFailure {
+    Away(String),
+    Refused(String),
+    Failed(String),
+}
+
+/// Asks one tracker, page by page.
+async fn ask(
+    link: &TrackerLink,
+    query: &Query,
+    limit: usize,
+    until: Instant,
+) -> Result<Findings, AskFailure> {
+    let warm_until = Instant::now() + WARM_UP;
+    loop {
+        let up = match link.settled(until).await {
+            LinkState::Up(up) => up,
+            LinkState::Refused { cause } => return Err(AskFailure::Refused(cause)),
+            LinkState::Away { cause } => {
+                return Err(AskFailure::Away(
+                    cause.unwrap_or_else(|| "no answer".into()),
+                ));
+            }
+        };
+        match ask_pages(&up, query, limit).await {
+            Ok((found, Readiness::Warming))
+                if found.files.is_empty() && Instant::now() < warm_until => {}
+            Ok((found, _)) => return Ok(found),
+            // The session was lost under way: worth another try while there is time.
+            Err(_) if up.connection.close_reason().is_some() && Instant::now() < until => {}
+            Err(cause) => return Err(AskFailure::Failed(cause)),
+        }
+        sleep(WARM_UP_PAUSE).await;
+    }
+}
+
+async fn ask_pages(
+    up: &Established,
+    query: &Query,
+    limit: usize,
+) -> Result<(Findings, Readiness), String> {
+    let mut found = Findings::default();
+    let mut after = None;
+    loop {
+        let page_limit = (limit - found.files.len()).min(MATCHES_MAX) as u16;
+        let page = up.find(query, after, page_limit).await?;
+        found.files.extend(page.files);
+        found.near = page.near;
+        match page.more {
+            Some(_) if found.files.len() >= limit => {
+                found.truncated = true;
+                return Ok((found, page.readiness));
+            }
+            Some(more) => after = Some(more),
+            None => return Ok((found, page.readiness)),
+        }
+    }
+}
+
+/// Adds what one tracker found to what others did.
+fn merge(a: Findings, b: Findings, limit: usize) -> Findings {
+    let mut files: BTreeMap<(AssetName, ContentId), FoundFile> = BTreeMap::new();
+    for file in a.files.into_iter().chain(b.files) {
+        let key = (file.name.clone(), file.content);
+        match files.get_mut(&key) {
+            None => _ = files.insert(key, file),
+            Some(known) => {
+                // The same nodes announce to several trackers, so counts do not add up.
+                known.complete = known.complete.max(file.complete);
+                known.partial = known.partial.max(file.partial);
+                add_contacts(&mut known.holders, file.holders);
+            }
+        }
+    }
+    let mut near = a.near;
+    near.extend(b.near);
+    near.dedup();
+    let truncated = a.truncated || b.truncated || files.len() > limit;
+    Findings {
+        files: files.into_values().take(limit).collect(),
+        truncated,
+        near,
+    }
+}
+
+fn add_contacts(known: &mut Vec<Contact>, more: Vec<Contact>) {
+    for contact in more {
+        match known.iter_mut().find(|other| other.node == contact.node) {
+            None => known.push(contact),
+            Some(other) => {
+                other.complete |= contact.complete;
+                for address in contact.addresses {
+                    if !other.addresses.contains(&address) {
+                        other.addresses.push(address);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sum_up(failures: Vec<(qshare_content::TrackerAddress, AskFailure)>) -> FindError {
+    let refused = |failure: &AskFailure| matches!(failure, AskFailure::Refused(_));
+    let all_refused = !failures.is_empty() && failures.iter().all(|(_, failure)| refused(failure));
+    let mut causes = Vec::new();
+    for (tracker, failure) in failures {
+        match failure {
+            AskFailure::Failed(cause) => return FindError::Failed { tracker, cause },
+            AskFailure::Away(cause) | AskFailure::Refused(cause) => causes.push((tracker, cause)),
+        }
+    }
+    if all_refused {
+        FindError::Refused(causes)
+    } else {
+        FindError::Unreachable(causes)
+    }
+}

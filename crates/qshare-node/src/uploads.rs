@@ -1,0 +1,503 @@
+//! Answering other nodes: which chunks we have, their hashes, their bytes.
+//!
+//! Every request is a stream of its own. Which chunk request is answered next is the scheduler's
+//! decision ([`Serve`]); here its decisions become bytes. Bytes in memory are bounded: an answer
+//! holds its share of the budget from the moment it is read from disk until it is acknowledged.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use qshare_content::{Bitmap, ChunkIndex, Chunks, LEAF_BYTES, tree};
+use qshare_net::framed;
+use qshare_storage::ReadError;
+use qshare_swarm::{Serve, ServeConfig, Ticket};
+use qshare_wire::limits::{HAVE_MORE_MAX, SMALL_BODY_MAX_BYTES};
+use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
+use qshare_wire::{Message, Refusal, Refused};
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::sync::{Semaphore, broadcast, oneshot};
+use tokio::time::{sleep_until, timeout};
+use tracing::{debug, trace};
+
+use crate::contents::Holding;
+use crate::node::Inner;
+use crate::peers::Peer;
+
+/// Time from the opening of a stream to a whole request.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// An answer is handed to the stream in pieces of this size; a piece that takes longer than
+/// [`PIECE_DEADLINE`] (4 KB/s) means that nobody wants it.
+const PIECE_BYTES: usize = 64 * 1024;
+const PIECE_DEADLINE: Duration = Duration::from_secs(15);
+/// An answer that waits this long for the path counts as blocked, and others may go on.
+const BLOCKED_AFTER: Duration = Duration::from_millis(5);
+/// *Have* messages are batched over this time.
+const HAVE_BATCH: Duration = Duration::from_millis(20);
+
+/// What is being answered, over all peers.
+pub(crate) struct Uploads {
+    queue: Mutex<Queue>,
+    memory: Arc<Semaphore>,
+    sent_bytes: AtomicU64,
+}
+
+struct Queue {
+    serve: Serve,
+    /// Told when their turn comes.
+    waiting: HashMap<Ticket, oneshot::Sender<()>>,
+}
+
+impl Uploads {
+    pub(crate) fn new(config: ServeConfig, answers_max_bytes: u32, seed: u64) -> Uploads {
+        Uploads {
+            queue: Mutex::new(Queue {
+                serve: Serve::new(config, seed),
+                waiting: HashMap::new(),
+            }),
+            memory: Arc::new(Semaphore::new(answers_max_bytes as usize)),
+            sent_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Payload bytes sent since the start.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until nothing is being sent.
+    pub(crate) async fn idle(&self, answers_max_bytes: u32) {
+        let _ = self.memory.acquire_many(answers_max_bytes).await;
+    }
+
+    /// Bytes that wait to be answered.
+    pub(crate) fn queue_bytes(&self) -> u64 {
+        self.lock().serve.queue_bytes()
+    }
+
+    pub(crate) fn client_left(&self, peer: &Peer) {
+        let mut queue = self.lock();
+        queue.serve.handle_client_left(Instant::now(), peer.key);
+        queue.start_next();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn start_next(&mut self) {
+        while let Some(ticket) = self.serve.poll_start(Instant::now()) {
+            let told = self
+                .waiting
+                .remove(&ticket)
+                .is_some_and(|waiter| waiter.send(()).is_ok());
+            if !told {
+                // Whoever waited is gone.
+                self.serve.handle_finished(Instant::now(), ticket, 0);
+            }
+        }
+    }
+}
+
+/// A request's place in the queue; given up when dropped.
+struct Turn<'a> {
+    uploads: &'a Uploads,
+    ticket: Ticket,
+    sent_bytes: u64,
+}
+
+impl Turn<'_> {
+    /// Takes a request back; true if its answer had not started.
+    fn withdraw(&self) -> bool {
+        let mut queue = self.uploads.lock();
+        let withdrawn = queue.serve.handle_withdraw(self.ticket);
+        if withdrawn {
+            queue.waiting.remove(&self.ticket);
+        }
+        withdrawn
+    }
+
+    fn set_blocked(&self, blocked: bool) {
+        let mut queue = self.uploads.lock();
+        if blocked {
+            queue.serve.handle_blocked(Instant::now(), self.ticket);
+        } else {
+            queue.serve.handle_unblocked(Instant::now(), self.ticket);
+        }
+        queue.start_next();
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.uploads.lock();
+        queue.waiting.remove(&self.ticket);
+        queue
+            .serve
+            .handle_finished(Instant::now(), self.ticket, self.sent_bytes);
+        queue.start_next();
+    }
+}
+
+/// Answers everything that `peer` asks until the connection is gone.
+pub(crate) async fn serve(inner: Arc<Inner>, peer: Arc<Peer>) {
+    while let Ok((send, recv)) = peer.connection.accept_bi().await {
+        let (inner, peer) = (inner.clone(), peer.clone());
+        tokio::spawn(async move { answer(&inner, &peer, send, recv).await });
+    }
+}
+
+async fn answer(inner: &Arc<Inner>, peer: &Peer, mut send: SendStream, mut recv: RecvStream) {
+    let request = framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES);
+    let Ok(Ok(frame)) = timeout(REQUEST_DEADLINE, request).await else {
+        return;
+    };
+    let answered = match frame.kind {
+        ChunkRequest::TYPE => match frame.decode() {
+            Ok(request) => chunk(inner, peer, request, &mut send, &mut recv).await,
+            Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
+        },
+        HashRequest::TYPE => match frame.decode() {
+            Ok(request) => hashes(inner, request, &mut send).await,
+            Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
+        },
+        Interest::TYPE => match frame.decode() {
+            Ok(request) => interest(inner, request, &mut send, &mut recv).await,
+            Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
+        },
+        _ => Err(Refused::because(Refusal::Invalid, "unknown request")),
+    };
+    if let Err(refused) = answered {
+        trace!(peer = %peer.node, ?refused, "refused");
+        let _ = framed::write(&mut send, &refused).await;
+    }
+    let _ = send.finish();
+}
+
+fn find(inner: &Inner, content: &qshare_content::ContentId) -> Result<Holding, Refused> {
+    inner
+        .contents
+        .find(content)
+        .ok_or_else(|| Refused::new(Refusal::NotHere))
+}
+
+fn refuse_read(error: &ReadError) -> Refused {
+    match error {
+        ReadError::NotHere => Refused::new(Refusal::NotHere),
+        ReadError::Changed => Refused::new(Refusal::Changed),
+        // What failed is our business, and paths are nobody else's.
+        ReadError::Disk(_) => Refused::new(Refusal::Failed),
+    }
+}
+
+async fn hashes(
+    inner: &Arc<Inner>,
+    request: HashRequest,
+    send: &mut SendStream,
+) -> Result<(), Refused> {
+    let holding = find(inner, &request.content)?;
+    let reader = inner.clone();
+    let page =
+        tokio::task::spawn_blocking(move || reader.contents.hash_page(&holding, request.page))
+            .await
+            .map_err(|_| Refused::new(Refusal::Failed))?
+            .map_err(|error| refuse_read(&error))?;
+    let _ = framed::write(
+        send,
+        &Hashes {
+            hashes: page.hashes,
+            path: page.path,
+        },
+    )
+    .await;
+    Ok(())
+}
+
+/// Tells which chunks we have, and as we get more, until the asker closes its half.
+async fn interest(
+    inner: &Arc<Inner>,
+    request: Interest,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+) -> Result<(), Refused> {
+    let holding = find(inner, &request.content)?;
+    let (have, news) = match &holding {
+        Holding::Shared(_) => (None, None),
+        Holding::Active(active) => {
+            let (verified, news) = active.subscribe();
+            (Some(verified), Some(news))
+        }
+    };
+    if framed::write(send, &have_message(inner, have.as_ref()))
+        .await
+        .is_err()
+    {
+        return Ok(());
+    }
+    let watch_asker = async {
+        // The asker has nothing more to say; it closes, resets or is lost.
+        let _ = recv.read_chunk(1, true).await;
+    };
+    tokio::select! {
+        () = watch_asker => {}
+        () = inner.stopping.cancelled() => {}
+        () = tell_news(inner, &holding, news, send) => {}
+    }
+    Ok(())
+}
+
+fn have_message(inner: &Inner, chunks: Option<&Bitmap>) -> Have {
+    let complete = chunks.is_none_or(Bitmap::is_full);
+    Have {
+        complete,
+        bitmap: chunks
+            .filter(|_| !complete)
+            .map(Bitmap::to_bytes)
+            .unwrap_or_default(),
+        queue_bytes: inner.uploads.queue_bytes(),
+        extensions: Vec::new(),
+    }
+}
+
+async fn tell_news(
+    inner: &Inner,
+    holding: &Holding,
+    mut news: Option<broadcast::Receiver<ChunkIndex>>,
+    send: &mut SendStream,
+) {
+    loop {
+        let Some(receiver) = &mut news else {
+            return std::future::pending().await;
+        };
+        let mut chunks = Vec::new();
+        let mut lagged = false;
+        match receiver.recv().await {
+            Ok(chunk) => chunks.push(chunk.0),
+            Err(broadcast::error::RecvError::Lagged(_)) => lagged = true,
+            Err(broadcast::error::RecvError::Closed) => {
+                news = None;
+                continue;
+            }
+        }
+        let until = tokio::time::Instant::now() + HAVE_BATCH;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => break,
+                next = receiver.recv() => match next {
+                    Ok(chunk) if chunks.len() < HAVE_MORE_MAX => chunks.push(chunk.0),
+                    Err(broadcast::error::RecvError::Closed) => break,
+                    _ => lagged = true,
+                }
+            }
+        }
+        let written = if lagged && let Holding::Active(active) = holding {
+            let (verified, fresh) = active.subscribe();
+            news = Some(fresh);
+            framed::write(send, &have_message(inner, Some(&verified))).await
+        } else {
+            let queue_bytes = inner.uploads.queue_bytes();
+            framed::write(
+                send,
+                &HaveMore {
+                    chunks,
+                    queue_bytes,
+                },
+            )
+            .await
+        };
+        if written.is_err() {
+            return;
+        }
+    }
+}
+
+/// The subtree that a request means: its chunk, its bytes in the file, its place in the chunk.
+struct Subtree {
+    chunk: ChunkIndex,
+    range: std::ops::Range<u64>,
+    index_in_chunk: u32,
+}
+
+fn subtree(chunks: &Chunks, height: u8, index: u64) -> Option<Subtree> {
+    if height > chunks.height() {
+        return None;
+    }
+    let start = index.checked_mul(LEAF_BYTES << height)?;
+    let end = start
+        .checked_add(LEAF_BYTES << height)?
+        .min(chunks.length());
+    // An empty file has one chunk of no bytes.
+    if start >= chunks.length() && !(start == 0 && chunks.length() == 0) {
+        return None;
+    }
+    let chunk = ChunkIndex(u32::try_from(start / chunks.chunk_bytes()).ok()?);
+    let per_chunk = 1u64 << (chunks.height() - height);
+    let index_in_chunk = u32::try_from(index % per_chunk).ok()?;
+    Some(Subtree {
+        chunk,
+        range: start..end,
+        index_in_chunk,
+    })
+}
+
+async fn chunk(
+    inner: &Arc<Inner>,
+    peer: &Peer,
+    request: ChunkRequest,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+) -> Result<(), Refused> {
+    let holding = find(inner, &request.content)?;
+    let chunks = Chunks::of_length(holding.info().length);
+    let wanted = subtree(&chunks, request.height, request.index)
+        .ok_or_else(|| Refused::new(Refusal::Invalid))?;
+    if !holding.has(wanted.chunk) {
+        return Err(Refused::new(Refusal::NotYet));
+    }
+    let bytes = wanted.range.end - wanted.range.start;
+    let (mut turn, mut start) = take_turn(inner, peer, &request, wanted.chunk, bytes)?;
+    let mut stopped = std::pin::pin!(send.stopped());
+    let mut withdrawable = true;
+    loop {
+        tokio::select! {
+            biased;
+            started = &mut start => {
+                started.map_err(|_| Refused::new(Refusal::Failed))?;
+                break;
+            }
+            _ = &mut stopped => return Ok(()),
+            reset = recv.received_reset(), if withdrawable => {
+                withdrawable = false;
+                if matches!(reset, Ok(Some(_))) && turn.withdraw() {
+                    return Err(Refused::new(Refusal::Withdrawn));
+                }
+            }
+        }
+    }
+
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
+    let memory = inner.uploads.memory.clone().acquire_many_owned(permits);
+    let memory = memory.await.map_err(|_| Refused::new(Refusal::Failed))?;
+    let (data, path) = read(inner, holding, chunks, wanted, &request).await?;
+
+    let head = ChunkData {
+        bytes: data.len() as u64,
+        path,
+    };
+    if framed::write(send, &head).await.is_err() {
+        return Ok(());
+    }
+    let mut rest = data;
+    while !rest.is_empty() {
+        let piece = rest.split_to(rest.len().min(PIECE_BYTES));
+        let length = piece.len() as u64;
+        let written = tokio::select! {
+            biased;
+            written = write_piece(&turn, send, piece) => written,
+            // quinn does not reset by itself when the other side stops listening.
+            _ = &mut stopped => false,
+        };
+        if !written {
+            let _ = send.reset(VarInt::from_u32(0));
+            return Ok(());
+        }
+        turn.sent_bytes += length;
+        inner
+            .uploads
+            .sent_bytes
+            .fetch_add(length, Ordering::Relaxed);
+    }
+    let _ = send.finish();
+    // The next answer may start; the memory is free once this one is acknowledged.
+    drop(turn);
+    if timeout(2 * PIECE_DEADLINE, stopped).await.is_err() {
+        debug!(peer = %peer.node, "an answer was not acknowledged in time");
+        let _ = send.reset(VarInt::from_u32(0));
+    }
+    drop(memory);
+    Ok(())
+}
+
+/// Queues a request; the receiver hears when its turn comes.
+fn take_turn<'a>(
+    inner: &'a Inner,
+    peer: &Peer,
+    request: &ChunkRequest,
+    chunk: ChunkIndex,
+    bytes: u64,
+) -> Result<(Turn<'a>, oneshot::Receiver<()>), Refused> {
+    let (starter, start) = oneshot::channel();
+    let mut queue = inner.uploads.lock();
+    let queued =
+        queue
+            .serve
+            .handle_request(Instant::now(), peer.key, request.content, chunk, bytes);
+    let ticket = queued.map_err(|busy| {
+        let mut refused = Refused::new(Refusal::Busy);
+        refused.retry_after_ms = u32::try_from(busy.retry_after.as_millis()).unwrap_or(u32::MAX);
+        refused
+    })?;
+    queue.waiting.insert(ticket, starter);
+    queue.start_next();
+    Ok((
+        Turn {
+            uploads: &inner.uploads,
+            ticket,
+            sent_bytes: 0,
+        },
+        start,
+    ))
+}
+
+/// Reads what was asked for, and its audit path.
+async fn read(
+    inner: &Arc<Inner>,
+    holding: Holding,
+    chunks: Chunks,
+    wanted: Subtree,
+    request: &ChunkRequest,
+) -> Result<(Bytes, Vec<qshare_content::Hash>), Refused> {
+    let (height, levels) = (request.height, usize::from(request.path_levels));
+    let reader = inner.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let Subtree {
+            chunk,
+            range,
+            index_in_chunk,
+        } = wanted;
+        if levels == 0 {
+            let data = reader.contents.read(&holding, chunk, range)?;
+            return Ok((Bytes::from(data), Vec::new()));
+        }
+        // The path needs the hashes of the whole chunk.
+        let whole = chunks.range(chunk);
+        let data = Bytes::from(reader.contents.read(&holding, chunk, whole.clone())?);
+        let leaves = tree::leaf_hashes(&data);
+        let mut path = tree::subtree_path(&chunks, leaves, height, index_in_chunk);
+        path.truncate(levels);
+        let start = (range.start - whole.start) as usize;
+        let end = (range.end - whole.start) as usize;
+        Ok((data.slice(start..end), path))
+    });
+    let read = read.await.map_err(|_| Refused::new(Refusal::Failed))?;
+    read.map_err(|error: ReadError| {
+        debug!(content = %request.content, %error, "cannot read");
+        refuse_read(&error)
+    })
+}
+
+/// Hands one piece to the stream; false when nobody takes it.
+async fn write_piece(turn: &Turn<'_>, send: &mut SendStream, piece: Bytes) -> bool {
+    let mut write = std::pin::pin!(send.write_chunk(piece));
+    if let Ok(written) = timeout(BLOCKED_AFTER, &mut write).await {
+        return written.is_ok();
+    }
+    turn.set_blocked(true);
+    let written = timeout(PIECE_DEADLINE, write).await;
+    turn.set_blocked(false);
+    matches!(written, Ok(Ok(())))
+}
