@@ -46,6 +46,13 @@ fn columns(seed: u64) -> Vec<(&'static str, Swarm)> {
         ("8 neighbours", neighbours(8)),
         ("20 neighbours", neighbours(20)),
         ("N 128", equal(128)),
+        (
+            "N 128, 40 neighbours",
+            Swarm {
+                neighbours: Some(40),
+                ..equal(128)
+            },
+        ),
     ]
 }
 

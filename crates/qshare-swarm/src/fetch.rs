@@ -142,29 +142,28 @@ impl Fetch {
         self.ready.insert(peer);
     }
 
-    /// A peer holds more chunks, and tells its queue. Requests that wait for them at a more loaded
-    /// peer move here.
+    /// A peer holds more chunks, and tells its queue. No chunks are fine: the queue alone is news.
     pub fn handle_have(
         &mut self,
-        now: Instant,
+        _now: Instant,
         peer: PeerKey,
         chunks: &[ChunkIndex],
         queue_bytes: u64,
     ) {
-        let Some(entry) = self.live_peer(peer) else {
+        let Fetch { peers, pool, .. } = self;
+        let Some(entry) = peers.get_mut(&peer) else {
             return;
         };
+        if entry.dropped.is_some() {
+            return;
+        }
         entry.queue_bytes = queue_bytes;
-        self.ready.insert(peer);
         for &chunk in chunks {
-            let new = self
-                .live_peer(peer)
-                .is_some_and(|entry| entry.chunks.insert(chunk));
-            if new {
-                self.pool.add_holder(chunk);
-                self.move_claim(now, chunk, peer);
+            if entry.chunks.insert(chunk) {
+                pool.add_holder(chunk);
             }
         }
+        self.ready.insert(peer);
     }
 
     /// A peer is gone. Its requests are void without further word, except for those whose bytes
@@ -187,8 +186,8 @@ impl Fetch {
         let waited = now.saturating_duration_since(entry.asked_at);
         let key = entry.peer;
         let mut limit = self.config.stall_min;
+        self.handle_alive(now, key);
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.handle_alive(now);
             peer.handle_latency(waited);
             limit = stall_limit(&self.config, peer);
         }
@@ -215,8 +214,8 @@ impl Fetch {
         let key = entry.peer;
         self.received_bytes += bytes;
         let mut limit = self.config.stall_min;
+        self.handle_alive(now, key);
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.handle_alive(now);
             peer.received_bytes += bytes;
             let latency = peer.answer_latency();
             peer.rate.handle_bytes(now, bytes, latency);
@@ -291,8 +290,8 @@ impl Fetch {
             return;
         };
         let (key, chunk) = (request.peer, request.span.chunk);
+        self.handle_alive(now, key);
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.handle_alive(now);
             match refusal {
                 Refusal::Busy { retry_after } => self.back_off(now, key, retry_after),
                 Refusal::NotYet => self.handle_useless_answer(now, key),
@@ -315,8 +314,8 @@ impl Fetch {
         let Some(request) = self.end_unanswered(request) else {
             return;
         };
+        self.handle_alive(now, request.peer);
         if let Some(peer) = self.peers.get_mut(&request.peer) {
-            peer.handle_alive(now);
             match request.withdrawal {
                 Some(withdrawal) => {
                     let waited = now.saturating_duration_since(withdrawal.at);

@@ -29,7 +29,8 @@ pub struct ServeConfig {
     pub waiting_max_per_client: u32,
     /// Requests that may wait over all clients.
     pub waiting_max: u32,
-    /// Responses that may run at once while none of them is blocked.
+    /// Responses that may run at once while none of them is blocked. Two let the bytes of one be
+    /// read while the other is written; more only divide the uplink.
     pub running_max: u32,
     /// Responses that may be under way, those included that are blocked.
     pub active_max: u32,
@@ -44,7 +45,7 @@ impl Default for ServeConfig {
         ServeConfig {
             waiting_max_per_client: 256,
             waiting_max: 2048,
-            running_max: 1,
+            running_max: 2,
             active_max: 6,
             retry_after: Duration::from_millis(200),
             contents_max: 64,
@@ -61,7 +62,7 @@ pub struct Busy {
 
 /// What a node answers next, over all contents and clients.
 ///
-/// One response at a time; others may start while it is blocked by flow or congestion control.
+/// Few responses at a time; others may start while those are blocked by flow or congestion control.
 /// Next is the content served longest ago, of that the chunk served least, then the client with
 /// the fewest responses under way. Every `handle_*` is total: an unknown ticket is ignored.
 #[derive(Debug)]
@@ -379,7 +380,13 @@ mod tests {
     impl Bench {
         fn new() -> Bench {
             Bench {
-                serve: Serve::new(ServeConfig::default(), 1),
+                serve: Serve::new(
+                    ServeConfig {
+                        running_max: 1,
+                        ..ServeConfig::default()
+                    },
+                    1,
+                ),
                 now: Instant::now(),
             }
         }

@@ -16,15 +16,21 @@ const SILENCE_FACTOR: u32 = 2;
 /// ... but at most this many times the configured silence, however long it was silent before.
 const SILENCE_STRETCH_MAX: u32 = 4;
 
-/// Share of the content's bytes (one in this many) that may be thrown away because an answer was
-/// slow. Silent ones are given up regardless.
+/// Share of the content's bytes (one in this many) that may be thrown away because the answer of a
+/// peer that had delivered before was slow. Silent answers are given up regardless.
 const IMPATIENCE_SHARE: u64 = 200;
 
-/// Silence after which an answer counts as stalled, or a withdrawal as unanswered.
+/// Silence after which an answer counts as stalled, or a peer as quiet.
 pub(super) fn stall_limit(config: &FetchConfig, peer: &Peer) -> Duration {
     config
         .stall_min
         .max(peer.answer_latency().saturating_mul(config.stall_factor))
+}
+
+/// Time after which a withdrawal counts as unanswered: half of the above, for a confirmation is
+/// one small message, and the two add up when a peer stalls.
+pub(super) fn withdrawal_limit(config: &FetchConfig, peer: &Peer) -> Duration {
+    (config.stall_min / 2).max(peer.answer_latency().saturating_mul(config.stall_factor))
 }
 
 impl Fetch {
@@ -90,39 +96,62 @@ impl Fetch {
         }
     }
 
-    /// Nothing came from a peer that owes something.
+    /// A peer showed life.
+    pub(super) fn handle_alive(&mut self, now: Instant, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key)
+            && peer.handle_alive(now)
+        {
+            let quiet_at = now + stall_limit(&self.config, peer);
+            self.timers.set(Timer::Silence(key), quiet_at);
+        }
+    }
+
+    /// Nothing came from a peer that owes something: first, what waits there may go to others;
+    /// in the end, all that it owes is given up.
     pub(super) fn handle_silence_timer(&mut self, now: Instant, key: PeerKey) {
-        let Some(peer) = self.live_peer(key) else {
+        let config = &self.config;
+        let Some(peer) = self.peers.get_mut(&key) else {
             return;
         };
         if peer.outstanding == 0 {
             return;
         }
-        let (alive_at, longest) = (peer.alive_at, peer.longest_silence);
-        let limit = self
-            .config
+        let quiet_at = peer.alive_at + stall_limit(config, peer);
+        let silence_max = config
             .silence_max
-            .max(longest.saturating_mul(SILENCE_FACTOR))
-            .min(self.config.silence_max.saturating_mul(SILENCE_STRETCH_MAX));
-        if now < alive_at + limit {
-            self.timers.set(Timer::Silence(key), alive_at + limit);
-            return;
+            .max(peer.longest_silence.saturating_mul(SILENCE_FACTOR))
+            .min(config.silence_max.saturating_mul(SILENCE_STRETCH_MAX));
+        let given_up_at = peer.alive_at + silence_max;
+        if now < quiet_at {
+            self.timers.set(Timer::Silence(key), quiet_at);
+        } else if now < given_up_at {
+            peer.is_quiet = true;
+            self.timers.set(Timer::Silence(key), given_up_at);
+            for id in self.waiting_at(key) {
+                if let Some(chunk) = self.requests.get(&id).map(|request| request.span.chunk) {
+                    self.mark_holders_ready(chunk);
+                }
+            }
+        } else {
+            for id in self.outstanding_at(key) {
+                self.abandon(now, id);
+            }
+            self.handle_stall(now, key);
         }
-        for id in self.outstanding_at(key) {
-            self.abandon(now, id);
-        }
-        self.handle_stall(now, key);
     }
 
     /// Whether `request` is overdue and may be given up for another peer's sake.
-    pub(super) fn may_take_over(&self, request: &Request) -> bool {
+    pub(super) fn may_take_over(&self, now: Instant, request: &Request) -> bool {
         match request.overdue {
             None => false,
             Some(Overdue::Silent) => true,
             Some(Overdue::Slow) => {
+                let peer = self.peers.get(&request.peer);
                 let allowed = self.chunks.length() / IMPATIENCE_SHARE;
-                self.impatience_bytes + request.arrived_bytes
-                    <= allowed.max(self.chunks.chunk_bytes())
+                !peer.is_some_and(Peer::is_proven)
+                    || now.saturating_duration_since(request.asked_at) >= self.config.silence_max
+                    || self.impatience_bytes + request.arrived_bytes
+                        <= allowed.max(self.chunks.chunk_bytes())
             }
         }
     }

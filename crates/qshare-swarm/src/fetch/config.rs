@@ -13,13 +13,14 @@ pub struct FetchConfig {
     /// Bytes asked for and not yet verified, over all peers. Never exceeded, but raised to one
     /// chunk, without which nothing could be asked for.
     pub in_flight_max_bytes: u64,
-    /// The least silence after which an answer that had begun counts as stalled, when another
-    /// holder could send the same. Covers a lost packet on a long path.
+    /// The least silence after which a peer that owes something may lose it to an idle one, and
+    /// twice the least time that it has to answer a withdrawal. Covers a lost packet or two.
     pub stall_min: Duration,
     /// Silence counts as a stall once it exceeds the peer's usual latency by this factor.
     pub stall_factor: u32,
     /// Silence of a peer, with requests outstanding there, after which all of them are given up
-    /// even if nobody else holds the chunks.
+    /// even if nobody else holds the chunks. Long, because a seed with a hundred clients and a slow
+    /// uplink serves each of them only every few seconds.
     pub silence_max: Duration,
     /// Times in a row that a peer may fall silent before it is dropped as stalled.
     pub stalls_max: u32,
@@ -40,7 +41,7 @@ impl Default for FetchConfig {
             in_flight_max_bytes: 64 * 1024 * 1024,
             stall_min: Duration::from_millis(500),
             stall_factor: 4,
-            silence_max: Duration::from_secs(10),
+            silence_max: Duration::from_secs(30),
             stalls_max: 3,
             refusals_max: 16,
             backoff_min: Duration::from_millis(50),

@@ -39,6 +39,8 @@ pub(super) struct Peer {
     withdrawal_latency: Option<Duration>,
     /// When it last showed life while requests were outstanding, or was first asked again.
     pub(super) alive_at: Instant,
+    /// Whether it has been silent for so long that idle peers may take what waits there.
+    pub(super) is_quiet: bool,
     /// Longest silence after which it went on.
     pub(super) longest_silence: Duration,
     pub(super) backing_off_until: Option<Instant>,
@@ -65,6 +67,7 @@ impl Peer {
             latency: None,
             withdrawal_latency: None,
             alive_at: now,
+            is_quiet: false,
             longest_silence: Duration::ZERO,
             backing_off_until: None,
             refusals: 0,
@@ -85,7 +88,7 @@ impl Peer {
         if !self.is_in_good_standing() {
             return 1;
         }
-        if self.verified_bytes == 0 {
+        if !self.is_proven() {
             return waiting_max.clamp(1, WAITING_MAX_UNPROVEN);
         }
         // Twice what the path holds at the rate so far lets the rate grow until the path is full.
@@ -99,15 +102,22 @@ impl Peer {
         self.stalls == 0 && self.refusals == 0
     }
 
+    /// Whether it ever delivered bytes that verified.
+    pub(super) fn is_proven(&self) -> bool {
+        self.verified_bytes > 0
+    }
+
     /// Bytes that a new request would stand behind.
     pub(super) fn load(&self) -> u64 {
         self.outstanding_bytes.saturating_add(self.queue_bytes)
     }
 
-    pub(super) fn handle_alive(&mut self, now: Instant) {
+    /// It showed life; true if it had been quiet before.
+    pub(super) fn handle_alive(&mut self, now: Instant) -> bool {
         let silence = now.saturating_duration_since(self.alive_at);
         self.longest_silence = self.longest_silence.max(silence);
         self.alive_at = now;
+        std::mem::take(&mut self.is_quiet)
     }
 
     pub(super) fn handle_latency(&mut self, waited: Duration) {

@@ -66,9 +66,4 @@ impl Timers {
         self.clear(timer);
         Some(timer)
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.times.len()
-    }
 }

@@ -13,7 +13,8 @@ mod node;
 mod swarm;
 
 pub(crate) use node::Behaviour;
-pub(crate) use swarm::Swarm;
+#[allow(unused_imports)]
+pub(crate) use swarm::{Outcome, Swarm};
 
 /// Bytes a second in a Mbit/s.
 pub(crate) const MBIT: u64 = 1_000_000 / 8;

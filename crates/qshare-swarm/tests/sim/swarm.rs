@@ -417,7 +417,9 @@ impl<'a> Run<'a> {
                 bytes,
                 queue,
             } => {
-                let chunks = Bitmap::from_bytes(self.chunks.count(), &bytes).unwrap();
+                let Some(chunks) = Bitmap::from_bytes(self.chunks.count(), &bytes) else {
+                    return;
+                };
                 self.tell(to, from, |fetch, peer| {
                     fetch.handle_have_all(now, peer, chunks, queue);
                 });
@@ -910,15 +912,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Bytes that may be unacknowledged between two nodes: what a window of one and a half times
-    /// the path holds, at least 64 KiB.
+    /// Bytes that may be unacknowledged between two nodes: one and a half times what the path
+    /// holds, and 64 KiB.
     fn window_bytes(&self, server: usize, client: usize) -> u64 {
         let rate = self.nodes[server]
             .uplink
             .bytes_per_second
             .min(self.nodes[client].downlink.bytes_per_second);
         let path = u128::from(rate) * u128::from(2 * self.latency) / u128::from(SECOND_NS);
-        (path as u64 * 3 / 2).max(4 * BLOCK_BYTES)
+        path as u64 * 3 / 2 + 4 * BLOCK_BYTES
     }
 
     fn pump_serve(&mut self, server: usize) {
