@@ -23,6 +23,8 @@
 //! assert_ne!(root, hashes[0]);
 //! ```
 
+use std::sync::LazyLock;
+
 use crate::sha256::{self, Digest};
 use crate::{ChunkIndex, Chunks, Hash, LEAF_BYTES};
 
@@ -48,7 +50,18 @@ pub fn parent_hash(left: &Hash, right: &Hash) -> Hash {
 
 /// Root of a subtree of `1 << height` leaves that all lie beyond the end of the file.
 pub fn zero_root(height: u8) -> Hash {
-    (0..height).fold(Hash::ZERO, |hash, _| parent_hash(&hash, &hash))
+    // The largest file's tree is 30 high.
+    static BY_HEIGHT: LazyLock<[Hash; 31]> = LazyLock::new(|| {
+        let mut roots = [Hash::ZERO; 31];
+        for height in 1..roots.len() {
+            roots[height] = parent_hash(&roots[height - 1], &roots[height - 1]);
+        }
+        roots
+    });
+    let highest = height.min(30);
+    (highest..height).fold(BY_HEIGHT[usize::from(highest)], |hash, _| {
+        parent_hash(&hash, &hash)
+    })
 }
 
 /// Folds a layer into its root over `levels` levels. `layer` are nodes of height `layer_height`;
@@ -83,12 +96,12 @@ fn height_over(nodes: u64) -> u8 {
     nodes.max(1).next_power_of_two().ilog2() as u8
 }
 
-/// Replaces a layer by its parents; `zero` is what stands beyond its end.
-fn ascend(layer: &mut Vec<Digest>, zero: Digest) {
+/// Replaces a layer of nodes of height `height` by their parents.
+fn ascend(layer: &mut Vec<Digest>, height: u8) {
     // Enough for the widest kernel several times over, little enough for the stack (2 KiB).
     const BATCH: usize = 64;
     if layer.len() % 2 == 1 {
-        layer.push(zero);
+        layer.push(zero_root(height).0);
     }
     let parents = layer.len() / 2;
     let mut batch = [[0; 32]; BATCH];
@@ -103,14 +116,15 @@ fn ascend(layer: &mut Vec<Digest>, zero: Digest) {
 
 /// See [`fold_layer`].
 fn fold(mut layer: Vec<Digest>, layer_height: u8, levels: u8) -> Hash {
-    let mut zero = zero_root(layer_height);
-    let mut level = 0;
-    while level < levels || layer.len() > 1 {
-        ascend(&mut layer, zero.0);
-        zero = parent_hash(&zero, &zero);
-        level += 1;
+    let mut height = layer_height;
+    let top = layer_height.saturating_add(levels);
+    while height < top || layer.len() > 1 {
+        ascend(&mut layer, height);
+        height = height.saturating_add(1);
     }
-    layer.first().map_or(zero, |digest| Hash(*digest))
+    layer
+        .first()
+        .map_or_else(|| zero_root(top), |digest| Hash(*digest))
 }
 
 /// Levels of the tree inside a chunk of `leaves` leaves: a file's only chunk is the whole tree.
@@ -153,13 +167,11 @@ pub fn root_of_chunks(chunks: &Chunks, hashes: &[Hash]) -> Hash {
 /// `layer` are nodes of height `layer_height`; what is missing lies beyond the end.
 pub fn audit_path(layer: Vec<Hash>, layer_height: u8, mut index: u64, levels: u8) -> Vec<Hash> {
     let mut layer = digests(layer);
-    let mut zero = zero_root(layer_height);
     let mut path = Vec::with_capacity(levels.into());
-    for _ in 0..levels {
+    for height in layer_height..layer_height.saturating_add(levels) {
         let sibling = usize::try_from(index ^ 1).ok().and_then(|at| layer.get(at));
-        path.push(sibling.map_or(zero, |digest| Hash(*digest)));
-        ascend(&mut layer, zero.0);
-        zero = parent_hash(&zero, &zero);
+        path.push(sibling.map_or_else(|| zero_root(height), |digest| Hash(*digest)));
+        ascend(&mut layer, height);
         index /= 2;
     }
     path
@@ -202,6 +214,13 @@ pub fn page_path_levels(chunks: &Chunks) -> u8 {
 /// Root of one page of chunk hashes.
 pub fn page_root(chunks: &Chunks, hashes: &[Hash]) -> Hash {
     fold_layer(hashes.to_vec(), chunks.height(), page_levels(chunks))
+}
+
+/// Root of a file, from the roots of all its pages: for files whose chunk hashes are not held in
+/// memory at once.
+pub fn root_of_pages(chunks: &Chunks, page_roots: Vec<Hash>) -> Hash {
+    let height = chunks.height() + page_levels(chunks);
+    fold_layer(page_roots, height, page_path_levels(chunks))
 }
 
 /// The audit path of page `page`, from the roots of all pages.

@@ -216,6 +216,7 @@ proptest! {
         };
         let pages = tree::page_count(&chunks);
         let roots: Vec<Hash> = (0..pages).map(|page| tree::page_root(&chunks, of_page(page))).collect();
+        prop_assert_eq!(tree::root_of_pages(&chunks, roots.clone()), root);
         let page = at.index(pages as usize) as u32;
         let path = tree::page_path(&chunks, roots, page);
         let holds = |page, hashes: &[Hash], path: &[Hash]| {

@@ -1,10 +1,10 @@
 //! Several messages through the SHA instructions, interleaved.
 //!
 //! `sha256rnds2` does two rounds, and the next one of the same message waits for it: 4 cycles on
-//! Zen 3, so 128 for a block. Two messages side by side halve that (65 measured). What is then
-//! short is the issue of instructions: `sha256msg2` is microcoded there and takes two whole
-//! cycles, which makes 52 for a block the least that its instructions need without any
-//! dependency; four messages come to 62.
+//! Zen 3, so 128 for a block of 64 bytes, or 2 for a round. Two messages side by side halve that
+//! (64 measured). What is then short is the issue of instructions, `sha256msg2` alone taking two
+//! cycles there: without any dependency those of a block need 52. Four messages come to 60, more
+//! than four only cost registers.
 //!
 //! The state is held as the instructions want it, words A B E F in one register and C D G H in
 //! the other (Intel SDM, SHA256RNDS2).
