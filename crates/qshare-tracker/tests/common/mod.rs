@@ -157,11 +157,19 @@ impl Joined {
 
     /// Waits until the tracker closes the connection; its code and words.
     pub(crate) async fn closed(&self) -> (CloseCode, String) {
+        self.ended().await.expect("the close was lost")
+    }
+
+    /// Waits until the connection ends; the tracker's code and words, or None where they were
+    /// lost. A closing endpoint may be kept from sending by its congestion window, which a probe
+    /// for the path's MTU fills while the window is young (quinn issue 2785).
+    pub(crate) async fn ended(&self) -> Option<(CloseCode, String)> {
         match within(self.session.connection.closed()).await {
-            ConnectionError::ApplicationClosed(close) => (
+            ConnectionError::ApplicationClosed(close) => Some((
                 CloseCode::from_code(close.error_code.into()).unwrap(),
                 String::from_utf8(close.reason.to_vec()).unwrap(),
-            ),
+            )),
+            ConnectionError::Reset => None,
             other => panic!("closed otherwise: {other}"),
         }
     }
