@@ -1,0 +1,244 @@
+//! From what was found to what is downloaded: which files a query means, and where it means
+//! several.
+
+use std::collections::BTreeMap;
+
+use qshare_node::FoundFile;
+use qshare_node::content::{AssetName, Query};
+
+use crate::output;
+
+/// What a query's findings amount to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// To be downloaded: each name once.
+    pub(crate) files: Vec<FoundFile>,
+    /// Different contents under one name, or one prefix.
+    pub(crate) ambiguous: Vec<Vec<FoundFile>>,
+}
+
+/// Decides what `query` means among `found`.
+pub(crate) fn choose(query: &Query, found: Vec<FoundFile>) -> Choice {
+    match query {
+        Query::Id(_) => Choice {
+            files: found.into_iter().take(1).collect(),
+            ambiguous: Vec::new(),
+        },
+        Query::IdPrefix(_) => {
+            let mut by_content = BTreeMap::new();
+            for file in found {
+                by_content.entry(file.content).or_insert(file);
+            }
+            one_or_ambiguous(by_content.into_values().collect())
+        }
+        Query::OfNode(..) => by_name(found),
+        Query::Name(text) => {
+            // Each tracker lets an exact name win over a glob; several trackers may differ.
+            let exact = found.iter().any(|file| file.name.as_str() == text);
+            let meant = |file: &FoundFile| !exact || file.name.as_str() == text;
+            by_name(found.into_iter().filter(meant).collect())
+        }
+    }
+}
+
+/// Several choices as one: what is wanted twice is fetched once, and a name that two of them
+/// mean differently is ambiguous.
+pub(crate) fn combine(choices: Vec<Choice>) -> Choice {
+    let mut files = Vec::new();
+    let mut ambiguous = Vec::new();
+    for choice in choices {
+        files.extend(choice.files);
+        ambiguous.extend(choice.ambiguous);
+    }
+    let mut combined = by_name(files);
+    ambiguous.append(&mut combined.ambiguous);
+    combined.ambiguous = ambiguous;
+    combined
+}
+
+fn by_name(found: Vec<FoundFile>) -> Choice {
+    let mut by_name: BTreeMap<AssetName, Vec<FoundFile>> = BTreeMap::new();
+    for file in found {
+        let same_name = by_name.entry(file.name.clone()).or_default();
+        if !same_name.iter().any(|known| known.content == file.content) {
+            same_name.push(file);
+        }
+    }
+    let mut choice = Choice::default();
+    for same_name in by_name.into_values() {
+        let one = one_or_ambiguous(same_name);
+        choice.files.extend(one.files);
+        choice.ambiguous.extend(one.ambiguous);
+    }
+    choice
+}
+
+fn one_or_ambiguous(candidates: Vec<FoundFile>) -> Choice {
+    match candidates.len() {
+        0 | 1 => Choice {
+            files: candidates,
+            ambiguous: Vec::new(),
+        },
+        _ => Choice {
+            files: Vec::new(),
+            ambiguous: vec![candidates],
+        },
+    }
+}
+
+/// Lists the candidates, each with what `command` says fetches it.
+pub(crate) fn explain_ambiguity(
+    candidates: &[FoundFile],
+    command: impl Fn(&str) -> String,
+) -> String {
+    let ids: Vec<_> = candidates.iter().map(|file| file.content).collect();
+    let rows: Vec<[String; 5]> = candidates
+        .iter()
+        .zip(output::prefixes(&ids))
+        .map(|(file, prefix)| {
+            [
+                format!("  {prefix}"),
+                file.name.to_string(),
+                output::bytes(file.info.length),
+                holders_by_name(file),
+                command(&prefix),
+            ]
+        })
+        .collect();
+    let same_name = candidates
+        .windows(2)
+        .all(|pair| pair[0].name == pair[1].name);
+    let what = match (same_name, candidates.first()) {
+        (true, Some(file)) => format!("are called {:?}", file.name.as_str()),
+        _ => "are meant by this prefix".to_owned(),
+    };
+    let lines = output::table(&rows, [false, false, true, false, false]);
+    format!(
+        "{} different files {what}; choose one:\n{}",
+        candidates.len(),
+        lines.join("\n")
+    )
+}
+
+/// `2 holders (abcdefghij, klmnopqrst)`.
+fn holders_by_name(file: &FoundFile) -> String {
+    const SHOWN_MAX: usize = 3;
+    let named: Vec<String> = file
+        .holders
+        .iter()
+        .take(SHOWN_MAX)
+        .map(|holder| holder.node.short())
+        .collect();
+    match named.is_empty() {
+        true => output::holders(file),
+        false => format!("{} ({})", output::holders(file), named.join(", ")),
+    }
+}
+
+/// Says that nothing was found, and what looks like it.
+pub(crate) fn explain_missing(wanted: &str, near: &[AssetName]) -> String {
+    let mut text = format!("nobody shares {wanted:?}");
+    if !near.is_empty() {
+        let near: Vec<&str> = near.iter().map(AssetName::as_str).collect();
+        text += &format!("\nNames like it: {}", near.join(", "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use qshare_node::content::{ContentInfo, Hash};
+
+    use super::*;
+
+    fn file(name: &str, byte: u8) -> FoundFile {
+        let info = ContentInfo {
+            length: 5,
+            root: Hash([byte; 32]),
+        };
+        FoundFile {
+            name: AssetName::new(name).unwrap(),
+            content: info.id(),
+            info,
+            complete: 1,
+            partial: 0,
+            holders: Vec::new(),
+        }
+    }
+
+    fn chosen(query: &str, found: &[FoundFile]) -> (Vec<FoundFile>, usize) {
+        let choice = choose(&query.parse().unwrap(), found.to_vec());
+        (choice.files, choice.ambiguous.len())
+    }
+
+    #[test]
+    fn a_name_with_two_contents_is_ambiguous_and_with_one_is_not() {
+        let (a, b) = (file("x", 1), file("x", 2));
+        assert_eq!(chosen("x", &[a.clone(), a.clone()]), (vec![a.clone()], 0));
+        assert_eq!(chosen("x", &[a, b]), (vec![], 1));
+    }
+
+    #[test]
+    fn an_exact_name_wins_over_what_its_glob_matches() {
+        let (exact, other) = (file("[x]", 1), file("x", 2));
+        assert_eq!(chosen("[x]", &[exact.clone(), other]), (vec![exact], 0));
+    }
+
+    #[test]
+    fn a_glob_takes_what_is_clear_and_reports_what_is_not() {
+        let (a, b1, b2) = (file("a", 1), file("b", 1), file("b", 2));
+        assert_eq!(chosen("*", &[a.clone(), b1, b2]), (vec![a], 1));
+    }
+
+    #[test]
+    fn a_content_under_several_names_is_one_file_by_id_and_two_by_glob() {
+        let (a, b) = (file("a", 1), file("b", 1));
+        let id = a.content.to_string();
+        assert_eq!(chosen(&id, &[a.clone(), b.clone()]), (vec![a.clone()], 0));
+        assert_eq!(
+            chosen("id:0", &[a.clone(), b.clone()]),
+            (vec![a.clone()], 0)
+        );
+        assert_eq!(chosen("*", &[a.clone(), b.clone()]), (vec![a, b], 0));
+    }
+
+    #[test]
+    fn what_is_wanted_twice_is_fetched_once_and_contradictions_are_ambiguous() {
+        let one = |file: FoundFile| Choice {
+            files: vec![file],
+            ambiguous: Vec::new(),
+        };
+        let same = combine(vec![
+            one(file("a", 1)),
+            one(file("a", 1)),
+            one(file("b", 1)),
+        ]);
+        assert_eq!(same.files, [file("a", 1), file("b", 1)]);
+        let contradiction = combine(vec![one(file("a", 1)), one(file("a", 2))]);
+        assert_eq!(
+            (contradiction.files.len(), contradiction.ambiguous.len()),
+            (0, 1)
+        );
+    }
+
+    #[test]
+    fn candidates_come_with_the_command_that_picks_them() {
+        let text = explain_ambiguity(&[file("x", 1), file("x", 2)], |id| format!("get {id}"));
+        assert!(
+            text.starts_with("2 different files are called \"x\""),
+            "{text}"
+        );
+        let id = file("x", 2).content.short();
+        assert!(text.contains(&format!("get id:{id}")), "{text}");
+    }
+
+    #[test]
+    fn what_is_missing_comes_with_names_like_it() {
+        let near = [AssetName::new("report.pdf").unwrap()];
+        let text = explain_missing("reprot.pdf", &near);
+        assert_eq!(
+            text,
+            "nobody shares \"reprot.pdf\"\nNames like it: report.pdf"
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! `qshare ls`: what can be downloaded.
+
+use std::io::{IsTerminal, stdout};
+use std::time::Duration;
+
+use qshare_node::content::{Link, Query, TrackerAddress};
+use qshare_node::{FoundFile, Identity, Node, NodeConfig, TrackerState};
+use tokio_util::sync::CancellationToken;
+
+use super::run_on_network;
+use crate::args::LsArgs;
+use crate::choice;
+use crate::console::Console;
+use crate::exit::{Exit, Failure};
+use crate::output::{self, ListedJson};
+
+/// Within this long a tracker answers, or the command fails: with what start and goodbye take,
+/// it ends within five seconds.
+pub(super) const TRACKER_PATIENCE: Duration = Duration::from_millis(4500);
+/// More files than this are listed a part at a time, by narrower globs.
+pub(super) const FILES_MAX: usize = 100_000;
+/// For saying goodbye.
+const GOODBYE_MAX: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(args: LsArgs, console: &Console) -> Result<(), Failure> {
+    let mut config = NodeConfig::one_shot(Identity::ephemeral()?, args.trackers.resolve());
+    config.known_trackers = args.certs.known_trackers();
+    config.group = args.group.load()?;
+    run_on_network(|stop| list(args, config, console, stop))
+}
+
+async fn list(
+    args: LsArgs,
+    config: NodeConfig,
+    console: &Console,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let node = Node::start(config).await?;
+    let query = args.query.clone().unwrap_or(Query::Name("**".into()));
+    let found = tokio::select! {
+        found = node.find(&query, FILES_MAX, TRACKER_PATIENCE) => found.map_err(|e| (&e).into()),
+        () = stop.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+    };
+    let trackers = node.status().trackers;
+    node.shutdown(GOODBYE_MAX).await;
+    let found = found?;
+    if found.files.is_empty() {
+        return match &args.query {
+            Some(query) => Err(Failure::new(
+                Exit::NotFound,
+                choice::explain_missing(&query.to_string(), &found.near),
+            )),
+            None => {
+                console.note("nothing is shared yet; share a directory with `qshare node`");
+                Ok(())
+            }
+        };
+    }
+    if args.links || args.json.on {
+        let trackers = if args.links {
+            pinned(&trackers)
+        } else {
+            Vec::new()
+        };
+        warn_of_loopback(&trackers, console);
+        for file in &found.files {
+            let link = args.links.then(|| link_to(file, &trackers).to_string());
+            console.result(&match (args.json.on, link) {
+                (false, Some(link)) => link,
+                (_, link) => output::json(&ListedJson::new(file, link)),
+            })?;
+        }
+    } else {
+        print_table(&found.files, console)?;
+    }
+    if found.truncated {
+        console.note("there is more; give a narrower GLOB to see it");
+    }
+    Ok(())
+}
+
+/// The table of `ls`; with headings where a person reads it.
+pub(super) fn print_table(files: &[FoundFile], console: &Console) -> Result<(), Failure> {
+    let heading = ["NAME", "SIZE", "HOLDERS", "ID"].map(String::from);
+    let heading = stdout().is_terminal().then_some(heading);
+    let rows = files.iter().map(|file| {
+        [
+            file.name.to_string(),
+            output::bytes(file.info.length),
+            match file.partial {
+                0 => file.complete.to_string(),
+                partial => format!("{} + {partial} partial", file.complete),
+            },
+            format!("id:{}", file.content.short()),
+        ]
+    });
+    let rows: Vec<[String; 4]> = heading.into_iter().chain(rows).collect();
+    for line in output::table(&rows, [false, true, false, false]) {
+        console.result(&line)?;
+    }
+    Ok(())
+}
+
+/// The trackers that answered, as written, each with the id that it proved.
+fn pinned(trackers: &[(TrackerAddress, TrackerState)]) -> Vec<TrackerAddress> {
+    let pinned = trackers.iter().filter_map(|(written, state)| match state {
+        TrackerState::Connected { id, .. } => Some(TrackerAddress {
+            id: Some(*id),
+            ..written.clone()
+        }),
+        TrackerState::Away { .. } | TrackerState::Refused { .. } => None,
+    });
+    pinned.collect()
+}
+
+fn link_to(file: &FoundFile, trackers: &[TrackerAddress]) -> Link {
+    Link {
+        info: file.info,
+        trackers: trackers.to_vec(),
+        name: Some(file.name.clone()),
+    }
+}
+
+fn warn_of_loopback(trackers: &[TrackerAddress], console: &Console) {
+    let is_loopback = |host: &str| {
+        host == "localhost"
+            || host
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|ip| ip.to_canonical().is_loopback())
+    };
+    if let Some(tracker) = trackers.iter().find(|tracker| is_loopback(&tracker.host)) {
+        console.note(&format!(
+            "these links name the tracker as {}, which works on this machine only; for links that \
+             work elsewhere give --tracker an address that others can reach",
+            tracker.host_port()
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qshare_node::content::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn links_pin_the_trackers_that_answered_under_the_address_as_written() {
+        let id = NodeId([7; 32]);
+        let connected = TrackerState::Connected {
+            id,
+            address: "192.0.2.1:9".parse().unwrap(),
+            seen_at: None,
+        };
+        let trackers = [
+            ("tracker.example:9".parse().unwrap(), connected),
+            (
+                "away:9".parse().unwrap(),
+                TrackerState::Away { cause: None },
+            ),
+        ];
+        let pinned = pinned(&trackers);
+        assert_eq!(pinned.len(), 1);
+        assert_eq!(pinned[0].to_string(), format!("{id}@tracker.example:9"));
+    }
+}

@@ -1,0 +1,263 @@
+//! What the prompt's lines do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use qshare_node::content::Query;
+use qshare_node::{
+    Download, DownloadRequest, FoundFile, Node, NodeStatus, Sync, Target, TrackerState,
+};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Wanted, parse_wanted};
+use crate::choice;
+use crate::commands::ls::{FILES_MAX, print_table};
+use crate::console::Console;
+use crate::exit::Failure;
+use crate::output;
+use crate::progress;
+use crate::prompt::{self, Names, Order};
+
+/// Longer than this nobody looks at a prompt that does nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest that the trackers are asked for completions; Tab does not wait longer.
+const COMPLETION_PATIENCE: Duration = Duration::from_millis(300);
+/// More completions than this are no help.
+const COMPLETIONS_MAX: usize = 200;
+/// A script's download fails when nobody can be fetched from for this long. One that a person
+/// began waits for ever: it is there to see, and goes on at the next start.
+const SCRIPT_SOURCE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Carries out what is typed.
+pub(super) struct Desk {
+    pub(super) node: Node,
+    pub(super) console: Console,
+    pub(super) names: Names,
+    pub(super) downloads_dir: PathBuf,
+    /// Told of every download that begins.
+    pub(super) begun: UnboundedSender<Download>,
+    pub(super) quit: CancellationToken,
+}
+
+impl Desk {
+    /// Does what a line says. A script's downloads are waited for; a person's go on by
+    /// themselves.
+    pub(super) async fn carry_out(&self, line: &str, in_script: bool) {
+        let done = match Order::parse(line) {
+            Order::Nothing => Ok(()),
+            Order::Quit => {
+                self.quit.cancel();
+                Ok(())
+            }
+            Order::Help => {
+                self.console.line(prompt::HELP);
+                Ok(())
+            }
+            Order::Status => {
+                describe(&self.node.status())
+                    .iter()
+                    .for_each(|line| self.console.line(line));
+                Ok(())
+            }
+            Order::Ls(glob) => self.list(glob.as_deref()).await,
+            Order::Get(text) => self.get(&text, in_script).await,
+        };
+        if let Err(failure) = done {
+            self.console.error(&failure.message);
+        }
+    }
+
+    /// Names that begin so.
+    pub(super) async fn complete(&self, beginning: &str) -> Vec<String> {
+        let Ok(query) = prompt::glob_of_beginning(beginning).parse() else {
+            return Vec::new();
+        };
+        match self
+            .node
+            .find(&query, COMPLETIONS_MAX, COMPLETION_PATIENCE)
+            .await
+        {
+            Ok(found) => found
+                .files
+                .into_iter()
+                .map(|file| file.name.to_string())
+                .collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    async fn list(&self, glob: Option<&str>) -> Result<(), Failure> {
+        let text = glob.unwrap_or("**");
+        let found = self.find(&text.parse().map_err(usage)?).await?;
+        if found.is_empty() {
+            self.console.line("nothing is shared yet");
+        }
+        print_table(&found, &self.console)
+    }
+
+    async fn get(&self, text: &str, in_script: bool) -> Result<(), Failure> {
+        let files = match parse_wanted(text).map_err(usage)? {
+            Wanted::Query(query) => {
+                let choice = choice::choose(&query, self.find(&query).await?);
+                for candidates in &choice.ambiguous {
+                    let explained = choice::explain_ambiguity(candidates, |id| format!("get {id}"));
+                    self.console.error(&explained);
+                }
+                choice.files
+            }
+            Wanted::Link(link) => {
+                let known = self
+                    .find(&Query::Id(link.info.id()))
+                    .await?
+                    .into_iter()
+                    .next();
+                let renamed = known.map(|file| FoundFile {
+                    name: link.name.clone().unwrap_or(file.name),
+                    ..file
+                });
+                renamed.into_iter().collect()
+            }
+        };
+        let mut begun = Vec::new();
+        for file in files {
+            begun.extend(self.begin(file, in_script));
+        }
+        if in_script {
+            for download in begun {
+                // Whoever follows all downloads says what came of it.
+                let _ = download.finished().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts a download, unless it is under way.
+    fn begin(&self, file: FoundFile, in_script: bool) -> Option<Download> {
+        let same = |download: &Download| {
+            download.name() == &file.name && download.content() == file.content
+        };
+        if self
+            .node
+            .downloads()
+            .iter()
+            .any(|download| same(download) && super::is_under_way(download))
+        {
+            self.console
+                .line(&format!("{} is being downloaded already", file.name));
+            return None;
+        }
+        let download = self.node.download(DownloadRequest {
+            target: Target::beneath(&self.downloads_dir, file.name.clone()),
+            name: file.name,
+            info: file.info,
+            holders: file.holders,
+            force: false,
+            sync: Sync::Now,
+            give_up_after: in_script.then_some(SCRIPT_SOURCE_PATIENCE),
+            // The downloads directory is shared.
+            keep_serving: false,
+        });
+        let _ = self.begun.send(download.clone());
+        Some(download)
+    }
+
+    /// Looks up, and explains why there is nothing.
+    async fn find(&self, query: &Query) -> Result<Vec<FoundFile>, Failure> {
+        let found = tokio::select! {
+            found = self.node.find(query, FILES_MAX, PATIENCE) => found,
+            () = self.quit.cancelled() => return Ok(Vec::new()),
+        };
+        let found = found.map_err(|error| Failure::from(&error))?;
+        self.names
+            .learn(found.files.iter().map(|file| file.name.as_str()));
+        self.names
+            .learn(found.near.iter().map(|name| name.as_str()));
+        let is_everything = matches!(query, Query::Name(text) if text == "**");
+        if found.files.is_empty() && !is_everything {
+            let text = choice::explain_missing(&query.to_string(), &found.near);
+            self.console
+                .error(&format!("{text}\n`ls` lists what there is"));
+        }
+        Ok(found.files)
+    }
+}
+
+fn usage(message: impl ToString) -> Failure {
+    Failure::new(crate::exit::Exit::Usage, message.to_string())
+}
+
+/// A node at a glance, for people.
+fn describe(status: &NodeStatus) -> Vec<String> {
+    let mut lines = vec![format!(
+        "sharing {} ({}), {} connected, {} sent, {} received",
+        output::count(status.assets as u64, "file"),
+        output::bytes(status.asset_bytes),
+        output::count(status.peers as u64, "peer"),
+        output::bytes(status.sent_bytes),
+        output::bytes(status.received_bytes),
+    )];
+    for (tracker, state) in &status.trackers {
+        let state = match state {
+            TrackerState::Connected { id, seen_at, .. } => {
+                let seen = seen_at
+                    .map(|at| format!(", sees us at {at}"))
+                    .unwrap_or_default();
+                format!("connected ({}{seen})", id.short())
+            }
+            TrackerState::Away { cause } => match cause {
+                Some(cause) => format!("away: {cause}"),
+                None => "away".to_owned(),
+            },
+            TrackerState::Refused { cause } => format!("refused: {cause}"),
+        };
+        lines.push(format!("tracker {}: {state}", tracker.host_port()));
+    }
+    for download in &status.downloads {
+        lines.push(progress::plain_line(&download.name, &download.progress));
+        for peer in &download.peers {
+            let dropped = match &peer.dropped {
+                Some(why) => format!("  not asked any more: {why}"),
+                None => String::new(),
+            };
+            lines.push(format!(
+                "  {} at {}: {} received, {}/s{dropped}",
+                peer.node.short(),
+                peer.address,
+                output::bytes(peer.received_bytes),
+                output::bytes(peer.bytes_per_second),
+            ));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_tells_trackers_and_downloads() {
+        let status = NodeStatus {
+            assets: 1,
+            asset_bytes: 2_000,
+            trackers: vec![(
+                "t:1".parse().unwrap(),
+                TrackerState::Away {
+                    cause: Some("no answer".into()),
+                },
+            )],
+            peers: 2,
+            sent_bytes: 0,
+            received_bytes: 5,
+            downloads: Vec::new(),
+        };
+        assert_eq!(
+            describe(&status),
+            [
+                "sharing 1 file (2.0 kB), 2 peers connected, 0 B sent, 5 B received",
+                "tracker t:1: away: no answer",
+            ]
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! `qshare tracker`: keep track of who holds what.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use qshare_node::content::DEFAULT_TRACKER_PORT;
+use qshare_node::{BindError, GroupSecret, Identity, IdentityError, IdentityRole};
+use qshare_tracker::{StartError, Tracker, TrackerConfig};
+use tokio_util::sync::CancellationToken;
+
+use super::run_on_network;
+use crate::args::TrackerArgs;
+use crate::console::Console;
+use crate::exit::{Exit, Failure};
+use crate::output::{self, ReadyJson};
+use crate::suggest::{self, CommandLine, quoted};
+
+/// For saying goodbye: well within the five seconds after which services are killed.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(args: TrackerArgs, console: &Console) -> Result<(), Failure> {
+    let dir = args.certs.resolve()?;
+    let role = IdentityRole::Tracker;
+    let _lock = Identity::lock(&dir, role).map_err(|error| match error {
+        IdentityError::InUse { .. } => in_use(&error.to_string(), &args),
+        error => error.into(),
+    })?;
+    let identity = Identity::load_or_create(&dir, role)?;
+    let group = args.group.load()?;
+    run_on_network(|stop| serve(args, identity, group, console, stop))
+}
+
+async fn serve(
+    args: TrackerArgs,
+    identity: Identity,
+    group: Option<GroupSecret>,
+    console: &Console,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let tracker = start(&args, identity, group)?;
+    announce(&tracker, &args, console)?;
+    stop.cancelled().await;
+    console.note("stopping");
+    tracker.shutdown(GOODBYE_MAX).await;
+    Ok(())
+}
+
+fn start(
+    args: &TrackerArgs,
+    identity: Identity,
+    group: Option<GroupSecret>,
+) -> Result<Tracker, Failure> {
+    let config = TrackerConfig {
+        group,
+        listen: args.listen,
+        ..TrackerConfig::new(identity)
+    };
+    Tracker::start(config).map_err(|error| match &error {
+        StartError::Bind(BindError::PortInUse(_)) => {
+            let command = suggest::on_free_port(CommandLine::of_this_process(), args.listen);
+            Failure::new(Exit::Failed, format!("{error}\nThis works: {command}"))
+        }
+        StartError::Bind(_) | StartError::Address(_) => {
+            Failure::new(Exit::Failed, error.to_string())
+        }
+    })
+}
+
+fn in_use(message: &str, args: &TrackerArgs) -> Failure {
+    let command = suggest::beside_another(
+        CommandLine::of_this_process(),
+        IdentityRole::Tracker,
+        args.certs.dir.as_deref(),
+        args.listen,
+    );
+    Failure::new(
+        Exit::Failed,
+        format!("{message}\nTo run another tracker beside it: {command}"),
+    )
+}
+
+/// Says that the tracker is ready, and how to use it.
+fn announce(tracker: &Tracker, args: &TrackerArgs, console: &Console) -> Result<(), Failure> {
+    let listen = tracker.listen();
+    if args.json.on {
+        console.result(&output::json(&ReadyJson::new(tracker.id(), listen)))?;
+    }
+    let group = match &args.group.file {
+        Some(file) => format!(" --group {}", quoted(file.as_os_str())),
+        None => String::new(),
+    };
+    let here = match listen.port() {
+        DEFAULT_TRACKER_PORT if listen.ip().is_unspecified() || listen.ip().is_loopback() => {
+            String::new()
+        }
+        port => format!(" --tracker {}", local(listen, port)),
+    };
+    let elsewhere = SocketAddr::new(suggest::host_for_others(listen), listen.port());
+    console.note(&format!("tracker {}", tracker.id()));
+    console.note(&format!("  listening on          {listen} (UDP)"));
+    console.note(match &args.group.file {
+        Some(_) => "  private group:        only those who have its file are served",
+        None => {
+            "  open swarm:           whoever reaches this tracker may use it (private: --group)"
+        }
+    });
+    console.note(&format!("  on this machine:      qshare node{here}{group}"));
+    console.note(&format!(
+        "  from other machines:  qshare node --tracker {elsewhere}{group}"
+    ));
+    Ok(())
+}
+
+/// Where this machine reaches what listens there.
+fn local(listen: SocketAddr, port: u16) -> SocketAddr {
+    match listen.ip().is_unspecified() {
+        true => SocketAddr::from(([127, 0, 0, 1], port)),
+        false => listen,
+    }
+}

@@ -1,0 +1,189 @@
+//! Many downloads of one `get`: a bounded number at once, none of which stops the others.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use qshare_node::content::{AssetName, Chunks, ContentId, ContentInfo};
+use qshare_node::{Contact, Download, DownloadError, DownloadRequest, Node, Report, Sync, Target};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::console::Console;
+use crate::exit::{Exit, Failure};
+use crate::output::{self, DownloadedJson};
+use crate::progress::{self, Board};
+
+/// Downloads handed to the node at once, a few kilobytes each. The node bounds how many of them
+/// fetch; the others wait to be made durable, and the more of those, the fewer syncs.
+const HANDED_OVER_MAX: usize = 2048;
+
+/// One file to fetch.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) name: AssetName,
+    pub(crate) info: ContentInfo,
+    pub(crate) holders: Vec<Contact>,
+    pub(crate) target: Target,
+}
+
+/// How the files are fetched.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) force: bool,
+    /// Success means durable.
+    pub(crate) durable: bool,
+    pub(crate) seed: bool,
+    /// Without a usable source for this long; None waits for ever.
+    pub(crate) give_up_after: Option<Duration>,
+    pub(crate) json: bool,
+}
+
+/// Fetches them all. The error is the worst of them; every single one has been printed.
+pub(crate) async fn fetch_all(
+    node: &Node,
+    items: Vec<Item>,
+    terms: Terms,
+    mut board: Board,
+    console: &Console,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let mut run = Run {
+        node: node.clone(),
+        console: console.clone(),
+        terms,
+        under_way: HashMap::new(),
+        worst: None,
+    };
+    board.expect(items.len(), items.iter().map(|item| item.info.length).sum());
+    let mut waiting = VecDeque::from(items);
+    let mut busy: HashSet<ContentId> = HashSet::new();
+    let mut deferred: HashMap<ContentId, VecDeque<Item>> = HashMap::new();
+    let mut ends: JoinSet<(usize, Outcome)> = JoinSet::new();
+    let mut keys = 0..;
+    let mut ticks = tokio::time::interval(progress::TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        while ends.len() < HANDED_OVER_MAX && !stop.is_cancelled() {
+            let Some(item) = waiting.pop_front() else {
+                break;
+            };
+            let content = item.info.id();
+            // The same chunks under two names would be fetched twice at once from the same peers.
+            if is_chunked(&item) && !busy.insert(content) {
+                deferred.entry(content).or_default().push_back(item);
+                continue;
+            }
+            let Some(key) = keys.next() else { break };
+            let download = run.start(key, item);
+            board.add(key, download.clone());
+            ends.spawn(async move { (key, download.finished().await) });
+        }
+        tokio::select! {
+            ended = ends.join_next() => match ended {
+                None => break,
+                Some(Ok((key, outcome))) => {
+                    let Some(UnderWay { item, .. }) = run.under_way.remove(&key) else { continue };
+                    board.remove(key, item.info.length);
+                    let content = item.info.id();
+                    busy.remove(&content);
+                    if let Some(next) = deferred.get_mut(&content).and_then(VecDeque::pop_front) {
+                        waiting.push_front(next);
+                    }
+                    run.take(outcome, board.is_about_few_files())?;
+                }
+                Some(Err(panicked)) => {
+                    return Err(Failure::new(Exit::Failed, format!("a download broke down: {panicked}")));
+                }
+            },
+            _ = ticks.tick() => board.tick(),
+            () = stop.cancelled(), if !run.is_stopped() => run.stop(),
+        }
+    }
+    drop(board);
+    match run.worst {
+        None => Ok(()),
+        Some(exit) => Err(Failure::said(exit)),
+    }
+}
+
+type Outcome = Result<Arc<Report>, Arc<DownloadError>>;
+
+fn is_chunked(item: &Item) -> bool {
+    Chunks::of_length(item.info.length).count() > 1
+}
+
+struct UnderWay {
+    item: Item,
+    download: Download,
+}
+
+struct Run {
+    node: Node,
+    console: Console,
+    terms: Terms,
+    under_way: HashMap<usize, UnderWay>,
+    worst: Option<Exit>,
+}
+
+impl Run {
+    fn start(&mut self, key: usize, item: Item) -> Download {
+        let download = self.node.download(DownloadRequest {
+            name: item.name.clone(),
+            info: item.info,
+            target: item.target.clone(),
+            holders: item.holders.clone(),
+            force: self.terms.force,
+            sync: if self.terms.durable {
+                Sync::Now
+            } else {
+                Sync::Later
+            },
+            give_up_after: self.terms.give_up_after,
+            keep_serving: self.terms.seed,
+        });
+        self.under_way.insert(
+            key,
+            UnderWay {
+                item,
+                download: download.clone(),
+            },
+        );
+        download
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.worst == Some(Exit::Interrupted)
+    }
+
+    fn stop(&mut self) {
+        self.worst = Some(Exit::Interrupted);
+        self.under_way
+            .values()
+            .for_each(|under_way| under_way.download.stop());
+    }
+
+    /// Prints what came of a download.
+    fn take(&mut self, outcome: Outcome, in_detail: bool) -> Result<(), Failure> {
+        match outcome {
+            Ok(report) => {
+                if in_detail {
+                    self.console.note(&progress::finished_line(&report));
+                }
+                self.console.result(&match self.terms.json {
+                    true => output::json(&DownloadedJson::from(&*report)),
+                    false => output::path(&report.path),
+                })
+            }
+            Err(error) => {
+                let failure = Failure::from(&*error);
+                self.worst = self.worst.max(Some(failure.exit));
+                if !matches!(*error, DownloadError::Stopped) {
+                    self.console.error(&failure.message);
+                }
+                Ok(())
+            }
+        }
+    }
+}

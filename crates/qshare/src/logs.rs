@@ -1,0 +1,68 @@
+//! Logs: from tracing to the console.
+
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::args::Verbosity;
+use crate::console::Console;
+use crate::terminal;
+
+/// Starts logging. `QSHARE_LOG` takes tracing's directives and wins over -q and -v.
+pub(crate) fn start(verbosity: &Verbosity, console: &Console) {
+    let directives = match (verbosity.quiet, verbosity.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "warn,qshare=info",
+        (false, 2) => "info,qshare=debug",
+        (false, _) => "debug,qshare=trace",
+    };
+    let filter = std::env::var("QSHARE_LOG")
+        .ok()
+        .and_then(|directives| EnvFilter::try_new(directives).ok())
+        .unwrap_or_else(|| EnvFilter::new(directives));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(terminal::colours())
+        .with_writer(ToConsole(console.clone()));
+    // The first one stays; there is no other.
+    let _ = subscriber.try_init();
+}
+
+struct ToConsole(Console);
+
+/// One event; printed as a whole.
+struct Event {
+    console: Console,
+    text: Vec<u8>,
+}
+
+impl<'a> MakeWriter<'a> for ToConsole {
+    type Writer = Event;
+
+    fn make_writer(&'a self) -> Event {
+        Event {
+            console: self.0.clone(),
+            text: Vec::new(),
+        }
+    }
+}
+
+impl io::Write for Event {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        self.console
+            .line(String::from_utf8_lossy(&self.text).trim_end());
+    }
+}
