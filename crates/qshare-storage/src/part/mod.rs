@@ -43,8 +43,10 @@ pub enum Sync {
 /// One unfinished download: `NAME.qshare.part` and `NAME.qshare.meta`, exclusively locked.
 ///
 /// *Verified* chunks have the right hash and may be served; *durable* ones survive a power cut.
-/// All methods may be called from several threads at once. A part that is dropped without
-/// [`close`](Self::close) loses nothing that was written: the next open hashes it again.
+/// All methods may be called from several threads at once. [`close`](Self::close),
+/// [`finish`](Self::finish) and [`discard`](Self::discard) end it: the lock is released and
+/// nothing is written any more, but what is verified can still be read. A part that is dropped
+/// without any of them loses nothing that was written: the next open hashes it again.
 pub struct Part {
     disk: SharedDisk,
     place: Place,
@@ -70,6 +72,8 @@ pub struct Part {
     /// After a failed flush the system may have dropped what it could not write and report
     /// success the next time, so nothing can be called durable any more.
     flush_failed: AtomicBool,
+    /// Whether the lock has been released: the files may be another's by now.
+    ended: AtomicBool,
     /// How the file was when it was finished.
     finished: OnceLock<Stamp>,
 }
@@ -123,6 +127,7 @@ impl Part {
     /// not be judged without them. Returns the chunks that are verified now.
     pub fn set_hashes(&self, hashes: Vec<Hash>) -> Result<Bitmap, PartError> {
         let generation = self.generation();
+        self.still_ours()?;
         if !self.has_hashes() {
             let bytes = encode_hashes(&hashes);
             let checked =
@@ -187,6 +192,7 @@ impl Part {
         if self.progress().verified.contains(chunk) {
             return Ok(());
         }
+        self.still_ours()?;
         self.note_unclean()?;
         self.disk
             .write_at(&self.data, bytes, range.start + offset_in_chunk)
@@ -243,6 +249,7 @@ impl Part {
     /// or 256 MiB. Does nothing if nothing is new.
     pub fn checkpoint(&self) -> Result<(), PartError> {
         let mut generation = self.generation();
+        self.still_ours()?;
         let (verified, nothing_new) = {
             let progress = self.progress();
             let nothing_new = progress.verified == progress.durable;
@@ -255,22 +262,29 @@ impl Part {
         self.flush_slot(&mut generation, false, verified)
     }
 
-    /// Checkpoints and notes a clean stop, so that the next start need not hash.
+    /// Checkpoints, notes a clean stop, so that the next start need not hash, and ends the part.
     pub fn close(&self) -> Result<(), PartError> {
         let mut generation = self.generation();
-        if self.clean.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.flush_data()?;
+        self.still_ours()?;
         let verified = self.verified();
-        self.flush_slot(&mut generation, true, verified)
+        let noted = if self.clean.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            self.flush_data()
+                .map_err(PartError::from)
+                .and_then(|()| self.flush_slot(&mut generation, true, verified))
+        };
+        self.end();
+        noted
     }
 
-    /// Makes the final file of a complete part and removes the meta file.
+    /// Makes the final file of a complete part, removes the meta file and ends the part.
     ///
-    /// What could not be finished stays on disk, resumable. What was finished can still be read,
-    /// until the file is changed.
+    /// What could not be finished stays on disk, resumable, and is not ended. What was finished
+    /// can still be read, until the file is changed.
     pub fn finish(&self, sync: Sync) -> Result<PathBuf, FinishError> {
+        let _no_checkpoint = self.generation();
+        self.still_ours()?;
         let verified = self.verified();
         if !verified.is_full() {
             let missing = verified.len() - verified.count();
@@ -311,11 +325,14 @@ impl Part {
         if let Ok(stamp) = self.data_stamp() {
             let _ = self.finished.set(stamp);
         }
+        self.end();
         Ok(self.place.path.clone())
     }
 
-    /// Gives the download up: removes the part and the meta file.
+    /// Gives the download up: removes the part and the meta file, and ends the part.
     pub fn discard(&self) -> Result<(), PartError> {
+        let _no_checkpoint = self.generation();
+        self.still_ours()?;
         // In this order: a part file without a meta file would not be known as ours.
         self.disk
             .remove(&self.place.dir, &self.data_name)
@@ -323,6 +340,22 @@ impl Part {
         self.disk
             .remove(&self.place.dir, &self.meta_name)
             .map_err(|error| self.meta_failed("remove", error))?;
+        self.end();
+        Ok(())
+    }
+
+    /// Releases the lock.
+    fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        // A file system that cannot lock cannot unlock.
+        let _ = self.meta.unlock();
+    }
+
+    fn still_ours(&self) -> Result<(), DiskError> {
+        if self.ended.load(Ordering::Acquire) {
+            let error = io::Error::other("this download has ended");
+            return Err(self.data_failed("write", error));
+        }
         Ok(())
     }
 

@@ -119,6 +119,7 @@ impl Part {
             generation: Mutex::new(state.generation),
             clean: AtomicBool::new(state.clean),
             flush_failed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             finished: OnceLock::new(),
         }))
     }
