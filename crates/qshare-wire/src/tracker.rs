@@ -7,7 +7,7 @@
 //! by [`Holders`] and then, for as long as the stream stays open, by [`HoldersChanged`] whenever
 //! there is something to tell. Either may be answered by [`crate::Refused`] instead.
 
-use qshare_content::{AssetName, ContentId, ContentInfo, NodeId, Query};
+use qshare_content::{AssetName, ContentId, ContentInfo, LENGTH_MAX_BYTES, NodeId, Query};
 use serde::{Deserialize, Serialize};
 
 use crate::frame::check_len;
@@ -96,6 +96,7 @@ impl Message for Announce {
             .max()
             .unwrap_or(0);
         check_len::<Self>("metadata", longest, METADATA_MAX_BYTES)?;
+        check_infos::<Self>(self.entries.iter().map(|entry| &entry.info))?;
         check_extensions::<Self>(&self.extensions)
     }
 }
@@ -210,6 +211,7 @@ impl Message for Found {
             CURSOR_MAX_BYTES,
         )?;
         check_contacts::<Self>(self.nodes.iter())?;
+        check_infos::<Self>(self.matches.iter().map(|found| &found.info))?;
         for found in &self.matches {
             check_len::<Self>("holders", found.holders.len(), HOLDERS_PER_MATCH_MAX)?;
             if found
@@ -221,6 +223,16 @@ impl Message for Found {
             }
         }
         check_extensions::<Self>(&self.extensions)
+    }
+}
+
+/// Lengths that no chunk index could reach do not get past here.
+fn check_infos<'a, M: Message>(
+    mut infos: impl Iterator<Item = &'a ContentInfo>,
+) -> Result<(), WireError> {
+    match infos.any(|info| info.length > LENGTH_MAX_BYTES) {
+        true => Err(WireError::Malformed(M::NAME)),
+        false => Ok(()),
     }
 }
 
