@@ -27,9 +27,10 @@ fn leaf_by_leaf(bytes: &[u8]) -> [u8; 32] {
 }
 
 fn hashing(criterion: &mut Criterion) {
+    println!("this processor's fastest: {}", tree::fastest_kernel());
     for chunk_kib in [128, 512, 1024, 4096] {
         let chunk_bytes = chunk_kib * KIB;
-        // A file of two such chunks would have smaller ones; of 512 or more it has just these.
+        // The length whose chunks are as large as this.
         let chunks = Chunks::of_length(chunk_bytes * 512);
         assert_eq!(chunks.chunk_bytes(), chunk_bytes);
         // Several chunks in turn, so that they come from where received bytes would be: not the

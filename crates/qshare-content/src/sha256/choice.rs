@@ -77,6 +77,12 @@ impl Choice {
             .map(|ranked| &ranked.kernel)
     }
 
+    /// Name of the kernel that takes over when there is plenty to do.
+    pub(super) fn fastest(&self) -> &'static str {
+        self.kernel_for(usize::MAX)
+            .map_or("sha2", |kernel| kernel.name)
+    }
+
     /// See [`super::digest_each`]; `message_bytes` is a multiple of 64 and not 0.
     pub(super) fn digest_each(
         &self,

@@ -9,8 +9,7 @@ pub(super) type Run = unsafe fn(messages: &[u8], message_bytes: usize, digests: 
 /// A way of computing up to [`Kernel::lanes`] digests in about the time of one.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
-    /// For tests and measurements.
-    #[cfg_attr(not(test), expect(dead_code))]
+    /// For people: which instructions, how many side by side.
     pub(super) name: &'static str,
     lanes: usize,
     run: Run,
@@ -29,10 +28,12 @@ impl Kernel {
     /// All kernels that this processor can run; the first is sha2, one message after the other.
     pub(super) fn available() -> Vec<Kernel> {
         // SAFETY: `one_by_one` is safe code and checks for itself what the processor can do.
-        let mut kernels = vec![unsafe { Kernel::new("sha2", 1, one_by_one) }];
+        let sha2 = unsafe { Kernel::new("sha2", 1, one_by_one) };
         #[cfg(target_arch = "x86_64")]
-        super::x86::add_available(&mut kernels);
-        kernels
+        let others = super::x86::available();
+        #[cfg(not(target_arch = "x86_64"))]
+        let others = [];
+        std::iter::once(sha2).chain(others).collect()
     }
 
     /// Messages that go side by side; fewer cost as much.

@@ -10,8 +10,9 @@ use std::arch::is_x86_feature_detected as has;
 
 use super::kernel::Kernel;
 
-/// Appends the kernels that this processor can run.
-pub(super) fn add_available(kernels: &mut Vec<Kernel>) {
+/// The kernels that this processor can run.
+pub(super) fn available() -> Vec<Kernel> {
+    let mut kernels = Vec::new();
     if has!("sha") && has!("sse4.1") && has!("ssse3") {
         // SAFETY: these are the features that the function is compiled with.
         kernels.push(unsafe { Kernel::new("SHA-NI x2", 2, sha_ni::digest_group::<2>) });
@@ -26,6 +27,7 @@ pub(super) fn add_available(kernels: &mut Vec<Kernel>) {
         // SAFETY: these are the features that the function is compiled with.
         kernels.push(unsafe { Kernel::new("AVX-512 x16", avx512::LANES, avx512::digest_group) });
     }
+    kernels
 }
 
 /// First state (FIPS 180-4, section 5.3.3).
