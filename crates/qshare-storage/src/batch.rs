@@ -319,3 +319,100 @@ impl Flush<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Disk;
+    use qshare_content::AssetName;
+    use std::ffi::OsStr;
+    use std::fs::{self, File};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// The k-th operation fails, and only that one; renames before a flush are counted.
+    struct Flaky {
+        fails_at: u64,
+        operations: AtomicU64,
+    }
+
+    impl Flaky {
+        fn step(&self) -> io::Result<()> {
+            if self.operations.fetch_add(1, Ordering::SeqCst) == self.fails_at {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        }
+    }
+
+    impl Disk for Flaky {
+        fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+            let result = self.step();
+            let end = if result.is_ok() { bytes.len() } else { 1 };
+            RealDisk.write_at(file, &bytes[..end], offset)?;
+            result
+        }
+
+        fn set_len(&self, file: &File, length: u64) -> io::Result<()> {
+            self.step()?;
+            RealDisk.set_len(file, length)
+        }
+
+        fn sync(&self, _file: &File) -> io::Result<()> {
+            self.step()
+        }
+
+        fn sync_dir(&self, _dir: &Dir) -> io::Result<()> {
+            self.step()
+        }
+
+        fn sync_filesystem(&self, _dir: &Dir) -> io::Result<()> {
+            self.step()
+        }
+
+        fn rename(&self, dir: &Dir, from: &OsStr, to: &OsStr, over: bool) -> io::Result<()> {
+            self.step()?;
+            RealDisk.rename(dir, from, to, over)
+        }
+    }
+
+    #[test]
+    fn whatever_operation_fails_no_wrong_file_gets_a_name_and_a_second_try_succeeds() {
+        for count in [3usize, FLUSHED_SINGLY + 2] {
+            for fails_at in 0..count as u64 * 5 + 5 {
+                let temp = tempfile::tempdir().unwrap();
+                let disk = Arc::new(Flaky {
+                    fails_at,
+                    operations: AtomicU64::new(0),
+                });
+                let mut batch = Batch::on(disk, false);
+                let contents: Vec<_> = (0..count)
+                    .map(|at| {
+                        let bytes = vec![at as u8; 10];
+                        let chunks = Chunks::of_length(10);
+                        let root = tree::chunk_hash(&chunks, &bytes);
+                        let name = AssetName::new(format!("f{at}")).unwrap();
+                        let target = Target::beneath(temp.path(), name);
+                        (target, ContentInfo { length: 10, root }, bytes)
+                    })
+                    .collect();
+                let mut told = 0;
+                for (target, info, bytes) in &contents {
+                    told += usize::from(batch.add(target, *info, bytes).is_ok());
+                }
+                let results = batch.commit(Sync::Now);
+                assert_eq!(results.len(), told);
+                for (target, result) in &results {
+                    assert!(result.is_err() || target.path().is_file());
+                }
+                for (target, info, bytes) in &contents {
+                    if let Ok(there) = fs::read(target.path()) {
+                        assert_eq!(there, *bytes);
+                    }
+                    write_whole(target, *info, bytes, false, Sync::Now).unwrap();
+                    assert_eq!(fs::read(target.path()).unwrap(), *bytes);
+                }
+                assert_eq!(fs::read_dir(temp.path()).unwrap().count(), count);
+            }
+        }
+    }
+}

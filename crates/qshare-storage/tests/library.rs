@@ -1,5 +1,7 @@
 //! A library on a real directory: what it says of changes, and what it serves.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};

@@ -1,0 +1,93 @@
+//! A hundred thousand assets; run by hand, since it takes a while and prints what it measured:
+//! `cargo test -p qshare-storage --test scale -- --ignored --nocapture`
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
+
+use std::fs;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant, SystemTime};
+
+use qshare_content::{Chunks, ContentInfo, tree};
+use qshare_storage::{Batch, Library, LibraryConfig, LibraryEvent, Sync, Target};
+
+/// Resident memory of this process in bytes.
+fn resident_bytes() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1);
+    pages.and_then(|pages| pages.parse().ok()).unwrap_or(0) * 4096
+}
+
+#[test]
+#[ignore = "writes 100,000 files"]
+fn a_hundred_thousand_assets_restart_without_hashing() {
+    const FILES: u32 = 100_000;
+    let temp = tempfile::tempdir().unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(100);
+    for at in 0..FILES {
+        let directory = temp.path().join(format!("assets/directory-{}", at % 1000));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(format!("some-asset-{at}.bin"));
+        fs::write(&path, at.to_le_bytes()).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    for round in ["first", "second"] {
+        let before = resident_bytes();
+        let started = Instant::now();
+        let (tell, events) = channel();
+        let config = LibraryConfig {
+            roots: vec![temp.path().join("assets")],
+            exclude: Vec::new(),
+            state_dir: temp.path().join("state"),
+            hash_threads: 0,
+        };
+        let library = Library::open(config, move |event| {
+            // Only these: the rest would be counted as the library's memory.
+            if let LibraryEvent::ScanFinished { .. } | LibraryEvent::Hashing { .. } = event {
+                let _ = tell.send(event);
+            }
+        })
+        .unwrap();
+        let mut hashed = 0;
+        loop {
+            match events.recv_timeout(Duration::from_secs(120)).unwrap() {
+                LibraryEvent::Hashing { hashed_bytes, .. } => hashed = hashed_bytes,
+                LibraryEvent::ScanFinished { assets, .. } => {
+                    assert_eq!(assets, u64::from(FILES));
+                    break;
+                }
+                _ => {}
+            }
+        }
+        let grown = resident_bytes().saturating_sub(before);
+        println!(
+            "{round}: {:?}, {hashed} bytes hashed, {} bytes of memory an asset",
+            started.elapsed(),
+            grown / u64::from(FILES),
+        );
+        assert_eq!(hashed, if round == "first" { 400_000 } else { 0 });
+        drop(library);
+    }
+}
+
+#[test]
+#[ignore = "writes 10,000 files"]
+fn ten_thousand_small_files_are_durable_with_one_sync() {
+    let temp = tempfile::tempdir().unwrap();
+    let bytes = vec![7; 4096];
+    let info = ContentInfo {
+        length: 4096,
+        root: tree::chunk_hash(&Chunks::of_length(4096), &bytes),
+    };
+    let started = Instant::now();
+    let mut batch = Batch::new(false);
+    for at in 0..10_000 {
+        let name = qshare_content::AssetName::new(format!("{}/{at}", at % 100)).unwrap();
+        let target = Target::beneath(temp.path(), name);
+        batch.add(&target, info, &bytes).unwrap();
+    }
+    let written = started.elapsed();
+    let results = batch.commit(Sync::Now);
+    assert!(results.iter().all(|(_, result)| result.is_ok()));
+    println!("written {written:?}, with commit {:?}", started.elapsed());
+}
