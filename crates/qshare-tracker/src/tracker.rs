@@ -121,13 +121,20 @@ impl Tracker {
 
     /// Tells all nodes that the tracker goes, and waits, for at most `deadline`, until it is gone.
     pub async fn shutdown(self, deadline: Duration) {
-        self.endpoint.close(CloseCode::ShuttingDown, deadline).await;
-        self.stopping.disarm().cancel();
-        self.tasks.close();
-        if tokio::time::timeout(deadline, self.tasks.wait())
-            .await
-            .is_err()
-        {
+        let Tracker {
+            endpoint,
+            tasks,
+            stopping,
+            ..
+        } = self;
+        let ended = async move {
+            endpoint.close(CloseCode::ShuttingDown, deadline).await;
+            drop(stopping);
+            tasks.close();
+            tasks.wait().await;
+        };
+        // Past the deadline the guard is dropped with the rest, which stops the tasks, too.
+        if tokio::time::timeout(deadline, ended).await.is_err() {
             debug!("some sessions did not end in time");
         }
         info!("tracker stopped");
