@@ -18,7 +18,7 @@ use qshare_content::{Bitmap, ChunkIndex, Chunks};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::{PeerKey, RequestId, Span};
+use crate::{PeerKey, RequestId};
 pub use action::{DropReason, FetchAction, Refusal};
 use blame::stall_limit;
 pub use config::FetchConfig;
@@ -47,9 +47,8 @@ pub struct Fetch {
     pool: Pool,
     /// Missing chunks that are asked for in spans.
     splits: BTreeMap<ChunkIndex, Split>,
+    /// The live requests; their spans are claimed, hence neither open in the pool nor in a split.
     requests: BTreeMap<RequestId, Request>,
-    /// Who was asked for what; one live request a span.
-    claims: BTreeMap<Span, RequestId>,
     next_request: u64,
     peers: BTreeMap<PeerKey, Peer>,
     /// Peers that there may be something to ask of.
@@ -84,7 +83,6 @@ impl Fetch {
             verified,
             splits: BTreeMap::new(),
             requests: BTreeMap::new(),
-            claims: BTreeMap::new(),
             next_request: 0,
             peers: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -439,7 +437,6 @@ impl Fetch {
     fn end(&mut self, id: RequestId) -> Option<Request> {
         self.clear_request_timers(id);
         let request = self.requests.remove(&id)?;
-        self.claims.remove(&request.span);
         self.in_flight_bytes -= request.size_bytes;
         if let Some(withdrawal) = request.withdrawal {
             self.release_reservation(withdrawal.next);

@@ -33,6 +33,10 @@ pub(super) fn withdrawal_limit(config: &FetchConfig, peer: &Peer) -> Duration {
     (config.stall_min / 2).max(peer.answer_latency().saturating_mul(config.stall_factor))
 }
 
+/// A peer that showed life since gets this many times as long to answer a withdrawal: what it
+/// sends is held up on its way.
+const WITHDRAWAL_PATIENCE: u32 = 4;
+
 impl Fetch {
     /// An answer did not come forward for a while, or has been coming for a while: may others
     /// take it over?
@@ -83,10 +87,16 @@ impl Fetch {
             return;
         };
         let key = request.peer;
-        let was_alive = self
-            .peers
-            .get(&key)
-            .is_some_and(|peer| peer.alive_at >= withdrawal.at);
+        let mut was_alive = false;
+        if let Some(peer) = self.peers.get(&key) {
+            was_alive = peer.alive_at > withdrawal.at;
+            let limit = withdrawal_limit(&self.config, peer);
+            let patience = limit.saturating_mul(WITHDRAWAL_PATIENCE);
+            if was_alive && now < withdrawal.at + patience {
+                self.timers.set(Timer::Withdrawal(id), now + limit);
+                return;
+            }
+        }
         self.abandon(now, id);
         if !was_alive {
             for id in self.waiting_at(key) {

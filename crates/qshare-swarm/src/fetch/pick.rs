@@ -80,10 +80,7 @@ impl Fetch {
         }
         let mut overdue = None;
         let mut most_loaded: Option<(u64, RequestId)> = None;
-        for id in self.claims.values() {
-            let Some(request) = self.requests.get(id) else {
-                continue;
-            };
+        for (id, request) in &self.requests {
             if request.peer == key || !peer.chunks.contains(request.span.chunk) {
                 continue;
             }
@@ -187,7 +184,6 @@ impl Fetch {
         peer.outstanding += 1;
         peer.outstanding_bytes += size_bytes;
         self.in_flight_bytes += size_bytes;
-        self.claims.insert(span, id);
         self.requests.insert(
             id,
             Request {
