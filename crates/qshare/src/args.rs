@@ -93,15 +93,19 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// What every command has comes after its own options.
+const LAST: usize = 100;
+
 /// How much is said on stderr.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Verbosity {
     /// Say nothing but errors: no progress, no notes
     #[arg(short, long, global = true, env = "QSHARE_QUIET", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true, display_order = LAST)]
     pub(crate) quiet: bool,
     /// Log what happens: -v facts, -vv deviations, -vvv every chunk
     #[arg(short, long, global = true, env = "QSHARE_VERBOSE", action = ArgAction::Count)]
-    #[arg(hide_env_values = true)]
+    #[arg(hide_env_values = true, display_order = LAST)]
     pub(crate) verbose: u8,
 }
 
@@ -143,6 +147,7 @@ pub(crate) struct TrackerArgs {
     pub(crate) group: GroupArg,
     /// Do not relay (encrypted) bytes between nodes that cannot reach each other
     #[arg(long, env = "QSHARE_NO_RELAY", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
     pub(crate) no_relay: bool,
     #[command(flatten)]
     pub(crate) json: JsonArg,
@@ -186,6 +191,7 @@ pub(crate) struct NodeArgs {
     pub(crate) group: GroupArg,
     /// Do not ask for names; run until Ctrl-C or SIGTERM
     #[arg(long, env = "QSHARE_NO_PROMPT", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
     pub(crate) no_prompt: bool,
     #[command(flatten)]
     pub(crate) json: JsonArg,
@@ -223,12 +229,15 @@ pub(crate) struct GetArgs {
     pub(crate) group: GroupArg,
     /// Go on serving what was downloaded until Ctrl-C or SIGTERM
     #[arg(long, env = "QSHARE_SEED", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
     pub(crate) seed: bool,
     /// Overwrite files of other content
     #[arg(long, env = "QSHARE_FORCE", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
     pub(crate) force: bool,
     /// Do not wait until the files are safe from a power cut
     #[arg(long, env = "QSHARE_NO_SYNC", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
     pub(crate) no_sync: bool,
     /// Wait so many seconds (without a number: for ever) for a tracker, for the name and for
     /// somebody who has it
@@ -253,6 +262,7 @@ pub(crate) struct LsArgs {
     pub(crate) query: Option<Query>,
     /// Print links instead of a table
     #[arg(long, env = "QSHARE_LINKS", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
     pub(crate) links: bool,
     #[command(flatten)]
     pub(crate) trackers: TrackersArg,
@@ -350,6 +360,7 @@ pub(crate) struct TrackersArg {
 pub(crate) struct JsonArg {
     /// Print results as JSON, one object a line
     #[arg(long = "json", env = "QSHARE_JSON", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
     pub(crate) on: bool,
 }
 

@@ -95,6 +95,14 @@ impl Console {
         *self.screen() = Screen::Clear;
     }
 
+    /// The same; if there is a prompt, what is on its line stays there by itself.
+    pub(crate) fn leave_prompt(&self) {
+        let before = std::mem::replace(&mut *self.screen(), Screen::Clear);
+        if matches!(before, Screen::Prompt(_)) {
+            let _ = writeln!(stderr());
+        }
+    }
+
     fn screen(&self) -> MutexGuard<'_, Screen> {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner)
     }

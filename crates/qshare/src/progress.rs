@@ -12,8 +12,8 @@ use crate::{output, terminal};
 
 /// How often a board wants [`Board::tick`].
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-/// A download younger than this gets no bar: small files would flicker by.
-const BAR_AFTER: Duration = Duration::from_millis(300);
+/// A download younger than this is not shown: small files would flicker by.
+const SHOWN_AFTER: Duration = Duration::from_millis(300);
 /// Time between plain lines about one download.
 const PLAIN_EVERY: Duration = Duration::from_secs(4);
 /// More bars than this push everything else off the screen.
@@ -138,7 +138,7 @@ impl Board {
         }
         for row in &mut self.rows {
             let progress = row.download.progress();
-            let deserves = row.since.elapsed() >= BAR_AFTER && progress.stage != Stage::Queued;
+            let deserves = row.since.elapsed() >= SHOWN_AFTER && progress.stage != Stage::Queued;
             if room == 0 || !(row.bar.is_some() || deserves) {
                 continue;
             }

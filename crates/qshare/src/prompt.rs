@@ -24,8 +24,8 @@ use crate::terminal;
 pub(crate) const PROMPT: &str = "Enter the filename you want to download (or 'q' to quit): ";
 
 /// What `help` prints.
-pub(crate) const HELP: &str = "\
-  NAME         download a file: a name, a glob, a content id, id:PREFIX or a link
+pub(crate) const HELP: &str =
+    "  NAME         download a file: a name, a glob, a content id, id:PREFIX or a link
   get NAME     the same, for a file that is called like one of these commands
   ls [GLOB]    list what can be downloaded
   status       what is shared, who is connected, how the downloads are doing

@@ -77,13 +77,15 @@ async fn serve(
         prompt::start(console.clone(), names.clone(), inputs.clone());
     }
     let (begun, mut begins) = unbounded_channel();
+    // Cancelled at the prompt, or with `stop`.
+    let quit = stop.child_token();
     let desk = Arc::new(Desk {
         node: node.clone(),
         console: console.clone(),
         names,
         downloads_dir: args.downloads.clone(),
         begun,
-        quit: stop.clone(),
+        quit: quit.clone(),
     });
     let mut floor = Floor {
         console: console.clone(),
@@ -97,9 +99,9 @@ async fn serve(
     let mut heard = Heard::default();
     let mut ticks = tokio::time::interval(progress::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    while !stop.is_cancelled() {
+    while !quit.is_cancelled() {
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = quit.cancelled() => {}
             Some(input) = input.recv() => take(input, &desk, &inputs),
             Some(download) = begins.recv() => floor.watch(download),
             Some(Ok((watched, outcome))) = floor.ends.join_next() => floor.end(&watched, outcome)?,
@@ -107,7 +109,7 @@ async fn serve(
                 Ok(event) => heard.tell(&event, console),
                 Err(RecvError::Lagged(_)) => {}
                 // The node is gone; nothing will happen any more.
-                Err(RecvError::Closed) => stop.cancel(),
+                Err(RecvError::Closed) => quit.cancel(),
             },
             _ = ticks.tick() => {
                 floor.find_resumed(&node);
@@ -116,7 +118,11 @@ async fn serve(
         }
     }
     crate::terminal::restore();
-    console.clear();
+    match stop.is_cancelled() {
+        // A signal came while somebody may have been typing.
+        true => console.leave_prompt(),
+        false => console.clear(),
+    }
     console.note("stopping");
     let unfinished = node
         .downloads()
