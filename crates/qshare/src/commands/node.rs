@@ -218,11 +218,9 @@ impl Floor {
         self.board.remove(*key, size_bytes);
         match outcome {
             Ok(report) => {
-                self.console.note(&progress::finished_line(&report));
-                let shared = "it is shared from now on";
+                let (came, path) = (progress::finished_line(&report), output::path(&report.path));
                 self.console.note(&format!(
-                    "saved as {}; {shared}",
-                    output::path(&report.path)
+                    "{came}\nsaved as {path}; it is shared from now on"
                 ));
                 if self.json {
                     self.console

@@ -55,9 +55,8 @@ impl Desk {
                 Ok(())
             }
             Order::Status => {
-                describe(&self.node.status())
-                    .iter()
-                    .for_each(|line| self.console.line(line));
+                // As one text: the prompt is drawn anew after each.
+                self.console.line(&describe(&self.node.status()).join("\n"));
                 Ok(())
             }
             Order::Ls(glob) => self.list(glob.as_deref()).await,
