@@ -1,6 +1,7 @@
 //! What is offered, by path and by content. Pure: it is told what was found, and tells what that
 //! changes.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use crate::stamp::Stamp;
 
 /// A path beneath one of the roots. Sorted so that what is beneath a directory follows it, and
 /// namesakes under several roots stand together.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     /// The path relative to the root; empty for the root itself.
     pub(crate) relative: PathBuf,
@@ -140,8 +141,33 @@ impl Shelf {
     /// The first path with this content under the same name, in any root.
     fn first_namesake(&self, id: &ContentId, key: &Key) -> Option<&Arc<Key>> {
         let keys = self.keys(id);
-        let at = keys.partition_point(|other| other.relative < key.relative);
+        let at =
+            keys.partition_point(|other| compare_paths(&other.relative, &key.relative).is_lt());
         keys.get(at).filter(|other| other.relative == key.relative)
+    }
+}
+
+/// Orders paths by their components, as `Path` does, but from their bytes: a look at 100,000
+/// files compares some millions of them.
+fn compare_paths(one: &Path, other: &Path) -> Ordering {
+    let one = one.as_os_str().as_encoded_bytes();
+    let other = other.as_os_str().as_encoded_bytes();
+    let rank = |&byte: &u8| (!std::path::is_separator(char::from(byte)), byte);
+    match one.iter().zip(other).position(|(a, b)| a != b) {
+        Some(at) => one.get(at).map(rank).cmp(&other.get(at).map(rank)),
+        None => one.len().cmp(&other.len()),
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Key) -> Ordering {
+        compare_paths(&self.relative, &other.relative).then(self.root.cmp(&other.root))
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Key) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
