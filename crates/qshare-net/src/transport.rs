@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_wire::limits::{IDLE_TIMEOUT, KEEP_ALIVE};
+use quinn::congestion::CubicConfig;
 use quinn::{IdleTimeout, MtuDiscoveryConfig, VarInt};
 
 /// What a connection may cost and how it starts.
@@ -35,12 +36,20 @@ impl Default for TransportConfig {
 /// and ten of more than 6,548 bytes exceed what one call may carry.
 const MTU_UPPER_BOUND_BYTES: u16 = 6500;
 
+/// Bytes that may leave before anything is acknowledged: three round trips of slow start less than
+/// with quinn's 12,000, and room for a close beside an MTU probe, which quinn-proto 0.11.19 would
+/// otherwise hold back (quinn issue 2785).
+const INITIAL_WINDOW_BYTES: u64 = 64 * 1024;
+
 impl TransportConfig {
     pub(crate) fn to_quinn(&self) -> Arc<quinn::TransportConfig> {
         let mut config = quinn::TransportConfig::default();
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(MTU_UPPER_BOUND_BYTES);
+        let mut congestion = CubicConfig::default();
+        congestion.initial_window(INITIAL_WINDOW_BYTES);
         config
+            .congestion_controller_factory(Arc::new(congestion))
             .max_concurrent_bidi_streams(self.streams_max.into())
             .max_concurrent_uni_streams(0u32.into())
             .receive_window(self.receive_window_bytes.into())
