@@ -517,3 +517,6 @@ impl Fetch {
         self.timers.clear(Timer::Withdrawal(request));
     }
 }
+
+#[cfg(test)]
+mod tests;

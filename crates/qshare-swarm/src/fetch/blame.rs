@@ -9,7 +9,7 @@ use crate::{DropReason, FetchAction, PeerKey, RequestId, Span};
 use qshare_content::Bitmap;
 
 /// A started answer is slow when it takes this many times what others take.
-const SLOW_FACTOR: f64 = 8.0;
+const SLOW_FACTOR: f64 = 4.0;
 
 /// A peer may be silent for this many times the longest silence after which it went on...
 const SILENCE_FACTOR: u32 = 2;
@@ -177,8 +177,8 @@ impl Fetch {
             self.impatience_bytes += request.arrived_bytes;
         }
         self.abandon(now, id);
-        self.split(span);
         self.handle_stall(now, key);
+        self.split(span);
     }
 
     /// Gives a request up; its span may be asked for again.

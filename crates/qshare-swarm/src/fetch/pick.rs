@@ -33,7 +33,8 @@ impl Fetch {
         false
     }
 
-    /// Of the peers with room, one in good standing before any other, then the least loaded.
+    /// Of the peers with room, one in good standing before any other, then the least loaded, where
+    /// having proved nothing yet weighs as much as a chunk.
     fn least_loaded_ready(&mut self) -> Option<PeerKey> {
         let Fetch {
             ready,
@@ -50,7 +51,15 @@ impl Fetch {
         ready
             .iter()
             .filter_map(|key| Some((key, peers.get(key)?)))
-            .min_by_key(|(_, peer)| (!peer.is_in_good_standing(), peer.load(), peer.lot))
+            .min_by_key(|(_, peer)| {
+                let handicap = if peer.is_proven() {
+                    0
+                } else {
+                    chunks.chunk_bytes()
+                };
+                let load = peer.load().saturating_add(handicap);
+                (!peer.is_in_good_standing(), load, peer.lot)
+            })
             .map(|(&key, _)| key)
     }
 
