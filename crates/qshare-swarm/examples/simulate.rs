@@ -45,6 +45,20 @@ fn columns(seed: u64) -> Vec<(&'static str, Swarm)> {
         ("one stalls", one_stalls),
         ("8 neighbours", neighbours(8)),
         ("20 neighbours", neighbours(20)),
+        (
+            "N 32, blind",
+            Swarm {
+                sees_uplink: false,
+                ..slow(32)
+            },
+        ),
+        (
+            "N 32, tells queue",
+            Swarm {
+                tells_queue: true,
+                ..slow(32)
+            },
+        ),
         ("N 128", equal(128)),
         (
             "N 128, 40 neighbours",

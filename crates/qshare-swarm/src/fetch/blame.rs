@@ -27,10 +27,11 @@ pub(super) fn stall_limit(config: &FetchConfig, peer: &Peer) -> Duration {
         .max(peer.answer_latency().saturating_mul(config.stall_factor))
 }
 
-/// Time after which a withdrawal counts as unanswered: half of the above, for a confirmation is
-/// one small message, and the two add up when a peer stalls.
+/// Time after which a withdrawal counts as unanswered. Somewhat less than the above, for the two
+/// add up when a peer stalls, and are to stay under a second; at half of it, healthy peers whose
+/// answers are queued behind other data lose requests (0.6 % of the bytes of simulated swarms).
 pub(super) fn withdrawal_limit(config: &FetchConfig, peer: &Peer) -> Duration {
-    (config.stall_min / 2).max(peer.answer_latency().saturating_mul(config.stall_factor))
+    (config.stall_min * 4 / 5).max(peer.answer_latency().saturating_mul(config.stall_factor))
 }
 
 /// A peer that showed life since gets this many times as long to answer a withdrawal: what it

@@ -13,8 +13,8 @@ pub struct FetchConfig {
     /// Bytes asked for and not yet verified, over all peers. Never exceeded, but raised to one
     /// chunk, without which nothing could be asked for.
     pub in_flight_max_bytes: u64,
-    /// The least silence after which a peer that owes something may lose it to an idle one, and
-    /// twice the least time that it has to answer a withdrawal. Covers a lost packet or two.
+    /// The least silence after which a peer that owes something may lose it to an idle one;
+    /// four fifths of it is the least time to answer a withdrawal. Covers a lost packet or two.
     pub stall_min: Duration,
     /// Silence counts as a stall once it exceeds the peer's usual latency by this factor.
     pub stall_factor: u32,

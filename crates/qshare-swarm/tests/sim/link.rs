@@ -9,12 +9,14 @@ fn time_ns(bytes: u64, bytes_per_second: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Uplink {
     pub(crate) bytes_per_second: u64,
-    pub(crate) is_busy: bool,
+    pub(crate) free_at: u64,
 }
 
 impl Uplink {
-    pub(crate) fn send_ns(&self, bytes: u64) -> u64 {
-        time_ns(bytes, self.bytes_per_second)
+    /// When a block that is handed over now has been sent.
+    pub(crate) fn send(&mut self, now: u64, bytes: u64) -> u64 {
+        self.free_at = self.free_at.max(now) + time_ns(bytes, self.bytes_per_second);
+        self.free_at
     }
 }
 

@@ -38,6 +38,9 @@ pub(crate) struct Swarm {
     pub(crate) have_batch: Duration,
     /// Whether a node without news tells its queue when that changed.
     pub(crate) tells_queue: bool,
+    /// Whether a server writes only what its uplink can send at once, rather than all that the
+    /// windows allow: what lies in buffers is no longer the scheduler's to order.
+    pub(crate) sees_uplink: bool,
     pub(crate) fetch: FetchConfig,
     pub(crate) serve: ServeConfig,
     pub(crate) deadline: Duration,
@@ -175,6 +178,7 @@ impl Swarm {
             stagger: Duration::ZERO,
             have_batch: Duration::from_millis(20),
             tells_queue: false,
+            sees_uplink: true,
             fetch: FetchConfig::default(),
             serve: ServeConfig::default(),
             deadline: Duration::from_secs(3600),
@@ -244,7 +248,7 @@ impl<'a> Run<'a> {
                     serve: Serve::new(swarm.serve.clone(), rng.random()),
                     uplink: Uplink {
                         bytes_per_second: up,
-                        is_busy: false,
+                        free_at: 0,
                     },
                     downlink: Downlink {
                         bytes_per_second: down,
@@ -493,7 +497,6 @@ impl<'a> Run<'a> {
                 });
             }
             Event::UplinkFree(node) => {
-                self.nodes[node].uplink.is_busy = false;
                 self.pump_serve(node);
             }
             Event::Arrival {
@@ -934,7 +937,8 @@ impl<'a> Run<'a> {
                 self.nodes[server].turns.push_back(ticket);
                 self.update_blocked(server);
             }
-            if self.nodes[server].uplink.is_busy || !self.send_block(server) {
+            let is_busy = self.swarm.sees_uplink && self.nodes[server].uplink.free_at > self.now;
+            if is_busy || !self.send_block(server) {
                 break;
             }
         }
@@ -997,8 +1001,7 @@ impl<'a> Run<'a> {
         let last = response.sent_bytes == response.size_bytes;
         *node.unacknowledged_bytes.entry(client).or_default() += bytes;
         node.sent_bytes += bytes;
-        let send_ns = node.uplink.send_ns(bytes);
-        node.uplink.is_busy = true;
+        let send_ns = node.uplink.send(self.now, bytes) - self.now;
         if last {
             let sent_bytes = response.sent_bytes;
             node.responses.remove(&ticket);
