@@ -1,0 +1,54 @@
+//! Where the binary under test is, and how it is started without what the surroundings would say.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The binary, built once in each test process, so that it is never older than its sources.
+pub fn path() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(build)
+}
+
+fn build() -> PathBuf {
+    // A test runs from TARGET/PROFILE/deps.
+    let test = env::current_exe().unwrap();
+    let out = test.parent().and_then(Path::parent).unwrap();
+    let target = out.parent().unwrap();
+    let profile = match out.file_name().and_then(|name| name.to_str()).unwrap() {
+        "debug" => "dev",
+        other => other,
+    };
+    let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "-p", "qshare", "--profile", profile])
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .unwrap();
+    assert!(built.success(), "the binary does not build");
+    out.join("qshare")
+}
+
+/// A command of the binary that sees nothing of the user's own settings: no `QSHARE_…`, and
+/// `home` for a home.
+pub fn command(home: &Path) -> Command {
+    isolated(path(), home)
+}
+
+/// Any program, started as [`command`] starts the binary.
+pub fn isolated(program: &Path, home: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("QSHARE_") || text.starts_with("XDG_") || text == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command.env("HOME", home).current_dir(home);
+    command
+}

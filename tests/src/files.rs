@@ -1,0 +1,62 @@
+//! Files to share, and what they are called.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::path::Path;
+
+use qshare_content::{Chunks, ContentInfo, Hash, tree};
+
+/// Bytes of which no two chunks are the same.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        // Xorshift: fast, and only has to look random.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        bytes.extend_from_slice(&next().to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Writes a file, and the directories above it.
+pub fn put(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Hashes of the chunks of `bytes`.
+pub fn chunk_hashes(bytes: &[u8]) -> Vec<Hash> {
+    let chunks = Chunks::of_length(bytes.len() as u64);
+    let hash = |chunk| {
+        let range = chunks.range(chunk);
+        tree::chunk_hash(&chunks, &bytes[range.start as usize..range.end as usize])
+    };
+    chunks.indices().map(hash).collect()
+}
+
+/// Length and root of `bytes`.
+pub fn info(bytes: &[u8]) -> ContentInfo {
+    let chunks = Chunks::of_length(bytes.len() as u64);
+    ContentInfo {
+        length: bytes.len() as u64,
+        root: tree::root_of_chunks(&chunks, &chunk_hashes(bytes)),
+    }
+}
+
+/// Panics unless the file has exactly these bytes; prints no bytes.
+pub fn assert_same(path: &Path, bytes: &[u8]) {
+    let found = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(found.len(), bytes.len(), "length of {}", path.display());
+    let first = found
+        .iter()
+        .zip(bytes)
+        .position(|(one, other)| one != other);
+    assert_eq!(first, None, "first wrong byte of {}", path.display());
+}

@@ -1,0 +1,467 @@
+//! A peer that is none of ours: it announces itself like a node and then serves as it is told,
+//! well or badly, and counts what is asked of it.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use qshare_content::{AssetName, Chunks, ContentId, ContentInfo, Hash, LEAF_BYTES, NodeId, tree};
+use qshare_net::{Callee, Endpoint, Identity, Session, accept, dial, framed};
+use qshare_wire::hello::Role;
+use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
+use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
+use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, Entry, EntryKind};
+use qshare_wire::{CloseCode, Message, Refusal, Refused};
+use quinn::{RecvStream, SendStream};
+use tokio::runtime::Builder;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::sleep;
+
+use crate::files;
+use crate::process::eventually;
+use crate::tracker_client::{endpoint, greeting};
+
+const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+/// For telling others that it leaves.
+const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How a peer behaves towards those who download from it. What is not mentioned is done right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// As a node should.
+    Honest,
+    /// Answers no chunk request until [`TestPeer::allow`] says so.
+    Gated,
+    /// Alters a byte of every chunk.
+    WrongBytes,
+    /// Is busy, and says to come back at once.
+    AlwaysBusy,
+    /// Says that it does not have what it announced.
+    NotHere,
+    /// Says to have everything and then has nothing of it yet.
+    NeverYet,
+    /// Says to have chunks beyond the end of the file.
+    NonsenseHave,
+    /// Tells the same news over and over, as fast as it can, and answers nothing.
+    FloodsHave,
+    /// One byte a second.
+    Trickle,
+    /// Goes silent in the middle of every chunk.
+    StallsMidChunk,
+    /// Accepts every stream and says nothing on any.
+    Silent,
+    /// Goes on sending after the end of every chunk.
+    Endless,
+    /// Answers with frames that are no messages.
+    Junk,
+    /// Promises a frame of 4 GiB.
+    HugeFrame,
+    /// Alters a chunk hash.
+    WrongHashes,
+    /// Offers another length than was asked for.
+    WrongLength,
+}
+
+/// What was asked of a peer, counted on its side.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Connections that got through Hello.
+    pub connections: AtomicUsize,
+    /// Bidirectional streams beyond the control stream, by what was asked on each.
+    pub interests: AtomicUsize,
+    /// See [`Counts::interests`].
+    pub hash_requests: AtomicUsize,
+    /// See [`Counts::interests`].
+    pub chunk_requests: AtomicUsize,
+    /// Requests of another kind, and bytes after a chunk request on its stream.
+    pub strays: AtomicUsize,
+    /// Chunk requests that were answered in full.
+    pub answered: AtomicUsize,
+}
+
+/// A file that a peer has.
+#[derive(Debug)]
+struct Asset {
+    name: AssetName,
+    info: ContentInfo,
+    bytes: Vec<u8>,
+    hashes: Vec<Hash>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    manner: Manner,
+    assets: HashMap<ContentId, Asset>,
+    counts: Counts,
+    asked: Mutex<Vec<(ContentId, Range<u64>)>>,
+    gate: Semaphore,
+}
+
+/// A peer that runs in a thread of its own until the value goes.
+pub struct TestPeer {
+    /// Who it is.
+    pub id: NodeId,
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TestPeer {
+    /// A peer that behaves in this manner and announces one file.
+    pub fn start(manner: Manner, tracker: SocketAddr, name: &str, bytes: &[u8]) -> TestPeer {
+        TestPeer::with_files(manner, tracker, &[(name, bytes)])
+    }
+
+    /// A peer that announces several files; ready once the tracker knows of all of them.
+    pub fn with_files(manner: Manner, tracker: SocketAddr, files: &[(&str, &[u8])]) -> TestPeer {
+        let asset = |&(name, bytes): &(&str, &[u8])| {
+            let info = files::info(bytes);
+            let asset = Asset {
+                name: AssetName::new(name).unwrap(),
+                info,
+                bytes: bytes.to_vec(),
+                hashes: files::chunk_hashes(bytes),
+            };
+            (info.id(), asset)
+        };
+        let shared = Arc::new(Shared {
+            manner,
+            assets: files.iter().map(asset).collect(),
+            counts: Counts::default(),
+            asked: Mutex::default(),
+            gate: Semaphore::new(0),
+        });
+        let identity = Identity::ephemeral().unwrap();
+        let id = identity.id();
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = mpsc::channel();
+        let ours = shared.clone();
+        let thread = thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let endpoint = endpoint(&identity);
+                let session = announce(&endpoint, tracker, &ours).await;
+                ready.send(()).unwrap();
+                tokio::select! {
+                    () = serve(&endpoint, &ours) => {}
+                    _ = stopped => {}
+                }
+                endpoint.close(CloseCode::Goodbye, GOODBYE_DEADLINE).await;
+                drop(session);
+            });
+        });
+        is_ready.recv().unwrap();
+        TestPeer {
+            id,
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// What was asked of it.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// Waits until so many chunk requests have come.
+    pub fn until_asked(&self, requests: usize) {
+        let asked = &self.counts().chunk_requests;
+        eventually("requests to the test's peer", || {
+            (asked.load(Ordering::Relaxed) >= requests).then_some(())
+        });
+    }
+
+    /// Waits until so many chunk requests were answered.
+    pub fn until_answered(&self, requests: usize) {
+        let answered = &self.counts().answered;
+        eventually("answers of the test's peer", || {
+            (answered.load(Ordering::Relaxed) >= requests).then_some(())
+        });
+    }
+
+    /// Lets a gated peer answer so many more chunk requests.
+    pub fn allow(&self, requests: usize) {
+        self.shared.gate.add_permits(requests);
+    }
+
+    /// Lets a gated peer answer as an honest one from now on.
+    pub fn open(&self) {
+        self.allow(1_000_000);
+    }
+
+    /// Takes back what was allowed and not used.
+    pub fn close(&self) {
+        self.shared.gate.forget_permits(usize::MAX);
+    }
+
+    /// What was asked for since the last call: content, and bytes of it.
+    pub fn take_asked(&self) -> Vec<(ContentId, Range<u64>)> {
+        std::mem::take(&mut self.shared.asked.lock().unwrap())
+    }
+}
+
+impl Drop for TestPeer {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn announce(endpoint: &Endpoint, tracker: SocketAddr, shared: &Shared) -> Session {
+    let greeting = greeting(Role::Node, None);
+    let callee = Callee::Tracker(None);
+    let session = dial(endpoint, &greeting, callee, tracker, DIAL_DEADLINE).await;
+    let mut session = session.unwrap();
+    let entries = shared.assets.values().map(|asset| Entry {
+        name: asset.name.clone(),
+        kind: EntryKind::File,
+        info: asset.info,
+        complete: true,
+        flags: 0,
+        metadata: Vec::new(),
+    });
+    let batches = [
+        (AnnounceStage::FullBegin, entries.collect()),
+        (AnnounceStage::FullEnd, vec![]),
+    ];
+    for (sequence, (stage, entries)) in (0..).zip(batches) {
+        let batch = Announce {
+            sequence,
+            stage,
+            entries,
+            removed: Vec::new(),
+            extensions: Vec::new(),
+        };
+        framed::write(&mut session.control_send, &batch)
+            .await
+            .unwrap();
+        let ack: AnnounceAck = framed::read(&mut session.control_recv).await.unwrap();
+        assert_eq!((ack.sequence, ack.refused), (sequence, 0), "{}", ack.reason);
+    }
+    session
+}
+
+async fn serve(endpoint: &Endpoint, shared: &Arc<Shared>) {
+    while let Some(incoming) = endpoint.accept().await {
+        let (us, shared) = (endpoint.id(), shared.clone());
+        tokio::spawn(async move {
+            let Ok(session) = accept(us, &greeting(Role::Node, None), incoming).await else {
+                return;
+            };
+            count(&shared.counts.connections);
+            while let Ok((send, recv)) = session.connection.accept_bi().await {
+                let shared = shared.clone();
+                // Whoever lost interest in an answer ends it.
+                tokio::spawn(async move {
+                    let _ = answer(&shared, send, recv).await;
+                });
+            }
+        });
+    }
+}
+
+type Ending = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn answer(shared: &Shared, mut send: SendStream, mut recv: RecvStream) -> Ending {
+    let frame = framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES).await?;
+    match frame.kind {
+        Interest::TYPE => count(&shared.counts.interests),
+        HashRequest::TYPE => count(&shared.counts.hash_requests),
+        ChunkRequest::TYPE => count(&shared.counts.chunk_requests),
+        _ => count(&shared.counts.strays),
+    }
+    match shared.manner {
+        Manner::Silent => return std::future::pending().await,
+        Manner::Junk => {
+            // A frame of an unknown type, then one whose body makes no sense.
+            send.write_all(&[3, 0, 0, 0, 0xff, 0xff, 1, 2, 3]).await?;
+            send.write_all(&[4, 0, 0, 0, 38, 0, 0xff, 0xff, 0xff, 0xff])
+                .await?;
+            send.finish()?;
+            return Ok(());
+        }
+        Manner::HugeFrame => {
+            send.write_all(&[0xff, 0xff, 0xff, 0xff, 33, 0]).await?;
+            return flood(&mut send).await;
+        }
+        _ => {}
+    }
+    match frame.kind {
+        Interest::TYPE => tell_what_it_has(shared, &frame.decode()?, send, recv).await,
+        HashRequest::TYPE => tell_hashes(shared, &frame.decode()?, send).await,
+        ChunkRequest::TYPE => send_chunk(shared, &frame.decode()?, send, recv).await,
+        _ => Ok(()),
+    }
+}
+
+async fn tell_what_it_has(
+    shared: &Shared,
+    request: &Interest,
+    mut send: SendStream,
+    mut recv: RecvStream,
+) -> Ending {
+    let asset = shared.assets.get(&request.content).ok_or("unknown")?;
+    let count = Chunks::of_length(asset.info.length).count();
+    let nonsense = shared.manner == Manner::NonsenseHave;
+    let have = Have {
+        complete: !nonsense,
+        bitmap: if nonsense {
+            vec![0xff; 64 * 1024]
+        } else {
+            Vec::new()
+        },
+        queue_bytes: 0,
+        extensions: Vec::new(),
+    };
+    framed::write(&mut send, &have).await?;
+    let more = |chunks| HaveMore {
+        chunks,
+        queue_bytes: 0,
+    };
+    match shared.manner {
+        Manner::NeverYet => framed::write(&mut send, &more(vec![count, u32::MAX])).await?,
+        Manner::FloodsHave => loop {
+            framed::write(&mut send, &more((0..count).collect())).await?;
+        },
+        _ => {}
+    }
+    // Until the asker has seen enough.
+    let _ = recv.read_chunk(1, true).await;
+    Ok(())
+}
+
+async fn tell_hashes(shared: &Shared, request: &HashRequest, mut send: SendStream) -> Ending {
+    let asset = shared.assets.get(&request.content).ok_or("unknown")?;
+    let chunks = Chunks::of_length(asset.info.length);
+    let range = tree::page_chunks(&chunks, request.page);
+    let mut hashes = asset.hashes[range.start as usize..range.end as usize].to_vec();
+    if shared.manner == Manner::WrongHashes {
+        hashes[0].0[0] ^= 1;
+    }
+    // Files of tests have one page of hashes, which is proven by the root alone.
+    assert_eq!(tree::page_count(&chunks), 1);
+    framed::write(
+        &mut send,
+        &Hashes {
+            hashes,
+            path: Vec::new(),
+        },
+    )
+    .await?;
+    send.finish()?;
+    Ok(())
+}
+
+async fn send_chunk(
+    shared: &Shared,
+    request: &ChunkRequest,
+    mut send: SendStream,
+    mut recv: RecvStream,
+) -> Ending {
+    let asset = shared.assets.get(&request.content).ok_or("unknown")?;
+    let chunks = Chunks::of_length(asset.info.length);
+    let start = request.index * (LEAF_BYTES << request.height);
+    let end = (start + (LEAF_BYTES << request.height)).min(asset.info.length);
+    shared
+        .asked
+        .lock()
+        .unwrap()
+        .push((request.content, start..end));
+    let refusal = match shared.manner {
+        Manner::AlwaysBusy => Some(Refusal::Busy),
+        Manner::NotHere => Some(Refusal::NotHere),
+        Manner::NeverYet => Some(Refusal::NotYet),
+        Manner::FloodsHave => return std::future::pending().await,
+        Manner::Gated => {
+            // A withdrawn request is confirmed as a node would; what is allowed goes to others.
+            tokio::select! {
+                permit = shared.gate.acquire() => {
+                    permit?.forget();
+                    None
+                }
+                _ = recv.received_reset() => Some(Refusal::Withdrawn),
+            }
+        }
+        _ => None,
+    };
+    if let Some(refusal) = refusal {
+        framed::write(&mut send, &Refused::new(refusal)).await?;
+        send.finish()?;
+        return Ok(());
+    }
+    let mut bytes = asset.bytes[start as usize..end as usize].to_vec();
+    let mut head = ChunkData {
+        bytes: bytes.len() as u64,
+        path: audit_path(asset, &chunks, request),
+    };
+    match shared.manner {
+        Manner::WrongBytes => bytes[0] ^= 1,
+        Manner::WrongLength => {
+            bytes.extend_from_slice(&[0; 1000]);
+            head.bytes += 1000;
+        }
+        _ => {}
+    }
+    framed::write(&mut send, &head).await?;
+    match shared.manner {
+        Manner::Trickle => {
+            for byte in bytes {
+                send.write_all(&[byte]).await?;
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+        Manner::StallsMidChunk => {
+            send.write_all(&bytes[..bytes.len() / 2]).await?;
+            return std::future::pending().await;
+        }
+        Manner::Endless => {
+            send.write_all(&bytes).await?;
+            count(&shared.counts.answered);
+            return flood(&mut send).await;
+        }
+        _ => send.write_all(&bytes).await?,
+    }
+    send.finish()?;
+    count(&shared.counts.answered);
+    // The asker's half ends with the answer; whatever else came on it would be a second request.
+    if let Ok(Some(_)) = recv.read_chunk(1, true).await {
+        count(&shared.counts.strays);
+    }
+    Ok(())
+}
+
+fn audit_path(asset: &Asset, chunks: &Chunks, request: &ChunkRequest) -> Vec<Hash> {
+    if request.path_levels == 0 {
+        return Vec::new();
+    }
+    let per_chunk = 1u64 << (chunks.height() - request.height);
+    let start = request.index / per_chunk * chunks.chunk_bytes();
+    let end = (start + chunks.chunk_bytes()).min(asset.info.length);
+    let leaves = tree::leaf_hashes(&asset.bytes[start as usize..end as usize]);
+    let index = u32::try_from(request.index % per_chunk).unwrap();
+    let mut path = tree::subtree_path(chunks, leaves, request.height, index);
+    path.truncate(usize::from(request.path_levels));
+    path
+}
+
+/// Sends until the other side has had enough.
+async fn flood(send: &mut SendStream) -> Ending {
+    loop {
+        send.write_all(&[0x55; 16 * 1024]).await?;
+    }
+}
+
+fn count(counter: &AtomicUsize) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,323 @@
+//! A process of the binary under test: what it prints, how it ends.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fmt::Debug;
+use std::fs;
+use std::io::Read;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+use serde_json::Value;
+
+/// Longest that a test waits for anything. Far more than it takes: machines that build something
+/// else meanwhile are slow.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two looks at something that does not tell when it changes.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Looks again and again until there is something to see.
+///
+/// # Panics
+///
+/// When it takes longer than [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// What came out of a stream so far. Clones share it.
+#[derive(Clone, Default)]
+pub struct Output(Arc<(Mutex<Printed>, Condvar)>);
+
+#[derive(Default)]
+struct Printed {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Output {
+    /// Collects everything that `stream` gives, in a thread of its own.
+    pub fn collect(mut stream: impl Read + Send + 'static) -> Output {
+        let output = Output::default();
+        let shared = output.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 8192];
+            loop {
+                // A pseudo-terminal whose other side is gone fails instead of ending.
+                let count = stream.read(&mut buffer).unwrap_or(0);
+                let mut printed = shared.0.0.lock().unwrap();
+                printed.bytes.extend_from_slice(&buffer[..count]);
+                printed.ended = count == 0;
+                shared.0.1.notify_all();
+                if count == 0 {
+                    return;
+                }
+            }
+        });
+        output
+    }
+
+    /// Everything so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.0.lock().unwrap().bytes).into_owned()
+    }
+
+    /// Everything, once the stream has ended.
+    pub fn all(&self) -> String {
+        let printed = self.0.0.lock().unwrap();
+        let waited = self
+            .0
+            .1
+            .wait_timeout_while(printed, PATIENCE, |printed| !printed.ended);
+        String::from_utf8_lossy(&waited.unwrap().0.bytes).into_owned()
+    }
+
+    /// Waits until `look` finds something in the text; None when the stream ends without, or
+    /// [`PATIENCE`] does.
+    pub fn find<T>(&self, mut look: impl FnMut(&str) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut printed = self.0.0.lock().unwrap();
+        loop {
+            if let Some(found) = look(&String::from_utf8_lossy(&printed.bytes)) {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if printed.ended || left.is_zero() {
+                return None;
+            }
+            printed = self.0.1.wait_timeout(printed, left).unwrap().0;
+        }
+    }
+}
+
+/// A process that runs, and is killed when this value goes.
+pub struct Process {
+    child: Child,
+    input: Option<ChildStdin>,
+    what: String,
+    /// Its standard output.
+    pub out: Output,
+    /// Its standard error.
+    pub err: Output,
+}
+
+impl Process {
+    /// Starts a command. Its input is a pipe that stays open until [`Process::end_input`].
+    pub fn start(mut command: Command) -> Process {
+        let what = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let out = Output::collect(child.stdout.take().unwrap());
+        let err = Output::collect(child.stderr.take().unwrap());
+        let input = child.stdin.take();
+        Process {
+            child,
+            input,
+            what,
+            out,
+            err,
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The pipe that it reads.
+    pub fn input(&mut self) -> &mut ChildStdin {
+        self.input.as_mut().unwrap()
+    }
+
+    /// Closes the pipe that it reads.
+    pub fn end_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Waits for its first line of standard output, which is JSON.
+    pub fn ready(&self) -> Value {
+        self.out_line(|line| serde_json::from_str(line).ok())
+    }
+
+    /// Waits for a whole line of standard output from which `look` makes something.
+    pub fn out_line<T>(&self, look: impl FnMut(&str) -> Option<T>) -> T {
+        self.line_of(&self.out, look)
+    }
+
+    /// Waits for a whole line of standard error from which `look` makes something.
+    pub fn err_line<T>(&self, look: impl FnMut(&str) -> Option<T>) -> T {
+        self.line_of(&self.err, look)
+    }
+
+    /// Waits for these words on standard error.
+    pub fn says(&self, words: &str) {
+        let said = self.err.find(|text| text.contains(words).then_some(()));
+        assert!(
+            said.is_some(),
+            "{words:?} was not said\n{}",
+            self.describe()
+        );
+    }
+
+    fn line_of<T>(&self, output: &Output, mut look: impl FnMut(&str) -> Option<T>) -> T {
+        let found = output.find(|text| {
+            let (whole, _) = text.rsplit_once('\n')?;
+            whole.lines().find_map(&mut look)
+        });
+        found.unwrap_or_else(|| panic!("the line did not come\n{}", self.describe()))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Kills it, as `kill -9` does, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Whether it ended by itself.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> Ended {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.has_ended() {
+                break status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it does not end\n{}",
+                self.describe()
+            );
+            thread::sleep(LOOK_AGAIN);
+        };
+        Ended {
+            code: status.code(),
+            out: self.out.all(),
+            err: self.err.all(),
+            what: self.what.clone(),
+        }
+    }
+
+    /// Largest amount of memory that it ever held, by the kernel's count.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        line.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+            * 1024
+    }
+
+    /// Bytes that it has read so far, from whatever it reads, by the kernel's count.
+    pub fn read_bytes(&self) -> u64 {
+        let counts = fs::read_to_string(format!("/proc/{}/io", self.id())).unwrap();
+        let line = counts
+            .lines()
+            .find_map(|line| line.strip_prefix("rchar:"))
+            .unwrap();
+        line.trim().parse().unwrap()
+    }
+
+    fn describe(&self) -> String {
+        let (what, out, err) = (&self.what, self.out.text(), self.err.text());
+        format!("{what}\n--- stdout\n{out}\n--- stderr\n{err}\n---")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("{}", self.describe());
+        }
+    }
+}
+
+/// How a process ended.
+pub struct Ended {
+    /// Its exit code; None when a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+    what: String,
+}
+
+impl Ended {
+    /// Demands an exit code.
+    pub fn with(self, code: i32) -> Ended {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+
+    /// Demands exit code 0.
+    pub fn well(self) -> Ended {
+        self.with(0)
+    }
+
+    /// Demands words on standard error.
+    pub fn saying(self, words: &str) -> Ended {
+        assert!(self.err.contains(words), "{words:?} was not said\n{self:?}");
+        self
+    }
+
+    /// The lines of standard output, each of which is JSON.
+    pub fn json(&self) -> Vec<Value> {
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{self:?}"));
+        self.out.lines().map(parse).collect()
+    }
+}
+
+impl Debug for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Ended {
+            code,
+            out,
+            err,
+            what,
+        } = self;
+        write!(
+            f,
+            "{what}\nended with {code:?}\n--- stdout\n{out}\n--- stderr\n{err}\n---"
+        )
+    }
+}
+
+/// Starts a command, ends its input at once and waits for its end.
+pub fn run(command: Command) -> Ended {
+    let mut process = Process::start(command);
+    process.end_input();
+    process.end()
+}

@@ -1,0 +1,104 @@
+//! A process on a terminal of its own, typed to as a person would.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs::File;
+use std::io::Write;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::process::{Output, PATIENCE};
+
+/// A process whose standard streams, but for an output that was redirected, are a terminal.
+pub struct OnTerminal {
+    child: Child,
+    keyboard: File,
+    /// All that the terminal showed.
+    pub screen: Output,
+}
+
+impl OnTerminal {
+    /// Starts a command on a new terminal.
+    pub fn start(command: &Command) -> OnTerminal {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&ours).unwrap();
+        unlockpt(&ours).unwrap();
+        let name = ptsname(&ours, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let theirs: File = rustix::fs::open(&*name, flags, rustix::fs::Mode::empty())
+            .unwrap()
+            .into();
+        // `setsid` makes it the terminal that Ctrl-C and /dev/tty mean.
+        let mut on_terminal = Command::new("setsid");
+        on_terminal
+            .args(["--ctty", "--wait"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => on_terminal.env(name, value),
+                None => on_terminal.env_remove(name),
+            };
+        }
+        if let Some(dir) = command.get_current_dir() {
+            on_terminal.current_dir(dir);
+        }
+        let child = on_terminal
+            .env("TERM", "xterm")
+            .stdin(theirs.try_clone().unwrap())
+            .stdout(theirs.try_clone().unwrap())
+            .stderr(theirs)
+            .spawn()
+            .unwrap();
+        let keyboard = File::from(ours);
+        let screen = Output::collect(keyboard.try_clone().unwrap());
+        OnTerminal {
+            child,
+            keyboard,
+            screen,
+        }
+    }
+
+    /// Presses keys.
+    pub fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until these words have been shown.
+    pub fn shows(&self, words: &str) {
+        let shown = self.screen.find(|text| text.contains(words).then_some(()));
+        assert!(
+            shown.is_some(),
+            "{words:?} was not shown\n{}",
+            self.screen.text()
+        );
+    }
+
+    /// Waits for its end; its exit code.
+    pub fn end(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it does not end\n{}",
+                self.screen.text()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        // The terminal goes with the value, and what runs on it is hung up.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

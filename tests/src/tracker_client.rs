@@ -1,0 +1,115 @@
+//! Asks a tracker what it knows, to see when what a test waits for has happened.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use qshare_content::NodeId;
+use qshare_net::{
+    Callee, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity, Session, TransportConfig,
+    dial, framed,
+};
+use qshare_wire::ALPN_PEER;
+use qshare_wire::hello::Role;
+use qshare_wire::tracker::{Find, Found, Match};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::process::eventually;
+
+const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection to a tracker, of somebody who shares nothing.
+pub struct TrackerClient {
+    runtime: Runtime,
+    session: Session,
+    _endpoint: Endpoint,
+}
+
+impl TrackerClient {
+    /// Connects to the tracker at `address`, as a member of the group of this file.
+    pub fn connect(address: SocketAddr, group: Option<&Path>) -> TrackerClient {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let (endpoint, session) = runtime.block_on(async {
+            let endpoint = endpoint(&Identity::ephemeral().unwrap());
+            let greeting = greeting(Role::OneShot, group);
+            let session = dial(
+                &endpoint,
+                &greeting,
+                Callee::Tracker(None),
+                address,
+                DIAL_DEADLINE,
+            );
+            let session = session.await.unwrap();
+            (endpoint, session)
+        });
+        TrackerClient {
+            runtime,
+            session,
+            _endpoint: endpoint,
+        }
+    }
+
+    /// What the tracker finds for a query.
+    pub fn find(&self, query: &str) -> Vec<Match> {
+        let find = Find {
+            query: query.parse().unwrap(),
+            after: None,
+            limit: 1024,
+            holders: 1,
+            extensions: Vec::new(),
+        };
+        self.runtime.block_on(async {
+            let (found, ..) = framed::ask::<Find, Found>(&self.session.connection, &find)
+                .await
+                .unwrap();
+            found.matches
+        })
+    }
+
+    /// Waits until the tracker's answer to a query is as wanted.
+    pub fn until(&self, query: &str, mut wanted: impl FnMut(&[Match]) -> bool) -> Vec<Match> {
+        eventually(&format!("the tracker's answer to {query:?}"), || {
+            let found = self.find(query);
+            wanted(&found).then_some(found)
+        })
+    }
+
+    /// Waits until so many nodes say that they have all of the only file of this name.
+    pub fn until_complete(&self, name: &str, holders: u32) -> Match {
+        let found = self.until(name, |found| {
+            found.len() == 1 && found[0].complete == holders
+        });
+        found.into_iter().next().unwrap()
+    }
+
+    /// Waits until nobody shares anything of this name.
+    pub fn until_gone(&self, name: &str) {
+        self.until(name, <[Match]>::is_empty);
+    }
+
+    /// Who the tracker is.
+    pub fn tracker(&self) -> NodeId {
+        self.session.peer
+    }
+}
+
+/// A socket on loopback under this identity.
+pub(crate) fn endpoint(identity: &Identity) -> Endpoint {
+    let config = EndpointConfig {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        accept_alpn: ALPN_PEER,
+        transport: TransportConfig::default(),
+    };
+    Endpoint::bind(identity, &config).unwrap()
+}
+
+/// What is said to everybody.
+pub(crate) fn greeting(role: Role, group: Option<&Path>) -> Greeting {
+    Greeting {
+        role,
+        group: group.map(|file| GroupSecret::load(file).unwrap()),
+        candidates: Vec::new(),
+    }
+}
