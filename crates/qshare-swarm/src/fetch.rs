@@ -360,10 +360,16 @@ impl Fetch {
     pub fn poll_action(&mut self, now: Instant) -> Option<FetchAction> {
         loop {
             while let Some(action) = self.actions.pop_front() {
+                // What ended before its turn came is not worth a word.
                 let is_void = match action {
-                    FetchAction::Request { request, .. } | FetchAction::Withdraw { request } => {
-                        !self.requests.contains_key(&request)
-                    }
+                    FetchAction::Request { request, .. } => match self.requests.get_mut(&request) {
+                        Some(entry) => {
+                            entry.is_announced = true;
+                            false
+                        }
+                        None => true,
+                    },
+                    FetchAction::Withdraw { request } => !self.requests.contains_key(&request),
                     FetchAction::Abandon { .. } | FetchAction::DropPeer { .. } => false,
                 };
                 if !is_void {

@@ -294,7 +294,7 @@ impl Watched {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn nothing_is_asked_twice_or_in_vain_and_an_honest_peer_completes_it(

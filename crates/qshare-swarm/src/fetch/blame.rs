@@ -185,7 +185,9 @@ impl Fetch {
     /// Gives a request up; its span may be asked for again.
     fn abandon(&mut self, now: Instant, id: RequestId) {
         if let Some(request) = self.end_unanswered(id) {
-            self.actions.push_back(FetchAction::Abandon { request: id });
+            if request.is_announced {
+                self.actions.push_back(FetchAction::Abandon { request: id });
+            }
             self.pass_on(now, request);
         }
     }

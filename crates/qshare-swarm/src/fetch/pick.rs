@@ -198,6 +198,7 @@ impl Fetch {
             Request {
                 peer: key,
                 span,
+                is_announced: false,
                 size_bytes,
                 arrived_bytes: 0,
                 phase: Phase::Waiting,

@@ -40,6 +40,8 @@ pub(super) enum Overdue {
 pub(super) struct Request {
     pub(super) peer: PeerKey,
     pub(super) span: Span,
+    /// Whether the caller was told to make it.
+    pub(super) is_announced: bool,
     pub(super) size_bytes: u64,
     pub(super) arrived_bytes: u64,
     pub(super) phase: Phase,
