@@ -1,11 +1,12 @@
-//! Where the bytes that we serve come from: shared directories, and downloads of ours.
+//! Where the bytes that we serve come from: shared directories, and downloads of ours, unfinished
+//! or finished elsewhere.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo};
-use qshare_storage::{HashPage, Library, Part, ReadError};
+use qshare_storage::{HashPage, Library, Part, ReadError, SharedFile};
 use tokio::sync::broadcast;
 
 /// Chunks that a slow listener may lag behind before it is told all of them anew.
@@ -58,7 +59,9 @@ impl Active {
 pub(crate) enum Holding {
     /// A file in a shared directory.
     Shared(ContentInfo),
-    /// A download, finished or not.
+    /// A finished file that lies elsewhere.
+    File(Arc<SharedFile>),
+    /// An unfinished download.
     Active(Arc<Active>),
 }
 
@@ -66,6 +69,7 @@ impl Holding {
     pub(crate) fn info(&self) -> ContentInfo {
         match self {
             Holding::Shared(info) => *info,
+            Holding::File(file) => file.info(),
             Holding::Active(active) => active.info,
         }
     }
@@ -73,7 +77,7 @@ impl Holding {
     /// Whether the chunk can be served now.
     pub(crate) fn has(&self, chunk: ChunkIndex) -> bool {
         match self {
-            Holding::Shared(_) => true,
+            Holding::Shared(_) | Holding::File(_) => true,
             Holding::Active(active) => active.has(chunk),
         }
     }
@@ -83,6 +87,8 @@ impl Holding {
 #[derive(Default)]
 pub(crate) struct Contents {
     library: Option<Arc<Library>>,
+    /// The finished ones before the unfinished ones of the same content.
+    files: Mutex<HashMap<ContentId, Arc<SharedFile>>>,
     active: Mutex<HashMap<ContentId, Arc<Active>>>,
 }
 
@@ -90,6 +96,7 @@ impl Contents {
     pub(crate) fn new(library: Option<Arc<Library>>) -> Contents {
         Contents {
             library,
+            files: Mutex::default(),
             active: Mutex::default(),
         }
     }
@@ -103,7 +110,20 @@ impl Contents {
         if let Some(asset) = self.library.as_ref().and_then(|library| library.find(id)) {
             return Some(Holding::Shared(asset.info));
         }
-        self.lock().get(id).cloned().map(Holding::Active)
+        let file = self
+            .files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned();
+        file.map(Holding::File)
+            .or_else(|| self.lock().get(id).cloned().map(Holding::Active))
+    }
+
+    /// Serves a finished file that lies in no shared directory.
+    pub(crate) fn insert_file(&self, file: Arc<SharedFile>) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.insert(file.info().id(), file);
     }
 
     /// Serves from a download.
@@ -135,6 +155,7 @@ impl Contents {
                 let library = self.library.as_ref().ok_or(ReadError::NotHere)?;
                 library.read(&info.id(), range)
             }
+            Holding::File(file) => file.read(range),
             Holding::Active(active) => {
                 let start = active.chunks.range(chunk).start;
                 let in_chunk = range.start.saturating_sub(start)..range.end.saturating_sub(start);
@@ -150,6 +171,7 @@ impl Contents {
                 let library = self.library.as_ref().ok_or(ReadError::NotHere)?;
                 library.hash_page(&info.id(), page)
             }
+            Holding::File(file) => file.hash_page(page),
             Holding::Active(active) => active.part.hash_page(page),
         }
     }

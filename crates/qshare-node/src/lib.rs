@@ -26,8 +26,8 @@ pub use qshare_net::{
     KnownTrackers, TrustError, default_identity_dir,
 };
 pub use qshare_storage::{
-    DiskError, HashError, HashOptions, HashedFile, LibraryEvent, SkipReason, Sync, Target,
-    hash_file,
+    DiskError, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent, SkipReason, Sync,
+    Target, hash_file,
 };
 pub use report::{
     Contact, DownloadStatus, Findings, FoundFile, NodeEvent, NodeStatus, PathKind, PeerView,

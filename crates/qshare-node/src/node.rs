@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use qshare_content::{AssetName, ContentId, Hash, NodeId, Query};
 use qshare_net::{Endpoint, EndpointConfig, Greeting, KnownTrackers};
-use qshare_storage::{DiskError, Library, LibraryConfig, LibraryEvent, Sync, Target, unfinished};
+use qshare_storage::{
+    DiskError, HashOptions, Library, LibraryConfig, LibraryEvent, SharedFile, Sync, Target,
+    unfinished,
+};
 use qshare_wire::hello::Role;
 use qshare_wire::limits::MATCHES_MAX;
 use qshare_wire::tracker::Readiness;
@@ -322,26 +325,39 @@ impl Inner {
         places.find(|path| path.exists())
     }
 
-    /// Takes a finished download into the shared directories, if that is where it lies.
+    /// What becomes of a finished download: part of a shared directory, if that is where it lies;
+    /// else served for as long as the node runs, if that was asked for. `hashes` is empty where
+    /// they are not known, and for contents of one chunk.
     pub(crate) async fn take_in(
         self: &Arc<Self>,
         request: &DownloadRequest,
         path: &Path,
-        hashes: &[Hash],
-    ) -> bool {
-        let Some(library) = self.contents.library().cloned() else {
-            return false;
-        };
-        if !matches!(request.target, Target::Beneath { .. }) {
-            return false;
+        hashes: Vec<Hash>,
+    ) {
+        let (path, info) = (path.to_path_buf(), request.info);
+        let library = self.contents.library().cloned();
+        let beneath = matches!(request.target, Target::Beneath { .. });
+        if let Some(library) = library.filter(|_| beneath) {
+            let adopted = self
+                .blocking(move || library.adopt(&path, info, &hashes))
+                .await;
+            if let Err(error) = adopted {
+                warn!(%error, "the download is not shared");
+            }
+        } else if request.keep_serving {
+            let opened = self.blocking(move || match hashes.is_empty() && info.length > 0 {
+                true => SharedFile::hashed(&path, &HashOptions::default()),
+                false => SharedFile::new(&path, info, hashes),
+            });
+            match opened.await {
+                Ok(file) if file.info() == info => {
+                    self.contents.insert_file(Arc::new(file));
+                    self.catalogue.upsert(request.name.clone(), info, true);
+                }
+                Ok(_) => warn!("the file changed and is not served"),
+                Err(error) => warn!(%error, "the file is not served"),
+            }
         }
-        let (path, info, hashes) = (path.to_path_buf(), request.info, hashes.to_vec());
-        let adopted = self
-            .blocking(move || library.adopt(&path, info, &hashes))
-            .await;
-        adopted
-            .map_err(|error| warn!(%error, "the download is not shared"))
-            .is_ok()
     }
 }
 

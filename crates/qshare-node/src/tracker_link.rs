@@ -34,6 +34,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Pause after a refusal that only a person can change.
 const PAUSE_REFUSED: Duration = Duration::from_secs(30);
+/// Pause before a watch that ended is asked for again.
+const PAUSE_WATCH: Duration = Duration::from_secs(1);
 /// Changes are collected this long before they are announced.
 const DELTA_BATCH: Duration = Duration::from_millis(100);
 /// Time for the answer to one request.
@@ -553,7 +555,7 @@ pub(crate) async fn watch(
         if news.is_closed() {
             return;
         }
-        // Refused, or the session is about to be noticed as lost.
-        sleep(PAUSE_MIN).await;
+        // Refused (too many watches, too many requests), or the session is about to be lost.
+        sleep(PAUSE_WATCH).await;
     }
 }

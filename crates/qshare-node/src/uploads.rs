@@ -4,22 +4,24 @@
 //! decision ([`Serve`]); here its decisions become bytes. Bytes in memory are bounded: an answer
 //! holds its share of the budget from the moment it is read from disk until it is acknowledged.
 
+mod interest;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use qshare_content::{Bitmap, ChunkIndex, Chunks, LEAF_BYTES, tree};
+use qshare_content::{ChunkIndex, Chunks, LEAF_BYTES, tree};
 use qshare_net::framed;
 use qshare_storage::ReadError;
 use qshare_swarm::{Serve, ServeConfig, Ticket};
-use qshare_wire::limits::{HAVE_MORE_MAX, SMALL_BODY_MAX_BYTES};
-use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
+use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
+use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Interest};
 use qshare_wire::{Message, Refusal, Refused};
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::sync::{Semaphore, broadcast, oneshot};
-use tokio::time::{sleep_until, timeout};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::timeout;
 use tracing::{debug, trace};
 
 use crate::contents::Holding;
@@ -34,14 +36,16 @@ const PIECE_BYTES: usize = 64 * 1024;
 const PIECE_DEADLINE: Duration = Duration::from_secs(15);
 /// An answer that waits this long for the path counts as blocked, and others may go on.
 const BLOCKED_AFTER: Duration = Duration::from_millis(5);
-/// *Have* messages are batched over this time.
-const HAVE_BATCH: Duration = Duration::from_millis(20);
+/// An answer that is blocked for longer than this no longer keeps others from starting.
+const PARKED_AFTER: Duration = Duration::from_millis(2100);
 
 /// What is being answered, over all peers.
 pub(crate) struct Uploads {
     queue: Mutex<Queue>,
     memory: Arc<Semaphore>,
     sent_bytes: AtomicU64,
+    /// Bytes that wait to be answered, as others were last told.
+    queue_told: watch::Sender<u64>,
 }
 
 struct Queue {
@@ -59,6 +63,7 @@ impl Uploads {
             }),
             memory: Arc::new(Semaphore::new(answers_max_bytes as usize)),
             sent_bytes: AtomicU64::new(0),
+            queue_told: watch::Sender::new(0),
         }
     }
 
@@ -80,7 +85,21 @@ impl Uploads {
     pub(crate) fn client_left(&self, peer: &Peer) {
         let mut queue = self.lock();
         queue.serve.handle_client_left(Instant::now(), peer.key);
+        self.start_next(&mut queue);
+    }
+
+    /// Lets those answers start whose turn it is, and tells of the queue when it has changed.
+    fn start_next(&self, queue: &mut Queue) {
         queue.start_next();
+        let now = queue.serve.queue_bytes();
+        self.queue_told.send_if_modified(|told| {
+            // A quarter up or down is news; less is not worth a message to everybody.
+            let changed = now.abs_diff(*told) > *told / 4;
+            if changed {
+                *told = now;
+            }
+            changed
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -128,7 +147,7 @@ impl Turn<'_> {
         } else {
             queue.serve.handle_unblocked(Instant::now(), self.ticket);
         }
-        queue.start_next();
+        self.uploads.start_next(&mut queue);
     }
 }
 
@@ -139,7 +158,7 @@ impl Drop for Turn<'_> {
         queue
             .serve
             .handle_finished(Instant::now(), self.ticket, self.sent_bytes);
-        queue.start_next();
+        self.uploads.start_next(&mut queue);
     }
 }
 
@@ -166,7 +185,7 @@ async fn answer(inner: &Arc<Inner>, peer: &Peer, mut send: SendStream, mut recv:
             Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
         },
         Interest::TYPE => match frame.decode() {
-            Ok(request) => interest(inner, request, &mut send, &mut recv).await,
+            Ok(request) => interest::follow(inner, request, &mut send, &mut recv).await,
             Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
         },
         _ => Err(Refused::because(Refusal::Invalid, "unknown request")),
@@ -215,104 +234,6 @@ async fn hashes(
     )
     .await;
     Ok(())
-}
-
-/// Tells which chunks we have, and as we get more, until the asker closes its half.
-async fn interest(
-    inner: &Arc<Inner>,
-    request: Interest,
-    send: &mut SendStream,
-    recv: &mut RecvStream,
-) -> Result<(), Refused> {
-    let holding = find(inner, &request.content)?;
-    let (have, news) = match &holding {
-        Holding::Shared(_) => (None, None),
-        Holding::Active(active) => {
-            let (verified, news) = active.subscribe();
-            (Some(verified), Some(news))
-        }
-    };
-    if framed::write(send, &have_message(inner, have.as_ref()))
-        .await
-        .is_err()
-    {
-        return Ok(());
-    }
-    let watch_asker = async {
-        // The asker has nothing more to say; it closes, resets or is lost.
-        let _ = recv.read_chunk(1, true).await;
-    };
-    tokio::select! {
-        () = watch_asker => {}
-        () = inner.stopping.cancelled() => {}
-        () = tell_news(inner, &holding, news, send) => {}
-    }
-    Ok(())
-}
-
-fn have_message(inner: &Inner, chunks: Option<&Bitmap>) -> Have {
-    let complete = chunks.is_none_or(Bitmap::is_full);
-    Have {
-        complete,
-        bitmap: chunks
-            .filter(|_| !complete)
-            .map(Bitmap::to_bytes)
-            .unwrap_or_default(),
-        queue_bytes: inner.uploads.queue_bytes(),
-        extensions: Vec::new(),
-    }
-}
-
-async fn tell_news(
-    inner: &Inner,
-    holding: &Holding,
-    mut news: Option<broadcast::Receiver<ChunkIndex>>,
-    send: &mut SendStream,
-) {
-    loop {
-        let Some(receiver) = &mut news else {
-            return std::future::pending().await;
-        };
-        let mut chunks = Vec::new();
-        let mut lagged = false;
-        match receiver.recv().await {
-            Ok(chunk) => chunks.push(chunk.0),
-            Err(broadcast::error::RecvError::Lagged(_)) => lagged = true,
-            Err(broadcast::error::RecvError::Closed) => {
-                news = None;
-                continue;
-            }
-        }
-        let until = tokio::time::Instant::now() + HAVE_BATCH;
-        loop {
-            tokio::select! {
-                () = sleep_until(until) => break,
-                next = receiver.recv() => match next {
-                    Ok(chunk) if chunks.len() < HAVE_MORE_MAX => chunks.push(chunk.0),
-                    Err(broadcast::error::RecvError::Closed) => break,
-                    _ => lagged = true,
-                }
-            }
-        }
-        let written = if lagged && let Holding::Active(active) = holding {
-            let (verified, fresh) = active.subscribe();
-            news = Some(fresh);
-            framed::write(send, &have_message(inner, Some(&verified))).await
-        } else {
-            let queue_bytes = inner.uploads.queue_bytes();
-            framed::write(
-                send,
-                &HaveMore {
-                    chunks,
-                    queue_bytes,
-                },
-            )
-            .await
-        };
-        if written.is_err() {
-            return;
-        }
-    }
 }
 
 /// The subtree that a request means: its chunk, its bytes in the file, its place in the chunk.
@@ -442,7 +363,7 @@ fn take_turn<'a>(
         refused
     })?;
     queue.waiting.insert(ticket, starter);
-    queue.start_next();
+    inner.uploads.start_next(&mut queue);
     Ok((
         Turn {
             uploads: &inner.uploads,
@@ -497,7 +418,11 @@ async fn write_piece(turn: &Turn<'_>, send: &mut SendStream, piece: Bytes) -> bo
         return written.is_ok();
     }
     turn.set_blocked(true);
-    let written = timeout(PIECE_DEADLINE, write).await;
+    let mut written = timeout(PARKED_AFTER, &mut write).await;
+    if written.is_err() {
+        turn.uploads.start_next(&mut turn.uploads.lock());
+        written = timeout(PIECE_DEADLINE, write).await;
+    }
     turn.set_blocked(false);
     matches!(written, Ok(Ok(())))
 }

@@ -270,3 +270,46 @@ async fn a_node_tells_when_it_has_found_its_tracker() {
             )
     );
 }
+
+#[tokio::test]
+async fn what_was_downloaded_elsewhere_is_served_on_when_asked_for() {
+    let (_tracker, address) = tracker();
+    let (a, b, to) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+    );
+    let large = noise(3 << 20, 11);
+    put(a.path(), "small", b"hello");
+    put(a.path(), "large", &large);
+    let first = sharing(&address, a.path()).await;
+    // One that fetches, and one for whom everything is there already.
+    for _ in 0..2 {
+        let seeder = one_shot(&address).await;
+        for name in ["small", "large"] {
+            let mut request = request(find(&seeder, name, 1).await, b.path());
+            request.keep_serving = true;
+            seeder.download(request).finished().await.unwrap();
+            find(&seeder, name, 2).await;
+        }
+        seeder.shutdown(Duration::ZERO).await;
+    }
+    let seeder = one_shot(&address).await;
+    for name in ["small", "large"] {
+        let mut request = request(find(&seeder, name, 1).await, b.path());
+        request.keep_serving = true;
+        seeder.download(request).finished().await.unwrap();
+    }
+    first.shutdown(Duration::ZERO).await;
+    let getter = one_shot(&address).await;
+    for (name, bytes) in [("small", &b"hello"[..]), ("large", &large)] {
+        let file = find(&getter, name, 1).await;
+        let report = getter
+            .download(request(file, to.path()))
+            .finished()
+            .await
+            .unwrap();
+        assert_eq!(fs::read(&report.path).unwrap(), bytes);
+        assert_eq!(report.sources[0].node, seeder.id());
+    }
+}

@@ -24,6 +24,7 @@ mod meta;
 mod open_files;
 mod part;
 mod roots;
+mod shared_file;
 mod shelf;
 mod stamp;
 mod system;
@@ -41,4 +42,5 @@ pub use library::{AdoptError, Library, LibraryConfig, LibraryError, ReadError};
 pub use part::{
     FinishError, OpenError, Opened, Part, PartError, PartOptions, Sync, Unfinished, unfinished,
 };
+pub use shared_file::SharedFile;
 pub use target::Target;

@@ -148,6 +148,7 @@ pub(super) async fn run(
 ) -> Result<Report, DownloadError> {
     let part = match open(inner, request, shared).await? {
         Opened::Complete { path } => {
+            inner.take_in(request, &path, Vec::new()).await;
             return Ok(Report::already_there(
                 request,
                 path,
@@ -782,13 +783,10 @@ impl Swarm<'_> {
                 });
             }
         };
-        if self.inner.take_in(self.request, &path, &hashes).await {
-            self.inner.contents.remove(&self.active);
-        } else if self.request.keep_serving {
-            self.inner
-                .catalogue
-                .upsert(self.request.name.clone(), self.request.info, true);
-        } else {
+        // Offered as complete before it is no longer offered as partial, so that it never vanishes.
+        self.inner.take_in(self.request, &path, hashes).await;
+        self.inner.contents.remove(&self.active);
+        if self.inner.contents.find(&self.content).is_none() {
             self.withdraw_offer();
         }
         let status = self.fetch.as_ref().map(Fetch::status).unwrap_or_default();

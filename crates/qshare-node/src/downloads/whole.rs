@@ -39,6 +39,7 @@ pub(super) async fn run(
     };
     match standing {
         Standing::Same => {
+            inner.take_in(request, &path, Vec::new()).await;
             return Ok(Report::already_there(
                 request,
                 path,
@@ -77,7 +78,7 @@ pub(super) async fn run(
         }
         Err(WholeError::Disk(error)) => return Err(error.into()),
     };
-    inner.take_in(request, &path, &[]).await;
+    inner.take_in(request, &path, Vec::new()).await;
     Ok(Report {
         content: info.id(),
         name: request.name.clone(),

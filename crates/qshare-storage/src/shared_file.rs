@@ -1,0 +1,175 @@
+//! One finished file that is served although it lies in no shared directory.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use qshare_content::{Chunks, ContentInfo, Hash, tree};
+
+use crate::hashing::{HashError, HashOptions, HashPage, hash_file};
+use crate::stamp::Stamp;
+use crate::system::{read_exact_at, stamp_of};
+use crate::{DiskError, ReadError};
+
+/// Most bytes of one read: the largest chunk.
+const READ_MAX_BYTES: u64 = 4 << 20;
+
+/// A file of known content, open for reading. It is the user's, who may edit it meanwhile: every
+/// read makes sure that it is still what was hashed.
+#[derive(Debug)]
+pub struct SharedFile {
+    file: File,
+    path: PathBuf,
+    info: ContentInfo,
+    chunks: Chunks,
+    hashes: Vec<Hash>,
+    page_roots: OnceLock<Vec<Hash>>,
+    stamp: Stamp,
+}
+
+impl SharedFile {
+    /// Opens a file that was just written from verified chunks with these hashes (none are needed
+    /// for a content of one chunk).
+    ///
+    /// # Errors
+    ///
+    /// [`HashError::Changed`] when length or hashes are not those of `info`.
+    pub fn new(path: &Path, info: ContentInfo, hashes: Vec<Hash>) -> Result<SharedFile, HashError> {
+        let failed = |error| DiskError::new("open", path, error);
+        let file = File::open(path).map_err(failed)?;
+        let stamp = stamp_of(&file.metadata().map_err(failed)?, path);
+        let chunks = Chunks::of_length(info.length);
+        let hashes = if chunks.count() == 1 {
+            vec![info.root]
+        } else {
+            hashes
+        };
+        let right = stamp.size == info.length
+            && hashes.len() == chunks.count() as usize
+            && tree::root_of_chunks(&chunks, &hashes) == info.root;
+        if !right {
+            return Err(HashError::Changed(path.into()));
+        }
+        let (path, page_roots) = (path.into(), OnceLock::new());
+        Ok(SharedFile {
+            file,
+            path,
+            info,
+            chunks,
+            hashes,
+            page_roots,
+            stamp,
+        })
+    }
+
+    /// Opens any file, and hashes it. Blocks for as long as that takes.
+    pub fn hashed(path: &Path, options: &HashOptions) -> Result<SharedFile, HashError> {
+        let hashed = hash_file(path, options)?;
+        SharedFile::new(path, hashed.info, hashed.hashes)
+    }
+
+    /// What it holds.
+    pub fn info(&self) -> ContentInfo {
+        self.info
+    }
+
+    /// The bytes `range`, at most 4 MiB of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Changed`] once the file is not what it was, [`ReadError::NotHere`] beyond its
+    /// end.
+    pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
+        let length = range.end.saturating_sub(range.start);
+        if range.end > self.info.length || range.start > range.end || length > READ_MAX_BYTES {
+            return Err(ReadError::NotHere);
+        }
+        let mut bytes = vec![0; length as usize];
+        match read_exact_at(&self.file, &mut bytes, range.start) {
+            Ok(()) if self.has_changed() => Err(ReadError::Changed),
+            Ok(()) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(ReadError::Changed),
+            Err(error) => Err(DiskError::new("read", &self.path, error).into()),
+        }
+    }
+
+    /// One page of chunk hashes with its audit path.
+    pub fn hash_page(&self, page: u32) -> Result<HashPage, ReadError> {
+        if page >= tree::page_count(&self.chunks) {
+            return Err(ReadError::NotHere);
+        }
+        let of_page = |page| {
+            let chunks = tree::page_chunks(&self.chunks, page);
+            self.hashes
+                .get(chunks.start as usize..chunks.end as usize)
+                .unwrap_or_default()
+        };
+        let page_roots = self.page_roots.get_or_init(|| {
+            let pages = 0..tree::page_count(&self.chunks);
+            pages
+                .map(|page| tree::page_root(&self.chunks, of_page(page)))
+                .collect()
+        });
+        let path = tree::page_path(&self.chunks, page_roots.clone(), page);
+        Ok(HashPage {
+            hashes: of_page(page).to_vec(),
+            path,
+        })
+    }
+
+    fn has_changed(&self) -> bool {
+        let now = self
+            .file
+            .metadata()
+            .map(|metadata| stamp_of(&metadata, &self.path));
+        now.map_or(true, |now| now != self.stamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_served_until_it_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let bytes: Vec<u8> = (0..1_000_000u32).map(|i| (i * 7919 >> 8) as u8).collect();
+        fs::write(&path, &bytes).unwrap();
+        let shared = SharedFile::hashed(&path, &HashOptions::default()).unwrap();
+        assert_eq!(shared.read(10..20).unwrap(), &bytes[10..20]);
+        let page = shared.hash_page(0).unwrap();
+        let chunks = Chunks::of_length(bytes.len() as u64);
+        assert!(tree::verify_page(
+            &chunks,
+            &shared.info().root,
+            0,
+            &page.hashes,
+            &page.path
+        ));
+        assert!(matches!(shared.hash_page(1), Err(ReadError::NotHere)));
+        assert!(matches!(
+            shared.read(999_999..1_000_001),
+            Err(ReadError::NotHere)
+        ));
+        fs::write(&path, vec![0; bytes.len()]).unwrap();
+        assert!(matches!(shared.read(10..20), Err(ReadError::Changed)));
+    }
+
+    #[test]
+    fn hashes_of_another_content_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        fs::write(&path, vec![1; 300_000]).unwrap();
+        let hashed = hash_file(&path, &HashOptions::default()).unwrap();
+        let mut wrong = hashed.hashes.clone();
+        wrong.swap(0, 2);
+        assert!(SharedFile::new(&path, hashed.info, hashed.hashes).is_ok());
+        let refused = SharedFile::new(&path, hashed.info, wrong);
+        assert!(matches!(refused, Err(HashError::Changed(_))));
+    }
+}
