@@ -1,8 +1,10 @@
 //! What the end-to-end tests share: real processes of the real binary, files to share, a peer
-//! that misbehaves on demand.
+//! that misbehaves on demand, and a network on one machine to put them into.
 
 pub mod binary;
 pub mod files;
+#[cfg(target_os = "linux")]
+pub mod lab;
 pub mod peer;
 pub mod privilege;
 pub mod process;

@@ -1,0 +1,46 @@
+//! The network lab by hand.
+
+#[cfg(target_os = "linux")]
+mod args;
+#[cfg(target_os = "linux")]
+mod run;
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    eprintln!("the lab is made of Linux network namespaces");
+    std::process::exit(1);
+}
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    use clap::Parser;
+    use qshare_tests::lab::isolation;
+
+    let cli = args::Cli::parse();
+    if !isolation::is_inside() {
+        return match isolation::run_again(std::env::args_os().skip(1)) {
+            Ok(status) => code(status),
+            Err(error) => fail(&error.into()),
+        };
+    }
+    let done = isolation::prepare()
+        .map_err(anyhow::Error::from)
+        .and_then(|()| match &cli.command {
+            args::Command::Run(args) => run::run(args).map(code),
+            args::Command::Shell(args) => run::shell(args).map(code),
+            args::Command::Nats => run::nats(),
+        });
+    done.unwrap_or_else(|error| fail(&error))
+}
+
+#[cfg(target_os = "linux")]
+fn code(status: std::process::ExitStatus) -> std::process::ExitCode {
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.unwrap_or(1).into()
+}
+
+#[cfg(target_os = "linux")]
+fn fail(error: &anyhow::Error) -> std::process::ExitCode {
+    eprintln!("lab: {error:#}");
+    1.into()
+}

@@ -1,0 +1,164 @@
+//! What joins the hosts: a namespace that routes between their links, and shapes them.
+
+use std::time::Duration;
+
+use super::attachment::{Attachment, Subnet};
+use super::delay::Delay;
+use super::error::LabError;
+use super::namespace::Namespace;
+use super::plan::Link;
+use super::units::{Loss, Rate};
+
+/// A shaper may send this much at once: some wake-ups of a kernel timer's worth. Less starves a
+/// fast link, more lets a slow one exceed its rate for as long.
+const BURST: Duration = Duration::from_micros(200);
+/// Two Ethernet frames, below which `tbf` lets nothing through.
+const BURST_MIN_BYTES: u64 = 3028;
+/// However slow a link, its queue holds a few packets.
+const QUEUE_MIN_BYTES: u64 = 15_140;
+/// Routing table that leads through the delays.
+const DELAYED: u32 = 100;
+
+const RULES: &str = "
+table inet lab {
+    set cut { type ifname; }
+    set severed { type ifname . ifname; }
+    chain forward {
+        type filter hook forward priority 0;
+        iifname @cut drop
+        oifname @cut drop
+        iifname . oifname @severed drop
+    }
+}
+";
+
+/// Number of a link, from 1.
+pub(crate) type SiteIndex = u16;
+
+/// The namespace that everything hangs on.
+#[derive(Debug)]
+pub(crate) struct Internet {
+    namespace: Namespace,
+    sites: SiteIndex,
+    delays: Vec<Delay>,
+}
+
+impl Internet {
+    pub(crate) fn create() -> Result<Internet, LabError> {
+        let namespace = Namespace::create("internet")?;
+        namespace.set(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")])?;
+        namespace.nft(RULES)?;
+        let rule = format!("rule add pref 200 lookup {DELAYED}\n");
+        namespace.ip4(&rule)?;
+        namespace.ip6(&rule)?;
+        Ok(Internet {
+            namespace,
+            sites: 0,
+            delays: Vec::new(),
+        })
+    }
+
+    /// Lays a link to a host or router. With `routed`, the rest of its /48 is behind it.
+    pub(crate) fn attach(
+        &mut self,
+        owner: &Namespace,
+        interface: &'static str,
+        link: &Link,
+        routed: bool,
+    ) -> Result<(SiteIndex, Attachment), LabError> {
+        self.sites += 1;
+        let site = self.sites;
+        let [high, low] = site.to_be_bytes();
+        let subnet = Subnet {
+            v4: [198, 18 + high, low],
+            v6: Some([0x2001, 0xdb8, site, 0]),
+        };
+        let port = format!("s{site}");
+        self.namespace.ip(&format!(
+            "link add {port} type veth peer name {interface} netns {owner}\n\
+             link set {port} up\n{}",
+            subnet.assign(&port, 1),
+            owner = owner.name(),
+        ))?;
+        let attachment = Attachment::new(owner, interface, subnet, 2)?;
+        if let (true, Some(router)) = (routed, subnet.v6(2)) {
+            let route = format!("route add 2001:db8:{site:x}::/48 via {router}\n");
+            self.namespace.ip6(&route)?;
+        }
+        if link.is_shaped() {
+            owner.unbundle(interface)?;
+            self.namespace.unbundle(&port)?;
+        }
+        if let Some(rate) = link.up {
+            owner.tc(&shaper(interface, rate, link.queue))?;
+        }
+        if let Some(rate) = link.down {
+            self.namespace.tc(&shaper(&port, rate, link.queue))?;
+        }
+        if link.loss != Loss::NONE {
+            let lost = link.loss.per_million();
+            self.namespace.nft(&format!(
+                "add rule inet lab forward oifname {port} numgen random mod 1000000 < {lost} drop\n"
+            ))?;
+        }
+        if link.is_delayed() {
+            self.delay(site, subnet, link)?;
+        }
+        Ok((site, attachment))
+    }
+
+    /// Packets to the site take a turn through a delay, and are routed again when they come out.
+    fn delay(&mut self, site: SiteIndex, subnet: Subnet, link: &Link) -> Result<(), LabError> {
+        let device = format!("d{site}");
+        let turn = Delay::start(&self.namespace, &device, link.delay, link.jitter)?;
+        self.delays.push(turn);
+        let turn_over = format!("rule add pref 100 iif {device} lookup main\n");
+        self.namespace.ip4(&format!(
+            "link set {device} up txqueuelen 10000\n\
+             {turn_over}\
+             route add {}/24 dev {device} table {DELAYED}\n",
+            subnet.v4(0),
+        ))?;
+        self.namespace.ip6(&format!(
+            "{turn_over}route add 2001:db8:{site:x}::/48 dev {device} table {DELAYED}\n"
+        ))
+    }
+
+    /// Lets nothing through to a site or from it, silently.
+    pub(crate) fn cut(&self, site: SiteIndex) -> Result<(), LabError> {
+        self.namespace
+            .nft(&format!("add element inet lab cut {{ s{site} }}\n"))
+    }
+
+    pub(crate) fn restore(&self, site: SiteIndex) -> Result<(), LabError> {
+        self.namespace
+            .nft(&format!("delete element inet lab cut {{ s{site} }}\n"))
+    }
+
+    /// Lets nothing through between two sites, silently; both reach all others.
+    pub(crate) fn sever(&self, a: SiteIndex, b: SiteIndex) -> Result<(), LabError> {
+        self.namespace.nft(&format!(
+            "add element inet lab severed {{ {} }}\n",
+            between(a, b)
+        ))
+    }
+
+    pub(crate) fn mend(&self, a: SiteIndex, b: SiteIndex) -> Result<(), LabError> {
+        self.namespace.nft(&format!(
+            "delete element inet lab severed {{ {} }}\n",
+            between(a, b)
+        ))
+    }
+}
+
+/// Both ways, with a delay on the way or without.
+fn between(a: SiteIndex, b: SiteIndex) -> String {
+    format!("s{a} . s{b}, s{a} . d{b}, s{b} . s{a}, s{b} . d{a}")
+}
+
+fn shaper(interface: &str, rate: Rate, queue: Duration) -> String {
+    let burst = rate.bytes_in(BURST).max(BURST_MIN_BYTES);
+    let limit = burst + rate.bytes_in(queue).max(QUEUE_MIN_BYTES);
+    let bits = rate.bits_per_second();
+    format!("qdisc replace dev {interface} root tbf rate {bits}bit burst {burst} limit {limit}\n")
+}

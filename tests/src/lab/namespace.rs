@@ -1,0 +1,180 @@
+//! One network namespace, and how things are done in it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use rustix::mount::mount_bind;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+use super::error::LabError;
+
+/// Where `ip netns` looks.
+pub(crate) const NAMESPACES_DIR: &str = "/run/netns";
+
+/// A network namespace under a name that `ip netns` knows too.
+#[derive(Debug, Clone)]
+pub(crate) struct Namespace {
+    name: String,
+    handle: Arc<File>,
+}
+
+impl Namespace {
+    /// Makes one, with its loopback up and addresses that do not wait for duplicates.
+    pub(crate) fn create(name: &str) -> Result<Namespace, LabError> {
+        let path = format!("{NAMESPACES_DIR}/{name}");
+        let what = || LabError::system(format!("make the network namespace {name}"));
+        let handle = std::thread::scope(|scope| {
+            let made = scope.spawn(|| -> io::Result<File> {
+                File::create_new(&path)?;
+                // SAFETY: only CLONE_FILES would be unsafe, and it is not asked for.
+                unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+                mount_bind("/proc/thread-self/ns/net", &path)?;
+                File::open(&path)
+            });
+            made.join()
+                .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+        });
+        let namespace = Namespace {
+            name: name.to_owned(),
+            handle: Arc::new(handle.map_err(what())?),
+        };
+        namespace.ip("link set lo up\n")?;
+        Ok(namespace)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs a closure on a thread that is inside. Sockets that it opens stay there.
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                self.enter()?;
+                Ok(work())
+            });
+            match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// A program that will run inside.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let namespace = self.clone();
+        // SAFETY: one system call on a handle that the closure owns.
+        unsafe {
+            command.pre_exec(move || namespace.enter());
+        }
+        command
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        move_into_link_name_space(self.handle.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(())
+    }
+
+    /// Runs lines of `ip -batch` inside.
+    pub(crate) fn ip(&self, lines: &str) -> Result<(), LabError> {
+        run(self.command("ip").args(["-batch", "-"]), lines)
+    }
+
+    /// The same for IPv4 only.
+    pub(crate) fn ip4(&self, lines: &str) -> Result<(), LabError> {
+        run(self.command("ip").args(["-4", "-batch", "-"]), lines)
+    }
+
+    /// The same for IPv6 only.
+    pub(crate) fn ip6(&self, lines: &str) -> Result<(), LabError> {
+        run(self.command("ip").args(["-6", "-batch", "-"]), lines)
+    }
+
+    /// Runs lines of `bridge -batch` inside.
+    pub(crate) fn bridge(&self, lines: &str) -> Result<(), LabError> {
+        run(self.command("bridge").args(["-batch", "-"]), lines)
+    }
+
+    /// Runs lines of `tc -batch` inside.
+    pub(crate) fn tc(&self, lines: &str) -> Result<(), LabError> {
+        run(self.command("tc").args(["-batch", "-"]), lines)
+    }
+
+    /// Runs lines of `nft` inside.
+    pub(crate) fn nft(&self, lines: &str) -> Result<(), LabError> {
+        run(self.command("nft").args(["-f", "-"]), lines)
+    }
+
+    /// Has packets travel one by one on this interface, as they do on a wire: a shaper, a loss
+    /// or a delay would otherwise work on bundles of up to 64 KiB.
+    pub(crate) fn unbundle(&self, interface: &str) -> Result<(), LabError> {
+        let mut ethtool = self.command("ethtool");
+        ethtool.args(["-K", interface, "tso", "off", "gso", "off", "gro", "off"]);
+        ethtool.args(["tx-udp-segmentation", "off"]);
+        run(&mut ethtool, "")
+    }
+
+    /// Sets values below /proc/sys/net.
+    pub(crate) fn set(&self, values: &[(&str, &str)]) -> Result<(), LabError> {
+        for (name, value) in values {
+            let path = format!("/proc/sys/net/{name}");
+            self.inside(|| std::fs::write(&path, value))
+                .flatten()
+                .map_err(LabError::system(format!("set {path} to {value}")))?;
+        }
+        Ok(())
+    }
+}
+
+fn run(command: &mut Command, input: &str) -> Result<(), LabError> {
+    let shown = || {
+        let program = command.get_program().to_string_lossy();
+        let arguments = command.get_args().map(|arg| arg.to_string_lossy());
+        std::iter::once(program)
+            .chain(arguments)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let what = shown();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => missing(command),
+            _ => LabError::system(what.clone())(source),
+        })?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that stops reading says why below.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child
+        .wait_with_output()
+        .map_err(LabError::system(what.clone()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(LabError::Command {
+        command: what,
+        message: format!("{}\n{input}", said.trim()),
+    })
+}
+
+fn missing(command: &Command) -> LabError {
+    let program = command.get_program().to_string_lossy().into_owned();
+    LabError::MissingProgram {
+        package: match program.as_str() {
+            "nft" => "nftables",
+            "ethtool" => "ethtool",
+            _ => "iproute2",
+        },
+        program,
+    }
+}
