@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_content::{AssetName, Chunks, ContentId, ContentInfo};
-use qshare_storage::{Sync, Target};
+use qshare_content::{AssetName, Bitmap, Chunks, ContentId, ContentInfo, PART_SUFFIX};
+use qshare_storage::{Opened, Part, PartOptions, Sync, Target};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
@@ -132,6 +132,25 @@ impl Shared {
             progress.stage = stage;
             changed
         });
+    }
+}
+
+/// The chunks that an unfinished download has, if there is one that nobody is at. Blocks, and
+/// hashes what an unclean stop left.
+pub fn unfinished_chunks(target: &Target, info: ContentInfo) -> Option<Bitmap> {
+    let mut part = target.path().into_os_string();
+    part.push(PART_SUFFIX);
+    if !PathBuf::from(part).exists() {
+        return None;
+    }
+    match Part::open(target, info, &PartOptions::default()) {
+        Ok(Opened::Part(part)) => {
+            let there = part.recovered();
+            // Looking leaves it as it was; if not, the next start hashes again.
+            let _ = part.close();
+            Some(there)
+        }
+        _ => None,
     }
 }
 

@@ -17,7 +17,7 @@ mod tracker_link;
 mod uploads;
 
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, Shares};
-pub use downloads::{Download, DownloadRequest};
+pub use downloads::{Download, DownloadRequest, unfinished_chunks};
 pub use error::{DownloadError, FindError, StartError};
 pub use node::Node;
 pub use qshare_content as content;

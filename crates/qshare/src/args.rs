@@ -82,6 +82,11 @@ Examples:
 
 Whoever has the file belongs to the group: hand it on by a way that you trust.";
 
+const DEMO_HELP: &str = "\
+A tracker, a node that shares everything, two nodes whose downloads were interrupted, and a fourth
+that downloads from all of them while the first is killed: separate processes of this program, on
+loopback, in a temporary directory. Nothing is left behind.";
+
 /// Share files straight from your own machines: encrypted, verified, from everyone who has them
 #[derive(Debug, Parser)]
 #[command(name = "qshare", version, after_help = TOP_HELP, disable_help_subcommand = true)]
@@ -127,6 +132,8 @@ pub(crate) enum Command {
     Forget(ForgetArgs),
     /// Make the secret of a private group
     Group(GroupArgs),
+    /// Watch a swarm of several nodes on this machine, from start to checked end
+    Demo(DemoArgs),
 }
 
 #[derive(Debug, Args)]
@@ -145,10 +152,6 @@ pub(crate) struct TrackerArgs {
     pub(crate) certs: CertsArg,
     #[command(flatten)]
     pub(crate) group: GroupArg,
-    /// Do not relay (encrypted) bytes between nodes that cannot reach each other
-    #[arg(long, env = "QSHARE_NO_RELAY", value_parser = FalseyValueParser::new())]
-    #[arg(hide_env_values = true)]
-    pub(crate) no_relay: bool,
     #[command(flatten)]
     pub(crate) json: JsonArg,
 }
@@ -306,6 +309,15 @@ pub(crate) struct ForgetArgs {
 pub(crate) struct GroupArgs {
     #[command(subcommand)]
     pub(crate) command: GroupCommand,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = DEMO_HELP)]
+pub(crate) struct DemoArgs {
+    /// Size of the file that the nodes exchange, in MiB
+    #[arg(long = "size", value_name = "MIB", default_value_t = 192)]
+    #[arg(value_parser = clap::value_parser!(u64).range(16..=65536))]
+    pub(crate) size_mib: u64,
 }
 
 #[derive(Debug, Subcommand)]

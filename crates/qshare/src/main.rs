@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Id(args) => commands::id::run(&args, &console),
         Command::Forget(args) => commands::forget::run(&args, &console),
         Command::Group(args) => commands::group::run(&args, &console),
+        Command::Demo(args) => commands::demo::run(&args, &console),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

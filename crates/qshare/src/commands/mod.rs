@@ -1,5 +1,6 @@
 //! One file a subcommand, and the runtime that those on the network run on.
 
+pub(crate) mod demo;
 pub(crate) mod forget;
 pub(crate) mod get;
 pub(crate) mod group;
