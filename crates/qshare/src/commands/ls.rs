@@ -16,7 +16,7 @@ use crate::output::{self, ListedJson};
 
 /// Within this long a tracker answers, or the command fails: with what start and goodbye take,
 /// it ends within five seconds.
-pub(super) const TRACKER_PATIENCE: Duration = Duration::from_millis(4500);
+pub(super) const TRACKER_PATIENCE: Duration = Duration::from_millis(4000);
 /// More files than this are listed a part at a time, by narrower globs.
 pub(super) const FILES_MAX: usize = 100_000;
 /// For saying goodbye.
