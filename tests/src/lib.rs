@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: real processes of the real binary, files to share, a peer
 //! that misbehaves on demand, and a network on one machine to put them into.
 
+pub mod asker;
 pub mod binary;
 pub mod files;
 #[cfg(target_os = "linux")]

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use qshare_tests::asker::Asker;
 use qshare_tests::files::{assert_same, noise};
 use qshare_tests::peer::{Manner, TestPeer};
 use qshare_tests::process::Ended;
@@ -66,17 +67,37 @@ fn with_only_a_liar_the_code_is_4_and_no_file_appears() {
 }
 
 #[test]
-fn a_liar_about_a_small_file_is_passed_over() {
+fn a_small_file_comes_from_the_honest_node_when_the_other_answers_badly() {
+    let manners = [
+        Manner::WrongBytes,
+        Manner::WrongLength,
+        Manner::AlwaysBusy,
+        Manner::NotHere,
+        Manner::Endless,
+        Manner::Junk,
+        Manner::HugeFrame,
+    ];
     let world = World::new();
     let tracker = world.tracker();
-    let liar = TestPeer::start(Manner::WrongBytes, tracker.address, "small", b"true");
-    let getting = world.start_get("to", tracker.address, &["small"]);
-    liar.until_answered(1);
-    world.put("node", "small", b"true");
+    let name = |manner| format!("small-{manner:?}");
+    let peers = manners.map(|manner| {
+        let name = name(manner);
+        TestPeer::start(manner, tracker.address, &name, name.as_bytes())
+    });
+    let names = manners.map(name);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let getting = world.start_get("to", tracker.address, &names);
+    for peer in &peers {
+        peer.until_asked(1);
+    }
+    for name in &names {
+        world.put("node", name, name.as_bytes());
+    }
     let _node = world.node("node", tracker.address);
-    let got = getting.end().well();
-    assert_same(&world.path("to/small"), b"true");
-    assert_nothing_from(&got, &liar);
+    getting.end().well();
+    for name in names {
+        assert_same(&world.path("to").join(name), name.as_bytes());
+    }
 }
 
 #[test]
@@ -168,6 +189,30 @@ fn wrong_hash_pages_are_refused() {
 fn an_answer_of_another_length_is_refused() {
     let (got, peer) = meet(Manner::WrongLength, |peer| peer.until_asked(1));
     assert_nothing_from(&got, &peer);
+}
+
+#[test]
+fn those_who_ask_for_everything_and_take_nothing_keep_nobody_from_being_served() {
+    const MEMORY_MAX_BYTES: u64 = 150 << 20;
+    let bytes = noise(64 * MIB, 27);
+    let world = World::new();
+    let tracker = world.tracker();
+    world.put("node", "x.bin", &bytes);
+    let node = world.node("node", tracker.address);
+    let found = tracker.client().until_complete("x.bin", 1);
+    let askers: Vec<Asker> = (0..4).map(|_| Asker::start(&node, found.info)).collect();
+    for asker in &askers {
+        assert!(
+            (1..5000).contains(&asker.streams),
+            "{} streams",
+            asker.streams
+        );
+    }
+    world.get("to", tracker.address, &["x.bin"]).well();
+    assert_same(&world.path("to/x.bin"), &bytes);
+    let peak = node.process.peak_memory_bytes();
+    println!("peak memory of the node: {} MiB", peak >> 20);
+    assert!(peak < MEMORY_MAX_BYTES, "{peak}");
 }
 
 #[test]
