@@ -43,11 +43,15 @@ pub enum FindError {
 }
 
 fn list_causes(causes: &[(TrackerAddress, String)]) -> String {
-    let listed: Vec<String> = causes
-        .iter()
-        .map(|(tracker, cause)| format!("{}: {cause}", tracker.host_port()))
-        .collect();
-    listed.join("; ")
+    let describe = |(tracker, cause): &(TrackerAddress, String)| {
+        let place = tracker.host_port();
+        // Some causes name the tracker themselves.
+        match cause.contains(&place) {
+            true => cause.clone(),
+            false => format!("{place}: {cause}"),
+        }
+    };
+    causes.iter().map(describe).collect::<Vec<_>>().join("; ")
 }
 
 /// Why a download ended without the file. What was fetched is kept, and the next attempt goes on

@@ -26,10 +26,10 @@ const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Longest single question; --wait asks again.
 const QUESTION_MAX: Duration = Duration::from_secs(60);
-/// For what is being sent when the command ends, and for goodbyes.
-const GOODBYE_MAX: Duration = Duration::from_millis(500);
-/// The same after --seed, whose whole purpose is sending.
-const SEED_GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// For what is being sent to others when all is done: they lose nothing by our leaving.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// The same after a failure or Ctrl-C, when somebody waits for the prompt.
+const HASTY_GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: GetArgs, console: &Console) -> Result<(), Failure> {
     let trackers = args.trackers.resolve_for(&args.wanted);
@@ -55,10 +55,9 @@ async fn get(
         _ => error.into(),
     })?;
     let result = download(&node, &args, console, &stop).await;
-    let goodbye = if args.seed && result.is_ok() {
-        SEED_GOODBYE_MAX
-    } else {
-        GOODBYE_MAX
+    let goodbye = match result {
+        Ok(()) => GOODBYE_MAX,
+        Err(_) => HASTY_GOODBYE_MAX,
     };
     node.shutdown(goodbye).await;
     match result {
