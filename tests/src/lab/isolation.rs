@@ -7,6 +7,7 @@
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -58,6 +59,13 @@ pub fn prepare() -> Result<(), LabError> {
     mount("qshare-lab", covered, "tmpfs", MountFlags::empty(), None)
         .map_err(|error| LabError::system(format!("mount a tmpfs on {covered}"))(error.into()))?;
     std::fs::create_dir_all(NAMESPACES_DIR).map_err(LabError::system(NAMESPACES_DIR))
+}
+
+/// A directory in memory that nobody else sees and that goes with this process.
+pub fn scratch_dir() -> io::Result<PathBuf> {
+    let dir = Path::new(NAMESPACES_DIR).join(".scratch");
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
 }
 
 /// Runs the body of a test inside. Called first and last in a `#[test]`:

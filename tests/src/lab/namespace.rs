@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use rustix::mount::mount_bind;
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::error::LabError;
@@ -17,15 +17,31 @@ pub(crate) const NAMESPACES_DIR: &str = "/run/netns";
 
 /// A network namespace under a name that `ip netns` knows too.
 #[derive(Debug, Clone)]
-pub(crate) struct Namespace {
+pub(crate) struct Namespace(Arc<Named>);
+
+#[derive(Debug)]
+struct Named {
     name: String,
-    handle: Arc<File>,
+    handle: File,
+}
+
+impl Drop for Named {
+    /// The namespace itself ends with the last process and socket in it.
+    fn drop(&mut self) {
+        let path = path(&self.name);
+        let _ = unmount(&path, UnmountFlags::DETACH);
+        let _ = std::fs::remove_file(&path);
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("{NAMESPACES_DIR}/{name}")
 }
 
 impl Namespace {
     /// Makes one, with its loopback up and addresses that do not wait for duplicates.
     pub(crate) fn create(name: &str) -> Result<Namespace, LabError> {
-        let path = format!("{NAMESPACES_DIR}/{name}");
+        let path = path(name);
         let what = || LabError::system(format!("make the network namespace {name}"));
         let handle = std::thread::scope(|scope| {
             let made = scope.spawn(|| -> io::Result<File> {
@@ -38,16 +54,16 @@ impl Namespace {
             made.join()
                 .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
         });
-        let namespace = Namespace {
+        let namespace = Namespace(Arc::new(Named {
             name: name.to_owned(),
-            handle: Arc::new(handle.map_err(what())?),
-        };
+            handle: handle.map_err(what())?,
+        }));
         namespace.ip("link set lo up\n")?;
         Ok(namespace)
     }
 
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     /// Runs a closure on a thread that is inside. Sockets that it opens stay there.
@@ -76,7 +92,7 @@ impl Namespace {
     }
 
     fn enter(&self) -> io::Result<()> {
-        move_into_link_name_space(self.handle.as_fd(), Some(LinkNameSpaceType::Network))?;
+        move_into_link_name_space(self.0.handle.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::namespace::Namespace;
 use super::plan::{HostPlan, LabBuilder, Link, NatKind, Place};
 use super::router::{Mapping, Router};
 
-/// A network. Dropping it stops its delays; its namespaces go with the process inside.
+/// A network. Once it is dropped another one can be built.
 #[derive(Debug)]
 pub struct Lab {
     hosts: Vec<Host>,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::flash_crowd::FlashCrowdArgs;
 use clap::{Args, Parser, Subcommand};
 use qshare_tests::lab::{HostPlan, Link, Loss, NatKind, Rate, parse_duration};
 
@@ -11,6 +12,7 @@ Examples:
   lab run --host tracker --host a:nat=cone --host b:nat=symmetric,down=20mbit -- ./script.sh
   lab shell --hosts 3 --loss 1%
   lab nats
+  lab flash-crowd --leechers 8 --rate 100mbit
 
 It needs iproute2, nftables and (for shaped links) ethtool; root, or user namespaces for
 everybody. No packet leaves the machine, and nothing stays behind.";
@@ -43,6 +45,8 @@ pub(crate) enum Command {
     Shell(NetworkArgs),
     /// Show how the kinds of NAT behave, and which pairs punch through
     Nats,
+    /// Measure how a swarm spreads one file to many at once, beside libtorrent
+    FlashCrowd(FlashCrowdArgs),
 }
 
 #[derive(Debug, Args)]

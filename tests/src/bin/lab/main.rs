@@ -3,6 +3,8 @@
 #[cfg(target_os = "linux")]
 mod args;
 #[cfg(target_os = "linux")]
+mod flash_crowd;
+#[cfg(target_os = "linux")]
 mod run;
 
 #[cfg(not(target_os = "linux"))]
@@ -29,6 +31,7 @@ fn main() -> std::process::ExitCode {
             args::Command::Run(args) => run::run(args).map(code),
             args::Command::Shell(args) => run::shell(args).map(code),
             args::Command::Nats => run::nats(),
+            args::Command::FlashCrowd(args) => flash_crowd::run(args),
         });
     done.unwrap_or_else(|error| fail(&error))
 }

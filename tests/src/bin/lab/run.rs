@@ -2,12 +2,11 @@
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use anyhow::Context;
 use qshare_tests::lab::probe::{self, Dependence};
-use qshare_tests::lab::{HostPlan, Lab, NatKind};
+use qshare_tests::lab::{HostPlan, Lab, NatKind, isolation};
 
 use crate::args::{NetworkArgs, RunArgs};
 
@@ -52,8 +51,7 @@ fn build(args: &NetworkArgs) -> anyhow::Result<Lab> {
 
 /// Runs a command that knows the hosts by their names.
 fn in_the_middle(lab: &Lab, command: &mut Command) -> anyhow::Result<ExitStatus> {
-    // In the tmpfs that hides it from everybody else and goes with us.
-    let bin = PathBuf::from("/run/netns/.bin");
+    let bin = isolation::scratch_dir()?.join("bin");
     std::fs::create_dir_all(&bin).context("a directory for `on`")?;
     let mut on = std::fs::File::create(bin.join("on"))?;
     on.write_all(ON.as_bytes())?;
