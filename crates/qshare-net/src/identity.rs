@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use etcetera::app_strategy::{AppStrategy, AppStrategyArgs, choose_app_strategy};
 use qshare_content::NodeId;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ED25519};
 use rustls::pki_types::pem::PemObject;
@@ -178,9 +179,15 @@ pub fn default_identity_dir(given: Option<&Path>) -> Result<PathBuf, IdentityErr
     if here.join(".qshare").exists() {
         return Ok(here.into());
     }
-    directories::ProjectDirs::from("", "", "qshare")
-        .map(|dirs| dirs.data_dir().to_path_buf())
-        .ok_or(IdentityError::NoDirectory)
+    let app = AppStrategyArgs {
+        top_level_domain: String::new(),
+        author: String::new(),
+        app_name: "qshare".into(),
+    };
+    match choose_app_strategy(app) {
+        Ok(user) => Ok(user.data_dir()),
+        Err(_) => Err(IdentityError::NoDirectory),
+    }
 }
 
 /// Creates a file that only its owner may read; fails if it exists.
