@@ -2,12 +2,17 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::host::Host;
 
 /// A packet that is not there by then was dropped. Only ever waited for when something fails.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// A router may drop the first packet to somebody whose own was just dropped: its connection
+/// tracking has not forgotten that one yet.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// What comes from another host may be later than what was sent after it, by no more than this.
+const LATE: Duration = Duration::from_millis(500);
 /// Attempts of a punch, and how long each waits for the other's.
 const PUNCHES: usize = 10;
 const PUNCH_WAIT: Duration = Duration::from_millis(200);
@@ -41,19 +46,24 @@ pub fn behaviour(client: &Host, first: &Host, second: &Host) -> io::Result<Behav
     let other_host = bind(second)?;
 
     let outside = seen_by(&socket, &asked)?;
-    // Filtering first: asking the others opens the filter to them. What the asked one sends
-    // last comes last, so once it is there the rest is not coming any more.
+    // Filtering first: asking the others opens the filter to them.
     other_port.send_to(b"port", outside)?;
     other_host.send_to(b"host", outside)?;
     asked.send_to(b"last", outside)?;
     let mut arrived = Vec::new();
-    loop {
-        let mut packet = [0; 4];
-        socket.recv_from(&mut packet)?;
-        match &packet {
-            b"last" => break,
-            other => arrived.push(*other),
+    let mut packet = [0; 4];
+    while !(arrived.contains(b"port") && arrived.contains(b"host")) {
+        match socket.recv_from(&mut packet) {
+            Ok(_) => arrived.push(packet),
+            Err(error) if is_timeout(&error) => break,
+            Err(error) => return Err(error),
         }
+        if packet == *b"last" {
+            socket.set_read_timeout(Some(LATE))?;
+        }
+    }
+    if !arrived.contains(b"last") && arrived.len() < 2 {
+        return Err(io::ErrorKind::TimedOut.into());
     }
     let filtering = match (arrived.contains(b"port"), arrived.contains(b"host")) {
         (_, true) => Dependence::Endpoint,
@@ -104,21 +114,38 @@ pub fn bind(host: &Host) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Where a packet from one seems to come from at the other.
+/// Where packets from one seem to come from at the other.
 fn seen_by(from: &UdpSocket, to: &UdpSocket) -> io::Result<SocketAddr> {
-    from.send_to(b"seen", to.local_addr()?)?;
-    let (_, source) = to.recv_from(&mut [0; 4])?;
-    Ok(source)
+    // Tells them from what an earlier question left.
+    let question = from.local_addr()?.port().to_be_bytes();
+    to.set_read_timeout(Some(ASK_AGAIN))?;
+    let deadline = Instant::now() + DEADLINE;
+    while Instant::now() < deadline {
+        from.send_to(&question, to.local_addr()?)?;
+        let mut packet = [0; 2];
+        match to.recv_from(&mut packet) {
+            Ok((_, source)) if packet == question => return Ok(source),
+            Ok(_) => {}
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
 }
 
 fn receive(socket: &UdpSocket) -> io::Result<Option<SocketAddr>> {
     match socket.recv_from(&mut [0; 8]) {
         Ok((_, source)) => Ok(Some(source)),
-        Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ok(None),
-            // An ICMP error that an earlier packet met.
-            io::ErrorKind::ConnectionRefused => Ok(None),
-            _ => Err(error),
-        },
+        Err(error) if is_timeout(&error) => Ok(None),
+        // An ICMP error that an earlier packet met.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
+        Err(error) => Err(error),
     }
 }
