@@ -138,7 +138,7 @@ mod tests {
     fn a_file_is_served_until_it_changes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
-        let bytes: Vec<u8> = (0..1_000_000u32).map(|i| (i * 7919 >> 8) as u8).collect();
+        let bytes: Vec<u8> = (0..1_000_000u64).map(|i| ((i * 7919) >> 8) as u8).collect();
         fs::write(&path, &bytes).unwrap();
         let shared = SharedFile::hashed(&path, &HashOptions::default()).unwrap();
         assert_eq!(shared.read(10..20).unwrap(), &bytes[10..20]);
