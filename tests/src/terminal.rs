@@ -17,8 +17,9 @@ use crate::process::{Output, PATIENCE};
 pub struct OnTerminal {
     child: Child,
     keyboard: File,
-    /// All that the terminal showed.
-    pub screen: Output,
+    screen: Output,
+    /// Bytes of the screen's text up to the end of what was last waited for.
+    seen: usize,
 }
 
 impl OnTerminal {
@@ -60,6 +61,7 @@ impl OnTerminal {
             child,
             keyboard,
             screen,
+            seen: 0,
         }
     }
 
@@ -68,14 +70,15 @@ impl OnTerminal {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until these words have been shown.
-    pub fn shows(&self, words: &str) {
-        let shown = self.screen.find(|text| text.contains(words).then_some(()));
-        assert!(
-            shown.is_some(),
-            "{words:?} was not shown\n{}",
-            self.screen.text()
-        );
+    /// Waits until these words are shown after those that were last waited for.
+    pub fn shows(&mut self, words: &str) {
+        let seen = self.seen;
+        let shown = self.screen.find(|text| {
+            let at = text.get(seen..)?.find(words)?;
+            Some(seen + at + words.len())
+        });
+        let screen = self.screen.text();
+        self.seen = shown.unwrap_or_else(|| panic!("{words:?} was not shown\n{screen}"));
     }
 
     /// Waits for its end; its exit code.

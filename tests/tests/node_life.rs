@@ -139,17 +139,23 @@ fn the_prompt_works_on_a_terminal() {
     node.shows(PROMPT);
     node.press("dir/report one.bin\r");
     node.shows("saved as downloads/dir/report one.bin");
+    node.shows(PROMPT);
     assert_same(&world.path("asker/downloads/dir/report one.bin"), &bytes);
     node.press("get q\r");
     node.shows("saved as downloads/q");
+    node.shows(PROMPT);
     node.press("ls dir/*\r");
     node.shows("id:");
+    node.shows(PROMPT);
     node.press("status\r");
     node.shows("sharing");
+    node.shows(PROMPT);
     node.press("help\r");
     node.shows("unfinished downloads go on at the next start");
+    node.shows(PROMPT);
     node.press("dir/reprot one.bin\r");
     node.shows("Names like it: dir/report one.bin");
+    node.shows(PROMPT);
     node.press("q\r");
     assert_eq!(node.end(), Some(0));
 }
@@ -162,12 +168,13 @@ fn tab_completes_a_name_and_ctrl_c_and_ctrl_d_quit() {
     let _sharer = world.node("sharer", tracker.address);
     tracker.client().until_complete("unmistakable.bin", 1);
     let mut node = OnTerminal::start(&with_prompt(&world, "asker", &tracker));
-    node.shows(PROMPT);
     node.shows("connected");
+    node.shows(PROMPT);
     node.press("unm\t");
     node.shows("unmistakable.bin");
     node.press("\r");
     node.shows("saved as downloads/unmistakable.bin");
+    node.shows(PROMPT);
     node.press("\u{3}");
     assert_eq!(node.end(), Some(0));
 
