@@ -4,6 +4,66 @@
 //! the trackers. [`Node::find`] asks them; [`Node::download`] fetches from everybody who has the
 //! file, verifies every chunk and resumes what was interrupted. A node runs as tasks on the tokio
 //! runtime that it is started on; a current-thread runtime is fastest (docs/performance.md).
+//!
+//! # Example
+//!
+//! A tracker, a node that shares a directory, and one that downloads a file from it:
+//!
+//! ```
+//! use std::{fs, net::SocketAddr, time::Duration};
+//!
+//! use qshare_node::{DownloadRequest, Identity, Node, NodeConfig, Shares, Sync, Target};
+//! use qshare_tracker::{Tracker, TrackerConfig};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let dir = tempfile::tempdir()?;
+//!     let assets = dir.path().join("assets");
+//!     fs::create_dir(&assets)?;
+//!     fs::write(assets.join("hello.txt"), "hello, swarm")?;
+//!     let second = Duration::from_secs(1);
+//!
+//!     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+//!     let mut config = TrackerConfig::new(Identity::ephemeral()?);
+//!     config.listen = loopback;
+//!     let tracker = Tracker::start(config)?;
+//!     let trackers = vec![tracker.listen().to_string().parse()?];
+//!
+//!     let mut config = NodeConfig::one_shot(Identity::ephemeral()?, trackers.clone());
+//!     config.listen = loopback;
+//!     config.shares = Some(Shares {
+//!         assets,
+//!         downloads: dir.path().join("downloads"),
+//!         exclude: Vec::new(),
+//!         state_dir: dir.path().join("state"),
+//!     });
+//!     let sharer = Node::start(config).await?;
+//!
+//!     let mut config = NodeConfig::one_shot(Identity::ephemeral()?, trackers);
+//!     config.listen = loopback;
+//!     let getter = Node::start(config).await?;
+//!     // A tracker that has just started is asked again until somebody has announced the file.
+//!     let found = getter.find(&"hello.txt".parse()?, 1, 5 * second).await?;
+//!     let file = found.files.into_iter().next().ok_or("nobody shares it")?;
+//!     let download = getter.download(DownloadRequest {
+//!         target: Target::Path(dir.path().join("copy.txt")),
+//!         name: file.name,
+//!         info: file.info,
+//!         holders: file.holders,
+//!         force: false,
+//!         sync: Sync::Now,
+//!         give_up_after: Some(10 * second),
+//!         keep_serving: false,
+//!     });
+//!     let report = download.finished().await?;
+//!     assert_eq!(fs::read_to_string(&report.path)?, "hello, swarm");
+//!
+//!     getter.shutdown(second).await;
+//!     sharer.shutdown(second).await;
+//!     tracker.shutdown(second).await;
+//!     Ok(())
+//! }
+//! ```
 
 mod catalogue;
 mod config;
