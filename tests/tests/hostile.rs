@@ -76,6 +76,9 @@ fn a_small_file_comes_from_the_honest_node_when_the_other_answers_badly() {
         Manner::Endless,
         Manner::Junk,
         Manner::HugeFrame,
+        Manner::Trickle,
+        Manner::StallsMidChunk,
+        Manner::Silent,
     ];
     let world = World::new();
     let tracker = world.tracker();

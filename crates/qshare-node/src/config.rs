@@ -69,6 +69,8 @@ pub struct Limits {
     pub half_open_max: usize,
     /// Bytes of answers that are in memory: read, and not yet acknowledged by those who asked.
     pub answers_max_bytes: u32,
+    /// Bytes of chunks in memory: asked for, and not yet verified and written, by all downloads.
+    pub requested_max_bytes: u32,
     /// Downloads that are under way at once; others wait.
     pub downloads_max: usize,
     /// QUIC settings.
@@ -90,6 +92,7 @@ impl Default for Limits {
             accepted_connections_max: 512,
             half_open_max: 64,
             answers_max_bytes: 32 << 20,
+            requested_max_bytes: 64 << 20,
             downloads_max: 64,
             transport: TransportConfig::default(),
             fetch: FetchConfig {

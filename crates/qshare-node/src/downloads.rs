@@ -161,13 +161,16 @@ type Key = (ContentId, PathBuf);
 pub(crate) struct Downloads {
     running: Mutex<HashMap<Key, Download>>,
     turns: Arc<Semaphore>,
+    /// Bytes that may be asked for and not yet written.
+    memory: Arc<Semaphore>,
 }
 
 impl Downloads {
-    pub(crate) fn new(downloads_max: usize) -> Downloads {
+    pub(crate) fn new(downloads_max: usize, requested_max_bytes: u32) -> Downloads {
         Downloads {
             running: Mutex::default(),
             turns: Arc::new(Semaphore::new(downloads_max)),
+            memory: Arc::new(Semaphore::new(requested_max_bytes as usize)),
         }
     }
 

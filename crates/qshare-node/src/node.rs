@@ -140,7 +140,7 @@ impl Node {
                 limits.answers_max_bytes,
                 rand::random(),
             ),
-            downloads: Downloads::new(limits.downloads_max),
+            downloads: Downloads::new(limits.downloads_max, limits.requested_max_bytes),
             committer: Committer::new(),
             events,
             downloads_stopping: CancellationToken::new(),

@@ -124,6 +124,15 @@ pub(crate) struct IdentitiesJson {
     pub(crate) certs: String,
 }
 
+/// Somebody sent bytes that failed verification.
+pub(crate) fn liar(node: &NodeId, content: &ContentId) -> String {
+    format!(
+        "node {} sent wrong bytes of {}; they were thrown away, and it is not asked again",
+        node.short(),
+        content.short()
+    )
+}
+
 /// One line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> String {
     // Strings and numbers under fixed keys always have a JSON form.

@@ -16,7 +16,7 @@ use qshare_storage::{
 use qshare_swarm::{DropReason, Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
 use qshare_wire::peer::{HashRequest, Hashes, Have, HaveMore, Interest};
 use qshare_wire::{Message, Refused};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
@@ -424,6 +424,7 @@ impl Swarm<'_> {
                         chunks: self.chunks,
                         span,
                         part: self.part.clone(),
+                        memory: self.inner.downloads.memory.clone(),
                         writes: self.writes.clone(),
                         events: self.events.clone(),
                         withdraw,
@@ -905,6 +906,7 @@ struct FetchSpan {
     chunks: Chunks,
     span: Span,
     part: Arc<Part>,
+    memory: Arc<Semaphore>,
     writes: TaskTracker,
     events: mpsc::Sender<Event>,
     withdraw: oneshot::Receiver<()>,
@@ -919,12 +921,18 @@ async fn fetch_span(job: FetchSpan) {
         chunks,
         span,
         part,
+        memory,
         writes,
         events,
         withdraw,
     } = job;
     let asked = chunk_request(content, &chunks, span);
     let expected = span.size(&chunks);
+    // Other downloads of this node may have asked for much, too. The largest chunk always fits.
+    let permits = u32::try_from(expected).unwrap_or(u32::MAX);
+    let Ok(permit) = memory.acquire_many_owned(permits).await else {
+        return;
+    };
     let on_step = |step| {
         let events = events.clone();
         async move {
@@ -944,9 +952,12 @@ async fn fetch_span(job: FetchSpan) {
         }
     };
     let _ = events.send(Event::Received { request }).await;
-    let verdict = writes
-        .spawn_blocking(move || verify_and_write(request, &part, &chunks, span, &bytes, &path))
-        .await;
+    let verdict = writes.spawn_blocking(move || {
+        let verdict = verify_and_write(request, &part, &chunks, span, &bytes, &path);
+        drop((bytes, permit));
+        verdict
+    });
+    let verdict = verdict.await;
     if let Ok(event) = verdict {
         let _ = events.send(event).await;
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +11,9 @@ use qshare_content::{ChunkIndex, Chunks, ContentInfo, NodeId, tree};
 use qshare_storage::{DiskError, WholeError};
 use qshare_swarm::Span;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::holders::Holders;
 use super::meter::Meter;
@@ -25,6 +27,11 @@ use crate::tracker_link::{HolderNews, watch};
 
 /// Time for one attempt at one holder, once connected.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
+/// A holder that has not delivered by then gets company: 128 KiB take no longer on any path that
+/// is worth waiting for alone.
+const HEDGE_AFTER: Duration = Duration::from_secs(1);
+/// Holders that are asked at once, at most.
+const ATTEMPTS_MAX: usize = 4;
 
 pub(super) async fn run(
     inner: &Arc<Inner>,
@@ -104,6 +111,10 @@ fn standing(path: &Path, info: &ContentInfo) -> Result<Standing, DiskError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Standing::Nothing),
         Err(error) => return Err(DiskError::new("look at", path, error)),
+        Ok(there) if there.is_dir() => {
+            let error = io::Error::from(io::ErrorKind::IsADirectory);
+            return Err(DiskError::new("write", path, error));
+        }
         Ok(there) if !there.is_file() || there.len() != info.length => {
             return Ok(Standing::Different);
         }
@@ -127,7 +138,8 @@ pub(super) fn different(path: std::path::PathBuf) -> DownloadError {
     }
 }
 
-/// Tries holders one after the other, the known ones first, until one delivers.
+/// Asks holders, the known ones first, until one delivers. One is asked at a time, but whoever
+/// keeps us waiting is not waited for: the next is asked beside it.
 async fn get(
     inner: &Arc<Inner>,
     request: &DownloadRequest,
@@ -136,48 +148,65 @@ async fn get(
 ) -> Result<Vec<u8>, DownloadError> {
     let mut holders = Holders::new(inner.endpoint.id(), &request.holders);
     let mut news: Option<mpsc::Receiver<HolderNews>> = None;
-    let begun = Instant::now();
+    let mut attempts = JoinSet::new();
+    let give_up = request
+        .give_up_after
+        .map(|patience| Instant::now() + patience);
+    let mut next_attempt = Instant::now();
     loop {
-        if let Some((node, addresses)) = holders.next_to_dial(Instant::now(), 1) {
-            let peer = match reach(inner, node, &addresses).await {
-                Ok(peer) => peer,
-                Err(cause) => {
-                    holders.failed(&node, Instant::now(), cause);
-                    continue;
-                }
-            };
-            match attempt(&peer, request.info).await {
-                Ok(bytes) => {
-                    inner.count_received(bytes.len() as u64);
-                    meter.credit(&peer, bytes.len() as u64, 1);
-                    return Ok(bytes);
-                }
-                Err(Failure::Lied) => {
-                    *wasted_bytes += request.info.length;
-                    holders.ban(&node);
-                    blame(inner, node, request);
-                }
-                Err(Failure::Other(cause)) => {
-                    debug!(peer = %node, %cause, "did not deliver");
-                    holders.failed(&node, Instant::now(), cause);
-                }
+        let now = Instant::now();
+        if next_attempt <= now {
+            if let Some((node, addresses)) = holders.next_to_dial(now, ATTEMPTS_MAX) {
+                // With somebody else to turn to, the first need not be waited for to the end.
+                attempts.spawn(attempt(inner.clone(), node, addresses, request.info));
+                next_attempt = now + HEDGE_AFTER;
+            } else {
+                news.get_or_insert_with(|| watch_all(inner, request));
             }
-            continue;
         }
-        let give_up = request.give_up_after.map(|patience| begun + patience);
-        if give_up.is_some_and(|at| at <= Instant::now()) {
+        if give_up.is_some_and(|at| at <= now) {
             return Err(no_source(request, &holders));
         }
-        let receiver = news.get_or_insert_with(|| watch_all(inner, request));
-        let wake = [holders.poll_timeout(), give_up]
+        let hedge = Some(next_attempt).filter(|&at| at > now);
+        let wake = [holders.poll_timeout(), give_up, hedge]
             .into_iter()
             .flatten()
             .min();
-        let wake = wake.unwrap_or_else(|| Instant::now() + ATTEMPT_DEADLINE);
+        let wake = wake
+            .unwrap_or(now + ATTEMPT_DEADLINE)
+            .max(now + Duration::from_millis(1));
         tokio::select! {
-            Some(update) = receiver.recv() => holders.handle_news(update),
+            Some(ended) = attempts.join_next() => {
+                let Ok((node, result)) = ended else { continue };
+                next_attempt = Instant::now();
+                match result {
+                    Ok((peer, bytes)) => {
+                        inner.count_received(bytes.len() as u64);
+                        meter.credit(&peer, bytes.len() as u64, 1);
+                        return Ok(bytes);
+                    }
+                    Err(Failure::Lied) => {
+                        *wasted_bytes += request.info.length;
+                        holders.ban(&node);
+                        blame(inner, node, request);
+                    }
+                    Err(Failure::Other(cause)) => {
+                        debug!(peer = %node, %cause, "did not deliver");
+                        holders.failed(&node, Instant::now(), cause);
+                    }
+                }
+            }
+            Some(update) = next_news(&mut news) => holders.handle_news(update),
             () = sleep_until(wake.into()) => {}
         }
+    }
+}
+
+/// The next word about holders; never, until somebody asked for it.
+async fn next_news(news: &mut Option<mpsc::Receiver<HolderNews>>) -> Option<HolderNews> {
+    match news {
+        Some(receiver) => receiver.recv().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -210,7 +239,7 @@ pub(super) fn no_source(request: &DownloadRequest, holders: &Holders) -> Downloa
 
 pub(super) fn blame(inner: &Arc<Inner>, node: NodeId, request: &DownloadRequest) {
     let content = request.info.id();
-    warn!(peer = %node, content = content.short(), "sent bytes that failed verification");
+    debug!(peer = %node, content = content.short(), "sent bytes that failed verification");
     inner.peers.note_lie(node);
     let _ = inner.events.send(NodeEvent::PeerLied { node, content });
 }
@@ -220,10 +249,19 @@ enum Failure {
     Other(String),
 }
 
-async fn attempt(peer: &Arc<Peer>, info: ContentInfo) -> Result<Vec<u8>, Failure> {
+/// Asks one holder for all of it, and checks what it sends.
+async fn attempt(
+    inner: Arc<Inner>,
+    node: NodeId,
+    addresses: Vec<SocketAddr>,
+    info: ContentInfo,
+) -> (NodeId, Result<(Arc<Peer>, Vec<u8>), Failure>) {
+    let peer = match reach(&inner, node, &addresses).await {
+        Ok(peer) => peer,
+        Err(cause) => return (node, Err(Failure::Other(cause))),
+    };
     let chunks = Chunks::of_length(info.length);
-    let span = Span::whole(&chunks, ChunkIndex(0));
-    let request = chunk_request(info.id(), &chunks, span);
+    let request = chunk_request(info.id(), &chunks, Span::whole(&chunks, ChunkIndex(0)));
     let (_keep, withdraw) = oneshot::channel();
     let asked = fetch(
         &peer.connection,
@@ -232,7 +270,7 @@ async fn attempt(peer: &Arc<Peer>, info: ContentInfo) -> Result<Vec<u8>, Failure
         withdraw,
         |_| async {},
     );
-    match timeout(ATTEMPT_DEADLINE, asked).await {
+    let result = match timeout(ATTEMPT_DEADLINE, asked).await {
         Err(_) => Err(Failure::Other("it did not answer in time".into())),
         Ok(Answer::Broken(cause)) => Err(Failure::Other(cause)),
         Ok(Answer::Refused(refused)) => Err(Failure::Other(format!(
@@ -241,8 +279,9 @@ async fn attempt(peer: &Arc<Peer>, info: ContentInfo) -> Result<Vec<u8>, Failure
         ))),
         // 128 KiB at most: hashing it here costs less than handing it to another thread.
         Ok(Answer::Data { bytes, .. }) if tree::chunk_hash(&chunks, &bytes) == info.root => {
-            Ok(bytes)
+            Ok((peer, bytes))
         }
         Ok(Answer::Data { .. }) => Err(Failure::Lied),
-    }
+    };
+    (node, result)
 }

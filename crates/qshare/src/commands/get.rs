@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use qshare_node::content::{AssetName, Link, NamePattern, Query};
 use qshare_node::{
-    BindError, FindError, Findings, FoundFile, Identity, Node, NodeConfig, StartError, Target,
+    BindError, FindError, Findings, FoundFile, Identity, Node, NodeConfig, NodeEvent, StartError,
+    Target,
 };
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::ls::{FILES_MAX, TRACKER_PATIENCE};
@@ -17,6 +19,7 @@ use crate::choice::{self, Choice};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::jobs::{self, Item, Terms};
+use crate::output;
 use crate::progress::Board;
 use crate::suggest::{self, CommandLine};
 
@@ -54,6 +57,7 @@ async fn get(
         }
         _ => error.into(),
     })?;
+    tokio::spawn(tell_of_liars(node.events(), console.clone()));
     let result = download(&node, &args, console, &stop).await;
     let goodbye = match result {
         Ok(()) => GOODBYE_MAX,
@@ -125,6 +129,19 @@ async fn download(
         stop.cancelled().await;
     }
     Ok(())
+}
+
+/// Names those who sent wrong bytes, until the node is gone.
+async fn tell_of_liars(mut events: broadcast::Receiver<NodeEvent>, console: Console) {
+    loop {
+        match events.recv().await {
+            Ok(NodeEvent::PeerLied { node, content }) => {
+                console.note(&output::liar(&node, &content));
+            }
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
 }
 
 /// What all arguments together amount to.

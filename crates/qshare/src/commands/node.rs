@@ -276,11 +276,9 @@ impl Heard {
                 ));
             }
             NodeEvent::Library(_) => {}
-            NodeEvent::PeerLied { node, content } => console.note(&format!(
-                "node {} sent wrong bytes of {}; they were thrown away, and it is not asked again",
-                node.short(),
-                content.short()
-            )),
+            NodeEvent::PeerLied { node, content } => {
+                console.note(&output::liar(node, content));
+            }
         }
     }
 }
