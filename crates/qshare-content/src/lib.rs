@@ -1,9 +1,9 @@
 //! Content: what a file's bytes are called, how they are cut and how they are proven.
 //!
-//! Pure: no tokio, no quinn, no clock, no file. Start with [`ContentInfo`] (length and
-//! root, hence [`ContentId`]), then [`Chunks`] (how those bytes are cut), then [`tree`]
-//! (how a chunk proves itself against the root). [`AssetName`], [`Query`] and [`Link`] are
-//! what people type.
+//! Pure: no tokio, no quinn, no file, and no clock but the one that once compares the hashing
+//! kernels. Start with [`ContentInfo`] (length and root, hence [`ContentId`]), then [`Chunks`]
+//! (how those bytes are cut), then [`tree`] (how a chunk proves itself against the root).
+//! [`AssetName`], [`Query`] and [`Link`] are what people type.
 
 mod bitmap;
 mod chunks;

@@ -317,12 +317,7 @@ impl Inner {
 
     /// Where a content lies in the shared directories, if it does.
     pub(crate) fn shared_path(&self, content: &ContentId) -> Option<PathBuf> {
-        let asset = self.contents.library()?.find(content)?;
-        let shares = self.shares.as_ref()?;
-        let mut places = [&shares.assets, &shares.downloads]
-            .into_iter()
-            .map(|root| root.join(asset.name.as_str()));
-        places.find(|path| path.exists())
+        self.contents.library()?.path(content)
     }
 
     /// What becomes of a finished download: part of a shared directory, if that is where it lies;
