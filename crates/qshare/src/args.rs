@@ -314,9 +314,15 @@ pub(crate) struct GroupArgs {
 #[derive(Debug, Args)]
 #[command(after_help = DEMO_HELP)]
 pub(crate) struct DemoArgs {
-    /// Size of the file that the nodes exchange, in MiB
-    #[arg(long = "size", value_name = "MIB", default_value_t = 192)]
-    #[arg(value_parser = clap::value_parser!(u64).range(16..=65536))]
+    /// Size of the file that the nodes exchange, in MiB (128 or more: a smaller one is there before
+    /// it can be interrupted)
+    #[arg(
+        long = "size",
+        value_name = "MIB",
+        default_value_t = 192,
+        env = "QSHARE_SIZE"
+    )]
+    #[arg(value_parser = clap::value_parser!(u64).range(128..=65536), hide_env_values = true)]
     pub(crate) size_mib: u64,
 }
 
