@@ -1,0 +1,117 @@
+//! What a process cost: time on the clock, time of processors, memory.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+/// Longest that a command may take.
+const DEADLINE: Duration = Duration::from_secs(600);
+/// How often a running command is looked at: the error of its time.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// What one command cost, and those who served it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trial {
+    /// From its start to its end.
+    pub(crate) wall: Duration,
+    /// Processor time of the command.
+    pub(crate) own_cpu: Duration,
+    /// Processor time of all who served it, meanwhile.
+    pub(crate) others_cpu: Duration,
+    /// Most memory that the command held.
+    pub(crate) own_peak_bytes: u64,
+    /// Most memory that one of the others ever held.
+    pub(crate) others_peak_bytes: u64,
+}
+
+impl Trial {
+    /// Bytes a second.
+    pub(crate) fn speed(&self, bytes: u64) -> f64 {
+        bytes as f64 / self.wall.as_secs_f64()
+    }
+}
+
+/// Runs a command to its end and counts what it and the processes `others` spend.
+pub(crate) fn trial(mut command: Command, others: &[u32]) -> anyhow::Result<Trial> {
+    let all_cpu = || {
+        others
+            .iter()
+            .map(|&pid| cpu_time(pid))
+            .sum::<Option<Duration>>()
+    };
+    let cpu_before = all_cpu().context("a server is gone")?;
+    let begun = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    let pid = Pid::from_child(&child);
+    let mut own_peak_bytes = 0;
+    // Left unreaped, a process that has ended still tells what it spent.
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    while waitid(WaitId::Pid(pid), options)?.is_none() {
+        // The mark only rises, and is gone with the process.
+        own_peak_bytes = peak_bytes(child.id()).unwrap_or(0).max(own_peak_bytes);
+        if begun.elapsed() > DEADLINE {
+            child.kill()?;
+            bail!("{command:?} did not end within {DEADLINE:?}");
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    let wall = begun.elapsed();
+    let own_cpu = cpu_time(child.id()).context("the command's processor time is not known")?;
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    let cpu_after = all_cpu().context("a server is gone")?;
+    let peaks = others.iter().filter_map(|&pid| peak_bytes(pid));
+    Ok(Trial {
+        wall,
+        own_cpu,
+        others_cpu: cpu_after.saturating_sub(cpu_before),
+        own_peak_bytes,
+        others_peak_bytes: peaks.max().unwrap_or(0),
+    })
+}
+
+/// Time that all threads of a process have spent, in user mode and in the kernel.
+fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; utime and stime are fields 14 and 15 of all.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let times: Option<Vec<u64>> = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse().ok())
+        .collect();
+    let ticks: u64 = times?.iter().sum();
+    let ticks_per_second = rustix::param::clock_ticks_per_second();
+    Some(Duration::from_secs_f64(
+        ticks as f64 / ticks_per_second as f64,
+    ))
+}
+
+/// Most memory that a process ever held (VmHWM).
+fn peak_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The middle one; of an even number, the lower of the two.
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len().saturating_sub(1) / 2;
+    values.get(middle).copied().unwrap_or(f64::NAN)
+}

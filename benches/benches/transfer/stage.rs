@@ -1,0 +1,168 @@
+//! Where it all happens: a directory in memory, files in it, and swarms that share them.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use qshare_tests::binary;
+use qshare_tests::files::noise;
+use qshare_tests::process::Process;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::measure::{self, Trial};
+
+const MEMORY_DIR: &str = "/dev/shm";
+/// A file is made in pieces of this size.
+const PIECE_BYTES: u64 = 16 << 20;
+/// For all nodes to have hashed and announced the file.
+const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(300);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A directory that is gone with the value.
+pub(crate) struct Stage {
+    dir: TempDir,
+}
+
+impl Stage {
+    /// In `dir`, else in memory, else among temporary files.
+    pub(crate) fn new(dir: Option<&Path>) -> anyhow::Result<Stage> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("qshare-bench");
+        let memory = Path::new(MEMORY_DIR);
+        let dir = match dir {
+            Some(dir) => builder.tempdir_in(dir),
+            None if memory.is_dir() => builder.tempdir_in(memory),
+            None => builder.tempdir(),
+        };
+        let dir = dir.context("cannot make a directory to work in")?;
+        Ok(Stage { dir })
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        self.dir.path().display().to_string()
+    }
+
+    /// A file of which no two chunks are the same.
+    pub(crate) fn noise_file(&self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
+        let path = self.dir.path().join(name);
+        let mut file = File::create(&path)?;
+        for start in (0..bytes).step_by(PIECE_BYTES as usize) {
+            let piece = (bytes - start).min(PIECE_BYTES) as usize;
+            file.write_all(&noise(piece, start + 1))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(path)
+    }
+
+    /// A file of zeros that takes no room.
+    pub(crate) fn sparse_file(&self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
+        let path = self.dir.path().join(name);
+        File::create(&path)?.set_len(bytes)?;
+        Ok(path)
+    }
+
+    /// A command of the binary, run in the directory `place` of the stage.
+    fn command(&self, place: &str, arguments: &[&str]) -> anyhow::Result<Command> {
+        let home = self.dir.path().join(place);
+        fs::create_dir_all(&home)?;
+        let mut command = binary::command(&home);
+        command.args(arguments);
+        Ok(command)
+    }
+}
+
+/// A tracker, and nodes that share one file.
+pub(crate) struct Swarm {
+    tracker: Process,
+    address: String,
+    nodes: Vec<Process>,
+    name: String,
+    bytes: u64,
+    place: String,
+}
+
+impl Swarm {
+    /// Starts them in the directory `place`, and waits until all nodes have announced the file.
+    pub(crate) fn start(
+        stage: &Stage,
+        place: &str,
+        file: &Path,
+        sources: usize,
+    ) -> anyhow::Result<Swarm> {
+        let name = file.file_name().and_then(|name| name.to_str());
+        let name = name.context("the file has no name")?.to_owned();
+        let common = ["--json", "--certs", "certs", "--listen", "127.0.0.1:0"];
+        let at = format!("{place}/tracker");
+        let mut command = stage.command(&at, &["tracker"])?;
+        command.args(common);
+        let tracker = Process::start(command);
+        let ready = tracker.ready();
+        let address = ready["listen"]
+            .as_str()
+            .context("the tracker does not say where it is")?
+            .to_owned();
+        let mut nodes = Vec::new();
+        for source in 0..sources {
+            let at = format!("{place}/node-{source}");
+            let mut command =
+                stage.command(&at, &["node", "--no-prompt", "--tracker", &address])?;
+            command.args(common);
+            let assets = stage.dir.path().join(&at).join("assets");
+            fs::create_dir_all(&assets)?;
+            // All share the same bytes in memory.
+            fs::hard_link(file, assets.join(&name))?;
+            let node = Process::start(command);
+            node.ready();
+            nodes.push(node);
+        }
+        let swarm = Swarm {
+            tracker,
+            address,
+            nodes,
+            name,
+            bytes: file.metadata()?.len(),
+            place: place.to_owned(),
+        };
+        swarm.wait_until_announced(stage)?;
+        Ok(swarm)
+    }
+
+    fn wait_until_announced(&self, stage: &Stage) -> anyhow::Result<()> {
+        let deadline = Instant::now() + ANNOUNCE_DEADLINE;
+        loop {
+            let place = format!("{}/ls", self.place);
+            let arguments = ["ls", "--json", "--tracker", &self.address, &self.name];
+            let listed = stage.command(&place, &arguments)?.output()?;
+            let listed: Value = serde_json::from_slice(&listed.stdout).unwrap_or_default();
+            if listed["complete"].as_u64() == Some(self.nodes.len() as u64) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the nodes have not announced {} within {ANNOUNCE_DEADLINE:?}",
+                self.name
+            );
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Downloads the file once.
+    pub(crate) fn trial(&self, stage: &Stage) -> anyhow::Result<Trial> {
+        let place = format!("{}/get", self.place);
+        let arguments = ["-q", "get", "--tracker", &self.address, &self.name];
+        let command = stage.command(&place, &arguments)?;
+        let mut others: Vec<u32> = self.nodes.iter().map(Process::id).collect();
+        others.push(self.tracker.id());
+        let trial = measure::trial(command, &others)?;
+        let result = stage.dir.path().join(place).join(&self.name);
+        let length = result.metadata()?.len();
+        ensure!(length == self.bytes, "{length} bytes arrived");
+        fs::remove_file(result)?;
+        Ok(trial)
+    }
+}
