@@ -4,39 +4,44 @@
 //! tasks that each do one thing (reach a node, follow what a peer has, fetch one span) and tell
 //! it what came of it. Hashing and writing happen on blocking threads.
 
+mod follow;
+mod hashes;
+mod open;
+mod outlook;
+mod span;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, Hash, NodeId, tree};
-use qshare_net::framed::{self, ReadError};
-use qshare_storage::{
-    DiskError, FinishError, HashOptions, OpenError, Opened, Part, PartError, PartOptions,
-};
+use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, NodeId};
+use qshare_storage::{DiskError, FinishError, Opened, Part, PartError};
 use qshare_swarm::{DropReason, Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
-use qshare_wire::peer::{HashRequest, Hashes, Have, HaveMore, Interest};
-use qshare_wire::{Message, Refused};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use qshare_wire::Refused;
+use qshare_wire::peer::Hashes;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, trace};
 
 use super::holders::Holders;
 use super::meter::Meter;
-use super::request::{Answer, Step, chunk_request, fetch};
-use super::whole::{blame, different, no_source, watch_all};
+use super::request::Step;
+use super::whole::{blame, different, watch_all};
 use super::{DownloadRequest, Shared};
 use crate::contents::Active;
 use crate::error::DownloadError;
 use crate::node::Inner;
 use crate::peers::{Peer, reach};
-use crate::report::{PeerView, Report, Stage};
+use crate::report::{Report, Stage};
+use follow::follow;
+use hashes::HashPages;
+use open::open;
+use span::{FetchSpan, fetch_span};
 
 /// Time for the answer to an interest or a hash request.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// Pause before holders that had no hashes are asked again.
-const HASHES_AGAIN: Duration = Duration::from_millis(500);
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
 /// Events that may wait for the scheduler; whoever has more to tell waits.
@@ -108,13 +113,6 @@ struct Running {
     received: bool,
 }
 
-/// The chunk hashes as far as they are known, before the scheduler can begin.
-struct HashPages {
-    pages: Vec<Vec<Hash>>,
-    asking: bool,
-    again_at: Option<Instant>,
-}
-
 struct Swarm<'a> {
     inner: &'a Arc<Inner>,
     request: &'a DownloadRequest,
@@ -169,11 +167,7 @@ pub(super) async fn run(
         content: request.info.id(),
         chunks,
         fetch: None,
-        hash_pages: HashPages {
-            pages: Vec::new(),
-            asking: false,
-            again_at: None,
-        },
+        hash_pages: HashPages::default(),
         holders: Holders::new(inner.endpoint.id(), &request.holders),
         peers: HashMap::new(),
         running: HashMap::new(),
@@ -190,50 +184,6 @@ pub(super) async fn run(
     };
     let resumed_bytes = recovered.iter().map(|chunk| chunks.size(chunk)).sum();
     swarm.run(receiver, resumed_bytes).await
-}
-
-/// Opens the part; hashes what an earlier run left.
-async fn open(
-    inner: &Arc<Inner>,
-    request: &DownloadRequest,
-    shared: &Arc<Shared>,
-) -> Result<Opened, DownloadError> {
-    shared.set_stage(Stage::Recovering);
-    let hashing = HashOptions::default();
-    let cancel = hashing.cancel.clone();
-    let options = PartOptions {
-        force: request.force,
-        hashing,
-    };
-    let (target, info) = (request.target.clone(), request.info);
-    let open = inner.blocking(move || Part::open(&target, info, &options));
-    let mut open = std::pin::pin!(open);
-    let opened = tokio::select! {
-        opened = &mut open => opened,
-        () = shared.stop.cancelled() => {
-            cancel.cancel();
-            open.await
-        }
-    };
-    opened.map_err(|error| match error {
-        OpenError::Different(path) => different(path),
-        OpenError::Disk(error) => error.into(),
-        OpenError::Cancelled => DownloadError::Stopped,
-        other => DownloadError::InTheWay {
-            path: request.target.path(),
-            why: describe(&other),
-        },
-    })
-}
-
-fn describe(error: &OpenError) -> String {
-    match error {
-        OpenError::OtherUnfinished { .. } => {
-            format!("{error}; --force discards that one, -o writes elsewhere")
-        }
-        OpenError::Locked(_) => format!("{error} by another qshare; wait for it, or stop it"),
-        other => other.to_string(),
-    }
 }
 
 impl Swarm<'_> {
@@ -349,57 +299,6 @@ impl Swarm<'_> {
                 let _ = events.send(Event::Reached { node, result }).await;
             });
         }
-    }
-
-    /// Asks one of those who are there for the next page of chunk hashes.
-    fn ask_for_hashes(&mut self) {
-        let again_at = self.hash_pages.again_at;
-        if self.fetch.is_some()
-            || self.hash_pages.asking
-            || again_at.is_some_and(|at| at > Instant::now())
-        {
-            return;
-        }
-        if again_at.is_some() {
-            self.hash_pages.again_at = None;
-            self.peers
-                .values_mut()
-                .for_each(|connected| connected.asked_for_hashes = false);
-        }
-        let fresh = self
-            .peers
-            .values_mut()
-            .find(|connected| !connected.asked_for_hashes);
-        let Some(connected) = fresh else {
-            if !self.peers.is_empty() {
-                self.hash_pages.again_at = Some(Instant::now() + HASHES_AGAIN);
-            }
-            return;
-        };
-        connected.asked_for_hashes = true;
-        self.hash_pages.asking = true;
-        let page = self.hash_pages.pages.len() as u32;
-        let request = HashRequest {
-            content: self.content,
-            page,
-            extensions: Vec::new(),
-        };
-        let (peer, events) = (connected.peer.clone(), self.events.clone());
-        self.tasks.spawn(async move {
-            let asked = framed::ask::<HashRequest, Hashes>(&peer.connection, &request);
-            let result = match timeout(ANSWER_DEADLINE, asked).await {
-                Ok(Ok((hashes, ..))) => Ok(hashes),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no hashes in time".into()),
-            };
-            let _ = events
-                .send(Event::Hashes {
-                    peer: peer.key,
-                    page,
-                    result,
-                })
-                .await;
-        });
     }
 
     /// Does what the scheduler decides.
@@ -636,36 +535,6 @@ impl Swarm<'_> {
         self.hash_pages.again_at = None;
     }
 
-    fn handle_hashes(&mut self, key: PeerKey, page: u32, result: Result<Hashes, String>) {
-        self.hash_pages.asking = false;
-        let Some(connected) = self.peers.get_mut(&key) else {
-            return;
-        };
-        let hashes = match result {
-            Ok(hashes) => hashes,
-            Err(cause) => {
-                debug!(peer = %connected.peer.node, %cause, "no hashes");
-                return;
-            }
-        };
-        let root = &self.request.info.root;
-        if !tree::verify_page(&self.chunks, root, page, &hashes.hashes, &hashes.path) {
-            self.drop_peer(key, DropReason::Corrupt);
-            return;
-        }
-        // It proved useful: ask it for the next one, too.
-        connected.asked_for_hashes = false;
-        self.hash_pages.pages.push(hashes.hashes);
-        if self.hash_pages.pages.len() as u32 == tree::page_count(&self.chunks) {
-            self.hash_pages.asking = true;
-            let hashes = std::mem::take(&mut self.hash_pages.pages).concat();
-            let (part, events) = (self.part.clone(), self.events.clone());
-            self.writes.spawn_blocking(move || {
-                let _ = events.blocking_send(Event::HashesKept(part.set_hashes(hashes)));
-            });
-        }
-    }
-
     /// Makes what is verified durable, now and then.
     fn checkpoint(&mut self) {
         let limits = &self.inner.limits;
@@ -684,74 +553,6 @@ impl Swarm<'_> {
                 _ => Event::Checkpointed,
             };
             let _ = events.blocking_send(event);
-        });
-    }
-
-    /// Gives up when there was nobody to fetch from for too long.
-    fn check_patience(&mut self) -> Result<(), DownloadError> {
-        let hope = match &self.fetch {
-            None => !self.peers.is_empty(),
-            Some(fetch) => {
-                let status = fetch.status();
-                let useful = status
-                    .peers
-                    .iter()
-                    .any(|peer| peer.dropped.is_none() && peer.chunks > 0);
-                (useful && status.unheld_chunks < status.chunks - status.verified_chunks)
-                    || status.in_flight_bytes > 0
-            }
-        };
-        if hope {
-            self.last_hope = Instant::now();
-            return Ok(());
-        }
-        let waited = self.last_hope.elapsed();
-        match self.request.give_up_after {
-            Some(patience) if waited >= patience => Err(no_source(self.request, &self.holders)),
-            _ => Ok(()),
-        }
-    }
-
-    fn publish(&mut self) {
-        let Some(fetch) = &self.fetch else { return };
-        let status = fetch.status();
-        let rate = self.meter.sample(Instant::now(), status.received_bytes);
-        let left = self.chunks.length().saturating_sub(status.verified_bytes);
-        let sources = status
-            .peers
-            .iter()
-            .filter(|peer| peer.dropped.is_none() && peer.chunks > 0);
-        let sources = sources.count() as u32;
-        let views = status.peers.iter().filter_map(|peer| {
-            let connected = self.peers.get(&peer.peer)?;
-            Some(PeerView {
-                node: connected.peer.node,
-                address: connected.peer.address,
-                path: connected.peer.path,
-                chunks: peer.chunks,
-                outstanding_bytes: peer.outstanding_bytes,
-                bytes_per_second: peer.rate_bytes_per_second,
-                received_bytes: peer.received_bytes,
-                dropped: peer
-                    .dropped
-                    .map(|reason| format!("{reason:?}").to_lowercase()),
-            })
-        });
-        let views: Vec<PeerView> = views.collect();
-        *self
-            .shared
-            .peers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = views;
-        let waited = self.last_hope.elapsed();
-        self.shared.progress.send_modify(|progress| {
-            progress.verified_bytes = status.verified_bytes;
-            progress.bytes_per_second = rate;
-            progress.time_left =
-                (rate > 0).then(|| Duration::from_secs_f64(left as f64 / rate as f64));
-            progress.sources = sources;
-            progress.trouble = (waited > Duration::from_secs(2))
-                .then(|| format!("nobody to fetch from{}", self.holders.describe_failures()));
         });
     }
 
@@ -819,191 +620,5 @@ fn to_swarm(refused: &Refused) -> Option<Refusal> {
         Wire::Changed => Some(Refusal::Changed),
         Wire::NotAllowed => Some(Refusal::NotAllowed),
         Wire::Withdrawn | Wire::Invalid | Wire::Failed | Wire::Other(_) => None,
-    }
-}
-
-/// Tells what a peer has, and as it gets more, until it is lost.
-async fn follow(peer: Arc<Peer>, content: ContentId, count: u32, events: mpsc::Sender<Event>) {
-    let cause = tokio::select! {
-        cause = follow_until_lost(&peer, content, count, &events) => cause,
-        () = peer.retired.cancelled() => "another connection took over".into(),
-    };
-    let _ = events
-        .send(Event::PeerGone {
-            peer: peer.key,
-            cause,
-        })
-        .await;
-}
-
-async fn follow_until_lost(
-    peer: &Arc<Peer>,
-    content: ContentId,
-    count: u32,
-    events: &mpsc::Sender<Event>,
-) -> String {
-    let interest = Interest {
-        content,
-        extensions: Vec::new(),
-    };
-    let asked = framed::ask::<Interest, Have>(&peer.connection, &interest);
-    // The sending half is kept: closing it would end the interest.
-    let (first, _send, mut recv) = match timeout(ANSWER_DEADLINE, asked).await {
-        Ok(Ok(asked)) => asked,
-        Ok(Err(ReadError::Refused(refused))) => return format!("it says {:?}", refused.refusal()),
-        Ok(Err(error)) => return error.to_string(),
-        Err(_) => return "it did not say what it has".into(),
-    };
-    let Some(event) = have_event(peer.key, count, first) else {
-        return "what it says to have makes no sense".into();
-    };
-    if events.send(event).await.is_err() {
-        return String::new();
-    }
-    loop {
-        let frame = match framed::read_frame(&mut recv, Have::BODY_MAX_BYTES).await {
-            Ok(frame) => frame,
-            Err(error) => return error.to_string(),
-        };
-        let event = match frame.kind {
-            Have::TYPE => frame
-                .decode()
-                .ok()
-                .and_then(|have| have_event(peer.key, count, have)),
-            HaveMore::TYPE => frame.decode::<HaveMore>().ok().map(|more| Event::HaveMore {
-                peer: peer.key,
-                chunks: more.chunks.into_iter().map(ChunkIndex).collect(),
-                queue_bytes: more.queue_bytes,
-            }),
-            // Later versions may say more.
-            _ => continue,
-        };
-        let Some(event) = event else {
-            return "what it says to have makes no sense".into();
-        };
-        if events.send(event).await.is_err() {
-            return String::new();
-        }
-    }
-}
-
-fn have_event(peer: PeerKey, count: u32, have: Have) -> Option<Event> {
-    let chunks = match have.complete {
-        true => Bitmap::full(count),
-        false => Bitmap::from_bytes(count, &have.bitmap)?,
-    };
-    Some(Event::Have {
-        peer,
-        chunks,
-        queue_bytes: have.queue_bytes,
-    })
-}
-
-struct FetchSpan {
-    request: RequestId,
-    peer: Arc<Peer>,
-    content: ContentId,
-    chunks: Chunks,
-    span: Span,
-    part: Arc<Part>,
-    memory: Arc<Semaphore>,
-    writes: TaskTracker,
-    events: mpsc::Sender<Event>,
-    withdraw: oneshot::Receiver<()>,
-}
-
-/// Fetches one span, and has it verified and written.
-async fn fetch_span(job: FetchSpan) {
-    let FetchSpan {
-        request,
-        peer,
-        content,
-        chunks,
-        span,
-        part,
-        memory,
-        writes,
-        events,
-        withdraw,
-    } = job;
-    let asked = chunk_request(content, &chunks, span);
-    let expected = span.size(&chunks);
-    // Other downloads of this node may have asked for much, too. The largest chunk always fits.
-    let permits = u32::try_from(expected).unwrap_or(u32::MAX);
-    let Ok(permit) = memory.acquire_many_owned(permits).await else {
-        return;
-    };
-    let on_step = |step| {
-        let events = events.clone();
-        async move {
-            let _ = events.send(Event::Step { request, step }).await;
-        }
-    };
-    let answer = fetch(&peer.connection, &asked, expected, withdraw, on_step).await;
-    let (bytes, path) = match answer {
-        Answer::Data { bytes, path } => (bytes, path),
-        Answer::Refused(refused) => {
-            let _ = events.send(Event::Refused { request, refused }).await;
-            return;
-        }
-        Answer::Broken(cause) => {
-            let _ = events.send(Event::Broken { request, cause }).await;
-            return;
-        }
-    };
-    let _ = events.send(Event::Received { request }).await;
-    let verdict = writes.spawn_blocking(move || {
-        let verdict = verify_and_write(request, &part, &chunks, span, &bytes, &path);
-        drop((bytes, permit));
-        verdict
-    });
-    let verdict = verdict.await;
-    if let Ok(event) = verdict {
-        let _ = events.send(event).await;
-    }
-}
-
-fn verify_and_write(
-    request: RequestId,
-    part: &Part,
-    chunks: &Chunks,
-    span: Span,
-    bytes: &[u8],
-    path: &[Hash],
-) -> Event {
-    let hash = match part.hash(span.chunk) {
-        Ok(Some(hash)) => hash,
-        Err(PartError::Disk(error)) => return Event::Disk(error),
-        _ => {
-            return Event::Broken {
-                request,
-                cause: "the chunk's hash is not known".into(),
-            };
-        }
-    };
-    let written = if span.is_whole(chunks) {
-        if tree::chunk_hash(chunks, bytes) != hash {
-            return Event::Corrupt { request };
-        }
-        part.write_verified(span.chunk, bytes).map(|_| ())
-    } else {
-        let Span {
-            chunk,
-            height,
-            index,
-        } = span;
-        if !tree::verify_subtree(chunks, chunk, &hash, height, index, bytes, path) {
-            return Event::Corrupt { request };
-        }
-        let start = span.range(chunks).start - chunks.range(chunk).start;
-        part.write(chunk, start, bytes)
-    };
-    match written {
-        Ok(()) => Event::Verified { request },
-        Err(PartError::Disk(error)) => Event::Disk(error),
-        Err(error) => Event::Broken {
-            request,
-            cause: error.to_string(),
-        },
     }
 }

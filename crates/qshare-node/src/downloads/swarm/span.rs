@@ -1,0 +1,122 @@
+//! Fetching one span: asked, read, verified, written.
+
+use std::sync::Arc;
+
+use qshare_content::{Chunks, ContentId, Hash, tree};
+use qshare_storage::{Part, PartError};
+use qshare_swarm::{RequestId, Span};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use super::super::request::{Answer, chunk_request, fetch};
+use super::Event;
+use crate::peers::Peer;
+
+pub(super) struct FetchSpan {
+    pub(super) request: RequestId,
+    pub(super) peer: Arc<Peer>,
+    pub(super) content: ContentId,
+    pub(super) chunks: Chunks,
+    pub(super) span: Span,
+    pub(super) part: Arc<Part>,
+    pub(super) memory: Arc<Semaphore>,
+    pub(super) writes: TaskTracker,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) withdraw: oneshot::Receiver<()>,
+}
+
+/// Fetches one span, and has it verified and written.
+pub(super) async fn fetch_span(job: FetchSpan) {
+    let FetchSpan {
+        request,
+        peer,
+        content,
+        chunks,
+        span,
+        part,
+        memory,
+        writes,
+        events,
+        withdraw,
+    } = job;
+    let asked = chunk_request(content, &chunks, span);
+    let expected = span.size(&chunks);
+    // Other downloads of this node may have asked for much, too. The largest chunk always fits.
+    let permits = u32::try_from(expected).unwrap_or(u32::MAX);
+    let Ok(permit) = memory.acquire_many_owned(permits).await else {
+        return;
+    };
+    let on_step = |step| {
+        let events = events.clone();
+        async move {
+            let _ = events.send(Event::Step { request, step }).await;
+        }
+    };
+    let answer = fetch(&peer.connection, &asked, expected, withdraw, on_step).await;
+    let (bytes, path) = match answer {
+        Answer::Data { bytes, path } => (bytes, path),
+        Answer::Refused(refused) => {
+            let _ = events.send(Event::Refused { request, refused }).await;
+            return;
+        }
+        Answer::Broken(cause) => {
+            let _ = events.send(Event::Broken { request, cause }).await;
+            return;
+        }
+    };
+    let _ = events.send(Event::Received { request }).await;
+    let verdict = writes.spawn_blocking(move || {
+        let verdict = verify_and_write(request, &part, &chunks, span, &bytes, &path);
+        drop((bytes, permit));
+        verdict
+    });
+    let verdict = verdict.await;
+    if let Ok(event) = verdict {
+        let _ = events.send(event).await;
+    }
+}
+
+fn verify_and_write(
+    request: RequestId,
+    part: &Part,
+    chunks: &Chunks,
+    span: Span,
+    bytes: &[u8],
+    path: &[Hash],
+) -> Event {
+    let hash = match part.hash(span.chunk) {
+        Ok(Some(hash)) => hash,
+        Err(PartError::Disk(error)) => return Event::Disk(error),
+        _ => {
+            return Event::Broken {
+                request,
+                cause: "the chunk's hash is not known".into(),
+            };
+        }
+    };
+    let written = if span.is_whole(chunks) {
+        if tree::chunk_hash(chunks, bytes) != hash {
+            return Event::Corrupt { request };
+        }
+        part.write_verified(span.chunk, bytes).map(|_| ())
+    } else {
+        let Span {
+            chunk,
+            height,
+            index,
+        } = span;
+        if !tree::verify_subtree(chunks, chunk, &hash, height, index, bytes, path) {
+            return Event::Corrupt { request };
+        }
+        let start = span.range(chunks).start - chunks.range(chunk).start;
+        part.write(chunk, start, bytes)
+    };
+    match written {
+        Ok(()) => Event::Verified { request },
+        Err(PartError::Disk(error)) => Event::Disk(error),
+        Err(error) => Event::Broken {
+            request,
+            cause: error.to_string(),
+        },
+    }
+}
