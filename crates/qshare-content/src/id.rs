@@ -1,4 +1,4 @@
-//! Identifiers: [`Hash`], [`ContentId`], [`NodeId`] and prefixes of content ids.
+//! Identifiers: [`struct@Hash`], [`ContentId`], [`NodeId`] and prefixes of content ids.
 
 use std::fmt;
 use std::str::FromStr;
