@@ -4,6 +4,11 @@
 //! Results go to stdout, everything else to stderr. The network lives on a current-thread tokio
 //! runtime on the main thread; what blocks (the prompt, hashing) has threads of its own.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "doc comments on arguments are help texts, where HOST[:PORT] is no link"
+)]
+
 mod args;
 mod choice;
 mod commands;
