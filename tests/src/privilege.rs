@@ -47,11 +47,15 @@ impl Namespace {
             return None;
         }
         let namespace = Namespace(name);
-        let steps: [&[&str]; 4] = [
+        // A pair both of whose ends are in here: not every kernel has dummy interfaces.
+        let steps: [&[&str]; 5] = [
             &["link", "set", "lo", "up"],
-            &["link", "add", "alone", "type", "dummy"],
+            &[
+                "link", "add", "alone", "type", "veth", "peer", "name", "other",
+            ],
             &["address", "add", "10.89.0.1/24", "dev", "alone"],
             &["link", "set", "alone", "up"],
+            &["link", "set", "other", "up"],
         ];
         let ready = steps
             .iter()
