@@ -17,6 +17,9 @@ pub mod tree;
 pub use bitmap::Bitmap;
 pub use chunks::{ChunkIndex, Chunks, LEAF_BYTES, LENGTH_MAX_BYTES};
 pub use id::{ContentId, ContentInfo, Hash, IdParseError, IdPrefix, NodeId};
-pub use link::{DEFAULT_TRACKER_PORT, Link, LinkParseError, TrackerAddress, TrackerAddressError};
+pub use link::{
+    DEFAULT_TRACKER_PORT, Link, LinkParseError, NodeAddress, NodeAddressError, TrackerAddress,
+    TrackerAddressError,
+};
 pub use name::{AssetName, META_SUFFIX, NAME_MAX_BYTES, NameError, PART_SUFFIX};
 pub use query::{GLOB_MAX_BYTES, NamePattern, Query, QueryParseError, is_glob};

@@ -1,4 +1,5 @@
-//! Links: `qshare:CONTENTID,s=SIZE,r=ROOT,t=TRACKERID@HOST:PORT,n=NAME`, and tracker addresses.
+//! Links: `qshare:CONTENTID,s=SIZE,r=ROOT,t=TRACKERID@HOST:PORT,a=NODEID@HOST:PORT,n=NAME`, and the
+//! addresses of trackers and nodes in them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,6 +23,10 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// More trackers than this in one link are refused.
 const LINK_TRACKERS_MAX: usize = 16;
+/// More addresses of nodes than this in one link are refused.
+const LINK_NODES_MAX: usize = 16;
+/// Nobody is led to a well-known service by a link that says a node is there.
+const NODE_PORT_MIN: u16 = 1024;
 /// A longer link is refused.
 const LINK_MAX_BYTES: usize = 8 * 1024;
 
@@ -44,11 +49,7 @@ pub struct TrackerAddressError(pub String);
 impl TrackerAddress {
     /// `HOST:PORT`, IPv6 in brackets: the key in `known_trackers`.
     pub fn host_port(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        join_place(&self.host, self.port)
     }
 }
 
@@ -61,36 +62,8 @@ impl FromStr for TrackerAddress {
             Some((id, place)) => (Some(id.parse().map_err(|_| refused())?), place),
             None => (None, text),
         };
-        let (host, port) = if let Some(rest) = place.strip_prefix('[') {
-            let (host, rest) = rest.split_once(']').ok_or_else(refused)?;
-            host.parse::<std::net::Ipv6Addr>().map_err(|_| refused())?;
-            (
-                host,
-                rest.strip_prefix(':')
-                    .or((rest.is_empty()).then_some(""))
-                    .ok_or_else(refused)?,
-            )
-        } else if place.parse::<std::net::Ipv6Addr>().is_ok() {
-            (place, "")
-        } else {
-            match place.split_once(':') {
-                Some((_, "")) => return Err(refused()),
-                Some((host, port)) => (host, port),
-                None => (place, ""),
-            }
-        };
-        let port = match port {
-            "" => DEFAULT_TRACKER_PORT,
-            digits => digits
-                .parse()
-                .ok()
-                .filter(|&port| port != 0)
-                .ok_or_else(refused)?,
-        };
-        let plausible = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
-        if host.is_empty() || host.len() > 253 || !host.chars().all(plausible) {
-            return Err(refused());
-        }
+        let (host, port) = parse_place(place).ok_or_else(refused)?;
+        let port = port.unwrap_or(DEFAULT_TRACKER_PORT);
         Ok(TrackerAddress {
             id,
             host: host.into(),
@@ -108,6 +81,88 @@ impl fmt::Display for TrackerAddress {
     }
 }
 
+/// A node and where it may be: `NODEID@HOST:PORT`. The id is a pin: nobody else at that address
+/// is dealt with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NodeAddress {
+    /// The identity that it must prove.
+    pub id: NodeId,
+    /// Host name or IP address, IPv6 without brackets.
+    pub host: String,
+    /// UDP port, from 1024.
+    pub port: u16,
+}
+
+/// Why a text is not a node's address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a node's address: write NODEID@HOST:PORT, with a port from 1024")]
+pub struct NodeAddressError(pub String);
+
+impl NodeAddress {
+    /// `HOST:PORT`, IPv6 in brackets.
+    pub fn host_port(&self) -> String {
+        join_place(&self.host, self.port)
+    }
+}
+
+impl FromStr for NodeAddress {
+    type Err = NodeAddressError;
+
+    fn from_str(text: &str) -> Result<Self, NodeAddressError> {
+        let refused = || NodeAddressError(text.into());
+        let (id, place) = text.split_once('@').ok_or_else(refused)?;
+        let id = id.parse().map_err(|_| refused())?;
+        match parse_place(place) {
+            Some((host, Some(port))) if port >= NODE_PORT_MIN => Ok(NodeAddress {
+                id,
+                host: host.into(),
+                port,
+            }),
+            _ => Err(refused()),
+        }
+    }
+}
+
+impl fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.id, self.host_port())
+    }
+}
+
+/// Splits `HOST[:PORT]`; IPv6 with a port is in brackets, without one it need not be.
+fn parse_place(place: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = if let Some(rest) = place.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']')?;
+        host.parse::<std::net::Ipv6Addr>().ok()?;
+        match rest {
+            "" => (host, None),
+            rest => (host, Some(rest.strip_prefix(':')?)),
+        }
+    } else if place.parse::<std::net::Ipv6Addr>().is_ok() {
+        (place, None)
+    } else {
+        match place.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (place, None),
+        }
+    };
+    let port = match port {
+        None => None,
+        Some(digits) => Some(digits.parse().ok().filter(|&port| port != 0)?),
+    };
+    let plausible = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+    let legal = !host.is_empty() && host.len() <= 253 && host.chars().all(plausible);
+    legal.then_some((host, port))
+}
+
+fn join_place(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
 /// Everything that another person needs to fetch one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -115,6 +170,8 @@ pub struct Link {
     pub info: ContentInfo,
     /// Where to ask who has it; ids in here are pins.
     pub trackers: Vec<TrackerAddress>,
+    /// Who had it when the link was made, and where; asked directly, with no tracker.
+    pub nodes: Vec<NodeAddress>,
     /// What to call it.
     pub name: Option<AssetName>,
 }
@@ -125,7 +182,7 @@ pub enum LinkParseError {
     /// It does not begin with `qshare:` and a content id.
     #[error("a link begins with qshare: and 64 hex digits")]
     NotALink,
-    /// More than 8 KiB or more than 16 trackers.
+    /// More than 8 KiB, 16 trackers or 16 addresses of nodes.
     #[error("the link is too long")]
     TooLong,
     /// A field without value, or one that cannot be read.
@@ -140,6 +197,9 @@ pub enum LinkParseError {
     /// A tracker that cannot be read.
     #[error(transparent)]
     Tracker(#[from] TrackerAddressError),
+    /// A node that cannot be read.
+    #[error(transparent)]
+    Node(#[from] NodeAddressError),
 }
 
 impl Link {
@@ -165,6 +225,9 @@ impl fmt::Display for Link {
                 utf8_percent_encode(&tracker.to_string(), ENCODED)
             )?;
         }
+        for node in &self.nodes {
+            write!(f, ",a={}", utf8_percent_encode(&node.to_string(), ENCODED))?;
+        }
         if let Some(name) = &self.name {
             write!(f, ",n={}", utf8_percent_encode(name.as_str(), ENCODED))?;
         }
@@ -189,7 +252,7 @@ impl FromStr for Link {
             .parse()
             .map_err(|_| LinkParseError::NotALink)?;
         let (mut length, mut root, mut name) = (None, None, None);
-        let mut trackers = Vec::new();
+        let (mut trackers, mut nodes) = (Vec::new(), Vec::new());
         for field in fields {
             let refused = || LinkParseError::Field(field.chars().take(80).collect());
             let (key, value) = field.split_once('=').ok_or_else(refused)?;
@@ -201,6 +264,8 @@ impl FromStr for Link {
                 "r" => root = Some(value.parse::<Hash>().map_err(|_| refused())?),
                 "t" if trackers.len() == LINK_TRACKERS_MAX => return Err(LinkParseError::TooLong),
                 "t" => trackers.push(value.parse()?),
+                "a" if nodes.len() == LINK_NODES_MAX => return Err(LinkParseError::TooLong),
+                "a" => nodes.push(value.parse()?),
                 "n" => name = Some(AssetName::from_local(&value)?),
                 // Later versions add fields; ours stays readable to them and theirs to us.
                 _ => {}
@@ -219,6 +284,7 @@ impl FromStr for Link {
         Ok(Link {
             info,
             trackers,
+            nodes,
             name,
         })
     }
@@ -240,6 +306,14 @@ mod tests {
                     .unwrap(),
                 "tracker.example".parse().unwrap(),
             ],
+            nodes: vec![
+                format!("{}@[2001:db8::2]:64500", NodeId([2; 32]))
+                    .parse()
+                    .unwrap(),
+                format!("{}@node.example:7000", NodeId([2; 32]))
+                    .parse()
+                    .unwrap(),
+            ],
             name: Some(AssetName::new("data, été/100%.bin").unwrap()),
         }
     }
@@ -256,6 +330,23 @@ mod tests {
     fn a_link_whose_size_was_changed_is_refused() {
         let text = link().to_string().replace(",s=42,", ",s=43,");
         assert_eq!(text.parse::<Link>(), Err(LinkParseError::Mismatch));
+    }
+
+    #[test]
+    fn a_node_is_named_with_its_id_and_an_unprivileged_port_and_so_often_at_most() {
+        let id = NodeId([9; 32]);
+        for place in ["192.0.2.1", "192.0.2.1:53", "192.0.2.1:0", ":7000", ""] {
+            let text = format!("{id}@{place}");
+            assert!(text.parse::<NodeAddress>().is_err(), "{text}");
+        }
+        assert!("192.0.2.1:7000".parse::<NodeAddress>().is_err());
+        let plain = Link {
+            nodes: Vec::new(),
+            ..link()
+        };
+        let with = |count| format!("{plain}{}", format!(",a={id}@h:7000").repeat(count));
+        assert_eq!(with(16).parse::<Link>().unwrap().nodes.len(), 16);
+        assert_eq!(with(17).parse::<Link>(), Err(LinkParseError::TooLong));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
+use crate::ContentId;
+
 /// Suffix of a file that is being downloaded.
 pub const PART_SUFFIX: &str = ".qshare.part";
 /// Suffix of the record beside it.
@@ -136,6 +138,13 @@ impl TryFrom<String> for AssetName {
 
     fn try_from(text: String) -> Result<Self, NameError> {
         AssetName::new(text)
+    }
+}
+
+/// What a content goes by that nobody has a name for: its id.
+impl From<ContentId> for AssetName {
+    fn from(id: ContentId) -> AssetName {
+        AssetName(id.to_string())
     }
 }
 

@@ -21,7 +21,7 @@ pub use endpoint::{BindError, Endpoint, EndpointConfig};
 pub use group::{GroupError, GroupSecret};
 pub use identity::{Identity, IdentityError, IdentityLock, IdentityRole, default_identity_dir};
 pub use known_trackers::{KnownTrackers, TrustError};
-pub use resolve::{ResolveError, resolve};
+pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{
     AcceptError, Callee, DialError, Greeting, Session, accept, close_reason, dial, is_goodbye,
 };

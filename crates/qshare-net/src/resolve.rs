@@ -23,16 +23,20 @@ pub enum ResolveError {
 
 /// All addresses of a tracker's host, in the resolver's order.
 pub async fn resolve(tracker: &TrackerAddress) -> Result<Vec<SocketAddr>, ResolveError> {
-    let host = tracker.host.clone();
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), tracker.port))
+    resolve_host(&tracker.host, tracker.port).await
+}
+
+/// All addresses of a host, in the resolver's order.
+pub async fn resolve_host(host: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
         .await
         .map_err(|cause| ResolveError::Lookup {
-            host: host.clone(),
+            host: host.into(),
             cause,
         })?
         .collect();
     if addresses.is_empty() {
-        Err(ResolveError::Nothing(host))
+        Err(ResolveError::Nothing(host.into()))
     } else {
         Ok(addresses)
     }

@@ -1,6 +1,7 @@
 //! Downloads: the handles that an owner holds, and the tasks behind them.
 
 mod committer;
+mod given;
 mod holders;
 mod meter;
 mod request;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_content::{AssetName, Bitmap, Chunks, ContentId, ContentInfo, PART_SUFFIX};
+use qshare_content::{AssetName, Bitmap, Chunks, ContentId, ContentInfo, NodeAddress, PART_SUFFIX};
 use qshare_storage::{Opened, Part, PartOptions, Sync, Target};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,8 @@ pub struct DownloadRequest {
     pub target: Target,
     /// Holders that are known already; trackers are asked for more.
     pub holders: Vec<Contact>,
+    /// Nodes that somebody said have it, and where; asked directly, whatever trackers say.
+    pub nodes: Vec<NodeAddress>,
     /// Replace a different file at the target.
     pub force: bool,
     /// Whether the file must be durable before the download counts as done.

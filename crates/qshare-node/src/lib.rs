@@ -50,6 +50,7 @@
 //!         name: file.name,
 //!         info: file.info,
 //!         holders: file.holders,
+//!         nodes: Vec::new(),
 //!         force: false,
 //!         sync: Sync::Now,
 //!         give_up_after: Some(10 * second),

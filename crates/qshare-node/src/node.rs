@@ -174,6 +174,7 @@ impl Node {
                 info: unfinished.info,
                 target: unfinished.target,
                 holders: Vec::new(),
+                nodes: Vec::new(),
                 force: false,
                 sync: Sync::Now,
                 give_up_after: None,

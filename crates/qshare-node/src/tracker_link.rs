@@ -94,6 +94,10 @@ pub(crate) enum HolderNews {
     Joined(Vec<Contact>),
     /// These no longer do.
     Left(Vec<NodeId>),
+    /// Somebody else than a tracker says that these may hold it, and where they are.
+    Given(Vec<Contact>),
+    /// Where this one is cannot be found out.
+    Unresolved { node: NodeId, cause: String },
 }
 
 enum ConnectError {

@@ -92,6 +92,7 @@ fn request(file: FoundFile, dir: &Path) -> DownloadRequest {
         name: file.name,
         info: file.info,
         holders: file.holders,
+        nodes: Vec::new(),
         force: false,
         sync: Sync::Now,
         give_up_after: Some(PATIENCE),

@@ -56,6 +56,7 @@ Examples:
 
 NAME may be an exact name, a glob (`*` stops at `/`, `**` does not), 64 hex digits (a content
 id), id:PREFIX, NODEID/NAME, or a link from `qshare ls --links`. An exact name wins over a glob.
+A link that names nodes (`ls --links --addresses`) needs no tracker.
 What was fetched is kept when a download is interrupted; the same command resumes it.";
 
 const LS_HELP: &str = "\
@@ -63,6 +64,7 @@ Examples:
   qshare ls
   qshare ls 'builds/**'
   qshare ls --links '*.iso'      links that others can give to `qshare get`
+  qshare ls --links --addresses '*.iso'     links that need no tracker
   qshare ls --json | jq -r .name";
 
 const HASH_HELP: &str = "\
@@ -267,6 +269,10 @@ pub(crate) struct LsArgs {
     #[arg(long, env = "QSHARE_LINKS", value_parser = FalseyValueParser::new())]
     #[arg(hide_env_values = true)]
     pub(crate) links: bool,
+    /// In links, name holders' addresses, too: they work without the tracker while these last
+    #[arg(long, env = "QSHARE_ADDRESSES", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
+    pub(crate) addresses: bool,
     #[command(flatten)]
     pub(crate) trackers: TrackersArg,
     #[command(flatten)]

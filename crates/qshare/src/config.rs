@@ -53,7 +53,7 @@ impl TrackersArg {
     pub(crate) fn resolve_for(&self, wanted: &[Wanted]) -> Vec<TrackerAddress> {
         let mut trackers = Vec::new();
         let named_in_link = |wanted: &Wanted| match wanted {
-            Wanted::Link(link) => !link.trackers.is_empty(),
+            Wanted::Link(link) => !link.trackers.is_empty() || !link.nodes.is_empty(),
             Wanted::Query(_) => false,
         };
         if self.given.is_empty() && (wanted.is_empty() || !wanted.iter().all(named_in_link)) {
@@ -103,6 +103,7 @@ mod tests {
                 root: Hash([0; 32]),
             },
             trackers: trackers.iter().map(|text| text.parse().unwrap()).collect(),
+            nodes: Vec::new(),
             name: None,
         }))
     }
@@ -127,6 +128,16 @@ mod tests {
             resolved(&["b"], &[link(&["a"]), name]),
             ["b:65000", "a:65000"]
         );
+    }
+
+    #[test]
+    fn a_link_that_names_nodes_needs_no_tracker() {
+        let Wanted::Link(mut link) = link(&[]) else {
+            unreachable!("it is a link")
+        };
+        link.nodes = vec![format!("{}@a:7000", NodeId([1; 32])).parse().unwrap()];
+        let empty: [&str; 0] = [];
+        assert_eq!(resolved(&[], &[Wanted::Link(link)]), empty);
     }
 
     #[test]

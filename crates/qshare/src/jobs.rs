@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use qshare_node::content::{AssetName, Chunks, ContentId, ContentInfo};
+use qshare_node::content::{AssetName, Chunks, ContentId, ContentInfo, NodeAddress};
 use qshare_node::{Contact, Download, DownloadError, DownloadRequest, Node, Report, Sync, Target};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -25,6 +25,8 @@ pub(crate) struct Item {
     pub(crate) name: AssetName,
     pub(crate) info: ContentInfo,
     pub(crate) holders: Vec<Contact>,
+    /// Nodes that a link names.
+    pub(crate) nodes: Vec<NodeAddress>,
     pub(crate) target: Target,
 }
 
@@ -134,6 +136,7 @@ impl Run {
             info: item.info,
             target: item.target.clone(),
             holders: item.holders.clone(),
+            nodes: item.nodes.clone(),
             force: self.terms.force,
             sync: if self.terms.durable {
                 Sync::Now

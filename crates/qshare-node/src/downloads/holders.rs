@@ -1,12 +1,14 @@
 //! Who may have the content, and who of them is worth an attempt now.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
+use qshare_wire::limits::CANDIDATES_MAX;
 use rand::seq::IteratorRandom;
 
+use super::{DownloadRequest, given};
 use crate::report::Contact;
 use crate::tracker_link::HolderNews;
 
@@ -37,15 +39,22 @@ struct Known {
 pub(super) struct Holders {
     us: NodeId,
     known: HashMap<NodeId, Known>,
+    /// Addresses that others than trackers gave; trackers add to them and do not take them away.
+    given: HashMap<NodeId, Vec<SocketAddr>>,
+    /// Those whose address could not be found out, and why.
+    unresolved: BTreeMap<NodeId, String>,
 }
 
 impl Holders {
-    pub(super) fn new(us: NodeId, contacts: &[Contact]) -> Holders {
+    pub(super) fn new(us: NodeId, request: &DownloadRequest) -> Holders {
         let mut holders = Holders {
             us,
             known: HashMap::new(),
+            given: HashMap::new(),
+            unresolved: BTreeMap::new(),
         };
-        holders.join(contacts.to_vec());
+        holders.join(request.holders.clone());
+        holders.give(given::at_once(&request.nodes));
         holders
     }
 
@@ -53,11 +62,39 @@ impl Holders {
         match news {
             HolderNews::Joined(contacts) => self.join(contacts),
             HolderNews::Left(nodes) => self.leave(&nodes),
+            HolderNews::Given(contacts) => self.give(contacts),
+            HolderNews::Unresolved { node, cause } => _ = self.unresolved.insert(node, cause),
+        }
+    }
+
+    fn give(&mut self, contacts: Vec<Contact>) {
+        for mut contact in contacts {
+            self.unresolved.remove(&contact.node);
+            if self.given.len() == CONTACTS_MAX && !self.given.contains_key(&contact.node) {
+                continue;
+            }
+            let known = self.given.entry(contact.node).or_default();
+            for address in std::mem::take(&mut contact.addresses) {
+                if known.len() < CANDIDATES_MAX && !known.contains(&address) {
+                    known.push(address);
+                }
+            }
+            // What a tracker said of it stays.
+            if let Some(told) = self.known.get(&contact.node) {
+                contact.complete |= told.contact.complete;
+                contact.addresses.clone_from(&told.contact.addresses);
+            }
+            self.join(vec![contact]);
         }
     }
 
     fn join(&mut self, contacts: Vec<Contact>) {
-        for contact in contacts {
+        for mut contact in contacts {
+            for address in self.given.get(&contact.node).into_iter().flatten() {
+                if !contact.addresses.contains(address) {
+                    contact.addresses.push(*address);
+                }
+            }
             if contact.node == self.us || contact.addresses.is_empty() {
                 continue;
             }
@@ -84,11 +121,13 @@ impl Holders {
     /// Those that are connected stay: they know better than the tracker what they have.
     fn leave(&mut self, nodes: &[NodeId]) {
         for node in nodes {
+            let given = self.given.contains_key(node);
             let keep = self.known.get(node).is_some_and(|known| {
-                matches!(
-                    known.state,
-                    State::Connected | State::Connecting | State::Banned
-                )
+                given
+                    || matches!(
+                        known.state,
+                        State::Connected | State::Connecting | State::Banned
+                    )
             });
             if !keep {
                 self.known.remove(node);
@@ -185,9 +224,12 @@ impl Holders {
             .known
             .values()
             .filter(|known| !known.last_cause.is_empty());
+        let tried = tried.map(|known| (known.contact.node, &known.last_cause));
+        let unresolved = self.unresolved.iter().map(|(&node, cause)| (node, cause));
         let causes: Vec<String> = tried
+            .chain(unresolved)
             .take(3)
-            .map(|known| format!("{} ({})", known.contact.node.short(), known.last_cause))
+            .map(|(node, cause)| format!("{} ({cause})", node.short()))
             .collect();
         match causes.is_empty() {
             true => String::new(),

@@ -168,7 +168,7 @@ pub(super) async fn run(
         chunks,
         fetch: None,
         hash_pages: HashPages::default(),
-        holders: Holders::new(inner.endpoint.id(), &request.holders),
+        holders: Holders::new(inner.endpoint.id(), request),
         peers: HashMap::new(),
         running: HashMap::new(),
         tasks: JoinSet::new(),

@@ -18,7 +18,7 @@ use tracing::debug;
 use super::holders::Holders;
 use super::meter::Meter;
 use super::request::{Answer, chunk_request, fetch};
-use super::{DownloadRequest, Shared};
+use super::{DownloadRequest, Shared, given};
 use crate::error::DownloadError;
 use crate::node::Inner;
 use crate::peers::{Peer, reach};
@@ -146,7 +146,7 @@ async fn get(
     meter: &mut Meter,
     wasted_bytes: &mut u64,
 ) -> Result<Vec<u8>, DownloadError> {
-    let mut holders = Holders::new(inner.endpoint.id(), &request.holders);
+    let mut holders = Holders::new(inner.endpoint.id(), request);
     let mut news: Option<mpsc::Receiver<HolderNews>> = None;
     let mut attempts = JoinSet::new();
     let give_up = request
@@ -210,7 +210,8 @@ async fn next_news(news: &mut Option<mpsc::Receiver<HolderNews>>) -> Option<Hold
     }
 }
 
-/// Asks every tracker who holds the content, from now on.
+/// Asks every tracker who holds the content, from now on, and looks for the nodes that the
+/// request names.
 pub(super) fn watch_all(
     inner: &Arc<Inner>,
     request: &DownloadRequest,
@@ -221,6 +222,10 @@ pub(super) fn watch_all(
         inner
             .tasks
             .spawn(watch(inner.clone(), link.clone(), content, sender.clone()));
+    }
+    for node in request.nodes.iter().filter(|node| given::is_name(node)) {
+        let resolve = given::resolve(node.clone(), sender.clone());
+        inner.tasks.spawn(resolve);
     }
     receiver
 }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use qshare_node::content::{AssetName, Link, NamePattern, Query};
+use qshare_node::content::{AssetName, ContentId, Link, NamePattern, NodeAddress, Query};
 use qshare_node::{
     BindError, FindError, Findings, FoundFile, Identity, Node, NodeConfig, NodeEvent, StartError,
     Target,
@@ -108,6 +108,7 @@ async fn download(
     };
     let items = choice.files.into_iter().map(|file| Item {
         target: place.target(&file.name),
+        nodes: nodes_in_links(&args.wanted, file.content),
         name: file.name,
         info: file.info,
         holders: file.holders,
@@ -232,8 +233,17 @@ async fn find(
     }
 }
 
-/// A link says itself what it leads to. The trackers know who has it, and what a link without a
-/// name is called.
+/// The nodes that these links say have this content.
+fn nodes_in_links(wanted: &[Wanted], content: ContentId) -> Vec<NodeAddress> {
+    let nodes = wanted.iter().filter_map(|wanted| match wanted {
+        Wanted::Link(link) if link.info.id() == content => Some(link.nodes.iter().cloned()),
+        _ => None,
+    });
+    nodes.flatten().collect()
+}
+
+/// A link says itself what it leads to, and may name nodes that have it. The trackers know who
+/// else does, and what a link without a name is called.
 async fn find_link(
     node: &Node,
     link: &Link,
@@ -241,17 +251,21 @@ async fn find_link(
     console: &Console,
 ) -> Result<FoundFile, Failure> {
     let content = link.info.id();
-    let found = find(node, &Query::Id(content), wait, console).await;
-    let found = found
-        .map_err(|error| Failure::from(&error))?
-        .files
-        .into_iter()
-        .next();
+    let found = if link.nodes.is_empty() {
+        let found = find(node, &Query::Id(content), wait, console).await;
+        found.map_err(|error| Failure::from(&error))?
+    } else if link.name.is_none() && !node.status().trackers.is_empty() {
+        // Without an answer it goes by its id; the link's nodes are asked for it in any case.
+        let found = find(node, &Query::Id(content), None, console).await;
+        found.unwrap_or_default()
+    } else {
+        Findings::default()
+    };
+    let found = found.files.into_iter().next();
     let name = match (&link.name, &found) {
         (Some(name), _) => name.clone(),
         (None, Some(file)) => file.name.clone(),
-        (None, None) => AssetName::new(content.to_string())
-            .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?,
+        (None, None) => content.into(),
     };
     Ok(FoundFile {
         name,

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
-use qshare_node::content::{Link, Query, TrackerAddress};
+use qshare_node::content::{Link, NodeAddress, Query, TrackerAddress};
 use qshare_node::{FoundFile, Identity, Node, NodeConfig, TrackerState};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,9 @@ use crate::output::{self, ListedJson};
 pub(super) const TRACKER_PATIENCE: Duration = Duration::from_millis(4000);
 /// More files than this are listed a part at a time, by narrower globs.
 pub(super) const FILES_MAX: usize = 100_000;
+/// Nodes that a link names, and addresses of each: links are copied by hand.
+const LINK_NODES_MAX: usize = 3;
+const LINK_ADDRESSES_PER_NODE_MAX: usize = 2;
 /// For saying goodbye.
 const GOODBYE_MAX: Duration = Duration::from_millis(200);
 
@@ -62,9 +65,31 @@ async fn list(
         } else {
             Vec::new()
         };
-        warn_of_loopback(&trackers, console);
+        let mut places: Vec<(&str, String)> = trackers
+            .iter()
+            .map(|tracker| (tracker.host.as_str(), tracker.host_port()))
+            .collect();
+        let nodes: Vec<NodeAddress> = match args.links && args.addresses {
+            true => found.files.iter().flat_map(addresses).collect(),
+            false => Vec::new(),
+        };
+        places.extend(
+            nodes
+                .iter()
+                .map(|node| (node.host.as_str(), node.host_port())),
+        );
+        warn_of_loopback(&places, console);
         for file in &found.files {
-            let link = args.links.then(|| link_to(file, &trackers).to_string());
+            let link = args.links.then(|| Link {
+                info: file.info,
+                trackers: trackers.clone(),
+                nodes: match args.addresses {
+                    true => addresses(file),
+                    false => Vec::new(),
+                },
+                name: Some(file.name.clone()),
+            });
+            let link = link.map(|link| link.to_string());
             console.result(&match (args.json.on, link) {
                 (false, Some(link)) => link,
                 (_, link) => output::json(&ListedJson::new(file, link)),
@@ -113,26 +138,33 @@ fn pinned(trackers: &[(TrackerAddress, TrackerState)]) -> Vec<TrackerAddress> {
     pinned.collect()
 }
 
-fn link_to(file: &FoundFile, trackers: &[TrackerAddress]) -> Link {
-    Link {
-        info: file.info,
-        trackers: trackers.to_vec(),
-        name: Some(file.name.clone()),
-    }
+/// Where some of those are who have it, those that have all of it first.
+fn addresses(file: &FoundFile) -> Vec<NodeAddress> {
+    let mut holders: Vec<_> = file.holders.iter().collect();
+    holders.sort_by_key(|holder| !holder.complete);
+    let addresses = holders.into_iter().take(LINK_NODES_MAX).flat_map(|holder| {
+        let places = holder.addresses.iter().take(LINK_ADDRESSES_PER_NODE_MAX);
+        places.map(|at| NodeAddress {
+            id: holder.node,
+            host: at.ip().to_string(),
+            port: at.port(),
+        })
+    });
+    addresses.collect()
 }
 
-fn warn_of_loopback(trackers: &[TrackerAddress], console: &Console) {
+/// Given (host, host and port) of everything that the links name.
+fn warn_of_loopback(places: &[(&str, String)], console: &Console) {
     let is_loopback = |host: &str| {
         host == "localhost"
             || host
                 .parse::<std::net::IpAddr>()
                 .is_ok_and(|ip| ip.to_canonical().is_loopback())
     };
-    if let Some(tracker) = trackers.iter().find(|tracker| is_loopback(&tracker.host)) {
+    if let Some((_, place)) = places.iter().find(|(host, _)| is_loopback(host)) {
         console.note(&format!(
-            "these links name the tracker as {}, which works on this machine only; for links that \
-             work elsewhere give --tracker an address that others can reach",
-            tracker.host_port()
+            "these links name {place}, which works on this machine only; for links that work \
+             elsewhere give --tracker an address that others can reach"
         ));
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qshare_node::content::Query;
+use qshare_node::content::{NodeAddress, Query};
 use qshare_node::{
     Download, DownloadRequest, FoundFile, Node, NodeStatus, Sync, Target, TrackerState,
 };
@@ -96,6 +96,7 @@ impl Desk {
     }
 
     async fn get(&self, text: &str, in_script: bool) -> Result<(), Failure> {
+        let mut nodes = Vec::new();
         let files = match parse_wanted(text).map_err(usage)? {
             Wanted::Query(query) => {
                 let choice = choice::choose(&query, self.find(&query).await?);
@@ -104,6 +105,17 @@ impl Desk {
                     self.console.error(&explained);
                 }
                 choice.files
+            }
+            Wanted::Link(link) if !link.nodes.is_empty() => {
+                nodes = link.nodes;
+                vec![FoundFile {
+                    content: link.info.id(),
+                    name: link.name.unwrap_or_else(|| link.info.id().into()),
+                    info: link.info,
+                    complete: 0,
+                    partial: 0,
+                    holders: Vec::new(),
+                }]
             }
             Wanted::Link(link) => {
                 let known = self
@@ -120,7 +132,7 @@ impl Desk {
         };
         let mut begun = Vec::new();
         for file in files {
-            begun.extend(self.begin(file, in_script));
+            begun.extend(self.begin(file, nodes.clone(), in_script));
         }
         if in_script {
             for download in begun {
@@ -132,7 +144,7 @@ impl Desk {
     }
 
     /// Starts a download, unless it is under way.
-    fn begin(&self, file: FoundFile, in_script: bool) -> Option<Download> {
+    fn begin(&self, file: FoundFile, nodes: Vec<NodeAddress>, in_script: bool) -> Option<Download> {
         let same = |download: &Download| {
             download.name() == &file.name && download.content() == file.content
         };
@@ -151,6 +163,7 @@ impl Desk {
             name: file.name,
             info: file.info,
             holders: file.holders,
+            nodes,
             force: false,
             sync: Sync::Now,
             give_up_after: in_script.then_some(SCRIPT_SOURCE_PATIENCE),

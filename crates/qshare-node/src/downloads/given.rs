@@ -1,0 +1,113 @@
+//! Nodes that the request itself names: who they are is pinned, where they are may need a resolver.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use qshare_content::{NodeAddress, NodeId};
+use qshare_net::resolve_host;
+use qshare_wire::limits::CANDIDATES_MAX;
+use qshare_wire::{Address, Candidate, CandidateKind};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::report::Contact;
+use crate::tracker_link::HolderNews;
+
+/// Longest wait for a resolver.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(4);
+/// Pause before a name that could not be resolved is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Those whose address needs no resolver.
+pub(super) fn at_once(nodes: &[NodeAddress]) -> Vec<Contact> {
+    let literal = |node: &NodeAddress| {
+        let ip: IpAddr = node.host.parse().ok()?;
+        contact(node.id, [SocketAddr::new(ip, node.port)])
+    };
+    nodes.iter().filter_map(literal).collect()
+}
+
+/// Resolves the name of one of the others, until it has an address or nobody listens.
+pub(super) async fn resolve(node: NodeAddress, news: mpsc::Sender<HolderNews>) {
+    loop {
+        let resolved = tokio::select! {
+            () = news.closed() => return,
+            resolved = timeout(RESOLVE_DEADLINE, resolve_host(&node.host, node.port)) => resolved,
+        };
+        let cause = match resolved {
+            Ok(Ok(addresses)) => match contact(node.id, addresses) {
+                Some(contact) => {
+                    let _ = news.send(HolderNews::Given(vec![contact])).await;
+                    return;
+                }
+                None => format!("{} is no address of a host", node.host),
+            },
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("{} cannot be resolved in time", node.host),
+        };
+        let trouble = HolderNews::Unresolved {
+            node: node.id,
+            cause,
+        };
+        if news.send(trouble).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = news.closed() => return,
+            () = sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// Whether a node's address needs a resolver.
+pub(super) fn is_name(node: &NodeAddress) -> bool {
+    node.host.parse::<IpAddr>().is_err()
+}
+
+fn contact(node: NodeId, addresses: impl IntoIterator<Item = SocketAddr>) -> Option<Contact> {
+    let usable = |at: &SocketAddr| {
+        let address = Address::Socket(*at);
+        let kind = CandidateKind::Observed;
+        Candidate { kind, address }.is_plausible()
+    };
+    let addresses = addresses
+        .into_iter()
+        .map(|at| SocketAddr::new(at.ip().to_canonical(), at.port()))
+        .filter(usable)
+        .take(CANDIDATES_MAX);
+    let contact = Contact {
+        node,
+        addresses: addresses.collect(),
+        complete: false,
+    };
+    (!contact.addresses.is_empty()).then_some(contact)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(place: &str) -> NodeAddress {
+        format!("{}@{place}", NodeId([1; 32])).parse().unwrap()
+    }
+
+    #[test]
+    fn addresses_need_no_resolver_and_names_do() {
+        let nodes = [node("192.0.2.1:7000"), node("host.example:7000")];
+        let contacts = at_once(&nodes);
+        assert_eq!(contacts.len(), 1);
+        assert_eq!(contacts[0].addresses, ["192.0.2.1:7000".parse().unwrap()]);
+        assert_eq!(nodes.iter().filter(|node| is_name(node)).count(), 1);
+    }
+
+    #[test]
+    fn nobody_is_led_to_everybody() {
+        let nodes = [
+            "224.0.0.251:5353",
+            "255.255.255.255:7000",
+            "0.0.0.0:7000",
+            "[ff02::1]:7000",
+        ];
+        assert_eq!(at_once(&nodes.map(node)), []);
+    }
+}
