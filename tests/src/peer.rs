@@ -21,13 +21,23 @@ use qshare_wire::{CloseCode, Message, Refusal, Refused};
 use quinn::{RecvStream, SendStream};
 use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::files;
 use crate::process::eventually;
 use crate::tracker_client::{endpoint, greeting};
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+/// The chunks of files from 2 GiB on are this large.
+const LARGEST_CHUNK_BYTES: u64 = 4 << 20;
+/// Requests that a peer answers before it shows what it is.
+const ANSWERS_BEFORE: usize = 4;
+/// Whoever grants no further stream for this long has set a limit.
+const STREAM_DEADLINE: Duration = Duration::from_millis(500);
+/// More streams than this nobody should grant.
+const STREAMS_MAX: usize = 10_000;
+/// Between two claims to have everything.
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 /// For telling others that it leaves.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -46,6 +56,17 @@ pub enum Manner {
     NotHere,
     /// Says to have everything and then has nothing of it yet.
     NeverYet,
+    /// Answers a few requests, and then says that it does not have what it goes on telling that
+    /// it has.
+    ClaimsAgain,
+    /// Says of every request that it was withdrawn, which it was not.
+    AlwaysWithdrawn,
+    /// Announces that it has everything, and then tells that it has nothing.
+    HasNothing,
+    /// Has everything, but no hashes.
+    NoHashes,
+    /// Opens streams to whoever comes, as many as it may, and says nothing on any.
+    OpensStreams,
     /// Says to have chunks beyond the end of the file.
     NonsenseHave,
     /// Tells the same news over and over, as fast as it can, and answers nothing.
@@ -54,6 +75,10 @@ pub enum Manner {
     Trickle,
     /// Goes silent in the middle of every chunk.
     StallsMidChunk,
+    /// Goes silent when a hundredth of a chunk is missing.
+    StallsNearEnd,
+    /// Answers well until a hundredth of the file is missing, and then not at all.
+    StallsInTheEnd,
     /// Accepts every stream and says nothing on any.
     Silent,
     /// Goes on sending after the end of every chunk.
@@ -64,6 +89,8 @@ pub enum Manner {
     HugeFrame,
     /// Alters a chunk hash.
     WrongHashes,
+    /// Alters a chunk hash of the second page, after a right first page.
+    WrongLaterHashes,
     /// Offers another length than was asked for.
     WrongLength,
 }
@@ -83,6 +110,10 @@ pub struct Counts {
     pub strays: AtomicUsize,
     /// Chunk requests that were answered in full.
     pub answered: AtomicUsize,
+    /// Floods that the other side put an end to.
+    pub cut_off: AtomicUsize,
+    /// Streams that it opened itself.
+    pub opened: AtomicUsize,
 }
 
 /// A file that a peer has.
@@ -90,8 +121,50 @@ pub struct Counts {
 struct Asset {
     name: AssetName,
     info: ContentInfo,
-    bytes: Vec<u8>,
+    body: Body,
     hashes: Vec<Hash>,
+}
+
+/// What a file consists of.
+#[derive(Debug)]
+enum Body {
+    Bytes(Vec<u8>),
+    /// As many zeros as the file is long: for files that do not fit into memory.
+    Zeros,
+}
+
+impl Asset {
+    fn of_bytes(name: &str, bytes: &[u8]) -> Asset {
+        Asset {
+            name: AssetName::new(name).unwrap(),
+            info: files::info(bytes),
+            body: Body::Bytes(bytes.to_vec()),
+            hashes: files::chunk_hashes(bytes),
+        }
+    }
+
+    /// `chunk_count` chunks of the largest size, all of them zeros.
+    fn of_zeros(name: &str, chunk_count: u32) -> Asset {
+        let length = u64::from(chunk_count) * LARGEST_CHUNK_BYTES;
+        let chunks = Chunks::of_length(length);
+        assert_eq!(chunks.count(), chunk_count);
+        let chunk = vec![0; LARGEST_CHUNK_BYTES as usize];
+        let hashes = vec![tree::chunk_hash(&chunks, &chunk); chunk_count as usize];
+        let root = tree::root_of_chunks(&chunks, &hashes);
+        Asset {
+            name: AssetName::new(name).unwrap(),
+            info: ContentInfo { length, root },
+            body: Body::Zeros,
+            hashes,
+        }
+    }
+
+    fn read(&self, range: Range<u64>) -> Vec<u8> {
+        match &self.body {
+            Body::Bytes(bytes) => bytes[range.start as usize..range.end as usize].to_vec(),
+            Body::Zeros => vec![0; (range.end - range.start) as usize],
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -101,6 +174,8 @@ struct Shared {
     counts: Counts,
     asked: Mutex<Vec<(ContentId, Range<u64>)>>,
     gate: Semaphore,
+    /// Answers that were begun or finished, where their number is limited.
+    begun: AtomicUsize,
 }
 
 /// A peer that runs in a thread of its own until the value goes.
@@ -120,22 +195,29 @@ impl TestPeer {
 
     /// A peer that announces several files; ready once the tracker knows of all of them.
     pub fn with_files(manner: Manner, tracker: SocketAddr, files: &[(&str, &[u8])]) -> TestPeer {
-        let asset = |&(name, bytes): &(&str, &[u8])| {
-            let info = files::info(bytes);
-            let asset = Asset {
-                name: AssetName::new(name).unwrap(),
-                info,
-                bytes: bytes.to_vec(),
-                hashes: files::chunk_hashes(bytes),
-            };
-            (info.id(), asset)
-        };
+        let asset = |&(name, bytes): &(&str, &[u8])| Asset::of_bytes(name, bytes);
+        TestPeer::with_assets(manner, tracker, files.iter().map(asset).collect())
+    }
+
+    /// A peer that announces one file of so many chunks of the largest size, all of them zeros.
+    pub fn with_zeros(
+        manner: Manner,
+        tracker: SocketAddr,
+        name: &str,
+        chunk_count: u32,
+    ) -> TestPeer {
+        TestPeer::with_assets(manner, tracker, vec![Asset::of_zeros(name, chunk_count)])
+    }
+
+    fn with_assets(manner: Manner, tracker: SocketAddr, assets: Vec<Asset>) -> TestPeer {
+        let assets = assets.into_iter().map(|asset| (asset.info.id(), asset));
         let shared = Arc::new(Shared {
             manner,
-            assets: files.iter().map(asset).collect(),
+            assets: assets.collect(),
             counts: Counts::default(),
             asked: Mutex::default(),
             gate: Semaphore::new(0),
+            begun: AtomicUsize::new(0),
         });
         let identity = Identity::ephemeral().unwrap();
         let id = identity.id();
@@ -260,6 +342,10 @@ async fn serve(endpoint: &Endpoint, shared: &Arc<Shared>) {
                 return;
             };
             count(&shared.counts.connections);
+            let _opened = match shared.manner {
+                Manner::OpensStreams => open_all(&shared, &session).await,
+                _ => Vec::new(),
+            };
             while let Ok((send, recv)) = session.connection.accept_bi().await {
                 let shared = shared.clone();
                 // Whoever lost interest in an answer ends it.
@@ -272,6 +358,20 @@ async fn serve(endpoint: &Endpoint, shared: &Arc<Shared>) {
 }
 
 type Ending = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Opens streams until no more are granted.
+async fn open_all(shared: &Shared, session: &Session) -> Vec<(SendStream, RecvStream)> {
+    let mut opened = Vec::new();
+    while let Ok(Ok(mut stream)) = timeout(STREAM_DEADLINE, session.connection.open_bi()).await {
+        // Without a byte the other side does not hear of it.
+        if opened.len() >= STREAMS_MAX || stream.0.write_all(&[1]).await.is_err() {
+            break;
+        }
+        opened.push(stream);
+        shared.counts.opened.store(opened.len(), Ordering::Relaxed);
+    }
+    opened
+}
 
 async fn answer(shared: &Shared, mut send: SendStream, mut recv: RecvStream) -> Ending {
     let frame = framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES).await?;
@@ -313,14 +413,14 @@ async fn tell_what_it_has(
 ) -> Ending {
     let asset = shared.assets.get(&request.content).ok_or("unknown")?;
     let count = Chunks::of_length(asset.info.length).count();
-    let nonsense = shared.manner == Manner::NonsenseHave;
+    let bitmap = match shared.manner {
+        Manner::NonsenseHave => vec![0xff; 64 * 1024],
+        Manner::HasNothing => vec![0; count.div_ceil(8) as usize],
+        _ => Vec::new(),
+    };
     let have = Have {
-        complete: !nonsense,
-        bitmap: if nonsense {
-            vec![0xff; 64 * 1024]
-        } else {
-            Vec::new()
-        },
+        complete: bitmap.is_empty(),
+        bitmap,
         queue_bytes: 0,
         extensions: Vec::new(),
     };
@@ -331,8 +431,14 @@ async fn tell_what_it_has(
     };
     match shared.manner {
         Manner::NeverYet => framed::write(&mut send, &more(vec![count, u32::MAX])).await?,
-        Manner::FloodsHave => loop {
-            framed::write(&mut send, &more((0..count).collect())).await?;
+        Manner::FloodsHave => {
+            let all = more((0..count).collect());
+            while framed::write(&mut send, &all).await.is_ok() {}
+            shared.counts.cut_off.fetch_add(1, Ordering::Relaxed);
+        }
+        Manner::ClaimsAgain => loop {
+            framed::write(&mut send, &have).await?;
+            sleep(CLAIM_PAUSE).await;
         },
         _ => {}
     }
@@ -346,19 +452,25 @@ async fn tell_hashes(shared: &Shared, request: &HashRequest, mut send: SendStrea
     let chunks = Chunks::of_length(asset.info.length);
     let range = tree::page_chunks(&chunks, request.page);
     let mut hashes = asset.hashes[range.start as usize..range.end as usize].to_vec();
-    if shared.manner == Manner::WrongHashes {
-        hashes[0].0[0] ^= 1;
+    let page_roots = (0..tree::page_count(&chunks)).map(|page| {
+        let range = tree::page_chunks(&chunks, page);
+        tree::page_root(
+            &chunks,
+            &asset.hashes[range.start as usize..range.end as usize],
+        )
+    });
+    let path = tree::page_path(&chunks, page_roots.collect(), request.page);
+    match shared.manner {
+        Manner::WrongHashes => hashes[0].0[0] ^= 1,
+        Manner::WrongLaterHashes if request.page > 0 => hashes[0].0[0] ^= 1,
+        Manner::NoHashes => {
+            framed::write(&mut send, &Refused::new(Refusal::NotHere)).await?;
+            send.finish()?;
+            return Ok(());
+        }
+        _ => {}
     }
-    // Files of tests have one page of hashes, which is proven by the root alone.
-    assert_eq!(tree::page_count(&chunks), 1);
-    framed::write(
-        &mut send,
-        &Hashes {
-            hashes,
-            path: Vec::new(),
-        },
-    )
-    .await?;
+    framed::write(&mut send, &Hashes { hashes, path }).await?;
     send.finish()?;
     Ok(())
 }
@@ -382,6 +494,18 @@ async fn send_chunk(
         Manner::AlwaysBusy => Some(Refusal::Busy),
         Manner::NotHere => Some(Refusal::NotHere),
         Manner::NeverYet => Some(Refusal::NotYet),
+        Manner::AlwaysWithdrawn => Some(Refusal::Withdrawn),
+        Manner::ClaimsAgain => {
+            let begun = shared.begun.fetch_add(1, Ordering::Relaxed);
+            (begun >= ANSWERS_BEFORE).then_some(Refusal::NotHere)
+        }
+        Manner::StallsInTheEnd => {
+            let begun = shared.begun.fetch_add(1, Ordering::Relaxed);
+            if begun >= chunks.count() as usize * 99 / 100 {
+                return std::future::pending().await;
+            }
+            None
+        }
         Manner::FloodsHave => return std::future::pending().await,
         Manner::Gated => {
             // A withdrawn request is confirmed as a node would; what is allowed goes to others.
@@ -400,7 +524,7 @@ async fn send_chunk(
         send.finish()?;
         return Ok(());
     }
-    let mut bytes = asset.bytes[start as usize..end as usize].to_vec();
+    let mut bytes = asset.read(start..end);
     let mut head = ChunkData {
         bytes: bytes.len() as u64,
         path: audit_path(asset, &chunks, request),
@@ -423,6 +547,10 @@ async fn send_chunk(
         }
         Manner::StallsMidChunk => {
             send.write_all(&bytes[..bytes.len() / 2]).await?;
+            return std::future::pending().await;
+        }
+        Manner::StallsNearEnd => {
+            send.write_all(&bytes[..bytes.len() * 99 / 100]).await?;
             return std::future::pending().await;
         }
         Manner::Endless => {
@@ -448,7 +576,7 @@ fn audit_path(asset: &Asset, chunks: &Chunks, request: &ChunkRequest) -> Vec<Has
     let per_chunk = 1u64 << (chunks.height() - request.height);
     let start = request.index / per_chunk * chunks.chunk_bytes();
     let end = (start + chunks.chunk_bytes()).min(asset.info.length);
-    let leaves = tree::leaf_hashes(&asset.bytes[start as usize..end as usize]);
+    let leaves = tree::leaf_hashes(&asset.read(start..end));
     let index = u32::try_from(request.index % per_chunk).unwrap();
     let mut path = tree::subtree_path(chunks, leaves, request.height, index);
     path.truncate(usize::from(request.path_levels));

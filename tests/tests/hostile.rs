@@ -5,10 +5,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use qshare_content::Chunks;
 use qshare_tests::asker::Asker;
 use qshare_tests::files::{assert_same, noise};
 use qshare_tests::peer::{Manner, TestPeer};
-use qshare_tests::process::Ended;
+use qshare_tests::process::{Ended, eventually};
 use qshare_tests::world::World;
 
 const MIB: usize = 1 << 20;
@@ -126,7 +127,7 @@ fn one_that_says_to_have_what_it_has_not_does_no_harm() {
 }
 
 fn until_connected(peer: &TestPeer) {
-    qshare_tests::process::eventually("a connection", || {
+    eventually("a connection", || {
         (peer.counts().interests.load(Relaxed) > 0).then_some(())
     });
 }
@@ -138,9 +139,63 @@ fn nonsense_about_chunks_does_no_harm() {
 }
 
 #[test]
-fn a_flood_of_news_does_no_harm() {
-    let (got, peer) = meet(Manner::FloodsHave, until_connected);
+fn a_flood_of_news_is_not_listened_to() {
+    let (got, peer) = meet(Manner::FloodsHave, |peer| {
+        eventually("an end of the flood", || {
+            (peer.counts().cut_off.load(Relaxed) > 0).then_some(())
+        });
+    });
     assert_nothing_from(&got, &peer);
+}
+
+#[test]
+fn one_that_refuses_and_goes_on_claiming_is_not_asked_without_end() {
+    let (_, peer) = meet(Manner::ClaimsAgain, |peer| peer.until_asked(8));
+    let asked = peer.counts().chunk_requests.load(Relaxed);
+    assert!(asked < 500, "asked {asked} times");
+}
+
+#[test]
+fn one_that_withdraws_for_us_is_not_asked_without_end() {
+    let (got, peer) = meet(Manner::AlwaysWithdrawn, |peer| peer.until_asked(1));
+    assert_nothing_from(&got, &peer);
+    let asked = peer.counts().chunk_requests.load(Relaxed);
+    assert!(asked < 500, "asked {asked} times");
+}
+
+#[test]
+fn streams_that_a_peer_opens_are_counted() {
+    const STREAMS_MAX: usize = 1000;
+    let (_, peer) = meet(Manner::OpensStreams, |peer| peer.until_answered(1));
+    let opened = peer.counts().opened.load(Relaxed);
+    assert!((1..STREAMS_MAX).contains(&opened), "{opened} streams");
+}
+
+#[test]
+fn a_chunk_of_which_a_hundredth_is_missing_comes_from_others() {
+    let (got, peer) = meet(Manner::StallsNearEnd, |peer| peer.until_asked(1));
+    assert_nothing_from(&got, &peer);
+}
+
+#[test]
+fn where_one_stalls_when_99_of_100_chunks_are_there_only_the_rest_is_fetched_again() {
+    let bytes = noise(16 * MIB, 31);
+    let chunks = Chunks::of_length(bytes.len() as u64);
+    let world = World::new();
+    let tracker = world.tracker();
+    let stalling = TestPeer::start(Manner::StallsInTheEnd, tracker.address, "x.bin", &bytes);
+    let getting = world.start_get("to", tracker.address, &["x.bin"]);
+    let there = chunks.count() as usize * 99 / 100;
+    stalling.until_answered(there);
+    let honest = TestPeer::start(Manner::Honest, tracker.address, "x.bin", &bytes);
+    let got = getting.end().well();
+    assert_same(&world.path("to/x.bin"), &bytes);
+    let asked = honest.take_asked();
+    let fetched: u64 = asked.iter().map(|(_, range)| range.end - range.start).sum();
+    let rest = u64::from(chunks.count()) - there as u64;
+    assert_eq!(fetched, rest * chunks.chunk_bytes(), "{asked:?}");
+    let wasted = got.json()[0]["wasted_bytes"].as_u64().unwrap();
+    assert!(wasted * 100 < bytes.len() as u64, "{got:?}");
 }
 
 #[test]
@@ -181,11 +236,27 @@ fn a_promise_of_a_huge_frame_takes_no_memory() {
 #[test]
 fn wrong_hash_pages_are_refused() {
     let (got, peer) = meet(Manner::WrongHashes, |peer| {
-        qshare_tests::process::eventually("a hash request", || {
+        eventually("a hash request", || {
             (peer.counts().hash_requests.load(Relaxed) > 0).then_some(())
         });
     });
     assert_nothing_from(&got, &peer);
+}
+
+#[test]
+fn a_page_of_hashes_that_is_wrong_is_refused_and_the_right_ones_before_it_are_kept() {
+    // 4,096 hashes are a page.
+    const CHUNKS: u32 = 4100;
+    let world = World::new();
+    let tracker = world.tracker();
+    let start = |manner| TestPeer::with_zeros(manner, tracker.address, "x.bin", CHUNKS);
+    let liar = start(Manner::WrongLaterHashes);
+    let getting = world.start_get("to", tracker.address, &["x.bin"]);
+    getting.says(&liar.id.short());
+    let honest = start(Manner::Gated);
+    honest.until_asked(1);
+    assert_eq!(liar.counts().chunk_requests.load(Relaxed), 0);
+    assert_eq!(honest.counts().hash_requests.load(Relaxed), 1);
 }
 
 #[test]
@@ -216,6 +287,39 @@ fn those_who_ask_for_everything_and_take_nothing_keep_nobody_from_being_served()
     let peak = node.process.peak_memory_bytes();
     println!("peak memory of the node: {} MiB", peak >> 20);
     assert!(peak < MEMORY_MAX_BYTES, "{peak}");
+}
+
+/// As many as a download connects to, and some more.
+const MORE_THAN_ARE_CONNECTED: usize = 44;
+
+/// A download whose places are all taken by such peers when the honest one comes.
+fn fill_all_places(manner: Manner) {
+    let bytes = noise(4 * MIB, 33);
+    let world = World::new();
+    let tracker = world.tracker();
+    let useless: Vec<TestPeer> = (0..MORE_THAN_ARE_CONNECTED)
+        .map(|_| TestPeer::start(manner, tracker.address, "x.bin", &bytes))
+        .collect();
+    let getting = world.start_get("to", tracker.address, &["x.bin"]);
+    eventually("forty connections", || {
+        let connections = |peer: &TestPeer| peer.counts().connections.load(Relaxed);
+        let connected = useless.iter().filter(|peer| connections(peer) > 0).count();
+        (connected >= 40).then_some(())
+    });
+    world.put("node", "x.bin", &bytes);
+    let _node = world.node("node", tracker.address);
+    getting.end().well();
+    assert_same(&world.path("to/x.bin"), &bytes);
+}
+
+#[test]
+fn those_who_have_nothing_do_not_keep_the_places_of_others() {
+    fill_all_places(Manner::HasNothing);
+}
+
+#[test]
+fn those_who_have_no_hashes_do_not_keep_the_places_of_others() {
+    fill_all_places(Manner::NoHashes);
 }
 
 #[test]

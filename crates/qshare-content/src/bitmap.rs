@@ -56,6 +56,12 @@ impl Bitmap {
         self.ones
     }
 
+    /// Number of chunks that are in both sets.
+    pub fn count_common(&self, other: &Bitmap) -> u32 {
+        let pairs = self.words.iter().zip(&other.words);
+        pairs.map(|(one, other)| (one & other).count_ones()).sum()
+    }
+
     /// Whether `chunk` is in the set; false beyond its end.
     pub fn contains(&self, chunk: ChunkIndex) -> bool {
         chunk.0 < self.len && self.words[chunk.get() / 64] >> (chunk.0 % 64) & 1 == 1

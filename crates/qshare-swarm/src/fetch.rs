@@ -419,6 +419,7 @@ impl Fetch {
         PeerStatus {
             peer: key,
             chunks: peer.chunks.count(),
+            wanted_chunks: peer.chunks.count() - peer.chunks.count_common(&self.verified),
             waiting,
             started: peer.outstanding.saturating_sub(waiting),
             outstanding_bytes: peer.outstanding_bytes,
@@ -430,6 +431,14 @@ impl Fetch {
             backing_off_until: peer.backing_off_until,
             dropped: peer.dropped,
         }
+    }
+
+    /// Peers that say they hold nothing that is missing, and owe nothing.
+    pub fn idle_peers(&self) -> impl Iterator<Item = PeerKey> {
+        self.peers.iter().filter_map(|(&key, peer)| {
+            let wanted = peer.chunks.count() - peer.chunks.count_common(&self.verified);
+            (wanted == 0 && peer.requests.is_empty()).then_some(key)
+        })
     }
 
     /// The peer, unless unknown or dropped.

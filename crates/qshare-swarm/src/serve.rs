@@ -27,7 +27,12 @@ const PARKED_AFTER: Duration = Duration::from_secs(2);
 pub struct ServeConfig {
     /// Requests that one client may have waiting; more are refused as busy.
     pub waiting_max_per_client: u32,
-    /// Requests that may wait over all clients.
+    /// Requests that any client may have waiting, however many wait for others: what a client of
+    /// this crate asks for at once, so that nobody is shut out by those who ask for all they can.
+    /// Memory is bounded by this times the connections that are accepted.
+    pub waiting_always: u32,
+    /// Requests beyond those that may wait over all clients; one client gets no more of them than
+    /// are left for the others.
     pub waiting_max: u32,
     /// Responses that may run at once while none of them is blocked. Two let the bytes of one be
     /// read while the other is written; more only divide the uplink.
@@ -44,6 +49,7 @@ impl Default for ServeConfig {
     fn default() -> ServeConfig {
         ServeConfig {
             waiting_max_per_client: 256,
+            waiting_always: 8,
             waiting_max: 2048,
             running_max: 2,
             active_max: 6,
@@ -127,8 +133,8 @@ impl Serve {
     ///
     /// # Errors
     ///
-    /// [`Busy`] when this client, or all together, have as much waiting as is allowed. Nothing is
-    /// remembered of the request then.
+    /// [`Busy`] when this client has as much waiting as is allowed. Nothing is remembered of the
+    /// request then.
     pub fn handle_request(
         &mut self,
         _now: Instant,
@@ -138,9 +144,12 @@ impl Serve {
         bytes: u64,
     ) -> Result<Ticket, Busy> {
         let waits_already = self.clients.get(&client).map_or(0, |client| client.waiting);
-        if waits_already >= self.config.waiting_max_per_client
-            || self.waiting.len() >= self.config.waiting_max as usize
-        {
+        let left = (self.config.waiting_max as usize).saturating_sub(self.waiting.len());
+        let allowed = u32::try_from(left)
+            .unwrap_or(u32::MAX)
+            .max(self.config.waiting_always)
+            .min(self.config.waiting_max_per_client);
+        if waits_already >= allowed {
             return Err(Busy {
                 retry_after: self.config.retry_after,
             });
@@ -558,6 +567,28 @@ mod tests {
         );
         assert!(refused.is_err());
         bench.ask(2, 0);
+    }
+
+    #[test]
+    fn however_many_are_greedy_a_newcomer_finds_room() {
+        let mut bench = Bench::new();
+        let ask = |bench: &mut Bench, client, chunk| {
+            let (now, content) = (bench.now, content(0));
+            let chunk = ChunkIndex(chunk);
+            bench
+                .serve
+                .handle_request(now, PeerKey(client), content, chunk, CHUNK_BYTES)
+        };
+        for client in 0..100 {
+            let mut chunk = 0;
+            while ask(&mut bench, client, chunk).is_ok() {
+                chunk += 1;
+            }
+            assert!(chunk > 0, "client {client}");
+        }
+        for chunk in 0..8 {
+            assert!(ask(&mut bench, 100, chunk).is_ok(), "chunk {chunk}");
+        }
     }
 
     #[test]

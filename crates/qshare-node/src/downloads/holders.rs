@@ -36,6 +36,16 @@ struct Known {
     last_cause: String,
 }
 
+impl Known {
+    fn is_ready(&self, now: Instant) -> bool {
+        match self.state {
+            State::Idle => true,
+            State::Resting { until } => until <= now,
+            _ => false,
+        }
+    }
+}
+
 pub(super) struct Holders {
     us: NodeId,
     known: HashMap<NodeId, Known>,
@@ -141,15 +151,10 @@ impl Holders {
         now: Instant,
         connected_max: usize,
     ) -> Option<(NodeId, Vec<SocketAddr>)> {
-        let busy = |known: &&Known| matches!(known.state, State::Connecting | State::Connected);
-        if self.known.values().filter(busy).count() >= connected_max {
+        if self.busy() >= connected_max {
             return None;
         }
-        let ready = |known: &&mut Known| match known.state {
-            State::Idle => true,
-            State::Resting { until } => until <= now,
-            _ => false,
-        };
+        let ready = |known: &&mut Known| known.is_ready(now);
         let rng = &mut rand::rng();
         let complete = |known: &&mut Known| known.contact.complete && ready(known);
         let at = match self.known.values_mut().filter(complete).choose(rng) {
@@ -166,6 +171,21 @@ impl Holders {
         let known = self.known.get_mut(&at)?;
         known.state = State::Connecting;
         Some((at, known.contact.addresses.clone()))
+    }
+
+    /// Connections that others could take the places of: none while there are fewer than may be,
+    /// or nobody else is there to be tried.
+    pub(super) fn wanted_places(&self, now: Instant, connected_max: usize) -> usize {
+        if self.busy() < connected_max {
+            return 0;
+        }
+        let ready = self.known.values().filter(|known| known.is_ready(now));
+        ready.count()
+    }
+
+    fn busy(&self) -> usize {
+        let busy = |known: &&Known| matches!(known.state, State::Connecting | State::Connected);
+        self.known.values().filter(busy).count()
     }
 
     pub(super) fn connected(&mut self, node: &NodeId) {

@@ -8,6 +8,7 @@ mod follow;
 mod hashes;
 mod open;
 mod outlook;
+mod places;
 mod span;
 
 use std::collections::HashMap;
@@ -103,6 +104,8 @@ struct Connected {
     have: Option<(Bitmap, u64)>,
     follow: AbortHandle,
     asked_for_hashes: bool,
+    /// When it last held something that was missing, or came.
+    useful_at: Instant,
 }
 
 struct Running {
@@ -247,6 +250,7 @@ impl Swarm<'_> {
                 _ = tick.tick() => {
                     self.publish();
                     self.checkpoint();
+                    self.free_places();
                     self.check_patience()?;
                 }
             }
@@ -530,6 +534,7 @@ impl Swarm<'_> {
             have: None,
             follow,
             asked_for_hashes: false,
+            useful_at: Instant::now(),
         };
         self.peers.insert(peer.key, connected);
         self.hash_pages.again_at = None;

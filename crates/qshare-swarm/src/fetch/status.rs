@@ -34,6 +34,8 @@ pub struct PeerStatus {
     pub peer: PeerKey,
     /// Chunks that it says it holds.
     pub chunks: u32,
+    /// Of those, chunks that we lack.
+    pub wanted_chunks: u32,
     /// Requests that it has not started to answer.
     pub waiting: u32,
     /// Requests that it is answering.

@@ -1,6 +1,7 @@
 //! Following one peer: which chunks it has, as it tells.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use qshare_content::{Bitmap, ChunkIndex, ContentId};
 use qshare_net::framed::{self, ReadError};
@@ -12,6 +13,34 @@ use tokio::time::timeout;
 
 use super::{ANSWER_DEADLINE, Event};
 use crate::peers::Peer;
+
+/// News that a peer may have at once, and a second. A node collects what is new for 20 ms, hence
+/// has at most 50 a second; what the network held back may come at once.
+const NEWS_BURST: f64 = 500.0;
+const NEWS_PER_SECOND: f64 = 100.0;
+
+/// How much news a peer may still tell.
+struct NewsBudget {
+    left: f64,
+    since: Instant,
+}
+
+impl NewsBudget {
+    fn new(now: Instant) -> NewsBudget {
+        NewsBudget {
+            left: NEWS_BURST,
+            since: now,
+        }
+    }
+
+    /// Charges for one message; false if it is one too many.
+    fn spend(&mut self, now: Instant) -> bool {
+        let earned = now.duration_since(self.since).as_secs_f64() * NEWS_PER_SECOND;
+        self.left = (self.left + earned).min(NEWS_BURST) - 1.0;
+        self.since = now;
+        self.left >= 0.0
+    }
+}
 
 /// Tells what a peer has, and as it gets more, until it is lost.
 pub(super) async fn follow(
@@ -56,11 +85,15 @@ async fn follow_until_lost(
     if events.send(event).await.is_err() {
         return String::new();
     }
+    let mut budget = NewsBudget::new(Instant::now());
     loop {
         let frame = match framed::read_frame(&mut recv, Have::BODY_MAX_BYTES).await {
             Ok(frame) => frame,
             Err(error) => return error.to_string(),
         };
+        if !budget.spend(Instant::now()) {
+            return "it has more news than anybody can".into();
+        }
         let event = match frame.kind {
             Have::TYPE => frame
                 .decode()

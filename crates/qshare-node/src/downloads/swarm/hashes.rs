@@ -88,6 +88,7 @@ impl Swarm<'_> {
             Ok(hashes) => hashes,
             Err(cause) => {
                 debug!(peer = %connected.peer.node, %cause, "no hashes");
+                self.give_up_place(key, "it has no hashes");
                 return;
             }
         };
