@@ -14,6 +14,8 @@ use qshare_node::{
 use qshare_tracker::{Tracker, TrackerConfig};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Pause between two looks at what does not tell when it changes.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn tracker() -> (Tracker, String) {
@@ -80,7 +82,8 @@ async fn find(node: &Node, name: &str, count: u32) -> FoundFile {
             {
                 return file;
             }
-            tokio::task::yield_now().await;
+            // A tracker bears no more than a hundred lookups a second for long.
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
     tokio::time::timeout(PATIENCE, look).await.unwrap()
