@@ -43,12 +43,17 @@ pub fn command(home: &Path) -> Command {
 /// Any program, started as [`command`] starts the binary.
 pub fn isolated(program: &Path, home: &Path) -> Command {
     let mut command = Command::new(program);
+    forget_surroundings(&mut command);
+    command.env("HOME", home).current_dir(home);
+    command
+}
+
+/// Takes from a command what the user's settings would say to the binary.
+pub fn forget_surroundings(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("QSHARE_") || text.starts_with("XDG_") || text == "RUST_LOG" {
             command.env_remove(name);
         }
     }
-    command.env("HOME", home).current_dir(home);
-    command
 }

@@ -6,6 +6,8 @@ pub mod binary;
 pub mod files;
 #[cfg(target_os = "linux")]
 pub mod lab;
+#[cfg(target_os = "linux")]
+pub mod networked;
 pub mod peer;
 pub mod privilege;
 pub mod process;

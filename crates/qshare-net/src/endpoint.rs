@@ -8,9 +8,10 @@ use std::time::Duration;
 use qshare_content::NodeId;
 use qshare_wire::{ALPN_PEER, ALPN_TRACKER, CloseCode};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{TokioRuntime, VarInt};
+use quinn::{Runtime, TokioRuntime, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::socket::{BesideSender, Socket as SharedSocket};
 use crate::{Identity, TransportConfig, tls};
 
 /// Socket buffers that hold a burst while the process is busy; the kernel may grant less.
@@ -54,6 +55,7 @@ pub struct Endpoint {
     id: NodeId,
     to_tracker: quinn::ClientConfig,
     to_peer: quinn::ClientConfig,
+    beside: BesideSender,
 }
 
 impl Endpoint {
@@ -80,22 +82,31 @@ impl Endpoint {
             .max_udp_payload_size(payload_max)
             .map_err(|error| BindError::Tls(rustls::Error::General(error.to_string())))?;
 
+        // A cleared fixed bit (RFC 9287) is how datagrams beside QUIC are told from it.
+        endpoint_config.grease_quic_bit(false);
+
+        let io_error = |cause| BindError::Io {
+            address: config.listen,
+            cause,
+        };
+        let runtime = Arc::new(TokioRuntime);
         let socket = bind_socket(config.listen)?;
-        let quinn = quinn::Endpoint::new(
+        let socket = runtime.wrap_udp_socket(socket).map_err(io_error)?;
+        let socket = Arc::new(SharedSocket::new(socket).map_err(io_error)?);
+        let beside = socket.sender();
+        let quinn = quinn::Endpoint::new_with_abstract_socket(
             endpoint_config,
             Some(server),
             socket,
-            Arc::new(TokioRuntime),
+            runtime,
         )
-        .map_err(|cause| BindError::Io {
-            address: config.listen,
-            cause,
-        })?;
+        .map_err(io_error)?;
         Ok(Endpoint {
             quinn,
             id: identity.id(),
             to_tracker,
             to_peer,
+            beside,
         })
     }
 
@@ -106,7 +117,13 @@ impl Endpoint {
 
     /// Where the socket is bound. An unspecified address means all interfaces.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.quinn.local_addr()
+        let address = self.quinn.local_addr()?;
+        Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+
+    /// What is sent beside QUIC on the same socket, and where to install who receives it.
+    pub fn beside(&self) -> &BesideSender {
+        &self.beside
     }
 
     /// The next one who dials; None once the endpoint is closed.
@@ -121,7 +138,7 @@ impl Endpoint {
     ) -> Result<quinn::Connecting, quinn::ConnectError> {
         let name = tls::server_name(None);
         self.quinn
-            .connect_with(self.to_tracker.clone(), self.reachable(address), &name)
+            .connect_with(self.to_tracker.clone(), address, &name)
     }
 
     /// Starts dialling a node, whose id is pinned.
@@ -132,7 +149,7 @@ impl Endpoint {
     ) -> Result<quinn::Connecting, quinn::ConnectError> {
         let name = tls::server_name(Some(peer));
         self.quinn
-            .connect_with(self.to_peer.clone(), self.reachable(address), &name)
+            .connect_with(self.to_peer.clone(), address, &name)
     }
 
     /// Closes every connection and waits, for at most `deadline`, until the others were told.
@@ -140,16 +157,6 @@ impl Endpoint {
         self.quinn
             .close(VarInt::from_u32(code.code()), code.to_string().as_bytes());
         let _ = tokio::time::timeout(deadline, self.quinn.wait_idle()).await;
-    }
-
-    /// An IPv4 address as an IPv6 socket wants it.
-    fn reachable(&self, address: SocketAddr) -> SocketAddr {
-        match (self.quinn.local_addr(), address.ip()) {
-            (Ok(SocketAddr::V6(_)), IpAddr::V4(ip)) => {
-                SocketAddr::new(ip.to_ipv6_mapped().into(), address.port())
-            }
-            _ => address,
-        }
     }
 }
 

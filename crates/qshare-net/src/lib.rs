@@ -3,7 +3,8 @@
 //! [`Identity`] (a key pair and its certificate) makes an [`Endpoint`] (one UDP socket that both
 //! serves and dials). Whoever dials or is dialled exchanges Hellos and comes out as a
 //! [`Session`]: an authenticated connection whose group was checked. [`framed`] reads and writes
-//! messages on its streams. [`KnownTrackers`] remembers keys as SSH does.
+//! messages on its streams. [`KnownTrackers`] remembers keys as SSH does. Nodes behind routers
+//! find each other, directly or through a relay, in a [`Meeting`].
 //!
 //! Nothing here knows what is shared or who wants it.
 
@@ -12,8 +13,11 @@ pub mod framed;
 mod group;
 mod identity;
 mod known_trackers;
+mod meeting;
+pub mod punch;
 mod resolve;
 mod session;
+mod socket;
 mod tls;
 mod transport;
 
@@ -21,8 +25,11 @@ pub use endpoint::{BindError, Endpoint, EndpointConfig};
 pub use group::{GroupError, GroupSecret};
 pub use identity::{Identity, IdentityError, IdentityLock, IdentityRole, default_identity_dir};
 pub use known_trackers::{KnownTrackers, TrustError};
+pub use meeting::Meeting;
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{
-    AcceptError, Callee, DialError, Greeting, Session, accept, close_reason, dial, is_goodbye,
+    AcceptError, Callee, DialError, Greeting, Session, accept, close_reason, connect, dial, greet,
+    is_goodbye,
 };
+pub use socket::{Beside, BesideSender, Route, Verdict, is_virtual, virtual_address};
 pub use transport::TransportConfig;

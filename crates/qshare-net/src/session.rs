@@ -98,29 +98,63 @@ pub async fn dial(
     address: SocketAddr,
     deadline: Duration,
 ) -> Result<Session, DialError> {
-    let (connecting, pin) = match callee {
-        Callee::Tracker(pin) => (endpoint.connect_tracker(address)?, pin),
-        Callee::Node(peer) => (endpoint.connect_peer(address, peer)?, Some(peer)),
-    };
     let exchange = async {
-        let connection = connecting
-            .await
-            .map_err(|error| closed_to_dial_error(&error))?;
-        let found = peer_id(&connection)
-            .ok_or_else(|| DialError::Closed("the peer showed no certificate".into()))?;
-        if let Some(wanted) = pin.filter(|&wanted| wanted != found) {
-            refuse(&connection, CloseCode::WrongIdentity);
-            return Err(DialError::WrongIdentity {
-                address,
-                wanted,
-                found,
-            });
-        }
-        say_hello(endpoint.id(), greeting, connection, found).await
+        let connection = shake_hands(endpoint, callee, address).await?;
+        greet(endpoint, greeting, connection).await
     };
     timeout(deadline, exchange)
         .await
         .map_err(|_| DialError::TimedOut(address))?
+}
+
+/// Dials `address` up to where it is known who is there. Of several such connections one can then
+/// be chosen, before the other side takes any of them for the one: [`greet`] goes on from here.
+pub async fn connect(
+    endpoint: &Endpoint,
+    callee: Callee,
+    address: SocketAddr,
+    deadline: Duration,
+) -> Result<Connection, DialError> {
+    timeout(deadline, shake_hands(endpoint, callee, address))
+        .await
+        .map_err(|_| DialError::TimedOut(address))?
+}
+
+async fn shake_hands(
+    endpoint: &Endpoint,
+    callee: Callee,
+    address: SocketAddr,
+) -> Result<Connection, DialError> {
+    let (connecting, pin) = match callee {
+        Callee::Tracker(pin) => (endpoint.connect_tracker(address)?, pin),
+        Callee::Node(peer) => (endpoint.connect_peer(address, peer)?, Some(peer)),
+    };
+    let connection = connecting
+        .await
+        .map_err(|error| closed_to_dial_error(&error))?;
+    let found = peer_id(&connection)
+        .ok_or_else(|| DialError::Closed("the peer showed no certificate".into()))?;
+    if let Some(wanted) = pin.filter(|&wanted| wanted != found) {
+        refuse(&connection, CloseCode::WrongIdentity);
+        return Err(DialError::WrongIdentity {
+            address,
+            wanted,
+            found,
+        });
+    }
+    Ok(connection)
+}
+
+/// Exchanges Hellos on a connection that [`connect`] made. Drop it after a while that seems
+/// long enough: there is no deadline in it.
+pub async fn greet(
+    endpoint: &Endpoint,
+    greeting: &Greeting,
+    connection: Connection,
+) -> Result<Session, DialError> {
+    let peer = peer_id(&connection)
+        .ok_or_else(|| DialError::Closed("the peer showed no certificate".into()))?;
+    say_hello(endpoint.id(), greeting, connection, peer).await
 }
 
 async fn say_hello(

@@ -66,6 +66,7 @@
 //! }
 //! ```
 
+mod care;
 mod catalogue;
 mod config;
 mod contents;
@@ -73,6 +74,7 @@ mod downloads;
 mod error;
 mod node;
 mod peers;
+mod reach;
 mod report;
 mod tracker_link;
 mod uploads;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use qshare_content::{AssetName, ContentId, Hash, NodeId, Query};
-use qshare_net::{Endpoint, EndpointConfig, Greeting, KnownTrackers};
+use qshare_net::{Endpoint, EndpointConfig, Greeting, KnownTrackers, Meeting};
 use qshare_storage::{
     DiskError, HashOptions, Library, LibraryConfig, LibraryEvent, SharedFile, Sync, Target,
     unfinished,
@@ -56,6 +56,7 @@ pub struct Node {
 pub(crate) struct Inner {
     pub(crate) endpoint: Endpoint,
     pub(crate) greeting: Greeting,
+    pub(crate) meeting: Meeting,
     pub(crate) limits: Limits,
     pub(crate) known_trackers: Option<KnownTrackers>,
     pub(crate) trackers: Vec<Arc<TrackerLink>>,
@@ -123,8 +124,10 @@ impl Node {
         let trackers = trackers
             .into_iter()
             .map(|tracker| Arc::new(TrackerLink::new(tracker)));
+        let meeting = Meeting::install(&endpoint);
         let inner = Arc::new(Inner {
             endpoint,
+            meeting,
             greeting: Greeting {
                 role,
                 group,
@@ -151,6 +154,12 @@ impl Node {
             limits,
         });
         inner.tasks.spawn(peers::accept_all(inner.clone()));
+        inner.tasks.spawn({
+            let (meeting, stopping) = (inner.meeting.clone(), inner.stopping.clone());
+            async move {
+                stopping.run_until_cancelled(meeting.run()).await;
+            }
+        });
         for link in &inner.trackers {
             inner.tasks.spawn(link.clone().run(inner.clone()));
         }

@@ -1,27 +1,27 @@
-//! Connections to other nodes: one each, used in both directions, whoever dialled.
+//! Connections to other nodes: one each, used in both directions, whoever dialled. While a node
+//! is on its way from one path to a better one, or away from a dead one, it has two.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
-use qshare_net::{Callee, Session, dial, framed};
+use qshare_net::{Session, framed, is_virtual};
 use qshare_swarm::PeerKey;
 use qshare_wire::{CloseCode, is_private};
 use quinn::{SendStream, VarInt};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace};
 
+use crate::care::care;
 use crate::node::Inner;
+use crate::reach::{Ways, find_way};
 use crate::report::PathKind;
 use crate::uploads;
 
-/// Time for one attempt to reach a node at one address.
-const DIAL_DEADLINE: Duration = Duration::from_secs(5);
 /// Two dials within this time of each other were simultaneous; later, the newest wins, because
 /// the older one may be dead without our knowing.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
@@ -32,19 +32,88 @@ const LIES_MAX: u32 = 3;
 /// Nodes whose lies are remembered.
 const LIARS_MAX: usize = 4096;
 
-/// A connected node.
+/// A connected node. The way to it may change while it stays the same peer.
 pub(crate) struct Peer {
-    /// Names this connection; a later one to the same node has another key.
+    /// Names the node for as long as there is some way to it; another key if it comes back.
     pub(crate) key: PeerKey,
     pub(crate) node: NodeId,
+    link: watch::Sender<Arc<Link>>,
+    /// Answers awaited from it, and answers being sent to it.
+    activity: watch::Sender<usize>,
+}
+
+/// One connection to a node: a way.
+pub(crate) struct Link {
     pub(crate) connection: quinn::Connection,
-    pub(crate) address: SocketAddr,
     pub(crate) path: PathKind,
     dialled: bool,
     since: Instant,
+    /// Nothing has come in for a while although something should have.
+    pub(crate) suspect: AtomicBool,
     /// Cancelled when another connection to the same node took over.
     pub(crate) retired: CancellationToken,
     _control: SendStream,
+}
+
+impl Link {
+    /// Where the other side is, now.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let remote = self.connection.remote_address();
+        SocketAddr::new(remote.ip().to_canonical(), remote.port())
+    }
+
+    /// Whether it was us who dialled.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.dialled
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+}
+
+/// While it is held, something is expected of a peer, or being sent to it.
+pub(crate) struct Busy<'a>(&'a Peer);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.activity.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Peer {
+    /// The way to it as it is now.
+    pub(crate) fn link(&self) -> Arc<Link> {
+        self.link.borrow().clone()
+    }
+
+    /// The connection to ask over now.
+    pub(crate) fn connection(&self) -> quinn::Connection {
+        self.link.borrow().connection.clone()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.link.borrow().address()
+    }
+
+    pub(crate) fn path(&self) -> PathKind {
+        self.link.borrow().path
+    }
+
+    /// Notes that something is under way with it, so that a dead way is noticed soon.
+    pub(crate) fn busy(&self) -> Busy<'_> {
+        self.activity.send_modify(|count| *count += 1);
+        Busy(self)
+    }
+
+    pub(crate) fn activity(&self) -> watch::Receiver<usize> {
+        self.activity.subscribe()
+    }
+
+    /// The ways to it, as they change.
+    pub(crate) fn links(&self) -> watch::Receiver<Arc<Link>> {
+        self.link.subscribe()
+    }
 }
 
 #[derive(Default)]
@@ -59,6 +128,8 @@ pub(crate) struct Peers {
     slots: Mutex<HashMap<NodeId, Slot>>,
     lies: Mutex<HashMap<NodeId, u32>>,
     next_key: AtomicU64,
+    /// Counts connections, for those who wait for one.
+    adopted: watch::Sender<u64>,
     pub(crate) half_open: Arc<Semaphore>,
     accepted: Arc<Semaphore>,
 }
@@ -69,6 +140,7 @@ impl Peers {
             slots: Mutex::default(),
             lies: Mutex::default(),
             next_key: AtomicU64::new(1),
+            adopted: watch::Sender::new(0),
             half_open: Arc::new(Semaphore::new(half_open_max)),
             accepted: Arc::new(Semaphore::new(accepted_max)),
         }
@@ -96,10 +168,23 @@ impl Peers {
         lies.get(node).is_some_and(|&count| count >= LIES_MAX)
     }
 
-    fn connected(&self, node: &NodeId) -> Option<Arc<Peer>> {
+    pub(crate) fn connected(&self, node: &NodeId) -> Option<Arc<Peer>> {
         let slots = self.lock();
         let peer = slots.get(node)?.connected.clone()?;
-        peer.connection.close_reason().is_none().then_some(peer)
+        peer.link().is_alive().then_some(peer)
+    }
+
+    /// Waits until there is a connection to a node.
+    async fn appearance(&self, node: &NodeId) -> Arc<Peer> {
+        let mut adopted = self.adopted.subscribe();
+        loop {
+            if let Some(peer) = self.connected(node) {
+                return peer;
+            }
+            if adopted.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Slot>> {
@@ -107,7 +192,8 @@ impl Peers {
     }
 }
 
-/// The connection to `node`, dialled at one of `addresses` if there is none yet.
+/// The connection to `node`, made if there is none yet: dialled at `addresses`, and by way of an
+/// introduction.
 ///
 /// The error says for people what was tried.
 pub(crate) async fn reach(
@@ -129,54 +215,21 @@ pub(crate) async fn reach(
     if let Some(peer) = inner.peers.connected(&node) {
         return Ok(peer);
     }
-    let reached = race(inner, node, addresses).await;
+    let reached = tokio::select! {
+        reached = find_way(inner, node, addresses, Ways::All) => reached,
+        // The other side's dial won while ours was under way.
+        peer = inner.peers.appearance(&node) => return Ok(peer),
+    };
     let result = match reached {
         Ok(session) => adopt(inner, session, true).ok_or_else(|| "it dialled us first".into()),
         Err(cause) => Err(cause),
     };
     let result = match (result, inner.peers.connected(&node)) {
-        // The other side's dial won while ours was under way.
         (Err(_), Some(peer)) => Ok(peer),
         (result, _) => result,
     };
     forget_if_empty(inner, &node);
     result
-}
-
-/// Dials all addresses at once and takes the first that answers.
-async fn race(
-    inner: &Arc<Inner>,
-    node: NodeId,
-    addresses: &[SocketAddr],
-) -> Result<Session, String> {
-    if addresses.is_empty() {
-        return Err("it has no address".into());
-    }
-    let mut dials = JoinSet::new();
-    for &address in addresses {
-        let inner = inner.clone();
-        dials.spawn(async move {
-            let callee = Callee::Node(node);
-            let dialled = dial(
-                &inner.endpoint,
-                &inner.greeting,
-                callee,
-                address,
-                DIAL_DEADLINE,
-            )
-            .await;
-            dialled.map_err(|error| format!("{address}: {error}"))
-        });
-    }
-    let mut causes = Vec::new();
-    while let Some(dialled) = dials.join_next().await {
-        match dialled {
-            Ok(Ok(session)) => return Ok(session),
-            Ok(Err(cause)) => causes.push(cause),
-            Err(error) => causes.push(error.to_string()),
-        }
-    }
-    Err(causes.join("; "))
 }
 
 /// Takes those who dial us until the node stops.
@@ -212,6 +265,7 @@ pub(crate) async fn accept_all(inner: Arc<Inner>) {
             match session {
                 Ok(session) => {
                     let connection = session.connection.clone();
+                    trace!(%from, "said Hello");
                     if adopt(&task_inner, session, false).is_some() {
                         connection.closed().await;
                     }
@@ -223,8 +277,8 @@ pub(crate) async fn accept_all(inner: Arc<Inner>) {
     }
 }
 
-/// Makes a session the connection to its node, unless another one stays.
-fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Option<Arc<Peer>> {
+/// Makes a session the way to its node, unless another one stays.
+pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Option<Arc<Peer>> {
     let Session {
         connection,
         peer: node,
@@ -236,59 +290,90 @@ fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Option<Arc<Peer
         close(&connection, CloseCode::Busy);
         return None;
     }
-    let remote = connection.remote_address();
-    let address = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-    let path = if is_private(address.ip()) {
+    let ip = connection.remote_address().ip();
+    let path = if is_virtual(ip) {
+        PathKind::Relay
+    } else if is_private(ip) {
         PathKind::Lan
     } else {
         PathKind::Direct
     };
-    let peer = Arc::new(Peer {
-        key: PeerKey(inner.peers.next_key.fetch_add(1, Ordering::Relaxed)),
-        node,
+    let link = Arc::new(Link {
         connection,
-        address,
         path,
         dialled,
         since: Instant::now(),
+        suspect: AtomicBool::new(false),
         retired: CancellationToken::new(),
         _control: control_send,
     });
-    {
+    let peer = {
         let mut slots = inner.peers.lock();
         let slot = slots.entry(node).or_default();
-        if let Some(older) = slot.connected.take() {
-            if keeps_older(inner.endpoint.id(), &older, &peer) {
-                slot.connected = Some(older);
-                close(&peer.connection, CloseCode::Duplicate);
-                return None;
+        let living = slot.connected.clone().filter(|peer| peer.link().is_alive());
+        match living {
+            Some(peer) => {
+                let older = peer.link();
+                if keeps_older(inner.endpoint.id(), node, &older, &link) {
+                    close(&link.connection, CloseCode::Duplicate);
+                    return None;
+                }
+                peer.link.send_replace(link.clone());
+                retire(inner, older);
+                peer
             }
-            retire(inner, older);
+            None => {
+                let peer = Arc::new(Peer {
+                    key: PeerKey(inner.peers.next_key.fetch_add(1, Ordering::Relaxed)),
+                    node,
+                    link: watch::Sender::new(link.clone()),
+                    activity: watch::Sender::new(0),
+                });
+                slot.connected = Some(peer.clone());
+                inner.tasks.spawn(care(inner.clone(), peer.clone()));
+                peer
+            }
         }
-        slot.connected = Some(peer.clone());
-    }
-    debug!(peer = %node, %address, dialled, "connected");
+    };
+    inner.peers.adopted.send_modify(|count| *count += 1);
+    debug!(peer = %node, address = %link.address(), ?path, dialled, "connected");
+    inner.tasks.spawn(uploads::serve(
+        inner.clone(),
+        peer.clone(),
+        link.connection.clone(),
+    ));
     inner
         .tasks
-        .spawn(uploads::serve(inner.clone(), peer.clone()));
-    inner
-        .tasks
-        .spawn(attend(inner.clone(), peer.clone(), control_recv));
+        .spawn(attend(inner.clone(), peer.clone(), link, control_recv));
     Some(peer)
 }
 
-/// Of two simultaneous dials the one from the smaller id stays; else the newest.
-fn keeps_older(us: NodeId, older: &Peer, newer: &Peer) -> bool {
-    let alive = older.connection.close_reason().is_none();
+/// A direct way stays before one through a relay, and of two simultaneous dials the one from the
+/// smaller id; else the newest.
+fn keeps_older(us: NodeId, node: NodeId, older: &Link, newer: &Link) -> bool {
+    if older.suspect.load(Ordering::Relaxed) {
+        return false;
+    }
     let crossed = older.dialled != newer.dialled && older.since.elapsed() < SIMULTANEOUS;
-    let older_dialler = if older.dialled { us } else { older.node };
-    let newer_dialler = if newer.dialled { us } else { newer.node };
-    alive && crossed && older_dialler < newer_dialler
+    let relayed = |link: &Link| link.path == PathKind::Relay;
+    match (relayed(older), relayed(newer)) {
+        (true, false) => false,
+        (false, true) => crossed,
+        _ => {
+            let dialler = |link: &Link| if link.dialled { us } else { node };
+            crossed && dialler(older) < dialler(newer)
+        }
+    }
 }
 
-/// Ends the use of a connection that lost to another; what is in flight on it gets a while.
-fn retire(inner: &Arc<Inner>, older: Arc<Peer>) {
+/// Ends the use of a connection that lost to another; what is in flight on it gets a while, unless
+/// nothing gets through any more.
+fn retire(inner: &Arc<Inner>, older: Arc<Link>) {
     older.retired.cancel();
+    if older.suspect.load(Ordering::Relaxed) {
+        close(&older.connection, CloseCode::Duplicate);
+        return;
+    }
     inner.tasks.spawn(async move {
         let _ = tokio::time::timeout(DRAIN, older.connection.closed()).await;
         close(&older.connection, CloseCode::Duplicate);
@@ -296,17 +381,25 @@ fn retire(inner: &Arc<Inner>, older: Arc<Peer>) {
 }
 
 /// Keeps the control stream read, and cleans up when the connection is gone.
-async fn attend(inner: Arc<Inner>, peer: Arc<Peer>, mut control: quinn::RecvStream) {
+async fn attend(
+    inner: Arc<Inner>,
+    peer: Arc<Peer>,
+    link: Arc<Link>,
+    mut control: quinn::RecvStream,
+) {
     let max = qshare_wire::limits::SMALL_BODY_MAX_BYTES;
     // Version 1 has nothing to say here after Hello; what later versions say is passed over.
     while let Ok(frame) = framed::read_frame(&mut control, max).await {
         trace!(peer = %peer.node, kind = frame.kind, "passed over on the control stream");
     }
-    let cause = peer.connection.closed().await;
-    debug!(peer = %peer.node, %cause, "disconnected");
-    inner.uploads.client_left(&peer);
+    let cause = link.connection.closed().await;
+    debug!(peer = %peer.node, path = ?link.path, %cause, "disconnected");
     {
         let mut slots = inner.peers.lock();
+        if !Arc::ptr_eq(&peer.link(), &link) {
+            // Another way has taken over.
+            return;
+        }
         if let Some(slot) = slots.get_mut(&peer.node)
             && slot
                 .connected
@@ -316,6 +409,7 @@ async fn attend(inner: Arc<Inner>, peer: Arc<Peer>, mut control: quinn::RecvStre
             slot.connected = None;
         }
     }
+    inner.uploads.client_left(&peer);
     forget_if_empty(&inner, &peer.node);
 }
 

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use qshare_content::{ContentId, NodeId, Query, TrackerAddress};
 use qshare_net::framed::{self, ReadError};
-use qshare_net::{Callee, DialError, Session, TrustError, dial, resolve};
+use qshare_net::{Callee, DialError, Greeting, Session, TrustError, dial, resolve};
 use qshare_wire::hello::Role;
-use qshare_wire::limits::{ANNOUNCE_ENTRIES_MAX, HOLDERS_MAX, HOLDERS_PER_MATCH_MAX};
+use qshare_wire::introduction::{Introduce, Introduction};
+use qshare_wire::limits::{
+    ANNOUNCE_ENTRIES_MAX, HOLDERS_MAX, HOLDERS_PER_MATCH_MAX, SMALL_BODY_MAX_BYTES,
+};
 use qshare_wire::tracker::{
     Announce, AnnounceAck, AnnounceStage, Entry, EntryKey, Find, Found, Holder, Holders,
     HoldersChanged, NodeContact, Readiness, Watch,
 };
-use qshare_wire::{Address, CloseCode, Message};
+use qshare_wire::{Address, Candidate, CandidateKind, CloseCode, Message};
 use quinn::{RecvStream, SendStream, VarInt};
 use rand::Rng;
 use tokio::sync::broadcast::error::RecvError;
@@ -24,6 +27,7 @@ use tracing::{debug, info, warn};
 
 use crate::catalogue::Delta;
 use crate::node::Inner;
+use crate::reach::{be_introduced, local_candidates};
 use crate::report::{Contact, FoundFile, NodeEvent, TrackerState};
 
 /// Time for one attempt to reach the tracker: a lookup has 5 s in all.
@@ -40,6 +44,9 @@ const PAUSE_WATCH: Duration = Duration::from_secs(1);
 const DELTA_BATCH: Duration = Duration::from_millis(100);
 /// Time for the answer to one request.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The same for an introduction, without which others ways are tried on.
+const INTRODUCE_DEADLINE: Duration = Duration::from_secs(4);
 
 /// An established session.
 #[derive(Clone)]
@@ -180,16 +187,13 @@ impl TrackerLink {
         let mut dials = JoinSet::new();
         for address in addresses {
             let (inner, pin) = (inner.clone(), self.tracker.id);
+            let greeting = Greeting {
+                candidates: local_candidates(&inner.endpoint),
+                ..inner.greeting.clone()
+            };
             dials.spawn(async move {
                 let callee = Callee::Tracker(pin);
-                dial(
-                    &inner.endpoint,
-                    &inner.greeting,
-                    callee,
-                    address,
-                    DIAL_DEADLINE,
-                )
-                .await
+                dial(&inner.endpoint, &greeting, callee, address, DIAL_DEADLINE).await
             });
         }
         let mut last = ConnectError::Away("it has no address".into());
@@ -249,22 +253,57 @@ impl TrackerLink {
             control_recv,
         } = session;
         let remote = connection.remote_address();
+        let address = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let up = Established {
             connection: connection.clone(),
             id: peer,
-            address: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
+            address,
             seen_at: hello.observed,
         };
         info!(tracker = %self.tracker.host_port(), id = %peer, "connected to the tracker");
         self.set(inner, LinkState::Up(up));
+        let (heard, acks) = mpsc::channel(1);
         tokio::select! {
+            biased;
             cause = connection.closed() => cause.to_string(),
             () = inner.stopping.cancelled() => "stopping".into(),
-            cause = announce(inner, control_send, control_recv) => {
+            cause = announce(inner, control_send, acks) => {
                 let code = CloseCode::Protocol;
                 connection.close(VarInt::from_u32(code.code()), cause.as_bytes());
                 cause
             }
+            cause = hear(inner, address, control_recv, heard) => {
+                let code = CloseCode::Protocol;
+                connection.close(VarInt::from_u32(code.code()), cause.as_bytes());
+                cause
+            }
+        }
+    }
+}
+
+/// Takes what the tracker says on the control stream. Returns only with a failure.
+async fn hear(
+    inner: &Arc<Inner>,
+    tracker: SocketAddr,
+    mut recv: RecvStream,
+    heard: mpsc::Sender<AnnounceAck>,
+) -> String {
+    loop {
+        let frame = match framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES).await {
+            Ok(frame) => frame,
+            Err(error) => return error.to_string(),
+        };
+        match frame.kind {
+            AnnounceAck::TYPE => match frame.decode() {
+                Ok(ack) => _ = heard.send(ack).await,
+                Err(error) => return error.to_string(),
+            },
+            Introduction::TYPE => match frame.decode() {
+                Ok(introduction) => be_introduced(inner, introduction, tracker),
+                Err(error) => return error.to_string(),
+            },
+            // Later versions may say other things here; they are passed over.
+            _ => {}
         }
     }
 }
@@ -281,7 +320,11 @@ fn group_hint(error: &DialError) -> String {
 }
 
 /// Announces everything, then every change. Returns only with a failure.
-async fn announce(inner: &Inner, mut send: SendStream, mut recv: RecvStream) -> String {
+async fn announce(
+    inner: &Inner,
+    mut send: SendStream,
+    mut acks: mpsc::Receiver<AnnounceAck>,
+) -> String {
     let mut sequence = 0;
     loop {
         let (entries, mut deltas) = inner.catalogue.subscribe();
@@ -293,9 +336,9 @@ async fn announce(inner: &Inner, mut send: SendStream, mut recv: RecvStream) -> 
             }
         }
         let failed = async {
-            announce_all(&mut send, &mut recv, &mut sequence, &entries).await?;
+            announce_all(&mut send, &mut acks, &mut sequence, &entries).await?;
             drop(entries);
-            announce_changes(&mut send, &mut recv, &mut sequence, &mut deltas).await
+            announce_changes(&mut send, &mut acks, &mut sequence, &mut deltas).await
         };
         match failed.await {
             // Fell behind: everything anew.
@@ -307,22 +350,22 @@ async fn announce(inner: &Inner, mut send: SendStream, mut recv: RecvStream) -> 
 
 async fn announce_all(
     send: &mut SendStream,
-    recv: &mut RecvStream,
+    acks: &mut mpsc::Receiver<AnnounceAck>,
     sequence: &mut u64,
     entries: &[Arc<Entry>],
 ) -> Result<(), String> {
     let mut stage = AnnounceStage::FullBegin;
     for batch in entries.chunks(ANNOUNCE_ENTRIES_MAX) {
         let entries = batch.iter().map(|entry| Entry::clone(entry)).collect();
-        announce_batch(send, recv, sequence, stage, entries, Vec::new()).await?;
+        announce_batch(send, acks, sequence, stage, entries, Vec::new()).await?;
         stage = AnnounceStage::FullMore;
     }
     if stage == AnnounceStage::FullBegin {
-        announce_batch(send, recv, sequence, stage, Vec::new(), Vec::new()).await?;
+        announce_batch(send, acks, sequence, stage, Vec::new(), Vec::new()).await?;
     }
     announce_batch(
         send,
-        recv,
+        acks,
         sequence,
         AnnounceStage::FullEnd,
         Vec::new(),
@@ -334,7 +377,7 @@ async fn announce_all(
 /// Announces changes as they come; Ok once there were too many of them to follow.
 async fn announce_changes(
     send: &mut SendStream,
-    recv: &mut RecvStream,
+    acks: &mut mpsc::Receiver<AnnounceAck>,
     sequence: &mut u64,
     deltas: &mut tokio::sync::broadcast::Receiver<Delta>,
 ) -> Result<(), String> {
@@ -365,13 +408,13 @@ async fn announce_changes(
             };
         }
         let stage = AnnounceStage::Delta;
-        announce_batch(send, recv, sequence, stage, entries, removed).await?;
+        announce_batch(send, acks, sequence, stage, entries, removed).await?;
     }
 }
 
 async fn announce_batch(
     send: &mut SendStream,
-    recv: &mut RecvStream,
+    acks: &mut mpsc::Receiver<AnnounceAck>,
     sequence: &mut u64,
     stage: AnnounceStage,
     entries: Vec<Entry>,
@@ -388,15 +431,9 @@ async fn announce_batch(
         .await
         .map_err(|error| error.to_string())?;
     loop {
-        // Later versions may say other things here; they are passed over.
-        let max = AnnounceAck::BODY_MAX_BYTES;
-        let frame = framed::read_frame(recv, max)
-            .await
-            .map_err(|error| error.to_string())?;
-        if frame.kind != AnnounceAck::TYPE {
-            continue;
-        }
-        let ack: AnnounceAck = frame.decode().map_err(|error| error.to_string())?;
+        let Some(ack) = acks.recv().await else {
+            return Err("the tracker says nothing any more".into());
+        };
         if ack.refused > 0 {
             warn!(
                 refused = ack.refused,
@@ -470,6 +507,19 @@ impl Established {
         })
     }
 
+    /// Has us and another node told of each other.
+    pub(crate) async fn introduce(&self, request: &Introduce) -> Result<Introduction, String> {
+        let asked = framed::ask::<Introduce, Introduction>(&self.connection, request);
+        let (introduction, ..) = timeout(INTRODUCE_DEADLINE, asked)
+            .await
+            .map_err(|_| "no answer in time".to_string())?
+            .map_err(|error| describe(&error))?;
+        match introduction.peer == request.node {
+            true => Ok(introduction),
+            false => Err("it introduced another node".into()),
+        }
+    }
+
     /// Tells who holds a content, until the session is lost or nobody listens.
     async fn watch(&self, content: ContentId, news: &mpsc::Sender<HolderNews>) {
         let request = Watch {
@@ -511,23 +561,35 @@ impl Established {
     }
 
     fn contact(&self, contact: NodeContact, complete: bool) -> Contact {
-        let plausible = contact
+        // Where the tracker sees it, it may be dialled. What it claims is only probed, once both
+        // sides know of each other.
+        let observed = contact
             .candidates
             .iter()
-            .filter(|candidate| candidate.is_plausible());
-        let mut addresses: Vec<SocketAddr> = plausible
-            .map(|candidate| match candidate.address {
-                Address::Socket(at) => SocketAddr::new(at.ip().to_canonical(), at.port()),
-                Address::TrackerHost { port } => SocketAddr::new(self.address.ip(), port),
-            })
-            .collect();
-        addresses.dedup();
+            .filter(|candidate| candidate.kind == CandidateKind::Observed);
+        let addresses = resolve_candidates(observed, self.address);
         Contact {
             node: contact.node,
             addresses,
             complete,
         }
     }
+}
+
+/// Where candidates are, as told by the tracker at `tracker`.
+pub(crate) fn resolve_candidates<'a>(
+    candidates: impl Iterator<Item = &'a Candidate>,
+    tracker: SocketAddr,
+) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = candidates
+        .filter(|candidate| candidate.is_plausible())
+        .map(|candidate| match candidate.address {
+            Address::Socket(at) => SocketAddr::new(at.ip().to_canonical(), at.port()),
+            Address::TrackerHost { port } => SocketAddr::new(tracker.ip(), port),
+        })
+        .collect();
+    addresses.dedup();
+    addresses
 }
 
 fn describe(error: &ReadError) -> String {

@@ -162,9 +162,9 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Answers everything that `peer` asks until the connection is gone.
-pub(crate) async fn serve(inner: Arc<Inner>, peer: Arc<Peer>) {
-    while let Ok((send, recv)) = peer.connection.accept_bi().await {
+/// Answers everything that `peer` asks on a connection until that is gone.
+pub(crate) async fn serve(inner: Arc<Inner>, peer: Arc<Peer>, connection: quinn::Connection) {
+    while let Ok((send, recv)) = connection.accept_bi().await {
         let (inner, peer) = (inner.clone(), peer.clone());
         tokio::spawn(async move { answer(&inner, &peer, send, recv).await });
     }
@@ -305,6 +305,7 @@ async fn chunk(
     let memory = memory.await.map_err(|_| Refused::new(Refusal::Failed))?;
     let (data, path) = read(inner, holding, chunks, wanted, &request).await?;
 
+    let _busy = peer.busy();
     let head = ChunkData {
         bytes: data.len() as u64,
         path,

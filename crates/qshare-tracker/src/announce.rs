@@ -4,11 +4,11 @@ use qshare_net::framed;
 use qshare_registry::{Announced, EntryKey, NotAnnouncing, Refused};
 use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, Entry, EntryKind};
 use qshare_wire::{FRAME_HEADER_BYTES, Frame, FrameHeader, Message, Refusal};
-use quinn::{ReadExactError, RecvStream, SendStream};
+use quinn::{ReadExactError, RecvStream};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::session::{Client, Fault};
+use crate::session::{Client, Control, Fault};
 
 /// Entries that cost as much as one request: putting one into the registry takes some
 /// microseconds, a lookup some hundred.
@@ -17,7 +17,7 @@ const ENTRIES_PER_REQUEST: f64 = 200.0;
 /// Takes announcements until the stream ends.
 pub(crate) async fn hear_announcements(
     client: &Client,
-    send: &mut SendStream,
+    send: &Control,
     recv: &mut RecvStream,
 ) -> Result<(), Fault> {
     let mut next_sequence = 0;
@@ -158,16 +158,13 @@ async fn read_body(recv: &mut RecvStream, header: FrameHeader) -> Result<Frame, 
 }
 
 /// Writes to the node, which has some time to take it.
-async fn write<M: Message>(
-    client: &Client,
-    send: &mut SendStream,
-    message: &M,
-) -> Result<(), Fault> {
-    timeout(
-        client.shared.limits.transfer_deadline,
-        framed::write(send, message),
-    )
-    .await
-    .map_err(|_| Fault::Protocol("acknowledgements are not read".into()))?
-    .map_err(|_| Fault::Gone)
+async fn write<M: Message>(client: &Client, control: &Control, message: &M) -> Result<(), Fault> {
+    let written = async {
+        let mut send = control.lock().await;
+        framed::write(&mut send, message).await
+    };
+    timeout(client.shared.limits.transfer_deadline, written)
+        .await
+        .map_err(|_| Fault::Protocol("acknowledgements are not read".into()))?
+        .map_err(|_| Fault::Gone)
 }

@@ -8,6 +8,8 @@ use qshare_registry::RegistryConfig;
 
 pub use qshare_content::DEFAULT_TRACKER_PORT;
 
+use crate::RelayLimits;
+
 /// Everything that [`crate::Tracker::start`] wants to know.
 #[derive(Debug)]
 pub struct TrackerConfig {
@@ -21,6 +23,8 @@ pub struct TrackerConfig {
     pub registry: RegistryConfig,
     /// What one node, and all of them together, may ask of the tracker.
     pub limits: TrackerLimits,
+    /// What the relay may cost; None relays nothing.
+    pub relay: Option<RelayLimits>,
 }
 
 impl TrackerConfig {
@@ -38,6 +42,7 @@ impl TrackerConfig {
                 ..RegistryConfig::default()
             },
             limits,
+            relay: Some(RelayLimits::default()),
         }
     }
 }

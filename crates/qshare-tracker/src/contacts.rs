@@ -35,7 +35,7 @@ pub(crate) fn contact_for(holder: &Holder, asker: IpAddr) -> NodeContact {
 
 /// Nobody is led to an address that was not observed: what a node claims is told only where it
 /// lies at the observed IP address, or in the private network that both are seen to share.
-fn candidates_for(contact: &Contact, asker: IpAddr) -> Vec<Candidate> {
+pub(crate) fn candidates_for(contact: &Contact, asker: IpAddr) -> Vec<Candidate> {
     let observed = contact.observed;
     let seen = (observed.ip().is_loopback().then_some(Candidate {
         kind: CandidateKind::Observed,

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::contacts::canonical;
-use crate::session::close;
+use crate::session::{Control, close};
 
 /// Entries put into the registry at once, before others have their turn: some milliseconds.
 const ENTRIES_AT_ONCE: usize = 512;
@@ -33,14 +33,55 @@ pub(crate) struct Directory {
 struct Inner {
     registry: Registry,
     connections: HashMap<SessionId, Attached>,
+    sessions_by_node: HashMap<NodeId, SessionId>,
     watchers: HashMap<WatchId, Arc<Notify>>,
+}
+
+/// How many introductions a node that did not ask for them gets at once, and a second.
+const INTRODUCTIONS_BURST: f64 = 100.0;
+const INTRODUCTIONS_PER_SECOND: f64 = 20.0;
+
+/// A node in session, as others are introduced to it.
+pub(crate) struct Member {
+    pub(crate) connection: Connection,
+    pub(crate) control: Control,
+    pub(crate) claimed: Arc<[SocketAddr]>,
+    introductions: Mutex<(f64, Instant)>,
+}
+
+impl Member {
+    pub(crate) fn new(
+        connection: Connection,
+        control: Control,
+        claimed: Vec<SocketAddr>,
+    ) -> Member {
+        Member {
+            connection,
+            control,
+            claimed: claimed.into(),
+            introductions: Mutex::new((INTRODUCTIONS_BURST, Instant::now())),
+        }
+    }
+
+    /// Whether one more introduction is not too many.
+    pub(crate) fn may_be_introduced(&self) -> bool {
+        let mut introductions = self
+            .introductions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(introductions.1).as_secs_f64();
+        let left = (introductions.0 + passed * INTRODUCTIONS_PER_SECOND).min(INTRODUCTIONS_BURST);
+        let may = left >= 1.0;
+        *introductions = (if may { left - 1.0 } else { left }, now);
+        may
+    }
 }
 
 /// The connection of a session, with what the registry knows of its address.
 struct Attached {
-    connection: Connection,
+    member: Arc<Member>,
     seen_at: SocketAddr,
-    claimed: Vec<SocketAddr>,
 }
 
 impl Inner {
@@ -51,7 +92,7 @@ impl Inner {
                 Output::Superseded(session) => {
                     if let Some(older) = self.connections.remove(&session) {
                         debug!(%session, "replaced by a newer session");
-                        close(&older.connection, CloseCode::Replaced);
+                        close(&older.member.connection, CloseCode::Replaced);
                     }
                 }
                 Output::WatchReady(watch) => {
@@ -78,6 +119,7 @@ impl Directory {
             inner: Mutex::new(Inner {
                 registry: Registry::new(config, Instant::now(), rand::random()),
                 connections: HashMap::new(),
+                sessions_by_node: HashMap::new(),
                 watchers: HashMap::new(),
             }),
         }
@@ -97,36 +139,46 @@ impl Directory {
         done
     }
 
-    pub(crate) fn open(
-        &self,
-        connection: &Connection,
-        node: NodeId,
-        claimed: Vec<SocketAddr>,
-    ) -> Result<SessionId, OpenError> {
+    pub(crate) fn open(&self, node: NodeId, member: Member) -> Result<SessionId, OpenError> {
         let mut inner = self.lock();
         let now = Instant::now();
-        let seen_at = canonical(connection.remote_address());
-        let opened = inner
-            .registry
-            .handle_session_opened(now, self.group, node, seen_at, &claimed);
+        let seen_at = canonical(member.connection.remote_address());
+        let opened =
+            inner
+                .registry
+                .handle_session_opened(now, self.group, node, seen_at, &member.claimed);
         if let Ok(session) = opened {
-            let attached = Attached {
-                connection: connection.clone(),
-                seen_at,
-                claimed,
-            };
+            let member = Arc::new(member);
+            let attached = Attached { member, seen_at };
             inner.connections.insert(session, attached);
+            inner.sessions_by_node.insert(node, session);
         }
         inner.drain();
         opened
     }
 
-    pub(crate) fn closed(&self, session: SessionId, clean: bool) {
+    /// Notes a session's end; whether the node has no other.
+    pub(crate) fn closed(&self, session: SessionId, node: NodeId, clean: bool) -> bool {
         let mut inner = self.lock();
         let now = Instant::now();
         inner.connections.remove(&session);
+        let is_last = inner.sessions_by_node.get(&node) == Some(&session);
+        if is_last {
+            inner.sessions_by_node.remove(&node);
+        }
         inner.registry.handle_session_closed(now, session, clean);
         inner.drain();
+        is_last
+    }
+
+    /// A node in session, to be told of another.
+    pub(crate) fn introducible(&self, node: NodeId) -> Option<Arc<Member>> {
+        let inner = self.lock();
+        let session = inner.sessions_by_node.get(&node)?;
+        inner
+            .connections
+            .get(session)
+            .map(|attached| Arc::clone(&attached.member))
     }
 
     pub(crate) fn begin_announcement(&self, session: SessionId) -> Result<(), SessionGone> {
@@ -238,12 +290,12 @@ impl Directory {
             } = &mut *inner;
             let now = Instant::now();
             for (&session, attached) in connections {
-                let seen_at = canonical(attached.connection.remote_address());
+                let seen_at = canonical(attached.member.connection.remote_address());
                 if seen_at != attached.seen_at {
                     debug!(%session, from = %attached.seen_at, to = %seen_at, "moved");
                     attached.seen_at = seen_at;
                     // An ended session is about to be taken out of the connections.
-                    let _ = registry.handle_moved(now, session, seen_at, &attached.claimed);
+                    let _ = registry.handle_moved(now, session, seen_at, &attached.member.claimed);
                 }
             }
             inner.drain();

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use qshare_content::{ContentId, NodeId, Query, is_glob};
 use qshare_net::framed::{self, ReadError};
 use qshare_registry::{self as registry, Cursor, Page};
+use qshare_wire::introduction::Introduce;
 use qshare_wire::limits::{
     HELLO_DEADLINE, HOLDERS_PER_MATCH_MAX, MATCHES_MAX, SMALL_BODY_MAX_BYTES,
 };
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::budget::Verdict;
 use crate::contacts::contact_for;
+use crate::introduce::introduce;
 use crate::session::{Client, Fault};
 use crate::watch::watch;
 
@@ -58,6 +60,13 @@ pub(crate) async fn answer_stream(
                 verdict => refuse_busy(client, send, verdict).await,
             }
         }
+        Introduce::TYPE => {
+            let request: Introduce = decode(&frame)?;
+            match client.request(1.0) {
+                Verdict::Granted => introduce(client, request, send).await,
+                verdict => refuse_busy(client, send, verdict).await,
+            }
+        }
         _ => refuse_unknown(client, send).await,
     }
 }
@@ -78,7 +87,9 @@ fn cost(query: &Query) -> f64 {
 /// What a later version may send is refused from its header; what this one defines has bounds.
 async fn too_large(client: &Client, send: &mut SendStream, error: WireError) -> Result<(), Fault> {
     match error {
-        WireError::TooLarge { kind, .. } if ![Find::TYPE, Watch::TYPE].contains(&kind) => {
+        WireError::TooLarge { kind, .. }
+            if ![Find::TYPE, Watch::TYPE, Introduce::TYPE].contains(&kind) =>
+        {
             refuse_unknown(client, send).await
         }
         error => Err(Fault::Protocol(error.to_string())),

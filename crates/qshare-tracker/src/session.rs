@@ -17,7 +17,8 @@ use crate::announce::hear_announcements;
 use crate::budget::{Budget, Verdict};
 use crate::buffers::Buffers;
 use crate::contacts::{canonical, claimed};
-use crate::directory::Directory;
+use crate::directory::{Directory, Member};
+use crate::relay::Relay;
 use crate::request::answer_stream;
 
 /// What all sessions share.
@@ -27,8 +28,13 @@ pub(crate) struct Shared {
     pub(crate) announcements: Buffers,
     /// Answers being written.
     pub(crate) answers: Buffers,
+    /// None where nothing is relayed.
+    pub(crate) relay: Option<Relay>,
     pub(crate) limits: TrackerLimits,
 }
+
+/// Our half of a control stream: acknowledgements, and introductions between them.
+pub(crate) type Control = Arc<tokio::sync::Mutex<SendStream>>;
 
 /// One session, as its streams see it.
 pub(crate) struct Client {
@@ -102,9 +108,13 @@ pub(crate) async fn serve(session: Session, shared: Arc<Shared>) {
         control_recv,
     } = session;
     let span = debug_span!("session", peer = %peer.short());
-    let opened = shared
-        .directory
-        .open(&connection, peer, claimed(&hello.candidates));
+    let control = Control::new(control_send.into());
+    let member = Member::new(
+        connection.clone(),
+        control.clone(),
+        claimed(&hello.candidates),
+    );
+    let opened = shared.directory.open(peer, member);
     let id = match opened {
         Ok(id) => id,
         Err(error) => {
@@ -121,21 +131,19 @@ pub(crate) async fn serve(session: Session, shared: Arc<Shared>) {
         node: peer,
         connection,
     });
-    attend(client, control_send, control_recv)
-        .instrument(span)
-        .await;
+    attend(client, control, control_recv).instrument(span).await;
 }
 
-async fn attend(client: Arc<Client>, control_send: SendStream, control_recv: RecvStream) {
+async fn attend(client: Arc<Client>, control: Control, control_recv: RecvStream) {
     debug!(id = %client.id, address = %client.connection.remote_address(), "opened");
     // A fault closes the connection before the stream that it came on is dropped, which would
     // look like the end of an answer.
     let mut streams = JoinSet::new();
     streams.spawn({
         let client = Arc::clone(&client);
-        let (mut send, mut recv) = (control_send, control_recv);
+        let mut recv = control_recv;
         async move {
-            if let Err(fault) = hear_announcements(&client, &mut send, &mut recv).await {
+            if let Err(fault) = hear_announcements(&client, &control, &mut recv).await {
                 client.end(&fault);
             }
         }
@@ -160,5 +168,12 @@ async fn attend(client: Arc<Client>, control_send: SendStream, control_recv: Rec
     let clean = is_goodbye(&reason);
     let by_us = matches!(reason, ConnectionError::LocallyClosed);
     debug!(%reason, clean, by_us, "ended");
-    client.shared.directory.closed(client.id, clean);
+    if client
+        .shared
+        .directory
+        .closed(client.id, client.node, clean)
+        && let Some(relay) = &client.shared.relay
+    {
+        relay.left(client.node);
+    }
 }

@@ -19,6 +19,7 @@ use crate::TrackerConfig;
 use crate::buffers::Buffers;
 use crate::contacts::canonical;
 use crate::directory::Directory;
+use crate::relay::{Relay, RelayCounts};
 use crate::session::{Shared, close, serve};
 
 /// Why a tracker does not start.
@@ -39,6 +40,7 @@ pub struct Tracker {
     listen: SocketAddr,
     endpoint: Endpoint,
     directory: Arc<Directory>,
+    relay: Option<Relay>,
     tasks: TaskTracker,
     stopping: DropGuard,
 }
@@ -65,6 +67,9 @@ impl Tracker {
             group: config.group,
             candidates: Vec::new(),
         };
+        let relay = config
+            .relay
+            .map(|limits| Relay::install(endpoint.beside(), limits));
         let moves_interval = config.limits.moves_interval;
         let door = Arc::new(Door {
             endpoint: endpoint.clone(),
@@ -75,6 +80,7 @@ impl Tracker {
                 directory: Arc::clone(&directory),
                 announcements: Buffers::new(config.limits.announcements_max_bytes),
                 answers: Buffers::new(config.limits.answers_max_bytes),
+                relay: relay.clone(),
                 limits: config.limits,
             }),
         });
@@ -93,12 +99,16 @@ impl Tracker {
             let directory = Arc::clone(&directory);
             async move { directory.follow_moves(moves_interval).await }
         }));
+        if let Some(relay) = relay.clone() {
+            tasks.spawn(until(&stopping, relay.run()));
+        }
         info!(id = %endpoint.id(), %listen, "tracker started");
         Ok(Tracker {
             id: endpoint.id(),
             listen,
             endpoint,
             directory,
+            relay,
             tasks,
             stopping: stopping.drop_guard(),
         })
@@ -117,6 +127,11 @@ impl Tracker {
     /// How much it knows.
     pub fn counts(&self) -> Counts {
         self.directory.counts()
+    }
+
+    /// What the relay has done; None where there is none.
+    pub fn relay_counts(&self) -> Option<RelayCounts> {
+        self.relay.as_ref().map(Relay::counts)
     }
 
     /// Tells all nodes that the tracker goes, and waits, for at most `deadline`, until it is gone.

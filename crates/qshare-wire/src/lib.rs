@@ -3,7 +3,8 @@
 //! # Participants
 //!
 //! - A **node** shares files and downloads them from other nodes.
-//! - A **tracker** knows which node holds what. File bytes never pass through it.
+//! - A **tracker** knows which node holds what, and introduces nodes to each other. File bytes
+//!   pass through it only as a relay of last resort, as packets that it cannot read.
 //!
 //! Both speak over QUIC (RFC 9000) with TLS 1.3 and mutual self-signed Ed25519 certificates;
 //! a node is known by the SHA-256 of its public key. Tracker connections negotiate the ALPN
@@ -33,13 +34,16 @@
 //!
 //! An unknown type is refused from the header and the connection lives. Trailing bytes of a
 //! body are ignored: that is where later versions put what earlier ones do not know. The
-//! messages stand in [`hello`], [`tracker`] and [`peer`]; every limit stands in [`limits`].
+//! messages stand in [`hello`], [`tracker`], [`introduction`] and [`peer`]; what travels beside QUIC
+//! in [`datagram`]; every limit in [`limits`].
 //! docs/protocol.md tells the same story with the order of events.
 
 mod address;
 mod close;
+pub mod datagram;
 mod frame;
 pub mod hello;
+pub mod introduction;
 pub mod limits;
 pub mod peer;
 mod refused;

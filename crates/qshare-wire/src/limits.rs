@@ -28,6 +28,15 @@ pub const CANDIDATES_MAX: usize = 8;
 /// Smallest port that a node may be reached at: nobody is led to send to well-known services.
 pub const CANDIDATE_PORT_MIN: u16 = 1024;
 
+/// Bytes of a probe, and of everything else beside QUIC but relayed packets.
+pub const DATAGRAM_MAX_BYTES: usize = 64;
+/// Probes and answers that a node sends to one address in a second.
+pub const PROBES_PER_SECOND_MAX: u32 = 20;
+/// Probes and answers that a node sends to one address that does not answer.
+pub const PROBES_PER_ADDRESS_MAX: u32 = 200;
+/// Addresses that probes of one introduction go to: candidates, and where probes came from.
+pub const PROBED_ADDRESSES_MAX: usize = 2 * CANDIDATES_MAX;
+
 /// Entries of one announcement batch.
 pub const ANNOUNCE_ENTRIES_MAX: usize = 2048;
 /// Bytes of the metadata of one entry.

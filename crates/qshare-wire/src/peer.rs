@@ -167,3 +167,14 @@ impl Message for ChunkData {
         check_len::<Self>("path", self.path.len(), PATH_HASHES_MAX)
     }
 }
+
+/// `Ping`, a request for nothing: that its packet is acknowledged is the answer. It gets a
+/// refusal besides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {}
+
+impl Message for Ping {
+    const TYPE: u16 = 39;
+    const BODY_MAX_BYTES: usize = SMALL_BODY_MAX_BYTES;
+    const NAME: &'static str = "Ping";
+}

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 use qshare_content::{AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, NodeId, Query};
 use qshare_wire::hello::{Hello, Role};
+use qshare_wire::introduction::{Introduce, Introduction, RelayTicket};
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
 use qshare_wire::tracker::{
     Announce, AnnounceAck, AnnounceStage, Entry, EntryKey, EntryKind, Find, Found, Holder, Holders,
@@ -159,6 +160,24 @@ fn every_message_round_trips_and_is_refused_when_cut_short() {
         readiness: Readiness::Warming,
         holders: vec![holder()],
     });
+    round_trip(&Introduce {
+        node: NodeId([3; 32]),
+        candidates: vec![candidate()],
+        extensions: Vec::new(),
+    });
+    round_trip(&Introduction {
+        peer: NodeId([3; 32]),
+        asked: true,
+        candidates: vec![candidate()],
+        id: u64::MAX,
+        key: [7; 16],
+        relay: Some(RelayTicket {
+            handle: 5,
+            secret: [8; 16],
+            lifetime_seconds: 600,
+        }),
+        extensions: Vec::new(),
+    });
     round_trip(&HoldersChanged {
         joined: vec![holder()],
         left: vec![NodeId([4; 32])],
@@ -276,6 +295,8 @@ proptest! {
         check::<Watch>(&frame);
         check::<Holders>(&frame);
         check::<HoldersChanged>(&frame);
+        check::<Introduce>(&frame);
+        check::<Introduction>(&frame);
         check::<Interest>(&frame);
         check::<Have>(&frame);
         check::<HaveMore>(&frame);

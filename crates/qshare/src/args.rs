@@ -155,7 +155,54 @@ pub(crate) struct TrackerArgs {
     #[command(flatten)]
     pub(crate) group: GroupArg,
     #[command(flatten)]
+    pub(crate) relay: RelayArgs,
+    #[command(flatten)]
     pub(crate) json: JsonArg,
+}
+
+/// What a tracker carries between nodes that reach each other in no other way.
+#[derive(Debug, Args)]
+pub(crate) struct RelayArgs {
+    /// Carry no packets between nodes that cannot reach each other
+    #[arg(long, env = "QSHARE_NO_RELAY", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
+    pub(crate) no_relay: bool,
+    /// Mbit/s that all of them together may send through the relay
+    #[arg(
+        long,
+        value_name = "MBIT",
+        default_value_t = 100,
+        env = "QSHARE_RELAY_MBIT"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000), hide_env_values = true)]
+    pub(crate) relay_mbit: u32,
+    /// Mbit/s that one node may send through the relay
+    #[arg(
+        long,
+        value_name = "MBIT",
+        default_value_t = 40,
+        env = "QSHARE_RELAY_CLIENT_MBIT"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000), hide_env_values = true)]
+    pub(crate) relay_client_mbit: u32,
+    /// Nodes that may use the relay at once
+    #[arg(
+        long,
+        value_name = "NODES",
+        default_value_t = 1_000,
+        env = "QSHARE_RELAY_CLIENTS"
+    )]
+    #[arg(hide_env_values = true)]
+    pub(crate) relay_clients: usize,
+    /// Pairs of nodes that may be joined by the relay at once
+    #[arg(
+        long,
+        value_name = "PAIRS",
+        default_value_t = 4_000,
+        env = "QSHARE_RELAY_PAIRS"
+    )]
+    #[arg(hide_env_values = true)]
+    pub(crate) relay_pairs: usize,
 }
 
 #[derive(Debug, Args)]

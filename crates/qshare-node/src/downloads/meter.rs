@@ -41,17 +41,18 @@ impl Meter {
 
     /// Notes verified bytes, and chunks completed by them, that came from `peer`.
     pub(super) fn credit(&mut self, peer: &Peer, bytes: u64, chunks: u32) {
+        let (path, address) = (peer.path(), peer.address());
         let source = self
             .sources
-            .entry((peer.node, peer.path))
+            .entry((peer.node, path))
             .or_insert_with(|| Source {
                 node: peer.node,
-                address: peer.address,
-                path: peer.path,
+                address,
+                path,
                 bytes: 0,
                 chunks: 0,
             });
-        source.address = peer.address;
+        source.address = address;
         source.bytes += bytes;
         source.chunks += chunks;
     }

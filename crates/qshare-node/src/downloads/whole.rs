@@ -268,14 +268,12 @@ async fn attempt(
     let chunks = Chunks::of_length(info.length);
     let request = chunk_request(info.id(), &chunks, Span::whole(&chunks, ChunkIndex(0)));
     let (_keep, withdraw) = oneshot::channel();
-    let asked = fetch(
-        &peer.connection,
-        &request,
-        info.length,
-        withdraw,
-        |_| async {},
-    );
-    let result = match timeout(ATTEMPT_DEADLINE, asked).await {
+    let busy = peer.busy();
+    let connection = peer.connection();
+    let asked = fetch(&connection, &request, info.length, withdraw, |_| async {});
+    let answered = timeout(ATTEMPT_DEADLINE, asked).await;
+    drop(busy);
+    let result = match answered {
         Err(_) => Err(Failure::Other("it did not answer in time".into())),
         Ok(Answer::Broken(cause)) => Err(Failure::Other(cause)),
         Ok(Answer::Refused(refused)) => Err(Failure::Other(format!(

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use qshare_node::content::DEFAULT_TRACKER_PORT;
 use qshare_node::{BindError, GroupSecret, Identity, IdentityError, IdentityRole};
-use qshare_tracker::{StartError, Tracker, TrackerConfig};
+use qshare_tracker::{RelayLimits, StartError, Tracker, TrackerConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::run_on_network;
-use crate::args::TrackerArgs;
+use crate::args::{RelayArgs, TrackerArgs};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, ReadyJson};
@@ -53,6 +53,7 @@ fn start(
     let config = TrackerConfig {
         group,
         listen: args.listen,
+        relay: relay_limits(&args.relay),
         ..TrackerConfig::new(identity)
     };
     Tracker::start(config).map_err(|error| match &error {
@@ -63,6 +64,17 @@ fn start(
         StartError::Bind(_) | StartError::Address(_) => {
             Failure::new(Exit::Failed, error.to_string())
         }
+    })
+}
+
+fn relay_limits(args: &RelayArgs) -> Option<RelayLimits> {
+    const BYTES_PER_MBIT: u64 = 1_000_000 / 8;
+    (!args.no_relay).then(|| RelayLimits {
+        bytes_per_second: u64::from(args.relay_mbit) * BYTES_PER_MBIT,
+        bytes_per_second_per_client: u64::from(args.relay_client_mbit) * BYTES_PER_MBIT,
+        clients_max: args.relay_clients,
+        pairs_max: args.relay_pairs,
+        ..RelayLimits::default()
     })
 }
 

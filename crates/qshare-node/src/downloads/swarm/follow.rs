@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{ANSWER_DEADLINE, Event};
-use crate::peers::Peer;
+use crate::peers::{Link, Peer};
 
 /// News that a peer may have at once, and a second. A node collects what is new for 20 ms, hence
 /// has at most 50 a second; what the network held back may come at once.
@@ -49,9 +49,16 @@ pub(super) async fn follow(
     count: u32,
     events: mpsc::Sender<Event>,
 ) {
-    let cause = tokio::select! {
-        cause = follow_until_lost(&peer, content, count, &events) => cause,
-        () = peer.retired.cancelled() => "another connection took over".into(),
+    let cause = loop {
+        let link = peer.link();
+        let cause = tokio::select! {
+            cause = follow_until_lost(&peer, &link, content, count, &events) => cause,
+            () = link.retired.cancelled() => String::new(),
+        };
+        // Over another connection to the same node it goes on.
+        if Arc::ptr_eq(&link, &peer.link()) {
+            break cause;
+        }
     };
     let _ = events
         .send(Event::PeerGone {
@@ -62,7 +69,8 @@ pub(super) async fn follow(
 }
 
 async fn follow_until_lost(
-    peer: &Arc<Peer>,
+    peer: &Peer,
+    link: &Link,
     content: ContentId,
     count: u32,
     events: &mpsc::Sender<Event>,
@@ -71,7 +79,10 @@ async fn follow_until_lost(
         content,
         extensions: Vec::new(),
     };
-    let asked = framed::ask::<Interest, Have>(&peer.connection, &interest);
+    let asked = async {
+        let _busy = peer.busy();
+        framed::ask::<Interest, Have>(&link.connection, &interest).await
+    };
     // The sending half is kept: closing it would end the interest.
     let (first, _send, mut recv) = match timeout(ANSWER_DEADLINE, asked).await {
         Ok(Ok(asked)) => asked,

@@ -58,7 +58,9 @@ impl Swarm<'_> {
         };
         let (peer, events) = (connected.peer.clone(), self.events.clone());
         self.tasks.spawn(async move {
-            let asked = framed::ask::<HashRequest, Hashes>(&peer.connection, &request);
+            let _busy = peer.busy();
+            let connection = peer.connection();
+            let asked = framed::ask::<HashRequest, Hashes>(&connection, &request);
             let result = match timeout(ANSWER_DEADLINE, asked).await {
                 Ok(Ok((hashes, ..))) => Ok(hashes),
                 Ok(Err(error)) => Err(error.to_string()),

@@ -48,8 +48,8 @@ impl Swarm<'_> {
             let connected = self.peers.get(&peer.peer)?;
             Some(PeerView {
                 node: connected.peer.node,
-                address: connected.peer.address,
-                path: connected.peer.path,
+                address: connected.peer.address(),
+                path: connected.peer.path(),
                 chunks: peer.chunks,
                 outstanding_bytes: peer.outstanding_bytes,
                 bytes_per_second: peer.rate_bytes_per_second,

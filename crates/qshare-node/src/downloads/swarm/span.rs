@@ -52,7 +52,9 @@ pub(super) async fn fetch_span(job: FetchSpan) {
             let _ = events.send(Event::Step { request, step }).await;
         }
     };
-    let answer = fetch(&peer.connection, &asked, expected, withdraw, on_step).await;
+    let busy = peer.busy();
+    let answer = fetch(&peer.connection(), &asked, expected, withdraw, on_step).await;
+    drop(busy);
     let (bytes, path) = match answer {
         Answer::Data { bytes, path } => (bytes, path),
         Answer::Refused(refused) => {

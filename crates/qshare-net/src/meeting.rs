@@ -1,0 +1,280 @@
+//! How two nodes meet that cannot simply dial each other: probes after an introduction
+//! ([`crate::punch`]), and channels through a relay. What [`crate::socket`] takes out of the
+//! socket ends here.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use qshare_content::NodeId;
+use qshare_wire::datagram::Datagram;
+use qshare_wire::introduction::RelayTicket;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::sleep_until;
+
+use crate::Endpoint;
+use crate::punch::{Introduced, Output, Puncher};
+use crate::socket::{Beside, BesideSender, Route, Verdict, virtual_address};
+
+/// Channels at once; further ones are not opened.
+const CHANNELS_MAX: usize = 1024;
+/// Pause between two attempts to bind a channel that is not bound yet; grows.
+const BIND_AGAIN: Duration = Duration::from_millis(100);
+/// A channel that is bound is bound anew this often: the address may have changed, and nothing
+/// else may be sent for long.
+const BIND_REFRESH: Duration = Duration::from_secs(10);
+/// Longest lifetime of a ticket that is believed.
+const LIFETIME_MAX: Duration = Duration::from_secs(3600);
+
+/// Where a node meets others. Clones are the same.
+#[derive(Clone)]
+pub struct Meeting {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    sender: BesideSender,
+    state: Mutex<State>,
+    /// Something is due earlier than it was.
+    wake: Notify,
+}
+
+struct State {
+    puncher: Puncher,
+    listeners: HashMap<u64, mpsc::Sender<SocketAddr>>,
+    /// By virtual address.
+    channels: HashMap<SocketAddr, Channel>,
+    /// Virtual addresses by handle.
+    peers: HashMap<u64, SocketAddr>,
+}
+
+struct Channel {
+    route: Route,
+    secret: [u8; 16],
+    is_bound: bool,
+    attempts: u32,
+    next_at: Instant,
+    expires: Instant,
+}
+
+impl Meeting {
+    /// Takes over what travels beside QUIC on this endpoint's socket. [`Meeting::run`] must run.
+    pub fn install(endpoint: &Endpoint) -> Meeting {
+        let sender = endpoint.beside().clone();
+        let shared = Arc::new(Shared {
+            sender: sender.clone(),
+            state: Mutex::new(State {
+                puncher: Puncher::new(endpoint.id(), Instant::now()),
+                listeners: HashMap::new(),
+                channels: HashMap::new(),
+                peers: HashMap::new(),
+            }),
+            wake: Notify::new(),
+        });
+        sender.install(Box::new(Handler(Arc::clone(&shared))));
+        Meeting { shared }
+    }
+
+    /// Begins to probe for an introduced node; tells the address at which it answered. The
+    /// receiver ends when nothing came of it.
+    pub fn introduced(&self, introduced: Introduced) -> mpsc::Receiver<SocketAddr> {
+        let (sender, receiver) = mpsc::channel(1);
+        let mut state = self.shared.lock();
+        let id = introduced.id;
+        if state.puncher.handle_introduced(Instant::now(), introduced) {
+            state.listeners.insert(id, sender);
+            self.shared.drain(&mut state);
+            self.shared.wake.notify_one();
+        }
+        receiver
+    }
+
+    /// Opens, or renews, the channel to a node through the relay at `relay`. The node is then
+    /// dialled at, and dials from, the address returned; None when there are too many channels.
+    pub fn open_channel(
+        &self,
+        peer: NodeId,
+        relay: SocketAddr,
+        ticket: &RelayTicket,
+    ) -> Option<SocketAddr> {
+        let now = Instant::now();
+        let address = virtual_address(peer);
+        let route = Route {
+            relay,
+            handle: ticket.handle,
+        };
+        let lifetime = Duration::from_secs(ticket.lifetime_seconds.into()).min(LIFETIME_MAX);
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        match state.channels.get_mut(&address) {
+            Some(known) if known.route == route && known.secret == ticket.secret => {
+                known.expires = now + lifetime;
+                // What is bound may have been forgotten since.
+                known.next_at = now;
+                known.attempts = 0;
+            }
+            known => {
+                if known.is_none() && state.channels.len() >= CHANNELS_MAX {
+                    return None;
+                }
+                let channel = Channel {
+                    route,
+                    secret: ticket.secret,
+                    is_bound: false,
+                    attempts: 0,
+                    next_at: now,
+                    expires: now + lifetime,
+                };
+                if let Some(older) = state.channels.insert(address, channel) {
+                    state.peers.remove(&older.route.handle);
+                }
+                state.peers.insert(route.handle, address);
+            }
+        }
+        self.shared.send_binds(state, now);
+        self.shared.wake.notify_one();
+        Some(address)
+    }
+
+    /// Whether the relay has confirmed the channel to this virtual address.
+    pub fn is_bound(&self, address: SocketAddr) -> bool {
+        let state = self.shared.lock();
+        let channel = state.channels.get(&address);
+        channel.is_some_and(|channel| channel.is_bound)
+    }
+
+    /// Sends what is due, when it is due. Never returns.
+    pub async fn run(self) {
+        loop {
+            let next = {
+                let mut state = self.shared.lock();
+                let now = Instant::now();
+                state.puncher.handle_timeout(now);
+                self.shared.send_binds(&mut state, now);
+                self.shared.drain(&mut state);
+                let binds = state.channels.values().map(|channel| channel.next_at);
+                binds.chain(state.puncher.poll_timeout()).min()
+            };
+            match next {
+                None => self.shared.wake.notified().await,
+                Some(at) => tokio::select! {
+                    () = self.shared.wake.notified() => {}
+                    () = sleep_until(at.into()) => {}
+                },
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out what the puncher wants done. What the system has no room for is as good as
+    /// lost on the way.
+    fn drain(&self, state: &mut State) {
+        while let Some(output) = state.puncher.poll_output() {
+            match output {
+                Output::Send(to, bytes) => _ = self.sender.send(to, &bytes),
+                Output::Answered(id, address) => {
+                    if let Some(listener) = state.listeners.get(&id) {
+                        let _ = listener.try_send(address);
+                    }
+                }
+                Output::Ended(id) => _ = state.listeners.remove(&id),
+            }
+        }
+    }
+
+    fn send_binds(&self, state: &mut State, now: Instant) {
+        let State {
+            channels, peers, ..
+        } = state;
+        channels.retain(|_, channel| {
+            let lives = now < channel.expires;
+            if !lives {
+                peers.remove(&channel.route.handle);
+            }
+            lives
+        });
+        for channel in channels.values_mut() {
+            if channel.next_at > now {
+                continue;
+            }
+            channel.attempts += 1;
+            let pause = if channel.is_bound && channel.attempts > 1 {
+                BIND_REFRESH
+            } else {
+                (BIND_AGAIN * channel.attempts).min(BIND_REFRESH)
+            };
+            channel.next_at = now + pause;
+            self.send_bind(channel, [0; 8]);
+        }
+    }
+
+    fn send_bind(&self, channel: &Channel, cookie: [u8; 8]) {
+        let bind = Datagram::Bind {
+            handle: channel.route.handle,
+            secret: channel.secret,
+            cookie,
+        };
+        let _ = self.sender.send(channel.route.relay, &bind.to_bytes());
+    }
+}
+
+impl State {
+    /// The channel of a handle, if `from` is its relay.
+    fn channel(&mut self, handle: u64, from: SocketAddr) -> Option<(SocketAddr, &mut Channel)> {
+        let address = *self.peers.get(&handle)?;
+        let channel = self.channels.get_mut(&address)?;
+        (channel.route.relay == from).then_some((address, channel))
+    }
+}
+
+struct Handler(Arc<Shared>);
+
+impl Beside for Handler {
+    fn handle(&self, from: SocketAddr, datagram: &[u8]) -> Verdict {
+        let Some(parsed) = Datagram::parse(datagram) else {
+            return Verdict::Done;
+        };
+        let shared = &self.0;
+        let mut state = shared.lock();
+        match parsed {
+            Datagram::Probe(probe) | Datagram::Answer(probe) => {
+                let is_answer = matches!(parsed, Datagram::Answer(_));
+                state
+                    .puncher
+                    .handle_probe(Instant::now(), from, probe, is_answer);
+                shared.drain(&mut state);
+            }
+            Datagram::Relayed { handle, .. } => {
+                if let Some((address, _)) = state.channel(handle, from) {
+                    return Verdict::RelayedFrom(address);
+                }
+            }
+            Datagram::Challenge { handle, cookie } => {
+                if let Some((_, channel)) = state.channel(handle, from) {
+                    shared.send_bind(channel, cookie);
+                }
+            }
+            Datagram::Bound { handle } => {
+                if let Some((_, channel)) = state.channel(handle, from) {
+                    channel.is_bound = true;
+                    channel.next_at = Instant::now() + BIND_REFRESH;
+                }
+            }
+            Datagram::Bind { .. } => {}
+        }
+        Verdict::Done
+    }
+
+    fn route(&self, to: SocketAddr) -> Option<Route> {
+        let state = self.0.lock();
+        // quinn may have a scope or flow of its own in there.
+        let key = SocketAddr::new(to.ip(), to.port());
+        state.channels.get(&key).map(|channel| channel.route)
+    }
+}

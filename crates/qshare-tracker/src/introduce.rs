@@ -1,0 +1,74 @@
+//! Introductions: two nodes are told of each other at the same moment.
+
+use qshare_net::framed;
+use qshare_registry::Contact;
+use qshare_wire::introduction::{Introduce, Introduction};
+use qshare_wire::{Refusal, Refused};
+use quinn::SendStream;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::contacts::{candidates_for, canonical, claimed};
+use crate::request::respond;
+use crate::session::{Client, Fault};
+
+/// Introduces the asker to the node that it names.
+pub(crate) async fn introduce(
+    client: &Client,
+    request: Introduce,
+    send: &mut SendStream,
+) -> Result<(), Fault> {
+    let refuse = |refusal, reason: &str| Refused::because(refusal, reason);
+    let shared = &client.shared;
+    let Some(other) = shared.directory.introducible(request.node) else {
+        let refused = refuse(Refusal::NotHere, "it is not connected to this tracker");
+        respond(client, send, &refused).await;
+        return Ok(());
+    };
+    if request.node == client.node || !other.may_be_introduced() {
+        let refused = refuse(Refusal::Busy, "it is introduced to too many nodes");
+        respond(client, send, &refused).await;
+        return Ok(());
+    }
+    let asker = Contact {
+        observed: canonical(client.connection.remote_address()),
+        claimed: claimed(&request.candidates).into(),
+    };
+    let asked = Contact {
+        observed: canonical(other.connection.remote_address()),
+        claimed: other.claimed.clone(),
+    };
+    let tickets = shared
+        .relay
+        .as_ref()
+        .and_then(|relay| relay.open(client.node, request.node));
+    let (ticket_of_asker, ticket_of_asked) = tickets.unzip();
+    let (id, key) = (rand::random(), rand::random());
+    let to_asked = Introduction {
+        peer: client.node,
+        asked: false,
+        candidates: candidates_for(&asker, asked.observed.ip()),
+        id,
+        key,
+        relay: ticket_of_asked,
+        extensions: Vec::new(),
+    };
+    let to_asker = Introduction {
+        peer: request.node,
+        asked: true,
+        candidates: candidates_for(&asked, asker.observed.ip()),
+        id,
+        key,
+        relay: ticket_of_asker,
+        extensions: Vec::new(),
+    };
+    debug!(to = %request.node.short(), "introducing");
+    // A node that takes nothing from its control stream is not waited for.
+    let deadline = shared.limits.transfer_deadline;
+    let tell = async {
+        let mut control = other.control.lock().await;
+        framed::write(&mut control, &to_asked).await
+    };
+    let (_, ()) = tokio::join!(timeout(deadline, tell), respond(client, send, &to_asker));
+    Ok(())
+}

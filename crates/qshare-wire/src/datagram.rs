@@ -1,0 +1,261 @@
+//! What travels beside QUIC on the same UDP sockets: probes that open a way through routers, and
+//! packets on their way through a relay.
+//!
+//! A QUIC packet has the *fixed bit* (0x40) of its first byte set (RFC 9000 section 17; qshare
+//! turns the greasing of RFC 9287 off), or the long-header bit (0x80). These datagrams have
+//! neither, so that one look at one byte tells them apart:
+//!
+//! ```text
+//! 0      1             9          17                33
+//! ├──────┼─────────────┼──────────┼─────────────────┤
+//! │ 0x11 │ id          │ nonce    │ mac             │  Probe
+//! │ 0x12 │ id          │ nonce    │ mac             │  Answer to the probe of that nonce
+//! │ 0x13 │ handle      │ secret (16)       │ cookie  │  Bind: this is my address (cookie 8 bytes)
+//! │ 0x14 │ handle      │ cookie   │                    Challenge: say it again with this
+//! │ 0x15 │ handle      │                               Bound: believed
+//! │ 0x16 │ handle      │ a QUIC packet …               Relayed
+//! └──────┴─────────────┴───────────────────
+//! ```
+//!
+//! Probes and answers are for nodes that a tracker introduced to each other; everything else is
+//! between a node and the tracker that relays for it. Nobody answers with more bytes than came.
+
+use crate::limits::DATAGRAM_MAX_BYTES;
+
+/// Bytes in front of a relayed packet.
+pub const RELAY_HEADER_BYTES: usize = 9;
+
+const PROBE: u8 = 0x11;
+const ANSWER: u8 = 0x12;
+const BIND: u8 = 0x13;
+const CHALLENGE: u8 = 0x14;
+const BOUND: u8 = 0x15;
+const RELAYED: u8 = 0x16;
+
+/// Whether a datagram that begins with this byte is one of these, rather than QUIC's.
+pub const fn is_beside_quic(first_byte: u8) -> bool {
+    first_byte & 0xc0 == 0
+}
+
+/// A probe, or the answer to one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Which introduction it belongs to.
+    pub id: u64,
+    /// Ties an answer to its probe.
+    pub nonce: [u8; 8],
+    /// First half of HMAC-SHA-256 under the introduction's key over what comes before it and the
+    /// sender's NodeId.
+    pub mac: [u8; 16],
+}
+
+/// A datagram beside QUIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datagram<'a> {
+    /// Node to node: do you hear me?
+    Probe(Probe),
+    /// Node to node: I heard you.
+    Answer(Probe),
+    /// Node to relay: packets for this handle come from here, and go here.
+    Bind {
+        /// Which end of which channel.
+        handle: u64,
+        /// From the ticket.
+        secret: [u8; 16],
+        /// From the challenge; zero at first.
+        cookie: [u8; 8],
+    },
+    /// Relay to node: prove that you receive at this address.
+    Challenge {
+        /// Which end of which channel.
+        handle: u64,
+        /// To be repeated.
+        cookie: [u8; 8],
+    },
+    /// Relay to node: the address is proven.
+    Bound {
+        /// Which end of which channel.
+        handle: u64,
+    },
+    /// A packet of a connection between two nodes, through the relay.
+    Relayed {
+        /// The node's own end of the channel.
+        handle: u64,
+        /// The QUIC packet.
+        packet: &'a [u8],
+    },
+}
+
+impl Probe {
+    /// What the mac is computed over, besides the sender's id.
+    pub fn authenticated(&self, is_answer: bool) -> [u8; 17] {
+        let mut bytes = [0; 17];
+        bytes[0] = if is_answer { ANSWER } else { PROBE };
+        bytes[1..9].copy_from_slice(&self.id.to_be_bytes());
+        bytes[9..].copy_from_slice(&self.nonce);
+        bytes
+    }
+}
+
+/// The header of a relayed packet.
+pub fn relay_header(handle: u64) -> [u8; RELAY_HEADER_BYTES] {
+    let mut header = [RELAYED; RELAY_HEADER_BYTES];
+    header[1..].copy_from_slice(&handle.to_be_bytes());
+    header
+}
+
+impl<'a> Datagram<'a> {
+    /// Reads a datagram; None for what is none, or has the wrong length.
+    pub fn parse(bytes: &'a [u8]) -> Option<Datagram<'a>> {
+        let (&kind, rest) = bytes.split_first()?;
+        let (handle, rest) = rest.split_first_chunk::<8>()?;
+        let handle = u64::from_be_bytes(*handle);
+        let whole = |taken: &[u8]| taken.is_empty().then_some(());
+        match kind {
+            PROBE | ANSWER => {
+                let (nonce, rest) = rest.split_first_chunk()?;
+                let (mac, rest) = rest.split_first_chunk()?;
+                whole(rest)?;
+                let probe = Probe {
+                    id: handle,
+                    nonce: *nonce,
+                    mac: *mac,
+                };
+                Some(match kind {
+                    PROBE => Datagram::Probe(probe),
+                    _ => Datagram::Answer(probe),
+                })
+            }
+            BIND => {
+                let (secret, rest) = rest.split_first_chunk()?;
+                let (cookie, rest) = rest.split_first_chunk()?;
+                whole(rest)?;
+                Some(Datagram::Bind {
+                    handle,
+                    secret: *secret,
+                    cookie: *cookie,
+                })
+            }
+            CHALLENGE => {
+                let (cookie, rest) = rest.split_first_chunk()?;
+                whole(rest)?;
+                Some(Datagram::Challenge {
+                    handle,
+                    cookie: *cookie,
+                })
+            }
+            BOUND => {
+                whole(rest)?;
+                Some(Datagram::Bound { handle })
+            }
+            RELAYED if !rest.is_empty() => Some(Datagram::Relayed {
+                handle,
+                packet: rest,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The bytes of a datagram.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(DATAGRAM_MAX_BYTES);
+        let head = |bytes: &mut Vec<u8>, kind: u8, handle: u64| {
+            bytes.push(kind);
+            bytes.extend_from_slice(&handle.to_be_bytes());
+        };
+        match self {
+            Datagram::Probe(probe) | Datagram::Answer(probe) => {
+                let is_answer = matches!(self, Datagram::Answer(_));
+                bytes.extend_from_slice(&probe.authenticated(is_answer));
+                bytes.extend_from_slice(&probe.mac);
+            }
+            Datagram::Bind {
+                handle,
+                secret,
+                cookie,
+            } => {
+                head(&mut bytes, BIND, *handle);
+                bytes.extend_from_slice(secret);
+                bytes.extend_from_slice(cookie);
+            }
+            Datagram::Challenge { handle, cookie } => {
+                head(&mut bytes, CHALLENGE, *handle);
+                bytes.extend_from_slice(cookie);
+            }
+            Datagram::Bound { handle } => head(&mut bytes, BOUND, *handle),
+            Datagram::Relayed { handle, packet } => {
+                bytes.extend_from_slice(&relay_header(*handle));
+                bytes.extend_from_slice(packet);
+            }
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Vec<Datagram<'static>> {
+        let probe = Probe {
+            id: 7,
+            nonce: [1; 8],
+            mac: [2; 16],
+        };
+        let (handle, cookie) = (u64::MAX - 1, [5; 8]);
+        vec![
+            Datagram::Probe(probe),
+            Datagram::Answer(probe),
+            Datagram::Bind {
+                handle,
+                secret: [9; 16],
+                cookie,
+            },
+            Datagram::Challenge { handle, cookie },
+            Datagram::Bound { handle },
+            Datagram::Relayed {
+                handle,
+                packet: b"packet",
+            },
+        ]
+    }
+
+    #[test]
+    fn all_kinds_round_trip_and_none_looks_like_quic() {
+        for datagram in all() {
+            let bytes = datagram.to_bytes();
+            assert!(is_beside_quic(bytes[0]));
+            assert!(bytes.len() <= DATAGRAM_MAX_BYTES);
+            assert_eq!(Datagram::parse(&bytes), Some(datagram));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_or_too_long_is_none() {
+        for datagram in all() {
+            let bytes = datagram.to_bytes();
+            for length in 0..bytes.len() {
+                // A relayed packet may have any length but none.
+                if !matches!(datagram, Datagram::Relayed { .. }) || length <= RELAY_HEADER_BYTES {
+                    assert_eq!(Datagram::parse(&bytes[..length]), None);
+                }
+            }
+            if !matches!(datagram, Datagram::Relayed { .. }) {
+                assert_eq!(Datagram::parse(&[&bytes[..], &[0]].concat()), None);
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_never_longer_than_what_it_answers() {
+        let length = |at: usize| all()[at].to_bytes().len();
+        assert!(length(1) <= length(0));
+        assert!(length(3) <= length(2) && length(4) <= length(2));
+        // A relayed packet from an unproven address is answered with a challenge.
+        let smallest = Datagram::Relayed {
+            handle: 1,
+            packet: &[0x40; 21],
+        };
+        assert!(length(3) <= smallest.to_bytes().len());
+    }
+}
