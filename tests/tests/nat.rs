@@ -5,6 +5,7 @@
 use qshare_tests::binary;
 use qshare_tests::files::{assert_same, noise};
 use qshare_tests::lab::{HostPlan, Lab, NatKind, isolation};
+use qshare_tests::moves::{self, Move};
 use qshare_tests::networked::{Networked, paths};
 
 const FILE: &str = "file.bin";
@@ -89,5 +90,47 @@ fn without_a_relay_it_is_said_what_was_tried() {
             .with(5)
             .saying("no answer to probes of 1 addresses")
             .saying("the tracker does not relay");
+    });
+}
+
+/// The transfer goes on: what had come is not fetched again.
+fn assert_survives(what: Move) -> Vec<String> {
+    let survived = moves::survive(binary::path(), what);
+    let report = &survived.report;
+    eprintln!("{}: {:?} {report}", what.describe(), survived.gap);
+    let (size, wasted) = (
+        report["size"].as_u64().unwrap(),
+        report["wasted_bytes"].as_u64().unwrap(),
+    );
+    assert!(wasted < size / 4, "{report}");
+    paths(report)
+}
+
+#[test]
+fn a_transfer_survives_routers_that_forget() {
+    isolation::test(|| {
+        assert_survives(Move::MappingsFlushed);
+    });
+}
+
+#[test]
+fn a_transfer_survives_a_new_address_on_either_side() {
+    isolation::test(|| {
+        for what in [
+            Move::ReceiverAddress,
+            Move::SenderAddress,
+            Move::ReceiverRouter,
+            Move::SenderRouter,
+        ] {
+            assert_survives(what);
+        }
+    });
+}
+
+#[test]
+fn a_transfer_whose_path_is_cut_goes_on_through_the_relay() {
+    isolation::test(|| {
+        let paths = assert_survives(Move::PathCut);
+        assert!(paths.contains(&"relay".to_owned()), "{paths:?}");
     });
 }

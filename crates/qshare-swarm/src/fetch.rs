@@ -339,6 +339,23 @@ impl Fetch {
         self.pass_on(now, request);
     }
 
+    /// A request was lost with the way that it went, and there is another way to the same peer.
+    /// That is nobody's fault, and what looked like stalling was not.
+    pub fn handle_way_lost(&mut self, now: Instant, request: RequestId) {
+        let Some(request) = self.end(request) else {
+            return;
+        };
+        self.wasted_bytes += request.arrived_bytes;
+        let key = request.peer;
+        if let Some(peer) = self.live_peer(key) {
+            (peer.stalls, peer.refusals) = (0, 0);
+            peer.backing_off_until = None;
+            self.timers.clear(Timer::Backoff(key));
+            self.mark_ready(key);
+        }
+        self.pass_on(now, request);
+    }
+
     /// The time of [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_due(now) {

@@ -93,6 +93,8 @@ enum Event {
     Broken {
         request: RequestId,
         cause: String,
+        /// Another way to the peer has taken over.
+        moved: bool,
     },
     Disk(DiskError),
     Checkpointed,
@@ -508,10 +510,17 @@ impl Swarm<'_> {
                     None => fetch.handle_failed(now, request),
                 }
             }
-            Event::Broken { request, cause } => {
-                trace!(?request, %cause, "request broke off");
+            Event::Broken {
+                request,
+                cause,
+                moved,
+            } => {
+                trace!(?request, %cause, moved, "request broke off");
                 self.running.remove(&request);
-                fetch.handle_failed(now, request);
+                match moved {
+                    true => fetch.handle_way_lost(now, request),
+                    false => fetch.handle_failed(now, request),
+                }
             }
             _ => {}
         }

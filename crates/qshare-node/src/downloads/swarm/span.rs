@@ -53,7 +53,8 @@ pub(super) async fn fetch_span(job: FetchSpan) {
         }
     };
     let busy = peer.busy();
-    let answer = fetch(&peer.connection(), &asked, expected, withdraw, on_step).await;
+    let link = peer.link();
+    let answer = fetch(&link.connection, &asked, expected, withdraw, on_step).await;
     drop(busy);
     let (bytes, path) = match answer {
         Answer::Data { bytes, path } => (bytes, path),
@@ -62,7 +63,13 @@ pub(super) async fn fetch_span(job: FetchSpan) {
             return;
         }
         Answer::Broken(cause) => {
-            let _ = events.send(Event::Broken { request, cause }).await;
+            let moved = !Arc::ptr_eq(&link, &peer.link());
+            let broken = Event::Broken {
+                request,
+                cause,
+                moved,
+            };
+            let _ = events.send(broken).await;
             return;
         }
     };
@@ -93,6 +100,7 @@ fn verify_and_write(
             return Event::Broken {
                 request,
                 cause: "the chunk's hash is not known".into(),
+                moved: false,
             };
         }
     };
@@ -119,6 +127,7 @@ fn verify_and_write(
         Err(error) => Event::Broken {
             request,
             cause: error.to_string(),
+            moved: false,
         },
     }
 }

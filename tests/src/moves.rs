@@ -1,0 +1,149 @@
+//! What happens to people's networks in the middle of a transfer.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::files::{assert_same, noise};
+use crate::lab::{Host, HostPlan, Lab, LabError, Link, NatKind};
+use crate::networked::Networked;
+use crate::process::Process;
+
+const FILE: &str = "file.bin";
+/// Long enough for something to happen in the middle: some 6 s at [`RATE`].
+const FILE_BYTES: usize = 12_000_000;
+const RATE: &str = "16mbit";
+/// How often counters are looked at.
+const LOOK: Duration = Duration::from_millis(20);
+/// Less than this in one look is no transfer: keep-alives, probes and the tracker's packets.
+const NOTHING_BYTES: u64 = 4_000;
+
+/// Something that happens. "Sender" is who shares, "receiver" who had dialled it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// Both routers forget all mappings.
+    MappingsFlushed,
+    /// The receiver's machine gets another address in its own network.
+    ReceiverAddress,
+    /// The sender's machine does.
+    SenderAddress,
+    /// The receiver's router gets another public address, and forgets its mappings.
+    ReceiverRouter,
+    /// The sender's does.
+    SenderRouter,
+    /// Nothing gets through between the two any more, while both reach the tracker.
+    PathCut,
+}
+
+impl Move {
+    /// All of them.
+    pub const ALL: [Move; 6] = [
+        Move::MappingsFlushed,
+        Move::ReceiverAddress,
+        Move::SenderAddress,
+        Move::ReceiverRouter,
+        Move::SenderRouter,
+        Move::PathCut,
+    ];
+
+    /// For people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Move::MappingsFlushed => "both routers forget their mappings",
+            Move::ReceiverAddress => "the receiver's machine changes its address",
+            Move::SenderAddress => "the sender's machine changes its address",
+            Move::ReceiverRouter => "the receiver's router changes its address",
+            Move::SenderRouter => "the sender's router changes its address",
+            Move::PathCut => "the path between the two is cut",
+        }
+    }
+
+    fn happen(self, lab: &Lab, sender: &Host, receiver: &Host) -> Result<(), LabError> {
+        let router = |host| lab.routers_of(host).next().unwrap();
+        match self {
+            Move::MappingsFlushed => {
+                router(sender).flush_mappings()?;
+                router(receiver).flush_mappings()
+            }
+            Move::ReceiverAddress => receiver.change_address(),
+            Move::SenderAddress => sender.change_address(),
+            Move::ReceiverRouter => router(receiver).change_address(),
+            Move::SenderRouter => router(sender).change_address(),
+            Move::PathCut => lab.sever(sender, receiver),
+        }
+    }
+}
+
+/// How a transfer went on.
+#[derive(Debug)]
+pub struct Survived {
+    /// Longest time in which nothing came after it had happened.
+    pub gap: Duration,
+    /// What `get --json` said.
+    pub report: Value,
+}
+
+/// Two nodes behind home routers, a transfer between them, and something that happens in the
+/// middle of it. The bytes are checked.
+pub fn survive(program: &Path, what: Move) -> Survived {
+    let link = Link::with_rate(RATE.parse().unwrap());
+    let host = |name| HostPlan::new(name).nat(NatKind::Cone).link(link);
+    let lab = Lab::builder()
+        .host(HostPlan::new("tracker"))
+        .host(host("sender"))
+        .host(host("receiver"))
+        .build()
+        .unwrap();
+    let (tracker, sender, receiver) = (
+        lab.host("tracker"),
+        lab.host("sender"),
+        lab.host("receiver"),
+    );
+    let world = Networked::new(program.to_owned());
+    let bytes = noise(FILE_BYTES, 7);
+    world.share(sender, FILE, &bytes);
+    let _tracker = world.tracker(tracker, &[]);
+    let _node = world.node(sender, tracker, &[]);
+    world.wait_listed(tracker, FILE);
+    let mut get = world.get(receiver, tracker, &["-vv", FILE]);
+    wait_received(receiver, &mut get, FILE_BYTES as u64 / 4);
+    what.happen(&lab, sender, receiver).unwrap();
+    let gap = longest_gap(receiver, &mut get);
+    if what == Move::PathCut {
+        lab.mend(sender, receiver).unwrap();
+    }
+    let ended = get.end().well();
+    if std::env::var_os("NAT_VERBOSE").is_some() {
+        eprintln!("{}", ended.err);
+    }
+    assert_same(&world.dir(receiver).join(FILE), &bytes);
+    let report = ended.json().remove(0);
+    Survived { gap, report }
+}
+
+/// Waits until a host has received so much, or a process has ended.
+fn wait_received(host: &Host, until: &mut Process, bytes: u64) {
+    while host.counters().unwrap().received_bytes < bytes && until.has_ended().is_none() {
+        thread::sleep(LOOK);
+    }
+}
+
+/// The longest time without anything to speak of coming in, until a process ends.
+fn longest_gap(host: &Host, until: &mut Process) -> Duration {
+    let mut gap = Duration::ZERO;
+    let (mut last, mut last_at) = (host.counters().unwrap(), Instant::now());
+    while until.has_ended().is_none() {
+        thread::sleep(LOOK);
+        let now = host.counters().unwrap();
+        if now.since(last).received_bytes >= NOTHING_BYTES {
+            gap = gap.max(last_at.elapsed());
+            last_at = Instant::now();
+        }
+        last = now;
+    }
+    gap
+}
