@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use qshare_content::{Chunks, ContentInfo};
-use qshare_net::{Callee, Identity, Session, dial, framed};
+use qshare_net::{Callee, Identity, Session, TransportConfig, dial, framed};
 use qshare_wire::hello::Role;
 use qshare_wire::peer::ChunkRequest;
 use quinn::{RecvStream, SendStream};
@@ -15,12 +15,14 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::tracker_client::{endpoint, greeting};
+use crate::tracker_client::{endpoint_with, greeting};
 use crate::world::Node;
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 /// A node that grants no further stream for this long has set its limit.
 const STREAM_DEADLINE: Duration = Duration::from_millis(500);
+/// Less than the smallest chunk.
+const WINDOW_BYTES: u32 = 64 << 10;
 /// More streams than this nobody should grant.
 const STREAMS_MAX: usize = 10_000;
 
@@ -41,7 +43,13 @@ impl Asker {
         let thread = thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let endpoint = endpoint(&Identity::ephemeral().unwrap());
+                // Every answer is held up at once: the node cannot get rid of it.
+                let transport = TransportConfig {
+                    receive_window_bytes: WINDOW_BYTES,
+                    stream_receive_window_bytes: WINDOW_BYTES,
+                    ..TransportConfig::default()
+                };
+                let endpoint = endpoint_with(&Identity::ephemeral().unwrap(), transport);
                 let greeting = greeting(Role::OneShot, None);
                 let callee = Callee::Node(peer);
                 let session = dial(&endpoint, &greeting, callee, address, DIAL_DEADLINE).await;

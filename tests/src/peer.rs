@@ -112,6 +112,8 @@ pub struct Counts {
     pub answered: AtomicUsize,
     /// Floods that the other side put an end to.
     pub cut_off: AtomicUsize,
+    /// Bytes of floods that the other side took.
+    pub flooded_bytes: AtomicUsize,
     /// Streams that it opened itself.
     pub opened: AtomicUsize,
 }
@@ -393,7 +395,7 @@ async fn answer(shared: &Shared, mut send: SendStream, mut recv: RecvStream) -> 
         }
         Manner::HugeFrame => {
             send.write_all(&[0xff, 0xff, 0xff, 0xff, 33, 0]).await?;
-            return flood(&mut send).await;
+            return flood(shared, &mut send).await;
         }
         _ => {}
     }
@@ -556,7 +558,7 @@ async fn send_chunk(
         Manner::Endless => {
             send.write_all(&bytes).await?;
             count(&shared.counts.answered);
-            return flood(&mut send).await;
+            return flood(shared, &mut send).await;
         }
         _ => send.write_all(&bytes).await?,
     }
@@ -584,10 +586,14 @@ fn audit_path(asset: &Asset, chunks: &Chunks, request: &ChunkRequest) -> Vec<Has
 }
 
 /// Sends until the other side has had enough.
-async fn flood(send: &mut SendStream) -> Ending {
-    loop {
-        send.write_all(&[0x55; 16 * 1024]).await?;
+async fn flood(shared: &Shared, send: &mut SendStream) -> Ending {
+    let piece = [0x55; 16 * 1024];
+    while send.write_all(&piece).await.is_ok() {
+        let flooded = &shared.counts.flooded_bytes;
+        flooded.fetch_add(piece.len(), Ordering::Relaxed);
     }
+    count(&shared.counts.cut_off);
+    Ok(())
 }
 
 fn count(counter: &AtomicUsize) {

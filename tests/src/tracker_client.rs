@@ -97,10 +97,15 @@ impl TrackerClient {
 
 /// A socket on loopback under this identity.
 pub(crate) fn endpoint(identity: &Identity) -> Endpoint {
+    endpoint_with(identity, TransportConfig::default())
+}
+
+/// The same with other windows and limits.
+pub(crate) fn endpoint_with(identity: &Identity, transport: TransportConfig) -> Endpoint {
     let config = EndpointConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         accept_alpn: ALPN_PEER,
-        transport: TransportConfig::default(),
+        transport,
     };
     Endpoint::bind(identity, &config).unwrap()
 }

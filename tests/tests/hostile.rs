@@ -68,6 +68,26 @@ fn with_only_a_liar_the_code_is_4_and_no_file_appears() {
 }
 
 #[test]
+fn a_liar_about_several_contents_is_asked_for_no_more() {
+    // Far more than are asked for at once.
+    const FILES: usize = 600;
+    let world = World::new();
+    let tracker = world.tracker();
+    let files: Vec<(String, Vec<u8>)> = (0..FILES)
+        .map(|at| (format!("{at:03}"), noise(100, 1000 + at as u64)))
+        .collect();
+    let files: Vec<(&str, &[u8])> = files
+        .iter()
+        .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+        .collect();
+    let liar = TestPeer::with_files(Manner::WrongBytes, tracker.address, &files);
+    let getting = world.start_get("to", tracker.address, &["*"]);
+    getting.says("it sent bad data before");
+    let asked = liar.counts().chunk_requests.load(Relaxed);
+    assert!((3..FILES).contains(&asked), "asked {asked} times");
+}
+
+#[test]
 fn a_small_file_comes_from_the_honest_node_when_the_other_answers_badly() {
     let manners = [
         Manner::WrongBytes,
@@ -116,6 +136,8 @@ fn one_that_is_always_busy_is_not_asked_without_end() {
 fn one_that_has_nothing_of_what_it_announced_does_no_harm() {
     let (got, peer) = meet(Manner::NotHere, |peer| peer.until_asked(1));
     assert_nothing_from(&got, &peer);
+    let asked = peer.counts().chunk_requests.load(Relaxed);
+    assert!(asked < 100, "asked {asked} times");
 }
 
 #[test]
@@ -229,8 +251,15 @@ fn frames_that_are_no_messages_do_no_harm() {
 
 #[test]
 fn a_promise_of_a_huge_frame_takes_no_memory() {
-    let (got, peer) = meet(Manner::HugeFrame, until_connected);
+    const FLOOD_MAX_BYTES: usize = 32 * MIB;
+    let (got, peer) = meet(Manner::HugeFrame, |peer| {
+        eventually("an end of the flood", || {
+            (peer.counts().cut_off.load(Relaxed) > 0).then_some(())
+        });
+    });
     assert_nothing_from(&got, &peer);
+    let flooded = peer.counts().flooded_bytes.load(Relaxed);
+    assert!(flooded < FLOOD_MAX_BYTES, "{flooded} bytes");
 }
 
 #[test]
@@ -274,7 +303,7 @@ fn those_who_ask_for_everything_and_take_nothing_keep_nobody_from_being_served()
     world.put("node", "x.bin", &bytes);
     let node = world.node("node", tracker.address);
     let found = tracker.client().until_complete("x.bin", 1);
-    let askers: Vec<Asker> = (0..4).map(|_| Asker::start(&node, found.info)).collect();
+    let askers: Vec<Asker> = (0..12).map(|_| Asker::start(&node, found.info)).collect();
     for asker in &askers {
         assert!(
             (1..5000).contains(&asker.streams),
@@ -315,6 +344,11 @@ fn fill_all_places(manner: Manner) {
 #[test]
 fn those_who_have_nothing_do_not_keep_the_places_of_others() {
     fill_all_places(Manner::HasNothing);
+}
+
+#[test]
+fn those_who_say_nothing_do_not_keep_the_places_of_others() {
+    fill_all_places(Manner::Silent);
 }
 
 #[test]

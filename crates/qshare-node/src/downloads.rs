@@ -23,7 +23,7 @@ pub(crate) use committer::Committer;
 
 use crate::error::DownloadError;
 use crate::node::Inner;
-use crate::report::{Contact, DownloadStatus, PeerView, Progress, Report, Stage};
+use crate::report::{Contact, DownloadStatus, Progress, Report, Stage, SwarmView};
 
 /// What to download, and where to.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     info: ContentInfo,
     target: Target,
     progress: watch::Sender<Progress>,
-    peers: Mutex<Vec<PeerView>>,
+    swarm: Mutex<SwarmView>,
     outcome: watch::Sender<Option<Outcome>>,
     stop: CancellationToken,
     started: Instant,
@@ -118,9 +118,9 @@ impl Download {
             name: self.shared.name.clone(),
             content: self.content(),
             progress: self.progress(),
-            peers: self
+            swarm: self
                 .shared
-                .peers
+                .swarm
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone(),
@@ -203,7 +203,7 @@ pub(crate) fn begin(inner: &Arc<Inner>, request: DownloadRequest) -> Download {
         info: request.info,
         target: request.target.clone(),
         progress,
-        peers: Mutex::default(),
+        swarm: Mutex::default(),
         outcome: watch::Sender::new(None),
         stop: inner.downloads_stopping.child_token(),
         started: Instant::now(),

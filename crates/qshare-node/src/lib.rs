@@ -94,5 +94,5 @@ pub use qshare_storage::{
 };
 pub use report::{
     Contact, DownloadStatus, Findings, FoundFile, NodeEvent, NodeStatus, PathKind, PeerView,
-    Progress, Report, Source, Stage, TrackerState,
+    Progress, Report, Source, Stage, SwarmView, TrackerState,
 };

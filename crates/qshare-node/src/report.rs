@@ -170,6 +170,32 @@ pub struct DownloadStatus {
     pub content: ContentId,
     /// Where it stands.
     pub progress: Progress,
+    /// What it waits for, and of whom.
+    pub swarm: SwarmView,
+}
+
+/// How a download stands with its swarm. Empty before the chunk hashes are known, and for a
+/// content of one chunk.
+#[derive(Debug, Clone, Default)]
+pub struct SwarmView {
+    /// Chunks of the content.
+    pub chunks: u32,
+    /// Of those, chunks that are verified.
+    pub verified_chunks: u32,
+    /// Missing chunks that nobody is being asked for: they wait for a holder to have room.
+    pub open_chunks: u32,
+    /// Missing chunks that nobody who is connected has.
+    pub unheld_chunks: u32,
+    /// Bytes asked for and not yet verified.
+    pub in_flight_bytes: u64,
+    /// Payload bytes that came over the network.
+    pub received_bytes: u64,
+    /// Of those, bytes that came in vain: twice, or wrong.
+    pub wasted_bytes: u64,
+    /// The sum of what those who hold missing chunks delivered a second, each at its recent best.
+    /// What the download would run at if none of them ever had something better to do or nothing
+    /// to give: what there is to gain lies between its own rate and this.
+    pub possible_bytes_per_second: u64,
     /// The peers that it asks.
     pub peers: Vec<PeerView>,
 }
@@ -185,9 +211,19 @@ pub struct PeerView {
     pub path: PathKind,
     /// Chunks that it says it has.
     pub chunks: u32,
+    /// Of those, chunks that are missing here.
+    pub wanted_chunks: u32,
+    /// Requests that it has not begun to answer.
+    pub waiting: u32,
+    /// Requests that it is answering.
+    pub answering: u32,
+    /// Bytes that wait there, for everybody who asks it, as it last said.
+    pub queue_bytes: u64,
+    /// Time until it is asked again, after a refusal or a stall.
+    pub asked_again_in: Option<Duration>,
     /// Bytes asked of it and not yet received.
     pub outstanding_bytes: u64,
-    /// Bytes a second that it delivers.
+    /// Bytes a second that it delivered at its recent best, while it had something to deliver.
     pub bytes_per_second: u64,
     /// Payload bytes that came from it.
     pub received_bytes: u64,

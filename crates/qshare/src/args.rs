@@ -42,7 +42,8 @@ At the prompt:
   NAME         download a file by name, id, id:PREFIX, glob or link (the whole line is the name)
   get NAME     the same, for a file that is called like one of these commands
   ls [GLOB]    what can be downloaded
-  status       what is shared, who is connected, how the downloads are doing
+  status       what is shared, who is connected, what the downloads wait for and of whom,
+               as one JSON object with --json
   help         these commands
   q            quit; unfinished downloads go on at the next start";
 

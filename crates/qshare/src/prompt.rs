@@ -28,7 +28,7 @@ pub(crate) const HELP: &str =
     "  NAME         download a file: a name, a glob, a content id, id:PREFIX or a link
   get NAME     the same, for a file that is called like one of these commands
   ls [GLOB]    list what can be downloaded
-  status       what is shared, who is connected, how the downloads are doing
+  status       what is shared, who is connected, what the downloads wait for and of whom
   help         this
   q            quit; unfinished downloads go on at the next start
 Tab completes names.";

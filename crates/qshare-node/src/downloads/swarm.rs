@@ -39,6 +39,7 @@ use crate::report::{Report, Stage};
 use follow::follow;
 use hashes::HashPages;
 use open::open;
+use outlook::LOG_EVERY;
 use span::{FetchSpan, fetch_span};
 
 /// Time for the answer to an interest or a hash request.
@@ -142,6 +143,8 @@ struct Swarm<'a> {
     last_checkpoint: Instant,
     /// When somebody was last there to fetch from.
     last_hope: Instant,
+    /// When its sources are to be logged next.
+    log_at: Instant,
 }
 
 pub(super) async fn run(
@@ -184,6 +187,7 @@ pub(super) async fn run(
         checkpointing: false,
         last_checkpoint: Instant::now(),
         last_hope: Instant::now(),
+        log_at: Instant::now() + LOG_EVERY,
         part,
         active,
     };

@@ -27,6 +27,17 @@ pub struct FetchStatus {
     pub peers: Vec<PeerStatus>,
 }
 
+impl FetchStatus {
+    /// What those who hold missing chunks delivered a second, each at its recent best, in sum.
+    pub fn possible_bytes_per_second(&self) -> u64 {
+        let holders = self
+            .peers
+            .iter()
+            .filter(|peer| peer.dropped.is_none() && peer.wanted_chunks > 0);
+        holders.map(|peer| peer.rate_bytes_per_second).sum()
+    }
+}
+
 /// How a download stands with one peer.
 #[derive(Clone, Debug)]
 pub struct PeerStatus {

@@ -2,6 +2,7 @@
 
 mod orders;
 mod startup;
+mod status;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -86,6 +87,7 @@ async fn serve(
         downloads_dir: args.downloads.clone(),
         begun,
         quit: quit.clone(),
+        json: args.json.on,
     });
     let mut floor = Floor {
         console: console.clone(),

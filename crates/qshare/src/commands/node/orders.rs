@@ -4,19 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use qshare_node::content::{NodeAddress, Query};
-use qshare_node::{
-    Download, DownloadRequest, FoundFile, Node, NodeStatus, Sync, Target, TrackerState,
-};
+use qshare_node::{Download, DownloadRequest, FoundFile, Node, Sync, Target};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
+use super::status::{self, StatusJson};
 use crate::args::{Wanted, parse_wanted};
 use crate::choice;
 use crate::commands::ls::{FILES_MAX, print_table};
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::output;
-use crate::progress;
 use crate::prompt::{self, Names, Order};
 
 /// Longer than this nobody looks at a prompt that does nothing.
@@ -38,6 +36,8 @@ pub(super) struct Desk {
     /// Told of every download that begins.
     pub(super) begun: UnboundedSender<Download>,
     pub(super) quit: CancellationToken,
+    /// Answer as JSON where there is a format for it.
+    pub(super) json: bool,
 }
 
 impl Desk {
@@ -55,9 +55,17 @@ impl Desk {
                 Ok(())
             }
             Order::Status => {
-                // As one text: the prompt is drawn anew after each.
-                self.console.line(&describe(&self.node.status()).join("\n"));
-                Ok(())
+                let status = self.node.status();
+                match self.json {
+                    true => self
+                        .console
+                        .result(&output::json(&StatusJson::from(&status))),
+                    false => {
+                        // As one text: the prompt is drawn anew after each.
+                        self.console.line(&status::describe(&status).join("\n"));
+                        Ok(())
+                    }
+                }
             }
             Order::Ls(glob) => self.list(glob.as_deref()).await,
             Order::Get(text) => self.get(&text, in_script).await,
@@ -197,79 +205,4 @@ impl Desk {
 
 fn usage(message: impl ToString) -> Failure {
     Failure::new(crate::exit::Exit::Usage, message.to_string())
-}
-
-/// A node at a glance, for people.
-fn describe(status: &NodeStatus) -> Vec<String> {
-    let mut lines = vec![format!(
-        "sharing {} ({}), {} connected, {} sent, {} received",
-        output::count(status.assets as u64, "file"),
-        output::bytes(status.asset_bytes),
-        output::count(status.peers as u64, "peer"),
-        output::bytes(status.sent_bytes),
-        output::bytes(status.received_bytes),
-    )];
-    for (tracker, state) in &status.trackers {
-        let state = match state {
-            TrackerState::Connected { id, seen_at, .. } => {
-                let seen = seen_at
-                    .map(|at| format!(", sees us at {at}"))
-                    .unwrap_or_default();
-                format!("connected ({}{seen})", id.short())
-            }
-            TrackerState::Away { cause } => match cause {
-                Some(cause) => format!("away: {cause}"),
-                None => "away".to_owned(),
-            },
-            TrackerState::Refused { cause } => format!("refused: {cause}"),
-        };
-        lines.push(format!("tracker {}: {state}", tracker.host_port()));
-    }
-    for download in &status.downloads {
-        lines.push(progress::plain_line(&download.name, &download.progress));
-        for peer in &download.peers {
-            let dropped = match &peer.dropped {
-                Some(why) => format!("  not asked any more: {why}"),
-                None => String::new(),
-            };
-            lines.push(format!(
-                "  {} at {}: {} received, {}/s{dropped}",
-                peer.node.short(),
-                peer.address,
-                output::bytes(peer.received_bytes),
-                output::bytes(peer.bytes_per_second),
-            ));
-        }
-    }
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_tells_trackers_and_downloads() {
-        let status = NodeStatus {
-            assets: 1,
-            asset_bytes: 2_000,
-            trackers: vec![(
-                "t:1".parse().unwrap(),
-                TrackerState::Away {
-                    cause: Some("no answer".into()),
-                },
-            )],
-            peers: 2,
-            sent_bytes: 0,
-            received_bytes: 5,
-            downloads: Vec::new(),
-        };
-        assert_eq!(
-            describe(&status),
-            [
-                "sharing 1 file (2.0 kB), 2 peers connected, 0 B sent, 5 B received",
-                "tracker t:1: away: no answer",
-            ]
-        );
-    }
 }

@@ -1,0 +1,331 @@
+//! A node at a glance: what `status` says, for people and for scripts.
+
+use qshare_node::{
+    DownloadStatus, NodeStatus, PathKind, PeerView, Progress, Stage, SwarmView, TrackerState,
+};
+use serde::Serialize;
+
+use crate::output;
+use crate::progress;
+
+/// A node at a glance, for people.
+pub(super) fn describe(status: &NodeStatus) -> Vec<String> {
+    let mut lines = vec![format!(
+        "sharing {} ({}), {} connected, {} sent, {} received",
+        output::count(status.assets as u64, "file"),
+        output::bytes(status.asset_bytes),
+        output::count(status.peers as u64, "peer"),
+        output::bytes(status.sent_bytes),
+        output::bytes(status.received_bytes),
+    )];
+    for (tracker, state) in &status.trackers {
+        let state = match state {
+            TrackerState::Connected { id, seen_at, .. } => {
+                let seen = seen_at
+                    .map(|at| format!(", sees us at {at}"))
+                    .unwrap_or_default();
+                format!("connected ({}{seen})", id.short())
+            }
+            TrackerState::Away { cause } => match cause {
+                Some(cause) => format!("away: {cause}"),
+                None => "away".to_owned(),
+            },
+            TrackerState::Refused { cause } => format!("refused: {cause}"),
+        };
+        lines.push(format!("tracker {}: {state}", tracker.host_port()));
+    }
+    for download in &status.downloads {
+        lines.push(progress::plain_line(&download.name, &download.progress));
+        if download.swarm.chunks > 0 {
+            lines.push(format!(
+                "  {}",
+                describe_swarm(&download.progress, &download.swarm)
+            ));
+        }
+        lines.extend(download.swarm.peers.iter().map(describe_peer));
+    }
+    lines
+}
+
+/// What a download waits for, and how far it is from what its sources can do.
+fn describe_swarm(progress: &Progress, swarm: &SwarmView) -> String {
+    let mut line = format!(
+        "{} of {} chunks, {} asked for",
+        swarm.verified_chunks,
+        swarm.chunks,
+        output::bytes(swarm.in_flight_bytes),
+    );
+    if swarm.unheld_chunks > 0 {
+        line += &format!(
+            ", {} waiting for somebody who has them",
+            output::count(u64::from(swarm.unheld_chunks), "chunk")
+        );
+    }
+    if let Some(percent) = percent_of_possible(progress, swarm) {
+        line += &format!(
+            ", at {percent}% of the {}/s that its sources have shown",
+            output::bytes(swarm.possible_bytes_per_second)
+        );
+    }
+    line + &format!(", {} wasted", output::bytes(swarm.wasted_bytes))
+}
+
+/// The download's rate in percent of what its sources delivered, each at its recent best; None
+/// until that is known.
+fn percent_of_possible(progress: &Progress, swarm: &SwarmView) -> Option<u64> {
+    let rate = progress.bytes_per_second.saturating_mul(100);
+    let percent = rate.checked_div(swarm.possible_bytes_per_second)?;
+    // The mean over some seconds may lie above what is left of those who delivered in them.
+    Some(percent.min(100))
+}
+
+fn describe_peer(peer: &PeerView) -> String {
+    let mut line = format!(
+        "  {} at {}: {} received, {}/s, has {} that we lack",
+        peer.node.short(),
+        peer.address,
+        output::bytes(peer.received_bytes),
+        output::bytes(peer.bytes_per_second),
+        output::count(u64::from(peer.wanted_chunks), "chunk"),
+    );
+    if peer.waiting + peer.answering > 0 {
+        line += &format!(
+            "; is answering {} of our requests, {} wait behind {}",
+            peer.answering,
+            peer.waiting,
+            output::bytes(peer.queue_bytes)
+        );
+    }
+    if let Some(pause) = peer.asked_again_in.filter(|pause| !pause.is_zero()) {
+        line += &format!("; asked again in {:.1} s", pause.as_secs_f64());
+    }
+    if let Some(why) = &peer.dropped {
+        line += &format!("; not asked any more: {why}");
+    }
+    line
+}
+
+/// What `status` prints with `--json`.
+#[derive(Debug, Serialize)]
+pub(super) struct StatusJson {
+    assets: usize,
+    asset_bytes: u64,
+    peers: usize,
+    sent_bytes: u64,
+    received_bytes: u64,
+    trackers: Vec<TrackerJson>,
+    downloads: Vec<DownloadJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct TrackerJson {
+    tracker: String,
+    connected: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct DownloadJson {
+    content: String,
+    name: String,
+    size: u64,
+    stage: &'static str,
+    verified_bytes: u64,
+    received_bytes: u64,
+    wasted_bytes: u64,
+    bytes_per_second: u64,
+    possible_bytes_per_second: u64,
+    chunks: u32,
+    verified_chunks: u32,
+    open_chunks: u32,
+    unheld_chunks: u32,
+    in_flight_bytes: u64,
+    sources: Vec<PeerJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct PeerJson {
+    node: String,
+    address: String,
+    path: PathKind,
+    chunks: u32,
+    wanted_chunks: u32,
+    waiting: u32,
+    answering: u32,
+    outstanding_bytes: u64,
+    queue_bytes: u64,
+    received_bytes: u64,
+    bytes_per_second: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<String>,
+}
+
+impl From<&NodeStatus> for StatusJson {
+    fn from(status: &NodeStatus) -> StatusJson {
+        let trackers = status.trackers.iter().map(|(tracker, state)| TrackerJson {
+            tracker: tracker.host_port(),
+            connected: matches!(state, TrackerState::Connected { .. }),
+            cause: match state {
+                TrackerState::Connected { .. } => None,
+                TrackerState::Away { cause } => cause.clone(),
+                TrackerState::Refused { cause } => Some(cause.clone()),
+            },
+        });
+        StatusJson {
+            assets: status.assets,
+            asset_bytes: status.asset_bytes,
+            peers: status.peers,
+            sent_bytes: status.sent_bytes,
+            received_bytes: status.received_bytes,
+            trackers: trackers.collect(),
+            downloads: status.downloads.iter().map(DownloadJson::from).collect(),
+        }
+    }
+}
+
+impl From<&DownloadStatus> for DownloadJson {
+    fn from(download: &DownloadStatus) -> DownloadJson {
+        let (progress, swarm) = (&download.progress, &download.swarm);
+        let sources = swarm.peers.iter().map(|peer| PeerJson {
+            node: peer.node.to_string(),
+            address: peer.address.to_string(),
+            path: peer.path,
+            chunks: peer.chunks,
+            wanted_chunks: peer.wanted_chunks,
+            waiting: peer.waiting,
+            answering: peer.answering,
+            outstanding_bytes: peer.outstanding_bytes,
+            queue_bytes: peer.queue_bytes,
+            received_bytes: peer.received_bytes,
+            bytes_per_second: peer.bytes_per_second,
+            dropped: peer.dropped.clone(),
+        });
+        DownloadJson {
+            content: download.content.to_string(),
+            name: download.name.to_string(),
+            size: progress.total_bytes,
+            stage: stage(progress.stage),
+            verified_bytes: progress.verified_bytes,
+            received_bytes: swarm.received_bytes,
+            wasted_bytes: swarm.wasted_bytes,
+            bytes_per_second: progress.bytes_per_second,
+            possible_bytes_per_second: swarm.possible_bytes_per_second,
+            chunks: swarm.chunks,
+            verified_chunks: swarm.verified_chunks,
+            open_chunks: swarm.open_chunks,
+            unheld_chunks: swarm.unheld_chunks,
+            in_flight_bytes: swarm.in_flight_bytes,
+            sources: sources.collect(),
+        }
+    }
+}
+
+fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Queued => "queued",
+        Stage::Recovering => "recovering",
+        Stage::Searching => "searching",
+        Stage::Fetching => "fetching",
+        Stage::Finishing => "finishing",
+        Stage::Complete => "complete",
+        Stage::Stopped => "stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use qshare_node::content::{AssetName, ContentId, NodeId};
+
+    use super::*;
+
+    fn status() -> NodeStatus {
+        let peer = PeerView {
+            node: NodeId([2; 32]),
+            address: "192.0.2.1:7".parse().unwrap(),
+            path: PathKind::Direct,
+            chunks: 5,
+            wanted_chunks: 3,
+            waiting: 2,
+            answering: 1,
+            queue_bytes: 9_000,
+            asked_again_in: Some(Duration::from_millis(1500)),
+            outstanding_bytes: 400,
+            bytes_per_second: 1_000,
+            received_bytes: 300,
+            dropped: None,
+        };
+        NodeStatus {
+            assets: 1,
+            asset_bytes: 2_000,
+            trackers: vec![(
+                "t:1".parse().unwrap(),
+                TrackerState::Away {
+                    cause: Some("no answer".into()),
+                },
+            )],
+            peers: 2,
+            sent_bytes: 0,
+            received_bytes: 5,
+            downloads: vec![DownloadStatus {
+                name: AssetName::new("x").unwrap(),
+                content: ContentId([1; 32]),
+                progress: Progress {
+                    stage: Stage::Fetching,
+                    total_bytes: 1_000,
+                    verified_bytes: 500,
+                    bytes_per_second: 900,
+                    ..Progress::default()
+                },
+                swarm: SwarmView {
+                    chunks: 10,
+                    verified_chunks: 5,
+                    open_chunks: 2,
+                    unheld_chunks: 1,
+                    in_flight_bytes: 400,
+                    received_bytes: 510,
+                    wasted_bytes: 10,
+                    possible_bytes_per_second: 1_000,
+                    peers: vec![peer],
+                },
+            }],
+        }
+    }
+
+    #[test]
+    fn a_status_tells_trackers_and_what_waits_for_what() {
+        let lines = describe(&status());
+        assert_eq!(
+            lines[..2],
+            [
+                "sharing 1 file (2.0 kB), 2 peers connected, 0 B sent, 5 B received",
+                "tracker t:1: away: no answer",
+            ]
+        );
+        assert_eq!(
+            lines[3],
+            "  5 of 10 chunks, 400 B asked for, 1 chunk waiting for somebody who has them, \
+             at 90% of the 1.0 kB/s that its sources have shown, 10 B wasted"
+        );
+        assert!(
+            lines[4].ends_with(
+                "300 B received, 1.0 kB/s, has 3 chunks that we lack; is answering 1 of our \
+                 requests, 2 wait behind 9.0 kB; asked again in 1.5 s"
+            ),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_status_for_scripts_has_exactly_the_documented_fields() {
+        let status = status();
+        let printed = output::json(&StatusJson::from(&status));
+        let (content, node) = (status.downloads[0].content, NodeId([2; 32]));
+        let wanted = format!(
+            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"trackers":[{{"tracker":"t:1","connected":false,"cause":"no answer"}}],"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
+        );
+        assert_eq!(printed, wanted);
+    }
+}
