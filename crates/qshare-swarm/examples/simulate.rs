@@ -12,6 +12,18 @@ use sim::{Behaviour, MBIT, MIB, Swarm};
 fn columns(seed: u64) -> Vec<(&'static str, Swarm)> {
     let equal = |leechers| Swarm::equal(seed, 64 * MIB, leechers, 100 * MBIT);
     let slow = |leechers| Swarm::equal(seed, 64 * MIB, leechers, 20 * MBIT);
+    // The protocol fixes the size of chunks. Fewer chunks of the same file are the same as a file
+    // that is smaller by as much on links that are slower by as much.
+    // So are then the blocks that a link sends, and the windows with them.
+    let fewer_chunks = |leechers, factor: u64| {
+        let mut swarm = Swarm::equal(seed, 64 * MIB / factor, leechers, 100 * MBIT / factor);
+        swarm.block_bytes /= factor;
+        swarm
+    };
+    let graph = |leechers, degree| Swarm {
+        neighbours: Some(degree),
+        ..slow(leechers)
+    };
     let far = Swarm {
         latency: Duration::from_millis(50),
         ..equal(32)
@@ -45,6 +57,10 @@ fn columns(seed: u64) -> Vec<(&'static str, Swarm)> {
         ("one stalls", one_stalls),
         ("8 neighbours", neighbours(8)),
         ("20 neighbours", neighbours(20)),
+        ("N 8, 256 chunks", fewer_chunks(8, 2)),
+        ("N 32, 256 chunks", fewer_chunks(32, 2)),
+        ("N 32, 64 chunks", fewer_chunks(32, 8)),
+        ("N 32, 16 chunks", fewer_chunks(32, 32)),
         (
             "N 32, blind",
             Swarm {
@@ -60,13 +76,11 @@ fn columns(seed: u64) -> Vec<(&'static str, Swarm)> {
             },
         ),
         ("N 128", equal(128)),
-        (
-            "N 128, 40 neighbours",
-            Swarm {
-                neighbours: Some(40),
-                ..equal(128)
-            },
-        ),
+        ("N 128, 256 chunks", fewer_chunks(128, 2)),
+        ("N 128, 20 of them", graph(128, 20)),
+        ("N 128, 40 of them", graph(128, 40)),
+        ("N 256, 20 of them", graph(256, 20)),
+        ("N 256, 40 of them", graph(256, 40)),
     ]
 }
 
@@ -74,6 +88,7 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let seeds: u64 = args.next().and_then(|arg| arg.parse().ok()).unwrap_or(3);
     let only = args.next().unwrap_or_default();
+    println!("seeds 0..{seeds}");
     println!(
         "column               ratio (worst)  waste   seed  withdrawn  abandoned  split  requests  unjust  real s"
     );

@@ -82,6 +82,7 @@ fn every_honest_leecher_of_any_swarm_finishes() {
         None => 0..variable("QSHARE_SWARMS").unwrap_or(SWARMS_DEFAULT),
     };
     let is_single = seeds.end - seeds.start == 1;
+    println!("seeds {seeds:?}");
     for seed in seeds {
         let swarm = any_swarm(seed);
         let outcome = swarm.run();

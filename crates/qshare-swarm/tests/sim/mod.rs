@@ -8,8 +8,12 @@
 // Each test and example uses a part of it.
 #![allow(dead_code)]
 
+mod client;
+mod event;
 mod link;
 mod node;
+mod run;
+mod server;
 mod swarm;
 
 pub(crate) use node::Behaviour;
