@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -21,6 +22,7 @@ pub const TRACKER_PORT: u16 = 65000;
 pub struct Networked {
     dir: TempDir,
     program: PathBuf,
+    tracker_at: Option<IpAddr>,
 }
 
 impl Networked {
@@ -30,7 +32,19 @@ impl Networked {
         Networked {
             dir: dir.unwrap(),
             program,
+            tracker_at: None,
         }
+    }
+
+    /// Has trackers reached at this address, in place of their IPv4 one.
+    pub fn tracker_at(mut self, address: IpAddr) -> Networked {
+        self.tracker_at = Some(address);
+        self
+    }
+
+    fn at(&self, tracker: &Host) -> String {
+        let address = self.tracker_at.unwrap_or(tracker.address().into());
+        SocketAddr::new(address, TRACKER_PORT).to_string()
     }
 
     /// The directory of a host.
@@ -64,7 +78,7 @@ impl Networked {
         let mut command = self.command(host, "node");
         command
             .args(["--json", "--no-prompt", "--certs", "certs"])
-            .args(["--tracker", &at(tracker)])
+            .args(["--tracker", &self.at(tracker)])
             .args(more);
         let process = Process::start(command);
         process.ready();
@@ -80,7 +94,7 @@ impl Networked {
     pub fn wait_listed(&self, tracker: &Host, name: &str) {
         eventually("the file is listed", || {
             let mut command = self.command(tracker, "ls");
-            command.args(["--json", "--tracker", &at(tracker), name]);
+            command.args(["--json", "--tracker", &self.at(tracker), name]);
             let ended = run(command);
             (ended.code == Some(0) && !ended.out.is_empty()).then_some(())
         });
@@ -90,17 +104,12 @@ impl Networked {
     pub fn get(&self, host: &Host, tracker: &Host, more: &[&str]) -> Process {
         let mut command = self.command(host, "get");
         command
-            .args(["--json", "--force", "--tracker", &at(tracker)])
+            .args(["--json", "--force", "--tracker", &self.at(tracker)])
             .args(more);
         let mut process = Process::start(command);
         process.end_input();
         process
     }
-}
-
-/// A tracker's address, for `--tracker`.
-pub fn at(tracker: &Host) -> String {
-    format!("{}:{TRACKER_PORT}", tracker.address())
 }
 
 /// The paths on which a finished download came, most bytes first.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::flash_crowd::FlashCrowdArgs;
+use crate::nat_matrix::{MatrixArgs, MovesArgs};
 use clap::{Args, Parser, Subcommand};
 use qshare_tests::lab::{HostPlan, Link, Loss, NatKind, Rate, parse_duration};
 
@@ -13,6 +14,7 @@ Examples:
   lab shell --hosts 3 --loss 1%
   lab nats
   lab flash-crowd --leechers 8 --rate 100mbit
+  lab nat-matrix --runs 20
 
 It needs iproute2, nftables and (for shaped links) ethtool; root, or user namespaces for
 everybody. No packet leaves the machine, and nothing stays behind.";
@@ -47,6 +49,10 @@ pub(crate) enum Command {
     Nats,
     /// Measure how a swarm spreads one file to many at once, beside libtorrent
     FlashCrowd(FlashCrowdArgs),
+    /// Find out which way two nodes take to each other behind each pair of NATs (docs/nat.md)
+    NatMatrix(MatrixArgs),
+    /// Find out how long a transfer stands still when a network changes under it (docs/nat.md)
+    NatMoves(MovesArgs),
 }
 
 #[derive(Debug, Args)]

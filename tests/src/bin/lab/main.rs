@@ -5,6 +5,8 @@ mod args;
 #[cfg(target_os = "linux")]
 mod flash_crowd;
 #[cfg(target_os = "linux")]
+mod nat_matrix;
+#[cfg(target_os = "linux")]
 mod run;
 
 #[cfg(not(target_os = "linux"))]
@@ -31,6 +33,8 @@ fn main() -> std::process::ExitCode {
             args::Command::Run(args) => run::run(args).map(code),
             args::Command::Shell(args) => run::shell(args).map(code),
             args::Command::Nats => run::nats(),
+            args::Command::NatMatrix(args) => nat_matrix::matrix(args),
+            args::Command::NatMoves(args) => nat_matrix::moves(args),
             args::Command::FlashCrowd(args) => flash_crowd::run(args),
         });
     done.unwrap_or_else(|error| fail(&error))

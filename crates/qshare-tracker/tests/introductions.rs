@@ -1,0 +1,149 @@
+//! Two nodes are introduced to each other, and find each other by nothing else than that.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use common::{Joined, Node, start, within};
+use qshare_content::NodeId;
+use qshare_net::framed::{self, ReadError};
+use qshare_net::punch::Introduced;
+use qshare_net::{Callee, Meeting, accept, dial};
+use qshare_tracker::Tracker;
+use qshare_wire::introduction::{Introduce, Introduction, RelayTicket};
+use qshare_wire::{Address, Refusal};
+
+async fn introduce(asker: &Joined, to: NodeId) -> Result<Introduction, ReadError> {
+    let request = Introduce {
+        node: to,
+        candidates: Vec::new(),
+        extensions: Vec::new(),
+    };
+    let asked = framed::ask::<Introduce, Introduction>(&asker.session.connection, &request);
+    within(asked).await.map(|(introduction, ..)| introduction)
+}
+
+/// Both sides' introductions: the asker's, and the other's.
+async fn both(asker: &Joined, other: &mut Joined, to: &Node) -> (Introduction, Introduction) {
+    let told = introduce(asker, to.endpoint.id()).await.unwrap();
+    let heard = framed::read(&mut other.session.control_recv);
+    (told, within(heard).await.unwrap())
+}
+
+#[tokio::test]
+async fn both_are_told_the_same_secret_and_where_the_other_is() {
+    let tracker = start();
+    let (a, b) = (Node::new(None), Node::new(None));
+    let (to_a, mut to_b) = (a.join(&tracker).await, b.join(&tracker).await);
+    let (told, heard) = both(&to_a, &mut to_b, &b).await;
+    assert_eq!((told.peer, heard.peer), (b.endpoint.id(), a.endpoint.id()));
+    assert_eq!((told.id, told.key), (heard.id, heard.key));
+    assert!(told.asked && !heard.asked);
+    let port = |introduction: &Introduction| match introduction.candidates[0].address {
+        Address::TrackerHost { port } => port,
+        Address::Socket(at) => panic!("{at}"),
+    };
+    assert_eq!((port(&told), port(&heard)), (b.port(), a.port()));
+    let (ours, theirs) = (told.relay.clone().unwrap(), heard.relay.clone().unwrap());
+    assert!(ours.handle != theirs.handle && ours.secret != theirs.secret);
+
+    // Probes do the rest.
+    let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let mut answered = Vec::new();
+    for (node, introduction, port) in [(&a, &told, b.port()), (&b, &heard, a.port())] {
+        let meeting = Meeting::install(&node.endpoint);
+        tokio::spawn(meeting.clone().run());
+        answered.push(meeting.introduced(Introduced {
+            peer: introduction.peer,
+            id: introduction.id,
+            key: introduction.key,
+            addresses: vec![address(port)],
+        }));
+    }
+    assert_eq!(within(answered[0].recv()).await, Some(address(b.port())));
+    assert_eq!(within(answered[1].recv()).await, Some(address(a.port())));
+}
+
+#[tokio::test]
+async fn who_is_not_there_cannot_be_met() {
+    let tracker = start();
+    let a = Node::new(None);
+    let to_a = a.join(&tracker).await;
+    for nobody in [NodeId([9; 32]), a.endpoint.id()] {
+        let Err(ReadError::Refused(refused)) = introduce(&to_a, nobody).await else {
+            panic!("introduced to nobody");
+        };
+        assert!(matches!(
+            refused.refusal(),
+            Refusal::NotHere | Refusal::Busy
+        ));
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_not_flooded_with_introductions() {
+    let tracker = start();
+    let (a, b) = (Node::new(None), Node::new(None));
+    let (to_a, _to_b) = (a.join(&tracker).await, b.join(&tracker).await);
+    let mut introduced = 0;
+    for _ in 0..500 {
+        match introduce(&to_a, b.endpoint.id()).await {
+            Ok(_) => introduced += 1,
+            Err(ReadError::Refused(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!((100..500).contains(&introduced), "{introduced}");
+}
+
+async fn relayed(tracker: &Tracker, a: &Node, b: &Node) -> (Joined, Joined) {
+    let (to_a, mut to_b) = (a.join(tracker).await, b.join(tracker).await);
+    let (told, heard) = both(&to_a, &mut to_b, b).await;
+    let open = |node: &Node, peer: NodeId, ticket: Option<RelayTicket>| {
+        let meeting = Meeting::install(&node.endpoint);
+        tokio::spawn(meeting.clone().run());
+        let address = meeting.open_channel(peer, tracker.listen(), &ticket.unwrap());
+        address.unwrap()
+    };
+    let address = open(a, told.peer, told.relay);
+    open(b, heard.peer, heard.relay);
+    let callee = Callee::Node(b.endpoint.id());
+    let (dialled, accepted) = tokio::join!(
+        dial(&a.endpoint, &a.greeting, callee, address, common::DEADLINE),
+        async {
+            let incoming = b.endpoint.accept().await.unwrap();
+            accept(b.endpoint.id(), &b.greeting, incoming).await
+        }
+    );
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    assert_eq!(accepted.peer, a.endpoint.id());
+    let (mut send, mut recv) = dialled.connection.open_bi().await.unwrap();
+    send.write_all(b"through the relay").await.unwrap();
+    send.finish().unwrap();
+    let (mut back, mut there) = accepted.connection.accept_bi().await.unwrap();
+    let bytes = within(there.read_to_end(100)).await.unwrap();
+    back.write_all(&bytes).await.unwrap();
+    back.finish().unwrap();
+    assert_eq!(
+        within(recv.read_to_end(100)).await.unwrap(),
+        b"through the relay"
+    );
+    (to_a, to_b)
+}
+
+#[tokio::test]
+async fn the_relay_carries_a_connection_until_a_session_ends() {
+    let tracker = start();
+    let (a, b) = (Node::new(None), Node::new(None));
+    let (to_a, _to_b) = within(relayed(&tracker, &a, &b)).await;
+    let counts = tracker.relay_counts().unwrap();
+    assert_eq!(counts.pairs, 1);
+    assert!(counts.forwarded_packets > 4 && counts.forwarded_bytes > 2400);
+    to_a.leave(qshare_wire::CloseCode::Goodbye);
+    within(async {
+        while tracker.relay_counts().unwrap().pairs > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
