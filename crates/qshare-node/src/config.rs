@@ -73,6 +73,9 @@ pub struct Limits {
     pub requested_max_bytes: u32,
     /// Downloads that are under way at once; others wait.
     pub downloads_max: usize,
+    /// The same for contents of one chunk, which is at most 128 KiB: their requests share a
+    /// connection, so that this many are answered in a round trip.
+    pub small_downloads_max: usize,
     /// QUIC settings.
     pub transport: TransportConfig,
     /// How chunks are asked for.
@@ -94,6 +97,8 @@ impl Default for Limits {
             answers_max_bytes: 32 << 20,
             requested_max_bytes: 64 << 20,
             downloads_max: 64,
+            // Leaves room among the streams of a connection for everything else.
+            small_downloads_max: 192,
             transport: TransportConfig::default(),
             fetch: FetchConfig {
                 in_flight_max_bytes: 32 << 20,

@@ -21,6 +21,7 @@ use tracing::{Instrument, debug, info_span};
 
 pub(crate) use committer::Committer;
 
+use crate::config::Limits;
 use crate::error::DownloadError;
 use crate::node::Inner;
 use crate::report::{Contact, DownloadStatus, Progress, Report, Stage, SwarmView};
@@ -164,16 +165,19 @@ type Key = (ContentId, PathBuf);
 pub(crate) struct Downloads {
     running: Mutex<HashMap<Key, Download>>,
     turns: Arc<Semaphore>,
+    /// Turns of contents of one chunk.
+    small_turns: Arc<Semaphore>,
     /// Bytes that may be asked for and not yet written.
     memory: Arc<Semaphore>,
 }
 
 impl Downloads {
-    pub(crate) fn new(downloads_max: usize, requested_max_bytes: u32) -> Downloads {
+    pub(crate) fn new(limits: &Limits) -> Downloads {
         Downloads {
             running: Mutex::default(),
-            turns: Arc::new(Semaphore::new(downloads_max)),
-            memory: Arc::new(Semaphore::new(requested_max_bytes as usize)),
+            turns: Arc::new(Semaphore::new(limits.downloads_max)),
+            small_turns: Arc::new(Semaphore::new(limits.small_downloads_max)),
+            memory: Arc::new(Semaphore::new(limits.requested_max_bytes as usize)),
         }
     }
 
@@ -249,9 +253,15 @@ async fn run(
     request: &DownloadRequest,
     shared: &Arc<Shared>,
 ) -> Result<Report, DownloadError> {
+    let small = Chunks::of_length(request.info.length).count() == 1;
+    let expected = small.then(|| inner.committer.expect());
+    let turns = match small {
+        true => &inner.downloads.small_turns,
+        false => &inner.downloads.turns,
+    };
     let turn = tokio::select! {
         () = shared.stop.cancelled() => return Err(DownloadError::Stopped),
-        turn = inner.downloads.turns.clone().acquire_owned() => turn,
+        turn = turns.clone().acquire_owned() => turn,
     };
     let turn = turn.map_err(|_| DownloadError::Stopped)?;
     if let Some(path) = inner.shared_path(&request.info.id()) {
@@ -261,10 +271,10 @@ async fn run(
             shared.started.elapsed(),
         ));
     }
-    if Chunks::of_length(request.info.length).count() == 1 {
-        whole::run(inner, request, shared, turn).await
-    } else {
-        swarm::run(inner, request, shared).await
+    // Boxed, so that thousands which wait do not each take the room of the larger one.
+    match expected {
+        Some(expected) => whole::run(inner, request, shared, turn, expected).await,
+        None => Box::pin(swarm::run(inner, request, shared)).await,
     }
 }
 

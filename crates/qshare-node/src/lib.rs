@@ -77,6 +77,7 @@ mod peers;
 mod reach;
 mod report;
 mod tracker_link;
+mod trips;
 mod uploads;
 
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, Shares};

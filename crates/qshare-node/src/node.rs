@@ -32,6 +32,7 @@ use crate::error::{FindError, StartError};
 use crate::peers::{self, Peers};
 use crate::report::{Contact, Findings, FoundFile, NodeEvent, NodeStatus};
 use crate::tracker_link::{Established, LinkState, TrackerLink};
+use crate::trips::Trips;
 use crate::uploads::Uploads;
 
 /// Events that a slow listener may lag behind before it misses some.
@@ -66,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) uploads: Uploads,
     pub(crate) downloads: Downloads,
     pub(crate) committer: Committer,
+    pub(crate) trips: Trips,
     pub(crate) events: broadcast::Sender<NodeEvent>,
     /// Cancelled first: downloads stop resumably, everything else goes on.
     pub(crate) downloads_stopping: CancellationToken,
@@ -143,8 +145,9 @@ impl Node {
                 limits.answers_max_bytes,
                 rand::random(),
             ),
-            downloads: Downloads::new(limits.downloads_max, limits.requested_max_bytes),
+            downloads: Downloads::new(&limits),
             committer: Committer::new(),
+            trips: Trips::new(),
             events,
             downloads_stopping: CancellationToken::new(),
             stopping: CancellationToken::new(),

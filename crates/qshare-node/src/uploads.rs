@@ -28,6 +28,8 @@ use crate::contents::Holding;
 use crate::node::Inner;
 use crate::peers::Peer;
 
+/// Up to this many bytes are read together with what others ask for.
+const SMALL_READ_BYTES: u64 = 16 * 1024;
 /// Time from the opening of a stream to a whole request.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// An answer is handed to the stream in pieces of this size; a piece that takes longer than
@@ -385,7 +387,8 @@ async fn read(
 ) -> Result<(Bytes, Vec<qshare_content::Hash>), Refused> {
     let (height, levels) = (request.height, usize::from(request.path_levels));
     let reader = inner.clone();
-    let read = tokio::task::spawn_blocking(move || {
+    let small = wanted.range.end - wanted.range.start <= SMALL_READ_BYTES;
+    let read = move || {
         let Subtree {
             chunk,
             range,
@@ -404,8 +407,11 @@ async fn read(
         let start = (range.start - whole.start) as usize;
         let end = (range.end - whole.start) as usize;
         Ok((data.slice(start..end), path))
-    });
-    let read = read.await.map_err(|_| Refused::new(Refusal::Failed))?;
+    };
+    let read = match small {
+        true => inner.trips.run(read).await,
+        false => inner.blocking(read).await,
+    };
     read.map_err(|error: ReadError| {
         debug!(content = %request.content, %error, "cannot read");
         refuse_read(&error)

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use qshare_content::{Chunks, ContentInfo, tree};
 
+use crate::directories::{Directories, Spot};
 use crate::disk::{RealDisk, SharedDisk};
 use crate::system::{Access, Dir, Entry, SYNCS_FILESYSTEM, read_exact_at};
-use crate::target::Place;
 use crate::temporary::temporary_name;
 use crate::{DiskError, Sync, Target};
 
@@ -30,6 +30,31 @@ pub enum WholeError {
     /// Our disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+/// The bytes of a content of one chunk, compared with its root.
+pub struct Whole {
+    info: ContentInfo,
+    bytes: Vec<u8>,
+}
+
+impl Whole {
+    /// None if these bytes are not that content, or it has more than one chunk.
+    pub fn verified(info: ContentInfo, bytes: Vec<u8>) -> Option<Whole> {
+        is_whole(info, &bytes).then_some(Whole { info, bytes })
+    }
+
+    /// Names the bytes.
+    pub fn info(&self) -> ContentInfo {
+        self.info
+    }
+}
+
+fn is_whole(info: ContentInfo, bytes: &[u8]) -> bool {
+    let chunks = Chunks::of_length(info.length);
+    bytes.len() as u64 == info.length
+        && chunks.count() == 1
+        && tree::chunk_hash(&chunks, bytes) == info.root
 }
 
 /// Writes a content of one chunk: under a temporary name, then renamed. An identical file that
@@ -56,8 +81,8 @@ pub fn write_whole(
 pub struct Batch {
     disk: SharedDisk,
     force: bool,
-    /// Whether directories were made, whose names only flushing the file system makes durable.
-    made_directories: bool,
+    /// Names of directories that were made become durable only when the file system is flushed.
+    directories: Directories,
     waiting: Vec<Waiting>,
 }
 
@@ -78,7 +103,7 @@ impl Batch {
         Batch {
             disk,
             force,
-            made_directories: false,
+            directories: Directories::default(),
             waiting: Vec::new(),
         }
     }
@@ -90,15 +115,19 @@ impl Batch {
         info: ContentInfo,
         bytes: &[u8],
     ) -> Result<(), WholeError> {
-        let chunks = Chunks::of_length(info.length);
-        let right = bytes.len() as u64 == info.length
-            && chunks.count() == 1
-            && tree::chunk_hash(&chunks, bytes) == info.root;
-        if !right {
+        if !is_whole(info, bytes) {
             return Err(WholeError::Mismatch(target.path()));
         }
-        let place = target.resolve()?;
-        self.made_directories |= place.made_directories();
+        self.put(target, info, bytes)
+    }
+
+    /// The same for bytes that are known to be right.
+    pub fn add_whole(&mut self, target: &Target, whole: &Whole) -> Result<(), WholeError> {
+        self.put(target, whole.info, &whole.bytes)
+    }
+
+    fn put(&mut self, target: &Target, info: ContentInfo, bytes: &[u8]) -> Result<(), WholeError> {
+        let place = self.directories.resolve(target)?;
         let temporary = match standing(&place, bytes)? {
             Standing::Same => None,
             Standing::Different if !self.force => return Err(WholeError::Different(place.path)),
@@ -120,7 +149,7 @@ impl Batch {
     }
 
     /// Whoever else has this temporary file open writes the same bytes to it.
-    fn write(&self, place: &Place, temporary: &OsString, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, place: &Spot, temporary: &OsString, bytes: &[u8]) -> io::Result<()> {
         let file = place.dir.open_file(temporary, Access::EditOrCreate)?;
         self.disk.write_at(&file, bytes, 0)?;
         self.disk.set_len(&file, bytes.len() as u64)
@@ -140,17 +169,22 @@ impl Batch {
     /// names. The result of each, in the order of [`add`](Self::add). The batch is empty then.
     pub fn commit(&mut self, sync: Sync) -> Vec<(Target, Result<PathBuf, WholeError>)> {
         let waiting = std::mem::take(&mut self.waiting);
-        let made_directories = std::mem::take(&mut self.made_directories);
+        let made_directories = std::mem::take(&mut self.directories.made_any);
+        self.directories.forget();
         let together = SYNCS_FILESYSTEM && (waiting.len() > FLUSHED_SINGLY || made_directories);
         let mut flush = Flush {
             disk: &self.disk,
             together: sync == Sync::Now && together,
             by_device: HashMap::new(),
+            noted: None,
         };
+        let directories = &mut self.directories;
         let bytes_durable: Vec<_> = waiting
             .iter()
             .map(|file| match (&file.temporary, sync) {
-                (Some(temporary), Sync::Now) => flush.bytes(&file.target, temporary),
+                (Some(temporary), Sync::Now) => directories
+                    .resolve(&file.target)
+                    .and_then(|spot| flush.bytes(spot, temporary)),
                 _ => Ok(()),
             })
             .collect();
@@ -162,7 +196,8 @@ impl Batch {
                 let result = durable
                     .and_then(|()| Flush::again(&flushed))
                     .map_err(WholeError::from)
-                    .and_then(|()| self.rename(&file))
+                    .and_then(|()| Ok(directories.resolve(&file.target)?))
+                    .and_then(|place| rename(&self.disk, &file, place, self.force))
                     .and_then(|place| {
                         if sync == Sync::Now && !together {
                             flush_names(&self.disk, &place)?;
@@ -188,38 +223,35 @@ impl Batch {
             .map(|(target, result)| (target, named(result)))
             .collect()
     }
+}
 
-    fn rename(&self, file: &Waiting) -> Result<Place, WholeError> {
-        let place = file.target.resolve()?;
-        let Some(temporary) = &file.temporary else {
-            return Ok(place);
-        };
-        let renamed = self
-            .disk
-            .rename(&place.dir, temporary, &place.file_name, self.force);
-        let Err(error) = renamed else {
-            return Ok(place);
-        };
-        // Something stands there now, or the temporary file is gone because somebody else who
-        // wrote the same content has renamed it: what counts is what stands there.
-        match error.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => {}
-            _ => return Err(DiskError::new("rename", place.path, error).into()),
+/// Gives a file its name, unless an identical one has it already.
+fn rename(disk: &SharedDisk, file: &Waiting, place: Spot, force: bool) -> Result<Spot, WholeError> {
+    let Some(temporary) = &file.temporary else {
+        return Ok(place);
+    };
+    let renamed = disk.rename(&place.dir, temporary, &place.file_name, force);
+    let Err(error) = renamed else {
+        return Ok(place);
+    };
+    // Something stands there now, or the temporary file is gone because somebody else who
+    // wrote the same content has renamed it: what counts is what stands there.
+    match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => {}
+        _ => return Err(DiskError::new("rename", place.path, error).into()),
+    }
+    match read_standing(&place, file.info.length)? {
+        Some(bytes)
+            if tree::chunk_hash(&Chunks::of_length(file.info.length), &bytes) == file.info.root =>
+        {
+            remove_temporary(disk, file);
+            Ok(place)
         }
-        match read_standing(&place, file.info.length)? {
-            Some(bytes)
-                if tree::chunk_hash(&Chunks::of_length(file.info.length), &bytes)
-                    == file.info.root =>
-            {
-                remove_temporary(&self.disk, file);
-                Ok(place)
-            }
-            Some(_) => Err(WholeError::Different(place.path)),
-            None if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(WholeError::Different(place.path))
-            }
-            None => Err(DiskError::new("rename", place.path, error).into()),
+        Some(_) => Err(WholeError::Different(place.path)),
+        None if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(WholeError::Different(place.path))
         }
+        None => Err(DiskError::new("rename", place.path, error).into()),
     }
 }
 
@@ -244,7 +276,7 @@ enum Standing {
     Different,
 }
 
-fn standing(place: &Place, bytes: &[u8]) -> Result<Standing, DiskError> {
+fn standing(place: &Spot, bytes: &[u8]) -> Result<Standing, DiskError> {
     let failed = |error| DiskError::new("look at", &place.path, error);
     if place.dir.entry(&place.file_name).map_err(failed)?.is_none() {
         return Ok(Standing::Nothing);
@@ -256,7 +288,7 @@ fn standing(place: &Place, bytes: &[u8]) -> Result<Standing, DiskError> {
 }
 
 /// The bytes of the file at a place, if it is one of this length.
-fn read_standing(place: &Place, length: u64) -> Result<Option<Vec<u8>>, DiskError> {
+fn read_standing(place: &Spot, length: u64) -> Result<Option<Vec<u8>>, DiskError> {
     let failed = |error| DiskError::new("read", &place.path, error);
     match place.dir.entry(&place.file_name).map_err(failed)? {
         Some(Entry::File(stamp)) if stamp.size == length => {}
@@ -269,10 +301,9 @@ fn read_standing(place: &Place, length: u64) -> Result<Option<Vec<u8>>, DiskErro
 }
 
 /// Makes the name of a file, and those of the directories made for it, durable.
-fn flush_names(disk: &SharedDisk, place: &Place) -> Result<(), DiskError> {
+fn flush_names(disk: &SharedDisk, place: &Spot) -> Result<(), DiskError> {
     disk.sync_dir(&place.dir)
-        .map_err(|error| DiskError::new("flush the directory of", &place.path, error))?;
-    place.sync_made(disk)
+        .map_err(|error| DiskError::new("flush the directory of", &place.path, error))
 }
 
 /// Making bytes durable: one file after the other, or all that is on a file system at once.
@@ -280,19 +311,25 @@ struct Flush<'a> {
     disk: &'a SharedDisk,
     together: bool,
     /// A directory on each file system, with a path for messages.
-    by_device: HashMap<u64, (Dir, PathBuf)>,
+    by_device: HashMap<u64, (Arc<Dir>, PathBuf)>,
+    /// The directory that was noted last: its other files are on the same file system.
+    noted: Option<Arc<Dir>>,
 }
 
 impl Flush<'_> {
     /// Flushes a file, or notes which file system is to be flushed.
-    fn bytes(&mut self, target: &Target, temporary: &OsString) -> Result<(), DiskError> {
-        let place = target.resolve()?;
+    fn bytes(&mut self, place: Spot, temporary: &OsString) -> Result<(), DiskError> {
+        let noted = |noted: &Arc<Dir>| Arc::ptr_eq(noted, &place.dir);
+        if self.together && self.noted.as_ref().is_some_and(noted) {
+            return Ok(());
+        }
         let failed = |error| DiskError::new("flush", &place.path, error);
         if self.together
             && let Some(Entry::File(stamp)) = place.dir.entry(temporary).map_err(failed)?
         {
             let known = self.by_device.entry(stamp.device);
-            known.or_insert((place.dir, place.path));
+            known.or_insert((place.dir.clone(), place.path));
+            self.noted = Some(place.dir);
             return Ok(());
         }
         let file = place.dir.open_file(temporary, Access::Edit);

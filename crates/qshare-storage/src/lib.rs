@@ -13,6 +13,7 @@
 mod batch;
 mod beneath;
 mod cancel;
+mod directories;
 mod disk;
 mod error;
 mod event;
@@ -33,7 +34,7 @@ mod temporary;
 mod walk;
 mod watch;
 
-pub use batch::{Batch, WholeError, write_whole};
+pub use batch::{Batch, Whole, WholeError, write_whole};
 pub use cancel::Cancel;
 pub use error::DiskError;
 pub use event::{Asset, LibraryEvent, SkipReason};

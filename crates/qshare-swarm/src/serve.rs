@@ -39,6 +39,11 @@ pub struct ServeConfig {
     pub running_max: u32,
     /// Responses that may be under way, those included that are blocked.
     pub active_max: u32,
+    /// An answer of at most this many bytes is small: it costs more to wait for than to send.
+    pub small_bytes: u64,
+    /// Small responses that may be under way, beside the others: a directory of small files is
+    /// then read many files at a time.
+    pub small_active_max: u32,
     /// What a refused client is told to wait before it asks again.
     pub retry_after: Duration,
     /// Contents whose served counts are remembered; the least recently served is forgotten.
@@ -53,6 +58,8 @@ impl Default for ServeConfig {
             waiting_max: 2048,
             running_max: 2,
             active_max: 6,
+            small_bytes: 16 * 1024,
+            small_active_max: 64,
             retry_after: Duration::from_millis(200),
             contents_max: 64,
         }
@@ -111,6 +118,13 @@ struct Client {
     blocked: u32,
     /// The count of starts when it was last served, or came.
     last_start: u64,
+}
+
+/// What may start now.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    for_small: bool,
+    for_large: bool,
 }
 
 impl Serve {
@@ -251,10 +265,14 @@ impl Serve {
 
     /// The request to answer now, or None if nothing waits or enough is under way.
     pub fn poll_start(&mut self, now: Instant) -> Option<Ticket> {
-        if self.waiting.is_empty() || !self.has_room(now) {
+        if self.waiting.is_empty() {
             return None;
         }
-        let ticket = self.overlooked().or_else(|| self.least_served())?;
+        let room = self.room(now);
+        if !room.for_small && !room.for_large {
+            return None;
+        }
+        let ticket = self.overlooked(room).or_else(|| self.least_served(room))?;
         let request = self.waiting.remove(&ticket)?;
         self.starts += 1;
         self.served.add(request.content, request.chunk);
@@ -297,10 +315,19 @@ impl Serve {
         self.queue_bytes
     }
 
-    fn has_room(&self, now: Instant) -> bool {
+    fn is_small(&self, bytes: u64) -> bool {
+        bytes <= self.config.small_bytes
+    }
+
+    fn room(&self, now: Instant) -> Room {
         let mut running = 0;
         let mut active = 0;
+        let mut small = 0;
         for response in self.active.values() {
+            if self.is_small(response.bytes) {
+                small += 1;
+                continue;
+            }
             match response.blocked_since {
                 None => running += 1,
                 Some(since) if now.saturating_duration_since(since) >= PARKED_AFTER => continue,
@@ -308,7 +335,18 @@ impl Serve {
             }
             active += 1;
         }
-        running < self.config.running_max.max(1) && active < self.config.active_max.max(1)
+        Room {
+            for_small: small < self.config.small_active_max.max(1),
+            for_large: running < self.config.running_max.max(1)
+                && active < self.config.active_max.max(1),
+        }
+    }
+
+    fn fits(&self, request: &Waiting, room: Room) -> bool {
+        match self.is_small(request.bytes) {
+            true => room.for_small,
+            false => room.for_large,
+        }
     }
 
     /// Whether a response to this client could be written now: what blocks one stream of a
@@ -321,7 +359,7 @@ impl Serve {
 
     /// A request of the client that has been overlooked longest, if any was overlooked for too
     /// long; of its requests the one for the least served chunk.
-    fn overlooked(&self) -> Option<Ticket> {
+    fn overlooked(&self, room: Room) -> Option<Ticket> {
         let waits = |client: &Client| client.waiting > 0;
         let waiting_clients = self.clients.values().filter(|client| waits(client)).count() as u64;
         let overlooked = self
@@ -333,11 +371,11 @@ impl Serve {
                 self.starts - client.last_start > STARTS_OVERLOOKED * waiting_clients
             })
             .map(|(&key, _)| key)?;
-        self.first_of(|request| request.client == overlooked)
+        self.first_of(|request| request.client == overlooked && self.fits(request, room))
     }
 
-    fn least_served(&self) -> Option<Ticket> {
-        self.first_of(|request| self.can_start(request.client))
+    fn least_served(&self, room: Room) -> Option<Ticket> {
+        self.first_of(|request| self.can_start(request.client) && self.fits(request, room))
     }
 
     fn first_of(&self, eligible: impl Fn(&Waiting) -> bool) -> Option<Ticket> {
@@ -392,6 +430,7 @@ mod tests {
                 serve: Serve::new(
                     ServeConfig {
                         running_max: 1,
+                        small_bytes: 0,
                         ..ServeConfig::default()
                     },
                     1,
@@ -423,6 +462,33 @@ mod tests {
         fn finish(&mut self, ticket: Ticket) {
             self.serve.handle_finished(self.now, ticket, CHUNK_BYTES);
         }
+    }
+
+    #[test]
+    fn small_responses_run_together_and_beside_one_large_one() {
+        let mut bench = Bench::new();
+        bench.serve.config.small_bytes = 10;
+        bench.serve.config.small_active_max = 3;
+        let mut ask = |file, bytes| {
+            let (client, chunk) = (PeerKey(1), ChunkIndex(0));
+            let serve = &mut bench.serve;
+            serve
+                .handle_request(bench.now, client, content(file), chunk, bytes)
+                .unwrap()
+        };
+        let small: Vec<_> = (0..4).map(|file| ask(file, 10)).collect();
+        let large = [ask(10, 11), ask(11, 11)];
+        let started: Vec<_> = std::iter::from_fn(|| bench.start()).collect();
+        let among = |tickets: &[Ticket]| tickets.iter().filter(|at| started.contains(at)).count();
+        assert_eq!((among(&small), among(&large)), (3, 1));
+        let of_small = small
+            .iter()
+            .find(|at| started.contains(at))
+            .copied()
+            .unwrap();
+        bench.serve.handle_finished(bench.now, of_small, 10);
+        assert!(bench.start().is_some_and(|next| small.contains(&next)));
+        assert_eq!(bench.start(), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::progress::{self, Board};
 
 /// Downloads handed to the node at once, a few kilobytes each. The node bounds how many of them
 /// fetch; the others wait to be made durable, and the more of those, the fewer syncs.
-const HANDED_OVER_MAX: usize = 2048;
+const HANDED_OVER_MAX: usize = 16 * 1024;
 
 /// One file to fetch.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! How downloads are shown while they go on. Nothing is decided here.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -27,7 +28,8 @@ pub(crate) struct Board {
     /// None: plain lines.
     bars: Option<MultiProgress>,
     total_bar: Option<ProgressBar>,
-    rows: Vec<Row>,
+    /// In the order in which they began.
+    rows: BTreeMap<usize, Row>,
     files: Tally,
     last_plain: Instant,
 }
@@ -42,7 +44,6 @@ struct Tally {
 }
 
 struct Row {
-    key: usize,
     download: Download,
     since: Instant,
     bar: Option<ProgressBar>,
@@ -67,7 +68,7 @@ impl Board {
             console: console.clone(),
             bars,
             total_bar: None,
-            rows: Vec::new(),
+            rows: BTreeMap::new(),
             files: Tally::default(),
             last_plain: Instant::now(),
         }
@@ -82,25 +83,23 @@ impl Board {
     /// Shows a download under a key of the caller's choice.
     pub(crate) fn add(&mut self, key: usize, download: Download) {
         let row = Row {
-            key,
             download,
             since: Instant::now(),
             bar: None,
             last_plain: None,
         };
-        self.rows.push(row);
+        self.rows.insert(key, row);
     }
 
     /// A download has ended, well or not.
     pub(crate) fn remove(&mut self, key: usize, size_bytes: u64) {
         self.files.finished += 1;
         self.files.finished_bytes += size_bytes;
-        if let Some(at) = self.rows.iter().position(|row| row.key == key) {
-            let row = self.rows.swap_remove(at);
-            if let (Some(bars), Some(bar)) = (&self.bars, row.bar) {
-                bar.finish_and_clear();
-                bars.remove(&bar);
-            }
+        if let Some(row) = self.rows.remove(&key)
+            && let (Some(bars), Some(bar)) = (&self.bars, row.bar)
+        {
+            bar.finish_and_clear();
+            bars.remove(&bar);
         }
     }
 
@@ -127,7 +126,7 @@ impl Board {
             room = room.saturating_sub(1).max(1);
             let progress: Vec<Progress> = self
                 .rows
-                .iter()
+                .values()
                 .map(|row| row.download.progress())
                 .collect();
             let text = total_line(&self.files, &progress);
@@ -136,7 +135,7 @@ impl Board {
                 .get_or_insert_with(|| new_bar(bars.add(hidden_bar())));
             bar.set_message(cut(&text, columns.saturating_sub(1)));
         }
-        for row in &mut self.rows {
+        for row in self.rows.values_mut() {
             let progress = row.download.progress();
             let deserves = row.since.elapsed() >= SHOWN_AFTER && progress.stage != Stage::Queued;
             if room == 0 || !(row.bar.is_some() || deserves) {
@@ -160,14 +159,14 @@ impl Board {
                 self.last_plain = Instant::now();
                 let progress: Vec<Progress> = self
                     .rows
-                    .iter()
+                    .values()
                     .map(|row| row.download.progress())
                     .collect();
                 self.console.note(&total_line(&self.files, &progress));
             }
             return;
         }
-        for row in &mut self.rows {
+        for row in self.rows.values_mut() {
             if row
                 .last_plain
                 .is_none_or(|last| last.elapsed() >= PLAIN_EVERY)

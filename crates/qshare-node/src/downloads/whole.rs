@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qshare_content::{ChunkIndex, Chunks, ContentInfo, NodeId, tree};
-use qshare_storage::{DiskError, WholeError};
+use qshare_storage::{DiskError, Whole, WholeError};
 use qshare_swarm::Span;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
+use super::committer::Expected;
 use super::holders::Holders;
 use super::meter::Meter;
 use super::request::{Answer, chunk_request, fetch};
@@ -38,11 +39,12 @@ pub(super) async fn run(
     request: &DownloadRequest,
     shared: &Arc<Shared>,
     turn: OwnedSemaphorePermit,
+    expected: Expected,
 ) -> Result<Report, DownloadError> {
     let (path, info) = (request.target.path(), request.info);
     let standing = {
         let path = path.clone();
-        inner.blocking(move || standing(&path, &info)).await?
+        inner.trips.run(move || standing(&path, &info)).await?
     };
     match standing {
         Standing::Same => {
@@ -58,13 +60,15 @@ pub(super) async fn run(
     }
     let mut meter = Meter::default();
     let mut wasted_bytes = 0;
-    let bytes = if info.length == 0 {
-        Vec::new()
+    let whole = if info.length == 0 {
+        Whole::verified(info, Vec::new()).ok_or_else(|| DownloadError::VerificationFailed {
+            name: request.name.clone(),
+        })?
     } else {
         shared.set_stage(Stage::Searching);
         tokio::select! {
             () = shared.stop.cancelled() => return Err(DownloadError::Stopped),
-            bytes = get(inner, request, &mut meter, &mut wasted_bytes) => bytes?,
+            whole = Box::pin(get(inner, request, &mut meter, &mut wasted_bytes)) => whole?,
         }
     };
     // Others may fetch while this one waits to become durable.
@@ -73,7 +77,7 @@ pub(super) async fn run(
     let (target, force, sync) = (request.target.clone(), request.force, request.sync);
     let committed = inner
         .committer
-        .commit(target, info, bytes, force, sync)
+        .commit(expected, target, whole, force, sync)
         .await;
     let path = match committed.ok_or(DownloadError::Stopped)? {
         Ok(path) => path,
@@ -145,7 +149,7 @@ async fn get(
     request: &DownloadRequest,
     meter: &mut Meter,
     wasted_bytes: &mut u64,
-) -> Result<Vec<u8>, DownloadError> {
+) -> Result<Whole, DownloadError> {
     let mut holders = Holders::new(inner.endpoint.id(), request);
     let mut news: Option<mpsc::Receiver<HolderNews>> = None;
     let mut attempts = JoinSet::new();
@@ -180,10 +184,10 @@ async fn get(
                 let Ok((node, result)) = ended else { continue };
                 next_attempt = Instant::now();
                 match result {
-                    Ok((peer, bytes)) => {
-                        inner.count_received(bytes.len() as u64);
-                        meter.credit(&peer, bytes.len() as u64, 1);
-                        return Ok(bytes);
+                    Ok((peer, whole)) => {
+                        inner.count_received(request.info.length);
+                        meter.credit(&peer, request.info.length, 1);
+                        return Ok(whole);
                     }
                     Err(Failure::Lied) => {
                         *wasted_bytes += request.info.length;
@@ -260,7 +264,7 @@ async fn attempt(
     node: NodeId,
     addresses: Vec<SocketAddr>,
     info: ContentInfo,
-) -> (NodeId, Result<(Arc<Peer>, Vec<u8>), Failure>) {
+) -> (NodeId, Result<(Arc<Peer>, Whole), Failure>) {
     let peer = match reach(&inner, node, &addresses).await {
         Ok(peer) => peer,
         Err(cause) => return (node, Err(Failure::Other(cause))),
@@ -281,10 +285,10 @@ async fn attempt(
             refused.refusal()
         ))),
         // 128 KiB at most: hashing it here costs less than handing it to another thread.
-        Ok(Answer::Data { bytes, .. }) if tree::chunk_hash(&chunks, &bytes) == info.root => {
-            Ok((peer, bytes))
-        }
-        Ok(Answer::Data { .. }) => Err(Failure::Lied),
+        Ok(Answer::Data { bytes, .. }) => match Whole::verified(info, bytes) {
+            Some(whole) => Ok((peer, whole)),
+            None => Err(Failure::Lied),
+        },
     };
     (node, result)
 }
