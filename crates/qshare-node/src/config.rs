@@ -71,6 +71,8 @@ pub struct Limits {
     pub answers_max_bytes: u32,
     /// Bytes of chunks in memory: asked for, and not yet verified and written, by all downloads.
     pub requested_max_bytes: u32,
+    /// Bytes of buffers that are kept for the next chunk while nobody uses them.
+    pub buffers_kept_bytes: usize,
     /// Downloads that are under way at once; others wait.
     pub downloads_max: usize,
     /// The same for contents of one chunk, which is at most 128 KiB: their requests share a
@@ -96,6 +98,7 @@ impl Default for Limits {
             half_open_max: 64,
             answers_max_bytes: 32 << 20,
             requested_max_bytes: 64 << 20,
+            buffers_kept_bytes: 16 << 20,
             downloads_max: 64,
             // Leaves room among the streams of a connection for everything else.
             small_downloads_max: 192,

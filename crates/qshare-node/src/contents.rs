@@ -2,7 +2,6 @@
 //! or finished elsewhere.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo};
@@ -143,23 +142,24 @@ impl Contents {
         }
     }
 
-    /// Bytes of a content, within one chunk. Blocks.
-    pub(crate) fn read(
+    /// Fills `bytes` with those of a content from `offset` on, within one chunk. Blocks.
+    pub(crate) fn read_into(
         &self,
         holding: &Holding,
         chunk: ChunkIndex,
-        range: Range<u64>,
-    ) -> Result<Vec<u8>, ReadError> {
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), ReadError> {
         match holding {
             Holding::Shared(info) => {
                 let library = self.library.as_ref().ok_or(ReadError::NotHere)?;
-                library.read(&info.id(), range)
+                library.read_into(&info.id(), offset, bytes)
             }
-            Holding::File(file) => file.read(range),
+            Holding::File(file) => file.read_into(offset, bytes),
             Holding::Active(active) => {
                 let start = active.chunks.range(chunk).start;
-                let in_chunk = range.start.saturating_sub(start)..range.end.saturating_sub(start);
-                active.part.read_range(chunk, in_chunk)
+                let in_chunk = offset.saturating_sub(start);
+                active.part.read_into(chunk, in_chunk, bytes)
             }
         }
     }

@@ -66,6 +66,7 @@
 //! }
 //! ```
 
+mod buffers;
 mod care;
 mod catalogue;
 mod config;

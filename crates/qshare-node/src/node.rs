@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::buffers::Buffers;
 use crate::catalogue::Catalogue;
 use crate::config::{Limits, NodeConfig, Shares};
 use crate::contents::Contents;
@@ -63,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) trackers: Vec<Arc<TrackerLink>>,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) contents: Contents,
+    pub(crate) buffers: Arc<Buffers>,
     pub(crate) peers: Peers,
     pub(crate) uploads: Uploads,
     pub(crate) downloads: Downloads,
@@ -139,6 +141,7 @@ impl Node {
             trackers: trackers.collect(),
             catalogue,
             contents: Contents::new(library),
+            buffers: Buffers::new(limits.buffers_kept_bytes),
             peers: Peers::new(limits.half_open_max, limits.accepted_connections_max),
             uploads: Uploads::new(
                 limits.serve.clone(),

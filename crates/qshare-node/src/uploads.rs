@@ -394,13 +394,18 @@ async fn read(
             range,
             index_in_chunk,
         } = wanted;
+        // An audit path needs the hashes of the whole chunk.
+        let whole = match levels {
+            0 => range.clone(),
+            _ => chunks.range(chunk),
+        };
+        let mut data = reader.buffers.take((whole.end - whole.start) as usize);
+        let contents = &reader.contents;
+        contents.read_into(&holding, chunk, whole.start, &mut data)?;
+        let data = Bytes::from_owner(data);
         if levels == 0 {
-            let data = reader.contents.read(&holding, chunk, range)?;
-            return Ok((Bytes::from(data), Vec::new()));
+            return Ok((data, Vec::new()));
         }
-        // The path needs the hashes of the whole chunk.
-        let whole = chunks.range(chunk);
-        let data = Bytes::from(reader.contents.read(&holding, chunk, whole.clone())?);
         let leaves = tree::leaf_hashes(&data);
         let mut path = tree::subtree_path(&chunks, leaves, height, index_in_chunk);
         path.truncate(levels);

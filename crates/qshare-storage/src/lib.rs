@@ -24,6 +24,7 @@ mod library;
 mod meta;
 mod open_files;
 mod part;
+mod reading;
 mod roots;
 mod shared_file;
 mod shelf;

@@ -13,14 +13,12 @@ use crate::event::{Asset, LibraryEvent};
 use crate::hashing::HashPage;
 use crate::index::Index;
 use crate::keeper::{Keeper, Message, Shared, hash_jobs};
+use crate::reading::is_readable;
 use crate::roots::Roots;
 use crate::shelf::{Key, Offered};
 use crate::system::{read_exact_at, stamp_of};
 use crate::walk::{Naming, naming};
 use crate::watch::Watch;
-
-/// Most bytes of one read: the largest chunk.
-const READ_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What a [`Library`] shares, and how.
 #[derive(Clone, Debug)]
@@ -158,22 +156,25 @@ impl Library {
         page.ok_or(ReadError::NotHere)
     }
 
-    /// The bytes `range` of a content, at most 4 MiB of them (the largest chunk).
+    /// Fills `bytes`, at most 4 MiB of them (the largest chunk), with those of a content from
+    /// `offset` on.
     ///
     /// The file is compared with what was hashed before and after the read. If it has changed it
     /// is withdrawn and hashed anew; if the same content lies elsewhere too, that serves.
-    pub fn read(&self, id: &ContentId, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
+    pub fn read_into(
+        &self,
+        id: &ContentId,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), ReadError> {
         let mut worst = ReadError::NotHere;
         let holders = self.shared.shelf().holders(id);
         for (key, offered) in holders {
-            let fits = range.start <= range.end
-                && range.end <= offered.asset.info.length
-                && range.end - range.start <= READ_MAX_BYTES;
-            if !fits {
+            if !is_readable(offset, bytes, offered.asset.info.length) {
                 return Err(ReadError::NotHere);
             }
-            match self.read_file(&key, &offered, &range) {
-                Ok(bytes) => return Ok(bytes),
+            match self.read_file(&key, &offered, offset, bytes) {
+                Ok(()) => return Ok(()),
                 Err(ReadError::Changed) => {
                     self.withdraw(&key, &offered);
                     worst = ReadError::Changed;
@@ -191,7 +192,9 @@ impl Library {
         if chunk.0 >= chunks.count() {
             return Err(ReadError::NotHere);
         }
-        self.read(id, chunks.range(chunk))
+        let mut bytes = vec![0; chunks.size(chunk) as usize];
+        self.read_into(id, chunks.range(chunk).start, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Takes in a completed download without hashing it again. `hashes` may be empty for a
@@ -246,8 +249,9 @@ impl Library {
         &self,
         key: &Arc<Key>,
         offered: &Offered,
-        range: &Range<u64>,
-    ) -> Result<Vec<u8>, ReadError> {
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), ReadError> {
         use std::io::ErrorKind;
         let path = self.shared.roots.full_path(key);
         let failed = |error: std::io::Error| match error.kind() {
@@ -274,10 +278,8 @@ impl Library {
             }
         };
         unchanged(file.metadata())?;
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        read_exact_at(&file, &mut bytes, range.start).map_err(failed)?;
-        unchanged(file.metadata())?;
-        Ok(bytes)
+        read_exact_at(&file, bytes, offset).map_err(failed)?;
+        unchanged(file.metadata())
     }
 
     /// Offers a file no more, unless it has been hashed anew meanwhile, and has it looked at.

@@ -2,19 +2,16 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use qshare_content::{Chunks, ContentInfo, Hash, tree};
 
 use crate::hashing::{HashError, HashOptions, HashPage, hash_file};
+use crate::reading::is_readable;
 use crate::stamp::Stamp;
 use crate::system::{read_exact_at, stamp_of};
 use crate::{DiskError, ReadError};
-
-/// Most bytes of one read: the largest chunk.
-const READ_MAX_BYTES: u64 = 4 << 20;
 
 /// A file of known content, open for reading. It is the user's, who may edit it meanwhile: every
 /// read makes sure that it is still what was hashed.
@@ -75,21 +72,19 @@ impl SharedFile {
         self.info
     }
 
-    /// The bytes `range`, at most 4 MiB of them.
+    /// Fills `bytes`, at most 4 MiB of them, from `offset` on.
     ///
     /// # Errors
     ///
     /// [`ReadError::Changed`] once the file is not what it was, [`ReadError::NotHere`] beyond its
     /// end.
-    pub fn read(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
-        let length = range.end.saturating_sub(range.start);
-        if range.end > self.info.length || range.start > range.end || length > READ_MAX_BYTES {
+    pub fn read_into(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
+        if !is_readable(offset, bytes, self.info.length) {
             return Err(ReadError::NotHere);
         }
-        let mut bytes = vec![0; length as usize];
-        match read_exact_at(&self.file, &mut bytes, range.start) {
+        match read_exact_at(&self.file, bytes, offset) {
             Ok(()) if self.has_changed() => Err(ReadError::Changed),
-            Ok(()) => Ok(bytes),
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(ReadError::Changed),
             Err(error) => Err(DiskError::new("read", &self.path, error).into()),
         }
@@ -141,7 +136,9 @@ mod tests {
         let bytes: Vec<u8> = (0..1_000_000u64).map(|i| ((i * 7919) >> 8) as u8).collect();
         fs::write(&path, &bytes).unwrap();
         let shared = SharedFile::hashed(&path, &HashOptions::default()).unwrap();
-        assert_eq!(shared.read(10..20).unwrap(), &bytes[10..20]);
+        let mut read = [0; 10];
+        shared.read_into(10, &mut read).unwrap();
+        assert_eq!(read, bytes[10..20]);
         let page = shared.hash_page(0).unwrap();
         let chunks = Chunks::of_length(bytes.len() as u64);
         assert!(tree::verify_page(
@@ -153,11 +150,12 @@ mod tests {
         ));
         assert!(matches!(shared.hash_page(1), Err(ReadError::NotHere)));
         assert!(matches!(
-            shared.read(999_999..1_000_001),
+            shared.read_into(999_991, &mut read),
             Err(ReadError::NotHere)
         ));
         fs::write(&path, vec![0; bytes.len()]).unwrap();
-        assert!(matches!(shared.read(10..20), Err(ReadError::Changed)));
+        let changed = shared.read_into(10, &mut read);
+        assert!(matches!(changed, Err(ReadError::Changed)));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! One request: one span of a chunk, from one peer, over one stream.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use qshare_content::{Chunks, ContentId, Hash, LEAF_BYTES};
 use qshare_net::framed::{self, ReadError};
@@ -11,11 +13,15 @@ use tokio::sync::oneshot;
 
 /// Pieces of data taken from the stream at once.
 const PIECES: usize = 32;
+/// Progress is told whenever this much has come, and of slow answers after a while: a hundred
+/// times more often it would cost as much as the copying.
+const TELL_BYTES: u64 = 128 * 1024;
+const TELL_AFTER: Duration = Duration::from_millis(20);
 
 /// How a request ended.
-pub(super) enum Answer {
+pub(super) enum Answer<B> {
     /// All bytes, not verified, and the audit path that came with them.
-    Data { bytes: Vec<u8>, path: Vec<Hash> },
+    Data { bytes: B, path: Vec<Hash> },
     /// The peer says no.
     Refused(Refused),
     /// The peer was lost, or what it sent makes no sense.
@@ -46,29 +52,39 @@ pub(super) fn chunk_request(content: ContentId, chunks: &Chunks, span: Span) -> 
     }
 }
 
-/// Asks, and reads the answer of exactly `expected_bytes`. Dropping the future gives the request
-/// up; `withdraw` takes it back if the peer has not started.
-pub(super) async fn fetch<F: Future<Output = ()> + Send>(
+/// Asks, and reads the answer of exactly `expected_bytes` into what `buffer` makes for so many.
+/// Dropping the future gives the request up; `withdraw` takes it back if the peer has not started.
+pub(super) async fn fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
     connection: &Connection,
     request: &ChunkRequest,
     expected_bytes: u64,
+    buffer: impl FnOnce(usize) -> B + Send,
     withdraw: oneshot::Receiver<()>,
     on_step: impl FnMut(Step) -> F + Send,
-) -> Answer {
-    match try_fetch(connection, request, expected_bytes, withdraw, on_step).await {
+) -> Answer<B> {
+    let fetched = try_fetch(
+        connection,
+        request,
+        expected_bytes,
+        buffer,
+        withdraw,
+        on_step,
+    );
+    match fetched.await {
         Ok((bytes, path)) => Answer::Data { bytes, path },
         Err(ReadError::Refused(refused)) => Answer::Refused(refused),
         Err(error) => Answer::Broken(error.to_string()),
     }
 }
 
-async fn try_fetch<F: Future<Output = ()> + Send>(
+async fn try_fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
     connection: &Connection,
     request: &ChunkRequest,
     expected_bytes: u64,
+    buffer: impl FnOnce(usize) -> B + Send,
     mut withdraw: oneshot::Receiver<()>,
     mut on_step: impl FnMut(Step) -> F + Send,
-) -> Result<(Vec<u8>, Vec<Hash>), ReadError> {
+) -> Result<(B, Vec<Hash>), ReadError> {
     let broken = |error: &dyn std::fmt::Display| ReadError::Broken(error.to_string());
     let (mut send, mut recv) = connection.open_bi().await.map_err(|error| broken(&error))?;
     framed::write(&mut send, request)
@@ -93,9 +109,11 @@ async fn try_fetch<F: Future<Output = ()> + Send>(
     }
     on_step(Step::Started).await;
     let expected = usize::try_from(expected_bytes).map_err(|error| broken(&error))?;
-    let mut bytes = Vec::with_capacity(expected);
+    let mut bytes = buffer(expected);
+    let mut rest = bytes.as_mut();
+    let (mut told, mut untold) = (Instant::now(), 0);
     let mut pieces = [const { Bytes::new() }; PIECES];
-    while bytes.len() < expected {
+    while !rest.is_empty() {
         let read = recv
             .read_chunks(&mut pieces)
             .await
@@ -103,14 +121,19 @@ async fn try_fetch<F: Future<Output = ()> + Send>(
         let Some(count) = read else {
             return Err(ReadError::Broken("the answer ended early".into()));
         };
-        let before = bytes.len();
         for piece in pieces.iter_mut().take(count) {
             // What lies beyond the answer is nobody's.
-            let room = expected - bytes.len();
-            bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+            let length = piece.len().min(rest.len());
+            let (filled, later) = rest.split_at_mut(length);
+            filled.copy_from_slice(&piece[..length]);
+            rest = later;
+            untold += length as u64;
             *piece = Bytes::new();
         }
-        on_step(Step::Progress((bytes.len() - before) as u64)).await;
+        if rest.is_empty() || untold >= TELL_BYTES || told.elapsed() >= TELL_AFTER {
+            on_step(Step::Progress(untold)).await;
+            (told, untold) = (Instant::now(), 0);
+        }
     }
     Ok((bytes, head.path))
 }

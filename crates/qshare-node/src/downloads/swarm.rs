@@ -334,6 +334,7 @@ impl Swarm<'_> {
                         span,
                         part: self.part.clone(),
                         memory: self.inner.downloads.memory.clone(),
+                        buffers: self.inner.buffers.clone(),
                         writes: self.writes.clone(),
                         events: self.events.clone(),
                         withdraw,

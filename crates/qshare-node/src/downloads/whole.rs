@@ -274,7 +274,14 @@ async fn attempt(
     let (_keep, withdraw) = oneshot::channel();
     let busy = peer.busy();
     let connection = peer.connection();
-    let asked = fetch(&connection, &request, info.length, withdraw, |_| async {});
+    let asked = fetch(
+        &connection,
+        &request,
+        info.length,
+        |length| vec![0; length],
+        withdraw,
+        |_| async {},
+    );
     let answered = timeout(ATTEMPT_DEADLINE, asked).await;
     drop(busy);
     let result = match answered {

@@ -15,7 +15,6 @@ pub use unfinished::{Unfinished, unfinished};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -25,6 +24,7 @@ use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo, Hash};
 use crate::disk::SharedDisk;
 use crate::hashing::{HashOptions, HashPage};
 use crate::meta::{Layout, Slot, encode_hashes};
+use crate::reading::is_readable;
 use crate::stamp::Stamp;
 use crate::system::{read_exact_at, stamp_of};
 use crate::target::Place;
@@ -215,31 +215,26 @@ impl Part {
 
     /// The bytes of a verified chunk, or `NotHere`.
     pub fn read(&self, chunk: ChunkIndex) -> Result<Vec<u8>, ReadError> {
-        self.read_range(chunk, 0..self.chunks.size(chunk))
+        let mut bytes = vec![0; self.chunks.size(chunk) as usize];
+        self.read_into(chunk, 0, &mut bytes)?;
+        Ok(bytes)
     }
 
-    /// Some bytes of a verified chunk, or `NotHere`.
-    pub fn read_range(
+    /// Fills `bytes` with those of a verified chunk from `offset_in_chunk` on, or `NotHere`.
+    pub fn read_into(
         &self,
         chunk: ChunkIndex,
-        range_in_chunk: Range<u64>,
-    ) -> Result<Vec<u8>, ReadError> {
+        offset_in_chunk: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), ReadError> {
         let chunk_range = self.chunks.range(chunk);
         let size = chunk_range.end - chunk_range.start;
-        if range_in_chunk.start > range_in_chunk.end
-            || range_in_chunk.end > size
-            || !self.progress().verified.contains(chunk)
-        {
+        if !is_readable(offset_in_chunk, bytes, size) || !self.progress().verified.contains(chunk) {
             return Err(ReadError::NotHere);
         }
-        let mut bytes = vec![0; (range_in_chunk.end - range_in_chunk.start) as usize];
-        match read_exact_at(
-            &self.data,
-            &mut bytes,
-            chunk_range.start + range_in_chunk.start,
-        ) {
+        match read_exact_at(&self.data, bytes, chunk_range.start + offset_in_chunk) {
             Ok(()) if self.changed_since_finished() => Err(ReadError::Changed),
-            Ok(()) => Ok(bytes),
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(ReadError::Changed),
             Err(error) => Err(self.data_failed("read", error).into()),
         }

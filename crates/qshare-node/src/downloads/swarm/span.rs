@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::super::request::{Answer, chunk_request, fetch};
 use super::Event;
+use crate::buffers::Buffers;
 use crate::peers::Peer;
 
 pub(super) struct FetchSpan {
@@ -20,6 +21,7 @@ pub(super) struct FetchSpan {
     pub(super) span: Span,
     pub(super) part: Arc<Part>,
     pub(super) memory: Arc<Semaphore>,
+    pub(super) buffers: Arc<Buffers>,
     pub(super) writes: TaskTracker,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) withdraw: oneshot::Receiver<()>,
@@ -35,6 +37,7 @@ pub(super) async fn fetch_span(job: FetchSpan) {
         span,
         part,
         memory,
+        buffers,
         writes,
         events,
         withdraw,
@@ -54,7 +57,16 @@ pub(super) async fn fetch_span(job: FetchSpan) {
     };
     let busy = peer.busy();
     let link = peer.link();
-    let answer = fetch(&link.connection, &asked, expected, withdraw, on_step).await;
+    let buffer = |length| buffers.take(length);
+    let answer = fetch(
+        &link.connection,
+        &asked,
+        expected,
+        buffer,
+        withdraw,
+        on_step,
+    );
+    let answer = answer.await;
     drop(busy);
     let (bytes, path) = match answer {
         Answer::Data { bytes, path } => (bytes, path),
