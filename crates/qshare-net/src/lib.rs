@@ -8,6 +8,7 @@
 //!
 //! Nothing here knows what is shared or who wants it.
 
+mod batching;
 mod endpoint;
 pub mod framed;
 mod group;
