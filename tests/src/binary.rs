@@ -35,7 +35,7 @@ fn build() -> PathBuf {
 }
 
 /// A command of the binary that sees nothing of the user's own settings: no `QSHARE_…`, and
-/// `home` for a home.
+/// `home` for a home. It leaves the local network alone.
 pub fn command(home: &Path) -> Command {
     isolated(path(), home)
 }
@@ -56,4 +56,6 @@ pub fn forget_surroundings(command: &mut Command) {
             command.env_remove(name);
         }
     }
+    // Nobody on the network that this machine happens to be on has to do with a test.
+    command.env("QSHARE_NO_LAN", "true");
 }

@@ -96,7 +96,7 @@ impl TrackerClient {
 }
 
 /// A socket on loopback under this identity.
-pub(crate) fn endpoint(identity: &Identity) -> Endpoint {
+pub fn endpoint(identity: &Identity) -> Endpoint {
     endpoint_with(identity, TransportConfig::default())
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn endpoint_with(identity: &Identity, transport: TransportConfig) -> 
 }
 
 /// What is said to everybody.
-pub(crate) fn greeting(role: Role, group: Option<&Path>) -> Greeting {
+pub fn greeting(role: Role, group: Option<&Path>) -> Greeting {
     Greeting {
         role,
         group: group.map(|file| GroupSecret::load(file).unwrap()),

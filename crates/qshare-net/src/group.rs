@@ -78,18 +78,32 @@ impl GroupSecret {
         hasher.finalize().into()
     }
 
+    /// What tells members that a node on their network belongs to the group: HMAC-SHA-256 under
+    /// the secret of its id, cut to 16 bytes. Others cannot tell it from noise.
+    pub(crate) fn lan_tag(&self, node: &NodeId) -> [u8; 16] {
+        let mut mac = self.keyed();
+        mac.update(b"qshare/lan/1");
+        mac.update(&node.0);
+        let full: [u8; 32] = mac.finalize().into_bytes().into();
+        std::array::from_fn(|at| full[at])
+    }
+
     /// HMAC-SHA-256 under the secret of: the connection's exported key, the prover's side
     /// (0 dialler, 1 acceptor), the prover's id, the verifier's id.
     fn mac(&self, binding: &ProofBinding) -> Hmac<Sha256> {
-        // HMAC pads a short key with zeroes up to the hash's block (RFC 2104 section 2).
-        let mut key = [0; 64];
-        key[..32].copy_from_slice(&self.0);
-        let mut mac = Hmac::<Sha256>::new(&key.into());
+        let mut mac = self.keyed();
         mac.update(&binding.exported);
         mac.update(&[binding.prover_side]);
         mac.update(&binding.prover.0);
         mac.update(&binding.verifier.0);
         mac
+    }
+
+    fn keyed(&self) -> Hmac<Sha256> {
+        // HMAC pads a short key with zeroes up to the hash's block (RFC 2104 section 2).
+        let mut key = [0; 64];
+        key[..32].copy_from_slice(&self.0);
+        Hmac::<Sha256>::new(&key.into())
     }
 
     /// What the prover sends.

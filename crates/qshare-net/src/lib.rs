@@ -14,6 +14,7 @@ pub mod framed;
 mod group;
 mod identity;
 mod known_trackers;
+mod lan;
 mod meeting;
 pub mod punch;
 mod resolve;
@@ -26,6 +27,7 @@ pub use endpoint::{BindError, Endpoint, EndpointConfig};
 pub use group::{GroupError, GroupSecret};
 pub use identity::{Identity, IdentityError, IdentityLock, IdentityRole, default_identity_dir};
 pub use known_trackers::{KnownTrackers, TrustError};
+pub use lan::{LanDiscovery, LanError, LanEvent, Links};
 pub use meeting::Meeting;
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{

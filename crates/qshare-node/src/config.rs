@@ -24,6 +24,8 @@ pub struct NodeConfig {
     pub trackers: Vec<TrackerAddress>,
     /// Where tracker keys are remembered; None trusts whoever answers, and remembers nothing.
     pub known_trackers: Option<KnownTrackers>,
+    /// Whether nodes on the same network are looked for, and told that this one is here.
+    pub lan: bool,
     /// Directories to share; None for a one-shot download.
     pub shares: Option<Shares>,
     /// Bounds.
@@ -31,7 +33,7 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
-    /// A node that shares nothing and asks these trackers, on a port of the system's choice.
+    /// A node that shares nothing and asks these trackers only, on a port of the system's choice.
     pub fn one_shot(identity: Identity, trackers: Vec<TrackerAddress>) -> NodeConfig {
         NodeConfig {
             identity,
@@ -39,6 +41,7 @@ impl NodeConfig {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
             trackers,
             known_trackers: None,
+            lan: false,
             shares: None,
             limits: Limits::default(),
         }

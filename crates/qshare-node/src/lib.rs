@@ -73,6 +73,7 @@ mod config;
 mod contents;
 mod downloads;
 mod error;
+mod lan;
 mod node;
 mod peers;
 mod reach;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use qshare_wire::tracker::Readiness;
 use qshare_wire::{ALPN_PEER, CloseCode};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -30,6 +31,7 @@ use crate::config::{Limits, NodeConfig, Shares};
 use crate::contents::Contents;
 use crate::downloads::{self, Committer, Download, DownloadRequest, Downloads};
 use crate::error::{FindError, StartError};
+use crate::lan::{self, Lan};
 use crate::peers::{self, Peers};
 use crate::report::{Contact, Findings, FoundFile, NodeEvent, NodeStatus};
 use crate::tracker_link::{Established, LinkState, TrackerLink};
@@ -62,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) known_trackers: Option<KnownTrackers>,
     pub(crate) trackers: Vec<Arc<TrackerLink>>,
+    pub(crate) lan: Lan,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) contents: Contents,
     pub(crate) buffers: Arc<Buffers>,
@@ -94,6 +97,7 @@ impl Node {
             listen,
             trackers,
             known_trackers,
+            lan,
             shares,
             limits,
         } = config;
@@ -139,6 +143,7 @@ impl Node {
             },
             known_trackers,
             trackers: trackers.collect(),
+            lan: Lan::new(lan),
             catalogue,
             contents: Contents::new(library),
             buffers: Buffers::new(limits.buffers_kept_bytes),
@@ -166,6 +171,7 @@ impl Node {
                 stopping.run_until_cancelled(meeting.run()).await;
             }
         });
+        inner.tasks.spawn(lan::run(inner.clone()));
         for link in &inner.trackers {
             inner.tasks.spawn(link.clone().run(inner.clone()));
         }
@@ -217,47 +223,85 @@ impl Node {
         self.inner.events.subscribe()
     }
 
-    /// Asks all trackers. Waits up to `patience` for the first of them to be reachable, and a
-    /// little longer while one that has just started finds nothing.
+    /// Asks all trackers, and the nodes on this network where no tracker knows. Waits up to
+    /// `patience` for the first of them to be reachable, and a little longer while a tracker that
+    /// has just started finds nothing.
     ///
     /// # Errors
     ///
-    /// [`FindError`] when no tracker gave an answer. Finding nothing is an answer.
+    /// [`FindError`] when nobody gave an answer. Finding nothing is an answer.
     pub async fn find(
         &self,
         query: &Query,
         limit: usize,
         patience: Duration,
     ) -> Result<Findings, FindError> {
-        if self.inner.trackers.is_empty() {
+        let inner = &self.inner;
+        if inner.trackers.is_empty() && !inner.lan.is_on() {
             return Err(FindError::NoTracker);
         }
         let until = Instant::now() + patience;
         let mut asked = JoinSet::new();
-        for link in &self.inner.trackers {
+        for link in &inner.trackers {
             let (link, query) = (link.clone(), query.clone());
             asked.spawn(async move {
                 let answer = ask(&link, &query, limit, until).await;
                 (link.tracker.clone(), answer)
             });
         }
-        let mut merged: Option<Findings> = None;
+        let trackers_are_here = inner.trackers.iter().all(|link| link.is_on_this_machine());
+        let trackers_gave_up = CancellationToken::new();
+        let mut around = pin!(lan::find(inner, query, limit, until, &trackers_gave_up));
+        let mut told: Option<Findings> = None;
+        let mut neighbours: Option<Option<Findings>> = None;
         let mut failures = Vec::new();
+        // Set by the first answer; what is not in by then is not waited for.
         let mut deadline = None;
-        while let Some(answer) = match deadline {
-            None => asked.join_next().await,
-            Some(at) => timeout_at(at, asked.join_next()).await.ok().flatten(),
-        } {
-            match answer {
-                Ok((_, Ok(found))) => {
-                    deadline.get_or_insert(Instant::now() + OTHER_TRACKERS);
-                    merged = Some(merge(merged.unwrap_or_default(), found, limit));
-                }
-                Ok((tracker, Err(failure))) => failures.push((tracker, failure)),
-                Err(error) => debug!(%error, "a lookup failed"),
+        loop {
+            let found_nothing = |found: &Findings| found.files.is_empty();
+            // Trackers that know it are not kept waiting by a network that may know more.
+            let trackers_know = told.as_ref().is_some_and(|found| !found_nothing(found));
+            if asked.is_empty() && (trackers_know || neighbours.is_some()) {
+                break;
+            }
+            if asked.is_empty() && told.is_none() && any_refused(&failures) {
+                break;
+            }
+            tokio::select! {
+                biased;
+                Some(answer) = asked.join_next(), if !asked.is_empty() => match answer {
+                    Ok((_, Ok(found))) => {
+                        deadline.get_or_insert(Instant::now() + OTHER_TRACKERS);
+                        if found_nothing(&found) {
+                            trackers_gave_up.cancel();
+                        }
+                        told = Some(merge(told.unwrap_or_default(), found, limit));
+                    }
+                    Ok((tracker, Err(failure))) => failures.push((tracker, failure)),
+                    Err(error) => debug!(%error, "a lookup failed"),
+                },
+                found = &mut around, if neighbours.is_none() => {
+                    if let Some(found) = &found && (trackers_are_here || !found_nothing(found)) {
+                        // A tracker on this machine would have answered long ago.
+                        let grace = if trackers_are_here { Duration::ZERO } else { OTHER_TRACKERS };
+                        deadline.get_or_insert(Instant::now() + grace);
+                    }
+                    neighbours = Some(found);
+                },
+                // Trackers end their answers themselves when the time is up, and say why they have
+                // none.
+                () = sleep_until(deadline.unwrap_or(until)), if deadline.is_some() => break,
             }
         }
-        merged.ok_or_else(|| sum_up(failures))
+        let refused = told.is_none() && any_refused(&failures);
+        match (told, neighbours.flatten()) {
+            // Somebody who should be trusted is not who they were: that is not passed over.
+            _ if refused => Err(sum_up(failures)),
+            (Some(told), Some(found)) => Ok(merge(told, found, limit)),
+            (Some(found), None) | (None, Some(found)) => Ok(found),
+            (None, None) if failures.is_empty() => Err(FindError::NoTracker),
+            (None, None) => Err(sum_up(failures)),
+        }
     }
 
     /// Begins a download, or joins the one of the same content to the same target.
@@ -268,6 +312,11 @@ impl Node {
     /// Downloads that have not ended, those of earlier runs included.
     pub fn downloads(&self) -> Vec<Download> {
         self.inner.downloads.list()
+    }
+
+    /// Nodes that were found on this machine's networks, and where they are.
+    pub fn lan_nodes(&self) -> Vec<(NodeId, Vec<SocketAddr>)> {
+        self.inner.lan.nodes()
     }
 
     /// The node at a glance.
@@ -497,6 +546,11 @@ fn add_contacts(known: &mut Vec<Contact>, more: Vec<Contact>) {
             }
         }
     }
+}
+
+fn any_refused(failures: &[(qshare_content::TrackerAddress, AskFailure)]) -> bool {
+    let refused = |failure: &AskFailure| matches!(failure, AskFailure::Refused(_));
+    failures.iter().any(|(_, failure)| refused(failure))
 }
 
 fn sum_up(failures: Vec<(qshare_content::TrackerAddress, AskFailure)>) -> FindError {

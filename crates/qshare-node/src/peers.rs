@@ -215,8 +215,14 @@ pub(crate) async fn reach(
     if let Some(peer) = inner.peers.connected(&node) {
         return Ok(peer);
     }
+    let mut addresses = addresses.to_vec();
+    for near in inner.lan.addresses(&node) {
+        if !addresses.contains(&near) {
+            addresses.push(near);
+        }
+    }
     let reached = tokio::select! {
-        reached = find_way(inner, node, addresses, Ways::All) => reached,
+        reached = find_way(inner, node, &addresses, Ways::All) => reached,
         // The other side's dial won while ours was under way.
         peer = inner.peers.appearance(&node) => return Ok(peer),
     };
@@ -293,7 +299,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
     let ip = connection.remote_address().ip();
     let path = if is_virtual(ip) {
         PathKind::Relay
-    } else if is_private(ip) {
+    } else if is_private(ip) || inner.lan.is_near(ip) {
         PathKind::Lan
     } else {
         PathKind::Direct

@@ -124,6 +124,13 @@ impl TrackerLink {
         self.state.borrow().clone()
     }
 
+    /// Whether it is on this machine, as it is written.
+    pub(crate) fn is_on_this_machine(&self) -> bool {
+        let host = &self.tracker.host;
+        let ip = host.parse::<std::net::IpAddr>();
+        host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+    }
+
     /// Waits until the tracker is up, or refuses us, or `until`; then says how it stands.
     pub(crate) async fn settled(&self, until: Instant) -> LinkState {
         let mut state = self.state.subscribe();

@@ -5,6 +5,7 @@
 //! holds its share of the budget from the moment it is read from disk until it is acknowledged.
 
 mod interest;
+mod lookup;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use qshare_storage::ReadError;
 use qshare_swarm::{Serve, ServeConfig, Ticket};
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Interest};
+use qshare_wire::tracker::Find;
 use qshare_wire::{Message, Refusal, Refused};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -48,6 +50,7 @@ pub(crate) struct Uploads {
     sent_bytes: AtomicU64,
     /// Bytes that wait to be answered, as others were last told.
     queue_told: watch::Sender<u64>,
+    askers: lookup::Askers,
 }
 
 struct Queue {
@@ -66,6 +69,7 @@ impl Uploads {
             memory: Arc::new(Semaphore::new(answers_max_bytes as usize)),
             sent_bytes: AtomicU64::new(0),
             queue_told: watch::Sender::new(0),
+            askers: lookup::Askers::default(),
         }
     }
 
@@ -188,6 +192,10 @@ async fn answer(inner: &Arc<Inner>, peer: &Peer, mut send: SendStream, mut recv:
         },
         Interest::TYPE => match frame.decode() {
             Ok(request) => interest::follow(inner, request, &mut send, &mut recv).await,
+            Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
+        },
+        Find::TYPE => match frame.decode() {
+            Ok(request) => lookup::answer(inner, peer, request, &mut send).await,
             Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
         },
         _ => Err(Refused::because(Refusal::Invalid, "unknown request")),

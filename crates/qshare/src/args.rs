@@ -239,6 +239,8 @@ pub(crate) struct NodeArgs {
     #[arg(value_parser = parse_listen, hide_env_values = true)]
     pub(crate) listen: SocketAddr,
     #[command(flatten)]
+    pub(crate) lan: LanArg,
+    #[command(flatten)]
     pub(crate) certs: CertsArg,
     #[command(flatten)]
     pub(crate) group: GroupArg,
@@ -276,6 +278,8 @@ pub(crate) struct GetArgs {
     )]
     #[arg(value_parser = parse_listen, hide_env_values = true)]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) lan: LanArg,
     #[command(flatten)]
     pub(crate) certs: CertsArg,
     #[command(flatten)]
@@ -323,6 +327,8 @@ pub(crate) struct LsArgs {
     pub(crate) addresses: bool,
     #[command(flatten)]
     pub(crate) trackers: TrackersArg,
+    #[command(flatten)]
+    pub(crate) lan: LanArg,
     #[command(flatten)]
     pub(crate) certs: CertsArg,
     #[command(flatten)]
@@ -425,6 +431,15 @@ pub(crate) struct TrackersArg {
     #[arg(long = "tracker", value_name = "HOST:PORT", env = "QSHARE_TRACKER")]
     #[arg(value_delimiter = ',', hide_env_values = true)]
     pub(crate) given: Vec<TrackerAddress>,
+}
+
+/// The local network.
+#[derive(Debug, Args)]
+pub(crate) struct LanArg {
+    /// Neither look for nodes on this network (by mDNS) nor be found by them
+    #[arg(long = "no-lan", env = "QSHARE_NO_LAN", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
+    pub(crate) off: bool,
 }
 
 /// For machines.

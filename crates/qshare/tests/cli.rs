@@ -13,6 +13,7 @@ fn qshare(dir: &Path, arguments: &[&str]) -> Output {
         .current_dir(dir)
         .env_clear()
         .env("HOME", dir)
+        .env("QSHARE_NO_LAN", "true")
         .output()
         .unwrap()
 }

@@ -21,6 +21,7 @@ use super::meter::Meter;
 use super::request::{Answer, chunk_request, fetch};
 use super::{DownloadRequest, Shared, given};
 use crate::error::DownloadError;
+use crate::lan;
 use crate::node::Inner;
 use crate::peers::{Peer, reach};
 use crate::report::{NodeEvent, Report, Stage};
@@ -214,8 +215,8 @@ async fn next_news(news: &mut Option<mpsc::Receiver<HolderNews>>) -> Option<Hold
     }
 }
 
-/// Asks every tracker who holds the content, from now on, and looks for the nodes that the
-/// request names.
+/// Asks every tracker who holds the content, and the nodes on this network, from now on; and looks
+/// for the nodes that the request names.
 pub(super) fn watch_all(
     inner: &Arc<Inner>,
     request: &DownloadRequest,
@@ -227,6 +228,8 @@ pub(super) fn watch_all(
             .tasks
             .spawn(watch(inner.clone(), link.clone(), content, sender.clone()));
     }
+    let around = lan::watch(inner.clone(), request.info.id(), sender.clone());
+    inner.tasks.spawn(around);
     for node in request.nodes.iter().filter(|node| given::is_name(node)) {
         let resolve = given::resolve(node.clone(), sender.clone());
         inner.tasks.spawn(resolve);

@@ -40,6 +40,7 @@ pub(crate) fn run(args: GetArgs, console: &Console) -> Result<(), Failure> {
     config.listen = args.listen;
     config.known_trackers = args.certs.known_trackers();
     config.group = args.group.load()?;
+    config.lan = !args.lan.off;
     run_on_network(|stop| get(args, config, console, stop))
 }
 

@@ -1,6 +1,7 @@
 //! `qshare ls`: what can be downloaded.
 
 use std::io::{IsTerminal, stdout};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use qshare_node::content::{Link, NodeAddress, Query, TrackerAddress};
@@ -29,6 +30,7 @@ pub(crate) fn run(args: LsArgs, console: &Console) -> Result<(), Failure> {
     let mut config = NodeConfig::one_shot(Identity::ephemeral()?, args.trackers.resolve());
     config.known_trackers = args.certs.known_trackers();
     config.group = args.group.load()?;
+    config.lan = !args.lan.off;
     run_on_network(|stop| list(args, config, console, stop))
 }
 
@@ -69,7 +71,9 @@ async fn list(
             .iter()
             .map(|tracker| (tracker.host.as_str(), tracker.host_port()))
             .collect();
-        let nodes: Vec<NodeAddress> = match args.links && args.addresses {
+        // Without a tracker there is nobody else to name.
+        let by_address = args.addresses || trackers.is_empty();
+        let nodes: Vec<NodeAddress> = match args.links && by_address {
             true => found.files.iter().flat_map(addresses).collect(),
             false => Vec::new(),
         };
@@ -83,7 +87,7 @@ async fn list(
             let link = args.links.then(|| Link {
                 info: file.info,
                 trackers: trackers.clone(),
-                nodes: match args.addresses {
+                nodes: match by_address {
                     true => addresses(file),
                     false => Vec::new(),
                 },
@@ -143,7 +147,13 @@ fn addresses(file: &FoundFile) -> Vec<NodeAddress> {
     let mut holders: Vec<_> = file.holders.iter().collect();
     holders.sort_by_key(|holder| !holder.complete);
     let addresses = holders.into_iter().take(LINK_NODES_MAX).flat_map(|holder| {
-        let places = holder.addresses.iter().take(LINK_ADDRESSES_PER_NODE_MAX);
+        // A link-local address says nothing without the interface that it is on.
+        let global = |at: &&SocketAddr| match at.ip() {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+        };
+        let places = holder.addresses.iter().filter(global);
+        let places = places.take(LINK_ADDRESSES_PER_NODE_MAX);
         places.map(|at| NodeAddress {
             id: holder.node,
             host: at.ip().to_string(),
@@ -158,7 +168,7 @@ fn warn_of_loopback(places: &[(&str, String)], console: &Console) {
     let is_loopback = |host: &str| {
         host == "localhost"
             || host
-                .parse::<std::net::IpAddr>()
+                .parse::<IpAddr>()
                 .is_ok_and(|ip| ip.to_canonical().is_loopback())
     };
     if let Some((_, place)) = places.iter().find(|(host, _)| is_loopback(host)) {

@@ -47,6 +47,7 @@ pub(crate) fn run(args: NodeArgs, console: &Console) -> Result<(), Failure> {
         group: args.group.load()?,
         listen: args.listen,
         known_trackers: args.certs.known_trackers(),
+        lan: !args.lan.off,
         shares: Some(Shares {
             assets: args.assets.clone(),
             downloads: args.downloads.clone(),

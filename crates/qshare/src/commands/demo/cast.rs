@@ -154,6 +154,7 @@ impl<'a> Cast<'a> {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command.arg("--certs").arg(certs);
+        command.env("QSHARE_NO_LAN", "true");
         command
     }
 

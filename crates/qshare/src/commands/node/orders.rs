@@ -62,7 +62,13 @@ impl Desk {
                         .result(&output::json(&StatusJson::from(&status))),
                     false => {
                         // As one text: the prompt is drawn anew after each.
-                        self.console.line(&status::describe(&status).join("\n"));
+                        let mut lines = status::describe(&status);
+                        let around = self.node.lan_nodes().len();
+                        if around > 0 {
+                            let around = output::count(around as u64, "other node");
+                            lines.push(format!("{around} on this network"));
+                        }
+                        self.console.line(&lines.join("\n"));
                         Ok(())
                     }
                 }

@@ -35,11 +35,15 @@ pub(super) fn announce(
         args.downloads.display()
     ));
     console.note(&format!("  tracker       {}", written.join(", ")));
-    console.note(match &args.group.file {
-        Some(_) => "  private group: shared only with those who have its file",
-        None => {
+    console.note(match (&args.group.file, args.lan.off) {
+        (Some(_), _) => "  private group: shared only with those who have its file",
+        (None, true) => {
             "  open swarm: whoever reaches the tracker may download what is shared here (private: \
              --group FILE)"
+        }
+        (None, false) => {
+            "  open swarm: whoever reaches the tracker or is on this network may download what is \
+             shared here (private: --group FILE; not on this network: --no-lan)"
         }
     });
     if let Some(tracker) = trackers.first() {

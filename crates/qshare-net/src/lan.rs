@@ -1,0 +1,311 @@
+//! Nodes on the same network find each other by multicast DNS (RFC 6762) and DNS-SD (RFC 6763).
+//!
+//! A node advertises `NODEID._qshare._udp.local.` with its port and addresses, and who belongs to
+//! a group, a tag that only members can read. Names of files and groups are never sent.
+//!
+//! Whatever comes by multicast is a stranger's claim. It leads only to addresses on our own links,
+//! to a bounded number of nodes, and who answers there is checked in the TLS handshake.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::{Duration, Instant};
+
+use data_encoding::HEXLOWER;
+use if_addrs::{IfAddr, Interface};
+use mdns_sd::{
+    IfKind, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo,
+};
+use qshare_content::NodeId;
+use qshare_wire::{Address, Candidate, CandidateKind};
+use tokio::time::timeout;
+
+use crate::GroupSecret;
+
+/// The DNS-SD service.
+const SERVICE: &str = "_qshare._udp.local.";
+/// Version of what the TXT record says.
+const VERSION: &str = "1";
+/// Addresses of one node that are remembered; interfaces may have many.
+const ADDRESSES_MAX: usize = 4;
+/// Instances that may be there at once before somebody must be making them up.
+const INSTANCES_MAX: usize = 2_000;
+/// How often the system is asked for new interfaces.
+const INTERFACES_EVERY_SECONDS: u32 = 30;
+/// What was learnt of our own interfaces is good for this long.
+const LINKS_KEPT: Duration = Duration::from_secs(5);
+/// Longest wait for our goodbye to be sent.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// Why there is no discovery.
+#[derive(Debug, thiserror::Error)]
+#[error("no discovery on the local network: {0}")]
+pub struct LanError(#[from] mdns_sd::Error);
+
+/// What was heard on the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LanEvent {
+    /// A node says that it is here.
+    Found {
+        /// Who it says it is.
+        node: NodeId,
+        /// Where, on our own links.
+        addresses: Vec<SocketAddr>,
+    },
+    /// It says that it left, or has not been heard of for a while.
+    Gone {
+        /// Who.
+        node: NodeId,
+    },
+}
+
+/// Browses, and advertises us once asked to. The library works on a thread of its own.
+pub struct LanDiscovery {
+    daemon: ServiceDaemon,
+    events: Receiver<ServiceEvent>,
+    us: NodeId,
+    group: Option<GroupSecret>,
+    links: Links,
+    instances: usize,
+    advertised: Option<String>,
+}
+
+impl LanDiscovery {
+    /// Starts to browse.
+    pub fn start(us: NodeId, group: Option<GroupSecret>) -> Result<LanDiscovery, LanError> {
+        let daemon = ServiceDaemon::new()?;
+        daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;
+        daemon.set_ip_check_interval(INTERFACES_EVERY_SECONDS)?;
+        let events = daemon.browse(SERVICE)?;
+        Ok(LanDiscovery {
+            daemon,
+            events,
+            us,
+            group,
+            links: Links::default(),
+            instances: 0,
+            advertised: None,
+        })
+    }
+
+    /// Tells the network that we listen at `listen`. A loopback address is not told.
+    pub fn advertise(&mut self, listen: SocketAddr) -> Result<(), LanError> {
+        if self.advertised.is_some() || listen.ip().is_loopback() {
+            return Ok(());
+        }
+        let id = self.us.to_string();
+        let mut properties = vec![("v", VERSION.to_owned())];
+        if let Some(group) = &self.group {
+            properties.push(("g", tag(group, &self.us)));
+        }
+        let ip = match listen.ip().is_unspecified() {
+            true => String::new(),
+            false => listen.ip().to_string(),
+        };
+        let host = format!("{id}.local.");
+        let info = ServiceInfo::new(SERVICE, &id, &host, &*ip, listen.port(), &properties[..])?;
+        let mut info = match listen.ip().is_unspecified() {
+            true => info.enable_addr_auto(),
+            false => info,
+        };
+        // Nobody else bears our id, so nobody needs to be asked whether the name is free.
+        info.set_requires_probe(false);
+        let name = info.get_fullname().to_owned();
+        self.daemon.register(info)?;
+        self.advertised = Some(name);
+        Ok(())
+    }
+
+    /// The next thing heard; None when there is nothing to be heard any more.
+    pub async fn next(&mut self) -> Option<LanEvent> {
+        loop {
+            match self.events.recv_async().await.ok()? {
+                ServiceEvent::ServiceResolved(service) => {
+                    if let Some(found) = self.judge(&service) {
+                        return Some(found);
+                    }
+                }
+                ServiceEvent::ServiceRemoved(_, name) => {
+                    self.instances = self.instances.saturating_sub(1);
+                    if let Some(node) = node_of(&name).filter(|node| *node != self.us) {
+                        return Some(LanEvent::Gone { node });
+                    }
+                }
+                ServiceEvent::ServiceFound(..) => {
+                    self.instances += 1;
+                    if self.instances > INSTANCES_MAX {
+                        // The library would remember every one of them.
+                        let _ = self.daemon.shutdown();
+                        return None;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn judge(&mut self, service: &ResolvedService) -> Option<LanEvent> {
+        let node = node_of(service.get_fullname()).filter(|node| *node != self.us)?;
+        let property = |key| service.get_property_val_str(key);
+        if property("v") != Some(VERSION) || !is_ours(self.group.as_ref(), &node, property("g")) {
+            return None;
+        }
+        let port = service.get_port();
+        let mut addresses: Vec<SocketAddr> = service
+            .get_addresses()
+            .iter()
+            .map(|ip| at(ip, port))
+            .filter(|address| is_usable(address) && self.links.reach(address.ip()))
+            .collect();
+        // In the same order each time, so that nothing looks new which is not: IPv4, then IPv6,
+        // link-local ones last.
+        addresses.sort_by_key(|address| (is_link_local(address.ip()), *address));
+        addresses.truncate(ADDRESSES_MAX);
+        (!addresses.is_empty()).then_some(LanEvent::Found { node, addresses })
+    }
+
+    /// Says goodbye, if we were advertised, and ends.
+    pub async fn close(self) {
+        if let Some(name) = &self.advertised
+            && let Ok(status) = self.daemon.unregister(name)
+        {
+            let _ = timeout(GOODBYE, status.recv_async()).await;
+        }
+        let _ = self.daemon.shutdown();
+    }
+}
+
+/// Who an instance says it is: its name's first label.
+fn node_of(fullname: &str) -> Option<NodeId> {
+    fullname.split('.').next()?.parse().ok()
+}
+
+/// Names the group to its members, and differs for every node, so that it tells others nothing.
+fn tag(group: &GroupSecret, node: &NodeId) -> String {
+    HEXLOWER.encode(&group.lan_tag(node))
+}
+
+fn is_ours(group: Option<&GroupSecret>, node: &NodeId, tagged: Option<&str>) -> bool {
+    group.map(|group| tag(group, node)).as_deref() == tagged
+}
+
+fn at(ip: &ScopedIp, port: u16) -> SocketAddr {
+    match ip {
+        ScopedIp::V6(v6) if is_link_local((*v6.addr()).into()) => {
+            SocketAddrV6::new(*v6.addr(), port, 0, v6.scope_id().index).into()
+        }
+        other => SocketAddr::new(other.to_ip_addr(), port),
+    }
+}
+
+fn is_usable(address: &SocketAddr) -> bool {
+    let kind = CandidateKind::Local;
+    let address = Address::Socket(*address);
+    Candidate { kind, address }.is_plausible()
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// The networks that our interfaces are on.
+#[derive(Debug, Default)]
+pub struct Links {
+    interfaces: Vec<Interface>,
+    learnt: Option<Instant>,
+}
+
+impl Links {
+    /// Whether an address is on one of them, with no router between: never so for loopback.
+    pub fn reach(&mut self, ip: IpAddr) -> bool {
+        if self.learnt.is_none_or(|at| at.elapsed() > LINKS_KEPT) {
+            self.interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+            self.learnt = Some(Instant::now());
+        }
+        let ip = ip.to_canonical();
+        let mut interfaces = self.interfaces.iter();
+        interfaces.any(|interface| !interface.is_loopback() && is_on(&interface.addr, ip))
+    }
+}
+
+fn is_on(interface: &IfAddr, ip: IpAddr) -> bool {
+    match (interface, ip) {
+        (IfAddr::V4(on), IpAddr::V4(ip)) => {
+            let mask = u32::from(on.netmask);
+            mask != 0 && u32::from(on.ip) & mask == u32::from(ip) & mask
+        }
+        (IfAddr::V6(on), IpAddr::V6(ip)) => {
+            let mask = u128::from(on.netmask);
+            // A host's own address alone is no network.
+            let is_network = mask != 0 && on.netmask != Ipv6Addr::from(u128::MAX);
+            is_network && u128::from(on.ip) & mask == u128::from(ip) & mask
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use if_addrs::{Ifv4Addr, Ifv6Addr};
+
+    use super::*;
+
+    #[test]
+    fn members_know_each_other_by_a_tag_that_says_nothing_to_others() {
+        let (group, other) = (GroupSecret::random(), GroupSecret::random());
+        let (a, b) = (NodeId([1; 32]), NodeId([2; 32]));
+        let tagged = tag(&group, &a);
+        assert!(is_ours(Some(&group), &a, Some(&tagged)));
+        // Neither another group, nor another node, nor who is in none.
+        assert!(!is_ours(Some(&other), &a, Some(&tagged)));
+        assert!(!is_ours(Some(&group), &b, Some(&tagged)));
+        assert!(!is_ours(None, &a, Some(&tagged)));
+        assert!(!is_ours(Some(&group), &a, None));
+        assert!(is_ours(None, &a, None));
+    }
+
+    #[test]
+    fn an_instance_is_named_after_its_node() {
+        let id = NodeId([7; 32]);
+        assert_eq!(node_of(&format!("{id}.{SERVICE}")), Some(id));
+        assert_eq!(node_of("printer._qshare._udp.local."), None);
+        assert_eq!(node_of(""), None);
+    }
+
+    #[test]
+    fn only_what_is_on_the_link_is_near() {
+        let v4 = IfAddr::V4(Ifv4Addr {
+            ip: "10.1.2.3".parse().unwrap(),
+            netmask: "255.255.255.0".parse().unwrap(),
+            prefixlen: 24,
+            broadcast: None,
+        });
+        for (ip, near) in [
+            ("10.1.2.200", true),
+            ("10.1.3.1", false),
+            ("203.0.113.1", false),
+            ("fd00::1", false),
+        ] {
+            assert_eq!(is_on(&v4, ip.parse().unwrap()), near, "{ip}");
+        }
+        let v6 = |ip: &str, prefixlen: u8| {
+            IfAddr::V6(Ifv6Addr {
+                ip: ip.parse().unwrap(),
+                netmask: Ipv6Addr::from(u128::MAX << (128 - prefixlen)),
+                prefixlen,
+                broadcast: None,
+            })
+        };
+        assert!(is_on(&v6("fe80::1", 64), "fe80::2".parse().unwrap()));
+        assert!(is_on(
+            &v6("2001:db8::1", 64),
+            "2001:db8::9".parse().unwrap()
+        ));
+        assert!(!is_on(
+            &v6("2001:db8::1", 64),
+            "2001:db8:1::9".parse().unwrap()
+        ));
+        assert!(!is_on(
+            &v6("2001:db8::1", 128),
+            "2001:db8::1".parse().unwrap()
+        ));
+    }
+}
