@@ -2,14 +2,14 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use qshare_tests::lab::probe::{self, Behaviour, Dependence};
-use qshare_tests::lab::{Counters, Host, HostPlan, Lab, Link, NatKind, Rate, isolation};
+use qshare_tests::lab::{Counters, Host, HostPlan, Lab, Link, Loss, NatKind, Rate, isolation};
 
 /// How long something that should happen at once may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -192,6 +192,61 @@ fn as_many_packets_are_lost_as_was_asked_for() {
         let lost = 1.0 - received / sent;
         // The standard deviation of this is 0.2 %.
         assert!((0.085..0.115).contains(&lost), "lost {lost} of {sent}");
+    });
+}
+
+#[test]
+fn packets_of_a_bundle_are_lost_one_by_one_and_the_rest_arrives_whole() {
+    isolation::test(|| {
+        // Fast enough for bundles, delayed, and so lossy that nearly every bundle is cut.
+        let lossy = Link {
+            up: Some(rate("2gbit")),
+            down: Some(rate("2gbit")),
+            delay: Duration::from_millis(1),
+            loss: "10%".parse().unwrap(),
+            ..Link::default()
+        };
+        let lab = Lab::builder()
+            .host(HostPlan::new("a").link(Link {
+                loss: Loss::NONE,
+                ..lossy
+            }))
+            .host(HostPlan::new("b").link(lossy))
+            .build()
+            .unwrap();
+        let (a, b) = (lab.host("a"), lab.host("b"));
+        let sent: Vec<u8> = (0..4u32 << 20)
+            .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        for family in 0..2 {
+            let listener = b
+                .inside(|| TcpListener::bind((b.addresses().nth(family).unwrap(), 0)))
+                .unwrap()
+                .unwrap();
+            let address = listener.local_addr().unwrap();
+            let before = (a.counters().unwrap(), b.counters().unwrap());
+            let mut received = Vec::new();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let stream = a.inside(|| TcpStream::connect(address)).unwrap();
+                    stream.unwrap().write_all(&sent).unwrap();
+                });
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                stream.read_to_end(&mut received).unwrap();
+            });
+            assert!(
+                received == sent,
+                "{address}: what arrived is not what was sent"
+            );
+            // Bundles count once. Had each been lost as one, they would have been lost whole:
+            // bytes tell.
+            let left = a.counters().unwrap().since(before.0).sent_bytes as f64;
+            let came = settled(b).since(before.1).received_bytes as f64;
+            let lost = 1.0 - came / left;
+            assert!((0.07..0.13).contains(&lost), "{address}: lost {lost}");
+            println!("{address}: lost {lost:.3} of the bytes");
+        }
     });
 }
 

@@ -9,6 +9,7 @@
 //! Nothing here knows what is shared or who wants it.
 
 mod batching;
+mod congestion;
 mod endpoint;
 pub mod framed;
 mod group;
@@ -23,6 +24,7 @@ mod socket;
 mod tls;
 mod transport;
 
+pub use congestion::Congestion;
 pub use endpoint::{BindError, Endpoint, EndpointConfig};
 pub use group::{GroupError, GroupSecret};
 pub use identity::{Identity, IdentityError, IdentityLock, IdentityRole, default_identity_dir};

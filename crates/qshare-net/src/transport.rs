@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_wire::limits::{IDLE_TIMEOUT, KEEP_ALIVE};
-use quinn::congestion::CubicConfig;
 use quinn::{IdleTimeout, MtuDiscoveryConfig, VarInt};
+
+use crate::Congestion;
 
 /// What a connection may cost and how it starts.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct TransportConfig {
     pub stream_receive_window_bytes: u32,
     /// Bytes that we may have sent and not yet acknowledged on one connection.
     pub send_window_bytes: u64,
+    /// How fast to send.
+    pub congestion: Congestion,
 }
 
 impl Default for TransportConfig {
@@ -28,6 +31,7 @@ impl Default for TransportConfig {
             receive_window_bytes: 16 << 20,
             stream_receive_window_bytes: 6 << 20,
             send_window_bytes: 8 << 20,
+            congestion: Congestion::default(),
         }
     }
 }
@@ -36,20 +40,13 @@ impl Default for TransportConfig {
 /// and ten of more than 6,548 bytes exceed what one call may carry.
 const MTU_UPPER_BOUND_BYTES: u16 = 6500;
 
-/// Bytes that may leave before anything is acknowledged: three round trips of slow start less than
-/// with quinn's 12,000, and room for a close beside an MTU probe, which quinn-proto 0.11.19 would
-/// otherwise hold back (quinn issue 2785).
-const INITIAL_WINDOW_BYTES: u64 = 64 * 1024;
-
 impl TransportConfig {
     pub(crate) fn to_quinn(&self) -> Arc<quinn::TransportConfig> {
         let mut config = quinn::TransportConfig::default();
         let mut mtu = MtuDiscoveryConfig::default();
         mtu.upper_bound(MTU_UPPER_BOUND_BYTES);
-        let mut congestion = CubicConfig::default();
-        congestion.initial_window(INITIAL_WINDOW_BYTES);
         config
-            .congestion_controller_factory(Arc::new(congestion))
+            .congestion_controller_factory(self.congestion.factory())
             .max_concurrent_bidi_streams(self.streams_max.into())
             .max_concurrent_uni_streams(0u32.into())
             .receive_window(self.receive_window_bytes.into())

@@ -1,5 +1,6 @@
 //! Delay and jitter, which the kernel may lack (netem): a TUN device whose packets come out of
-//! it again some time later.
+//! it again some time later. Packets on a fast link come in bundles, so that one system call
+//! carries many; each packet of a bundle is lost on its own.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,22 +13,33 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::ioctl::{Setter, ioctl};
+use rustix::ioctl::{IntegerSetter, Setter, ioctl};
 
+use super::bundle::{HEADER_BYTES, survivors};
 use super::error::LabError;
 use super::namespace::Namespace;
+use super::units::Loss;
 
 /// Packets are late by up to this, so that one wake-up serves several: at 1 Gbit/s one is due
 /// every 12 µs.
 const GRAIN: Duration = Duration::from_micros(100);
 /// Bytes on the way: 1 Gbit/s for half a second. What comes on top is lost, as in a router.
 const HELD_MAX_BYTES: usize = 64 << 20;
-/// The largest that comes out of a device that bundles nothing, with room.
-const PACKET_MAX_BYTES: usize = 2048;
-/// Packets taken in before it is looked whether others are due.
+/// The largest bundle, with its header.
+const BUNDLE_MAX_BYTES: usize = HEADER_BYTES + (64 << 10);
+/// Bundles taken in before it is looked whether others are due.
 const READS_MAX: usize = 64;
-/// Buffers kept for the next packets.
-const SPARE_MAX: usize = 4096;
+
+/// What happens to packets on their way to a site.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turn {
+    pub(crate) delay: Duration,
+    /// Added, evenly distributed between zero and this.
+    pub(crate) jitter: Duration,
+    pub(crate) loss: Loss,
+    /// Whether packets may come and go in bundles.
+    pub(crate) bundled: bool,
+}
 
 /// A running delay; dropping it stops it.
 #[derive(Debug)]
@@ -41,23 +53,21 @@ impl Delay {
     pub(crate) fn start(
         namespace: &Namespace,
         device: &str,
-        delay: Duration,
-        jitter: Duration,
+        turn: Turn,
     ) -> Result<Delay, LabError> {
         let what = || LabError::system(format!("a delay needs a TUN device ({device})"));
         let tun = namespace
-            .inside(|| open_tun(device))
+            .inside(|| open_tun(device, turn.bundled))
             .flatten()
             .map_err(what())?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| what()(error.into()))?;
         let stop = Arc::new(stop);
         let stopped = stop.clone();
         let line = Line {
-            delay,
-            jitter,
+            turn,
             held: VecDeque::new(),
             held_bytes: 0,
-            spare: Vec::new(),
+            taken: vec![0; BUNDLE_MAX_BYTES],
         };
         let thread = std::thread::Builder::new()
             .name(device.to_owned())
@@ -85,16 +95,16 @@ impl Drop for Delay {
 
 struct Held {
     due: Instant,
-    packet: Vec<u8>,
+    bundle: Vec<u8>,
 }
 
 /// The packets on their way, in order.
 struct Line {
-    delay: Duration,
-    jitter: Duration,
+    turn: Turn,
     held: VecDeque<Held>,
     held_bytes: usize,
-    spare: Vec<Vec<u8>>,
+    /// What was just read.
+    taken: Vec<u8>,
 }
 
 impl Line {
@@ -128,26 +138,40 @@ impl Line {
     }
 
     fn take_in(&mut self, tun: &mut File) -> io::Result<()> {
+        let Turn {
+            delay,
+            jitter,
+            loss,
+            ..
+        } = self.turn;
+        let mut rng = rand::rng();
         for _ in 0..READS_MAX {
-            let mut packet = self.spare.pop().unwrap_or_default();
-            packet.resize(PACKET_MAX_BYTES, 0);
-            match tun.read(&mut packet) {
-                Ok(length) => packet.truncate(length),
+            let length = match tun.read(&mut self.taken) {
+                Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
-            }
-            if self.held_bytes + packet.len() > HELD_MAX_BYTES {
+            };
+            let taken = &self.taken[..length];
+            if length <= HEADER_BYTES || self.held_bytes + length > HELD_MAX_BYTES {
                 continue;
             }
-            self.held_bytes += packet.len();
-            let extra = match self.jitter.is_zero() {
+            let extra = match jitter.is_zero() {
                 true => Duration::ZERO,
-                false => rand::rng().random_range(Duration::ZERO..=self.jitter),
+                false => rng.random_range(Duration::ZERO..=jitter),
             };
-            let due = Instant::now() + self.delay + extra;
+            let due = Instant::now() + delay + extra;
             // Jitter does not reorder: most of it comes from queues, which do not either.
             let due = self.held.back().map_or(due, |last| last.due.max(due));
-            self.held.push_back(Held { due, packet });
+            let kept = match loss {
+                Loss::NONE => vec![taken.to_vec()],
+                loss => survivors(taken, || {
+                    rng.random_range(0..1_000_000) < loss.per_million()
+                }),
+            };
+            for bundle in kept {
+                self.held_bytes += bundle.len();
+                self.held.push_back(Held { due, bundle });
+            }
         }
         Ok(())
     }
@@ -155,12 +179,9 @@ impl Line {
     fn let_out(&mut self, tun: &mut File) {
         let now = Instant::now();
         while let Some(first) = self.held.pop_front_if(|first| first.due <= now) {
-            self.held_bytes -= first.packet.len();
+            self.held_bytes -= first.bundle.len();
             // What the stack does not want (an interface that is down) is lost.
-            let _ = tun.write(&first.packet);
-            if self.spare.len() < SPARE_MAX {
-                self.spare.push(first.packet);
-            }
+            let _ = tun.write(&first.bundle);
         }
     }
 }
@@ -175,15 +196,20 @@ struct InterfaceRequest {
 
 /// `_IOW('T', 202, int)` of <linux/if_tun.h>.
 const TUNSETIFF: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<i32>(b'T', 202);
-/// Layer 3, and no header before the packets.
-const IFF_TUN_NO_PI: u16 = 0x1001;
+/// `_IOW('T', 208, unsigned int)` of the same; its argument is the number itself.
+const TUNSETOFFLOAD: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<u32>(b'T', 208);
+/// Layer 3, no protocol number before the packets (`IFF_TUN | IFF_NO_PI`), but the header that
+/// bundles need (`IFF_VNET_HDR`).
+const TUN_FLAGS: u16 = 0x1001 | 0x4000;
+/// `TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6`.
+const BUNDLES: usize = 0x01 | 0x02 | 0x04 | 0x08 | 0x20 | 0x40;
 
-fn open_tun(name: &str) -> io::Result<File> {
+fn open_tun(name: &str, bundled: bool) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let tun = rustix::fs::open("/dev/net/tun", flags, Mode::empty())?;
     let mut request = InterfaceRequest {
         name: [0; 16],
-        flags: IFF_TUN_NO_PI,
+        flags: TUN_FLAGS,
         rest: [0; 22],
     };
     // The last byte stays zero.
@@ -192,5 +218,9 @@ fn open_tun(name: &str) -> io::Result<File> {
     }
     // SAFETY: TUNSETIFF takes a pointer to a `struct ifreq`, which this is, and keeps nothing.
     unsafe { ioctl(&tun, Setter::<TUNSETIFF, InterfaceRequest>::new(request)) }?;
+    if bundled {
+        // SAFETY: TUNSETOFFLOAD takes a number.
+        unsafe { ioctl(&tun, IntegerSetter::<TUNSETOFFLOAD>::new_usize(BUNDLES)) }?;
+    }
     Ok(tun.into())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::attachment::{Attachment, Subnet};
-use super::delay::Delay;
+use super::delay::{Delay, Turn};
 use super::error::LabError;
 use super::namespace::Namespace;
 use super::plan::Link;
@@ -14,6 +14,10 @@ use super::units::{Loss, Rate};
 const BURST: Duration = Duration::from_micros(200);
 /// Two Ethernet frames, below which `tbf` lets nothing through.
 const BURST_MIN_BYTES: u64 = 3028;
+/// Three full packets.
+const BUNDLE_MIN_BYTES: u64 = 4542;
+/// What the kernel makes by itself.
+const BUNDLE_MAX_BYTES: u64 = 65_536;
 /// However slow a link, its queue holds a few packets.
 const QUEUE_MIN_BYTES: u64 = 15_140;
 /// Routing table that leads through the delays.
@@ -85,9 +89,10 @@ impl Internet {
             let route = format!("route add 2001:db8:{site:x}::/48 via {router}\n");
             self.namespace.ip6(&route)?;
         }
+        let bundle_max_bytes = bundle_max_bytes(link);
         if link.is_shaped() {
-            owner.unbundle(interface)?;
-            self.namespace.unbundle(&port)?;
+            owner.limit_bundles(interface, bundle_max_bytes)?;
+            self.namespace.limit_bundles(&port, bundle_max_bytes)?;
         }
         if let Some(rate) = link.up {
             owner.tc(&shaper(interface, rate, link.queue))?;
@@ -95,7 +100,7 @@ impl Internet {
         if let Some(rate) = link.down {
             self.namespace.tc(&shaper(&port, rate, link.queue))?;
         }
-        if link.loss != Loss::NONE {
+        if link.loss != Loss::NONE && !link.is_delayed() {
             let lost = link.loss.per_million();
             self.namespace.nft(&format!(
                 "add rule inet lab forward oifname {port} numgen random mod 1000000 < {lost} drop\n"
@@ -110,8 +115,14 @@ impl Internet {
     /// Packets to the site take a turn through a delay, and are routed again when they come out.
     fn delay(&mut self, site: SiteIndex, subnet: Subnet, link: &Link) -> Result<(), LabError> {
         let device = format!("d{site}");
-        let turn = Delay::start(&self.namespace, &device, link.delay, link.jitter)?;
-        self.delays.push(turn);
+        let turn = Turn {
+            delay: link.delay,
+            jitter: link.jitter,
+            loss: link.loss,
+            bundled: bundle_max_bytes(link).is_some(),
+        };
+        self.delays
+            .push(Delay::start(&self.namespace, &device, turn)?);
         let turn_over = format!("rule add pref 100 iif {device} lookup main\n");
         self.namespace.ip4(&format!(
             "link set {device} up txqueuelen 10000\n\
@@ -154,6 +165,16 @@ impl Internet {
 /// Both ways, with a delay on the way or without.
 fn between(a: SiteIndex, b: SiteIndex) -> String {
     format!("s{a} . s{b}, s{a} . d{b}, s{b} . s{a}, s{b} . d{a}")
+}
+
+/// How large a bundle may be on a shaped link: what passes in the time of a burst, so that it
+/// takes no longer than what a network card bundles. None where that is hardly more than a packet,
+/// or where the kernel loses packets, which takes bundles whole.
+fn bundle_max_bytes(link: &Link) -> Option<u64> {
+    let slowest = [link.up, link.down].into_iter().flatten().min();
+    let bytes = slowest.map_or(u64::MAX, |rate| rate.bytes_in(BURST) * 9 / 10);
+    let is_bundled = bytes >= BUNDLE_MIN_BYTES && (link.loss == Loss::NONE || link.is_delayed());
+    is_bundled.then_some(bytes.min(BUNDLE_MAX_BYTES))
 }
 
 fn shaper(interface: &str, rate: Rate, queue: Duration) -> String {

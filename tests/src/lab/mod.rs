@@ -34,6 +34,7 @@
 //! ```
 
 mod attachment;
+mod bundle;
 mod delay;
 mod error;
 mod host;

@@ -126,12 +126,21 @@ impl Namespace {
         run(self.command("nft").args(["-f", "-"]), lines)
     }
 
-    /// Has packets travel one by one on this interface, as they do on a wire: a shaper, a loss
-    /// or a delay would otherwise work on bundles of up to 64 KiB.
-    pub(crate) fn unbundle(&self, interface: &str) -> Result<(), LabError> {
+    /// Has packets travel one by one on this interface, as they do on a wire, or in bundles of
+    /// at most so many bytes: a shaper would otherwise work on 64 KiB at once. What arrives is
+    /// never bundled anew.
+    pub(crate) fn limit_bundles(
+        &self,
+        interface: &str,
+        max_bytes: Option<u64>,
+    ) -> Result<(), LabError> {
         let mut ethtool = self.command("ethtool");
-        ethtool.args(["-K", interface, "tso", "off", "gso", "off", "gro", "off"]);
-        ethtool.args(["tx-udp-segmentation", "off"]);
+        ethtool.args(["-K", interface, "gro", "off"]);
+        if let Some(max_bytes) = max_bytes {
+            run(&mut ethtool, "")?;
+            return self.ip(&format!("link set {interface} gso_max_size {max_bytes}\n"));
+        }
+        ethtool.args(["tso", "off", "gso", "off", "tx-udp-segmentation", "off"]);
         run(&mut ethtool, "")
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::flash_crowd::FlashCrowdArgs;
+use crate::long_pipe::LongPipeArgs;
 use crate::nat_matrix::{MatrixArgs, MovesArgs};
 use clap::{Args, Parser, Subcommand};
 use qshare_tests::lab::{HostPlan, Link, Loss, NatKind, Rate, parse_duration};
@@ -15,6 +16,7 @@ Examples:
   lab nats
   lab flash-crowd --leechers 8 --rate 100mbit
   lab nat-matrix --runs 20
+  lab long-pipe --rate 1gbit --rtt 100ms --loss 0.1%
 
 It needs iproute2, nftables and (for shaped links) ethtool; root, or user namespaces for
 everybody. No packet leaves the machine, and nothing stays behind.";
@@ -53,6 +55,9 @@ pub(crate) enum Command {
     NatMatrix(MatrixArgs),
     /// Find out how long a transfer stands still when a network changes under it (docs/nat.md)
     NatMoves(MovesArgs),
+    /// Measure one source far away: QUIC and TCP with several congestion controls, alone or
+    /// sharing the bottleneck
+    LongPipe(LongPipeArgs),
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,8 @@ mod args;
 #[cfg(target_os = "linux")]
 mod flash_crowd;
 #[cfg(target_os = "linux")]
+mod long_pipe;
+#[cfg(target_os = "linux")]
 mod nat_matrix;
 #[cfg(target_os = "linux")]
 mod run;
@@ -36,6 +38,7 @@ fn main() -> std::process::ExitCode {
             args::Command::NatMatrix(args) => nat_matrix::matrix(args),
             args::Command::NatMoves(args) => nat_matrix::moves(args),
             args::Command::FlashCrowd(args) => flash_crowd::run(args),
+            args::Command::LongPipe(args) => long_pipe::run(args),
         });
     done.unwrap_or_else(|error| fail(&error))
 }

@@ -10,6 +10,8 @@ mod qshare;
 mod race;
 mod shape;
 
+pub(crate) use race::machine_ticks;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;

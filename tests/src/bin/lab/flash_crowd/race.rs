@@ -224,7 +224,7 @@ fn cpu_seconds(process: u32) -> Option<f64> {
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Ticks of all processors since they started: all, idle.
-fn machine_ticks() -> (u64, u64) {
+pub(crate) fn machine_ticks() -> (u64, u64) {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let first = stat.lines().next().unwrap_or_default();
     let ticks: Vec<u64> = first

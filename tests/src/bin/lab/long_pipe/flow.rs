@@ -1,0 +1,89 @@
+//! One sender that never runs dry, and one receiver that counts.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use qshare_net::Congestion;
+use qshare_tests::lab::Host;
+
+use super::{quic, tcp};
+
+/// What is sent with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// The kernel's TCP, under this congestion control.
+    Tcp(String),
+    /// A connection as qshare makes them: chunks of 4 MiB, each on a stream of its own.
+    Quic(Congestion),
+}
+
+const QUIC: [(&str, Congestion); 2] = [
+    ("quic-cubic", Congestion::Cubic),
+    ("quic-bbr", Congestion::Bbr),
+];
+
+impl FromStr for Flow {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Flow, String> {
+        let quic = QUIC.iter().find(|(name, _)| *name == text);
+        match (quic, text.strip_prefix("tcp-")) {
+            (Some((_, congestion)), _) => Ok(Flow::Quic(*congestion)),
+            (_, Some(name)) => Ok(Flow::Tcp(name.to_owned())),
+            _ => {
+                let names = QUIC.map(|(name, _)| name).join(", ");
+                Err(format!("{text:?} is neither {names} nor tcp-NAME"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flow::Tcp(name) => f.pad(&format!("tcp-{name}")),
+            Flow::Quic(congestion) => {
+                let quic = QUIC.iter().find(|(_, one)| one == congestion);
+                f.pad(quic.map_or("quic", |(name, _)| name))
+            }
+        }
+    }
+}
+
+/// What the two ends of a flow share with the one who watches.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    received: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Watch {
+    pub(crate) fn count(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Payload that has arrived, in order within its stream.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+impl Flow {
+    /// Runs it until the watch ends it.
+    pub(crate) fn run(&self, from: &Host, to: &Host, watch: &Arc<Watch>) -> anyhow::Result<()> {
+        match self {
+            Flow::Tcp(name) => tcp::run(name, from, to, watch),
+            Flow::Quic(congestion) => quic::run(*congestion, from, to, watch),
+        }
+    }
+}
