@@ -45,8 +45,11 @@ const OTHER_TRACKERS: Duration = Duration::from_millis(500);
 /// Longest wait for a tracker that has just started and finds nothing.
 const WARM_UP: Duration = Duration::from_secs(12);
 const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
-/// Time for the other sides to be told that we leave.
+/// Time for the other sides to be told that we leave. The packets that say so leave at once; the
+/// rest of the time is for saying it again to those who have not heard it.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// The same for a one-shot command, whose user waits for it.
+const SHORT_GOODBYE: Duration = Duration::from_millis(10);
 /// Time for tasks to end by themselves after that.
 const WIND_DOWN: Duration = Duration::from_secs(2);
 
@@ -352,7 +355,11 @@ impl Node {
         }
         let _ = timeout(grace, inner.uploads.idle(inner.limits.answers_max_bytes)).await;
         inner.stopping.cancel();
-        inner.endpoint.close(CloseCode::Goodbye, GOODBYE).await;
+        let goodbye = match inner.greeting.role {
+            Role::OneShot => SHORT_GOODBYE,
+            _ => GOODBYE,
+        };
+        inner.endpoint.close(CloseCode::Goodbye, goodbye).await;
         inner.tasks.close();
         if timeout(WIND_DOWN, inner.tasks.wait()).await.is_err() {
             debug!(left = inner.tasks.len(), "tasks did not end in time");
