@@ -5,7 +5,7 @@
 //!
 //! Whoever names addresses to us, they are not ours to flood: a node sends at most
 //! [`PROBES_PER_SECOND_MAX`] datagrams of 33 bytes a second to one address,
-//! [`PROBES_PER_ADDRESS_MAX`] in all to one that does not answer, and [`PROBES_MAX`] a second in
+//! [`PROBES_PER_ADDRESS_MAX`] in all to one that does not answer, and `PROBES_MAX` a second in
 //! all. An answer counts only from the address that its probe went to.
 
 use std::collections::{HashMap, VecDeque};
