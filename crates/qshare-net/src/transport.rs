@@ -30,7 +30,7 @@ impl Default for TransportConfig {
             // 1 Gbit/s over 100 ms is 12.5 MB in flight.
             receive_window_bytes: 16 << 20,
             stream_receive_window_bytes: 6 << 20,
-            send_window_bytes: 8 << 20,
+            send_window_bytes: 16 << 20,
             congestion: Congestion::default(),
         }
     }
