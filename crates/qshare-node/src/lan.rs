@@ -4,7 +4,7 @@
 //! there is none. Discovery starts with a node that shares, and with the first need of a one-shot
 //! command.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -258,14 +258,14 @@ pub(crate) async fn find(
     let since = begin(inner, until).await?;
     let everybody = (since + FIRST_ANSWERS).min(until);
     let mut news = inner.lan.news.subscribe();
-    let mut asked: HashMap<NodeId, ()> = HashMap::new();
+    let mut asked: HashSet<NodeId> = HashSet::new();
     let mut asking = JoinSet::new();
     let mut files: BTreeMap<(AssetName, ContentId), FoundFile> = BTreeMap::new();
     let (mut answered, mut truncated) = (false, false);
     loop {
         news.borrow_and_update();
         for (node, addresses) in inner.lan.askable() {
-            if asked.len() < ASKED_MAX && asked.insert(node, ()).is_none() {
+            if asked.len() < ASKED_MAX && asked.insert(node) {
                 let (inner, query) = (inner.clone(), query.clone());
                 asking.spawn(async move { ask(&inner, node, addresses, &query, limit).await });
             }
