@@ -21,6 +21,7 @@ use qshare_content::NodeId;
 use qshare_net::{Beside, BesideSender, Route, Verdict};
 use qshare_wire::datagram::Datagram;
 use qshare_wire::introduction::RelayTicket;
+use subtle::ConstantTimeEq;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{debug, trace};
@@ -351,7 +352,8 @@ impl State {
         let Some(end) = self.ends.get_mut(&handle) else {
             return Reply::Nothing;
         };
-        if end.secret != secret || end.expires <= now {
+        // In constant time: an answer that comes later must not tell how much of a guess is right.
+        if !bool::from(end.secret.ct_eq(&secret)) || end.expires <= now {
             return Reply::Nothing;
         }
         if end.address == Some(from) || cookie == fresh || cookie == earlier {
