@@ -116,5 +116,6 @@ pub fn greeting(role: Role, group: Option<&Path>) -> Greeting {
         role,
         group: group.map(|file| GroupSecret::load(file).unwrap()),
         candidates: Vec::new(),
+        features: 0,
     }
 }

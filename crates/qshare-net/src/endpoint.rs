@@ -127,6 +127,11 @@ impl Endpoint {
         &self.beside
     }
 
+    /// Where a node really is that is dialled through an extra socket; other addresses stay.
+    pub fn real_address(&self, address: SocketAddr) -> SocketAddr {
+        self.beside.real_address(address)
+    }
+
     /// The next one who dials; None once the endpoint is closed.
     pub async fn accept(&self) -> Option<quinn::Incoming> {
         self.quinn.accept().await
@@ -190,9 +195,13 @@ fn try_bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // Best effort: the kernel caps what an ordinary user may have.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    widen_buffers(&socket);
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// Best effort: the kernel caps what an ordinary user may have.
+pub(crate) fn widen_buffers(socket: &Socket) {
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
 }

@@ -3,17 +3,24 @@
 //! socket ends here.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
 use qshare_wire::datagram::Datagram;
 use qshare_wire::introduction::RelayTicket;
+use qshare_wire::limits::DATAGRAM_MAX_BYTES;
+use socket2::SockRef;
+use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::sleep_until;
+use tracing::debug;
 
 use crate::Endpoint;
+use crate::endpoint::widen_buffers;
 use crate::punch::{Introduced, Output, Puncher};
 use crate::socket::{Beside, BesideSender, Route, Verdict, virtual_address};
 
@@ -24,6 +31,8 @@ const BIND_AGAIN: Duration = Duration::from_millis(100);
 /// A channel that is bound is bound anew this often: the address may have changed, and nothing
 /// else may be sent for long.
 const BIND_REFRESH: Duration = Duration::from_secs(10);
+/// How often it is seen whether sockets can be closed.
+const PRUNE: Duration = Duration::from_secs(30);
 /// Longest lifetime of a ticket that is believed.
 const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 
@@ -35,6 +44,8 @@ pub struct Meeting {
 
 struct Shared {
     sender: BesideSender,
+    /// Where extra sockets are bound.
+    bind: SocketAddr,
     state: Mutex<State>,
     /// Something is due earlier than it was.
     wake: Notify,
@@ -47,6 +58,18 @@ struct State {
     channels: HashMap<SocketAddr, Channel>,
     /// Virtual addresses by handle.
     peers: HashMap<u64, SocketAddr>,
+    /// Extra sockets by introduction, while nobody was heard on them.
+    sockets: HashMap<u64, Sockets>,
+    prune_at: Option<Instant>,
+}
+
+/// Extra sockets of one introduction, in their order.
+#[derive(Default)]
+struct Sockets {
+    open: Vec<Arc<UdpSocket>>,
+    /// Tasks that end with the sockets.
+    listening: JoinSet<()>,
+    have_failed: bool,
 }
 
 struct Channel {
@@ -62,13 +85,21 @@ impl Meeting {
     /// Takes over what travels beside QUIC on this endpoint's socket. [`Meeting::run`] must run.
     pub fn install(endpoint: &Endpoint) -> Meeting {
         let sender = endpoint.beside().clone();
+        // Routers that make them necessary are of IPv4.
+        let ip = match endpoint.local_addr().map(|address| address.ip()) {
+            Ok(IpAddr::V4(ip)) => ip,
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
         let shared = Arc::new(Shared {
             sender: sender.clone(),
+            bind: SocketAddr::new(ip.into(), 0),
             state: Mutex::new(State {
                 puncher: Puncher::new(endpoint.id(), Instant::now()),
                 listeners: HashMap::new(),
                 channels: HashMap::new(),
                 peers: HashMap::new(),
+                sockets: HashMap::new(),
+                prune_at: None,
             }),
             wake: Notify::new(),
         });
@@ -88,6 +119,13 @@ impl Meeting {
             self.shared.wake.notify_one();
         }
         receiver
+    }
+
+    /// A node has said goodbye: no great effort is made to find it.
+    pub fn left(&self, peer: NodeId) {
+        let mut state = self.shared.lock();
+        state.puncher.handle_left(peer);
+        self.shared.drain(&mut state);
     }
 
     /// Opens, or renews, the channel to a node through the relay at `relay`. The node is then
@@ -153,8 +191,10 @@ impl Meeting {
                 state.puncher.handle_timeout(now);
                 self.shared.send_binds(&mut state, now);
                 self.shared.drain(&mut state);
+                self.shared.prune(&mut state, now);
                 let binds = state.channels.values().map(|channel| channel.next_at);
-                binds.chain(state.puncher.poll_timeout()).min()
+                let punches = state.puncher.poll_timeout();
+                binds.chain(punches).chain(state.prune_at).min()
             };
             match next {
                 None => self.shared.wake.notified().await,
@@ -174,7 +214,7 @@ impl Shared {
 
     /// Carries out what the puncher wants done. What the system has no room for is as good as
     /// lost on the way.
-    fn drain(&self, state: &mut State) {
+    fn drain(self: &Arc<Self>, state: &mut State) {
         while let Some(output) = state.puncher.poll_output() {
             match output {
                 Output::Send(to, bytes) => _ = self.sender.send(to, &bytes),
@@ -183,8 +223,71 @@ impl Shared {
                         let _ = listener.try_send(address);
                     }
                 }
+                Output::SendFrom {
+                    id,
+                    index,
+                    to,
+                    bytes,
+                } => {
+                    let sockets = state.sockets.entry(id).or_default();
+                    if let Some(socket) = sockets.get(self, index, id, to.ip()) {
+                        let _ = SockRef::from(&**socket).send_to(&bytes, &to.into());
+                    }
+                }
+                Output::CloseSockets(id) => _ = state.sockets.remove(&id),
                 Output::Ended(id) => _ = state.listeners.remove(&id),
             }
+        }
+    }
+
+    /// Closes sockets that are not used any more.
+    fn prune(&self, state: &mut State, now: Instant) {
+        if state.prune_at.is_some_and(|at| at <= now) {
+            state.prune_at = self.sender.prune_sockets().then(|| now + PRUNE);
+        }
+    }
+
+    /// Waits until the peer is heard on an extra socket, which from then on is one of the
+    /// endpoint's.
+    async fn listen(shared: Weak<Shared>, id: u64, peer: IpAddr, socket: Arc<UdpSocket>) {
+        let mut buffer = [0; DATAGRAM_MAX_BYTES];
+        loop {
+            let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+                return;
+            };
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            let parsed = buffer.get(..length).and_then(Datagram::parse);
+            let (probe, is_answer) = match parsed {
+                Some(Datagram::Probe(probe)) => (probe, false),
+                Some(Datagram::Answer(probe)) => (probe, true),
+                _ => continue,
+            };
+            let mut state = shared.lock();
+            let is_peers = from.ip() == peer && probe.id == id;
+            if !is_peers || !state.puncher.is_genuine(&probe, is_answer) {
+                continue;
+            }
+            let socket = SockRef::from(&*socket);
+            widen_buffers(&socket);
+            let added = socket
+                .try_clone()
+                .and_then(|socket| shared.sender.add_socket(socket.into(), from));
+            match added {
+                Ok(address) => {
+                    debug!(%from, "heard on an extra socket");
+                    let now = Instant::now();
+                    state.prune_at.get_or_insert(now + PRUNE);
+                    let puncher = &mut state.puncher;
+                    puncher.handle_probe(now, address, probe, is_answer);
+                    puncher.handle_heard(now, id, address);
+                    shared.drain(&mut state);
+                    shared.wake.notify_one();
+                }
+                Err(error) => debug!(%from, %error, "an extra socket is not kept"),
+            }
+            return;
         }
     }
 
@@ -222,6 +325,40 @@ impl Shared {
         };
         let _ = self.sender.send(channel.route.relay, &bind.to_bytes());
     }
+}
+
+impl Sockets {
+    /// The socket of this number, opened if it is the next one.
+    fn get(
+        &mut self,
+        shared: &Arc<Shared>,
+        index: u16,
+        id: u64,
+        peer: IpAddr,
+    ) -> Option<&Arc<UdpSocket>> {
+        if usize::from(index) >= self.open.len() && !self.have_failed {
+            match open(shared.bind) {
+                Ok(socket) => {
+                    let socket = Arc::new(socket);
+                    self.open.push(socket.clone());
+                    let shared = Arc::downgrade(shared);
+                    self.listening
+                        .spawn(Shared::listen(shared, id, peer, socket));
+                }
+                Err(error) => {
+                    self.have_failed = true;
+                    debug!(%error, open = self.open.len(), "no more extra sockets");
+                }
+            }
+        }
+        self.open.get(usize::from(index))
+    }
+}
+
+fn open(bind: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::bind(bind)?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
 }
 
 impl State {

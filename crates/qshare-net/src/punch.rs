@@ -6,7 +6,10 @@
 //! Whoever names addresses to us, they are not ours to flood: a node sends at most
 //! [`PROBES_PER_SECOND_MAX`] datagrams of 33 bytes a second to one address,
 //! [`PROBES_PER_ADDRESS_MAX`] in all to one that does not answer, and `PROBES_MAX` a second in
-//! all. An answer counts only from the address that its probe went to.
+//! all. An answer counts only from the address that its probe went to. Where both nodes agreed to
+//! it, `hard` adds many more, to one public address of the peer's, with bounds of its own.
+
+mod hard;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -19,10 +22,15 @@ use qshare_wire::limits::{PROBED_ADDRESSES_MAX, PROBES_PER_ADDRESS_MAX, PROBES_P
 use rand::Rng;
 use sha2::Sha256;
 
+use hard::{Due, HardBudget, HardPunch};
+
 /// How long an introduction is worth an effort, and answers its probes.
 const ATTEMPT: Duration = Duration::from_secs(10);
 /// Introductions at once; further ones are not followed.
 const ATTEMPTS_MAX: usize = 256;
+/// Of these, introductions that are followed with many probes: they take many sockets, and many
+/// entries in routers.
+const HARD_ATTEMPTS_MAX: usize = 2;
 /// Probes and answers a second to all addresses together.
 const PROBES_MAX: u32 = 400;
 /// An address that was left alone for this long counts as one never tried.
@@ -41,6 +49,9 @@ pub struct Introduced {
     pub key: [u8; 16],
     /// Where the other one may be.
     pub addresses: Vec<SocketAddr>,
+    /// Where the tracker saw the other one, if both agreed to many probes and it is a public IPv4
+    /// address.
+    pub hard: Option<SocketAddr>,
 }
 
 /// What is to be done.
@@ -48,6 +59,20 @@ pub struct Introduced {
 pub enum Output {
     /// Send this there.
     Send(SocketAddr, Vec<u8>),
+    /// Send it from one of the extra sockets of this introduction, numbered from 0; open it if it
+    /// is not open yet.
+    SendFrom {
+        /// The introduction.
+        id: u64,
+        /// Which socket.
+        index: u16,
+        /// Where to.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// The extra sockets of this introduction are of no more use, but for those that were heard on.
+    CloseSockets(u64),
     /// The peer of this introduction is there, and hears us.
     Answered(u64, SocketAddr),
     /// This introduction is over.
@@ -100,6 +125,7 @@ struct Attempt {
     begun: Instant,
     targets: Vec<Target>,
     answered: bool,
+    hard: Option<HardPunch>,
 }
 
 /// All introductions that are being followed.
@@ -109,6 +135,7 @@ pub struct Puncher {
     attempts: HashMap<u64, Attempt>,
     allowances: HashMap<SocketAddr, Allowance>,
     all: Bucket,
+    hard: HardBudget,
     outputs: VecDeque<Output>,
 }
 
@@ -123,6 +150,7 @@ impl Puncher {
                 tokens: f64::from(PROBES_MAX),
                 at: now,
             },
+            hard: HardBudget::new(now),
             outputs: VecDeque::new(),
         }
     }
@@ -132,10 +160,14 @@ impl Puncher {
         if self.attempts.len() >= ATTEMPTS_MAX || self.attempts.contains_key(&introduced.id) {
             return false;
         }
+        let hard_ones = self.attempts.values().filter(|other| other.hard.is_some());
+        let is_free = hard_ones.count() < HARD_ATTEMPTS_MAX;
+        let hard = introduced.hard.filter(|_| is_free);
         let mut attempt = Attempt {
             begun: now,
             targets: Vec::new(),
             answered: false,
+            hard: hard.map(|seen_at| HardPunch::new(now, seen_at)),
             introduced,
         };
         for address in attempt.introduced.addresses.clone() {
@@ -148,13 +180,13 @@ impl Puncher {
 
     /// A probe, or an answer to one of ours, came in.
     pub fn handle_probe(&mut self, now: Instant, from: SocketAddr, probe: Probe, is_answer: bool) {
+        if !self.is_genuine(&probe, is_answer) {
+            return;
+        }
         let Some(attempt) = self.attempts.get_mut(&probe.id) else {
             return;
         };
-        let Introduced { key, peer, .. } = attempt.introduced;
-        if probe.mac != mac(&key, &probe, is_answer, peer) {
-            return;
-        }
+        let Introduced { key, .. } = attempt.introduced;
         if !is_answer {
             attempt.add_target(now, from);
             let mut answer = probe;
@@ -168,8 +200,13 @@ impl Puncher {
             .targets
             .iter()
             .any(|target| target.address == from && target.nonces.contains(&probe.nonce));
-        if !asked {
+        let hard = attempt.hard.as_ref();
+        if !asked && !hard.is_some_and(|hard| hard.asked(from, probe.nonce)) {
             return;
+        }
+        if let Some(hard) = attempt.hard.take() {
+            self.hard.forgive(hard.seen_at().ip());
+            self.outputs.push_back(Output::CloseSockets(probe.id));
         }
         if let Some(allowance) = self.allowances.get_mut(&from) {
             allowance.unanswered = 0;
@@ -178,6 +215,34 @@ impl Puncher {
         attempt.answered = true;
         if first {
             self.outputs.push_back(Output::Answered(probe.id, from));
+        }
+    }
+
+    /// Whether the peer of the introduction that it names sent this.
+    pub fn is_genuine(&self, probe: &Probe, is_answer: bool) -> bool {
+        self.attempts.get(&probe.id).is_some_and(|attempt| {
+            let Introduced { key, peer, .. } = attempt.introduced;
+            mac_state(&key, probe, is_answer, peer)
+                .verify_truncated_left(&probe.mac)
+                .is_ok()
+        })
+    }
+
+    /// The peer is heard at an address that was not known before: one of ours that was opened for
+    /// it got through.
+    pub fn handle_heard(&mut self, now: Instant, id: u64, address: SocketAddr) {
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            attempt.add_target(now, address);
+            self.handle_timeout(now);
+        }
+    }
+
+    /// The peer has said goodbye: it is not looked for any more with many probes.
+    pub fn handle_left(&mut self, peer: NodeId) {
+        for (&id, attempt) in &mut self.attempts {
+            if attempt.introduced.peer == peer && attempt.hard.take().is_some() {
+                self.outputs.push_back(Output::CloseSockets(id));
+            }
         }
     }
 
@@ -190,9 +255,12 @@ impl Puncher {
             .map(|(&id, _)| id)
             .collect();
         for id in over {
-            self.attempts.remove(&id);
+            if let Some(Attempt { hard: Some(_), .. }) = self.attempts.remove(&id) {
+                self.outputs.push_back(Output::CloseSockets(id));
+            }
             self.outputs.push_back(Output::Ended(id));
         }
+        self.send_hard(now);
         let mut due = Vec::new();
         for attempt in self.attempts.values_mut() {
             if attempt.answered {
@@ -226,6 +294,48 @@ impl Puncher {
         }
     }
 
+    /// Sends what is due in vain, but for one.
+    fn send_hard(&mut self, now: Instant) {
+        let Puncher {
+            attempts,
+            hard: budget,
+            outputs,
+            us,
+            ..
+        } = self;
+        for (&id, attempt) in attempts {
+            let Some(hard) = &mut attempt.hard else {
+                continue;
+            };
+            if now >= hard.ends() {
+                attempt.hard = None;
+                outputs.push_back(Output::CloseSockets(id));
+                continue;
+            }
+            for due in hard.due(now) {
+                if !budget.permits(now, hard.seen_at().ip()) {
+                    continue;
+                }
+                let mut probe = Probe {
+                    id,
+                    nonce: hard.nonce(due),
+                    mac: [0; 16],
+                };
+                probe.mac = mac(&attempt.introduced.key, &probe, false, *us);
+                let bytes = Datagram::Probe(probe).to_bytes();
+                outputs.push_back(match due {
+                    Due::Port(to) => Output::Send(to, bytes),
+                    Due::Socket(index, to) => Output::SendFrom {
+                        id,
+                        index,
+                        to,
+                        bytes,
+                    },
+                });
+            }
+        }
+    }
+
     /// When to call [`Puncher::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let next = |attempt: &Attempt| {
@@ -234,7 +344,9 @@ impl Puncher {
                 return over;
             }
             let due = attempt.targets.iter().map(|target| target.next_at);
-            due.min().map_or(over, |due| due.min(over))
+            let hard = attempt.hard.as_ref();
+            let hard = hard.map(|hard| hard.poll_timeout().unwrap_or(hard.ends()));
+            due.chain(hard).min().map_or(over, |due| due.min(over))
         };
         self.attempts.values().map(next).min()
     }
@@ -307,12 +419,18 @@ fn pause(elapsed: Duration) -> Duration {
     })
 }
 
-fn mac(key: &[u8; 16], probe: &Probe, is_answer: bool, sender: NodeId) -> [u8; 16] {
+fn mac_state(key: &[u8; 16], probe: &Probe, is_answer: bool, sender: NodeId) -> Hmac<Sha256> {
     #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
     mac.update(&probe.authenticated(is_answer));
     mac.update(&sender.0);
-    let whole = mac.finalize().into_bytes();
+    mac
+}
+
+fn mac(key: &[u8; 16], probe: &Probe, is_answer: bool, sender: NodeId) -> [u8; 16] {
+    let whole = mac_state(key, probe, is_answer, sender)
+        .finalize()
+        .into_bytes();
     let mut half = [0; 16];
     half.copy_from_slice(&whole[..16]);
     half
@@ -320,6 +438,8 @@ fn mac(key: &[u8; 16], probe: &Probe, is_answer: bool, sender: NodeId) -> [u8; 1
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     const A: NodeId = NodeId([1; 32]);
@@ -335,6 +455,7 @@ mod tests {
             id: 5,
             key: [7; 16],
             addresses: addresses.iter().map(|text| at(text)).collect(),
+            hard: None,
         }
     }
 
@@ -453,6 +574,147 @@ mod tests {
         assert_eq!(a.poll_output(), None);
         receive(&mut a, now, there, &answer);
         assert_eq!(a.poll_output(), Some(Output::Answered(5, there)));
+    }
+
+    /// A router as [`two_where_one_router_takes_a_port_for_each_destination_meet`] has two of.
+    #[derive(Default)]
+    struct Router {
+        /// Outside port by inside socket and destination; one for all destinations if it is a cone.
+        ports: HashMap<(u16, Option<SocketAddr>), u16>,
+        /// What may come in: to this port, from there.
+        open: std::collections::HashSet<(u16, SocketAddr)>,
+        is_cone: bool,
+    }
+
+    impl Router {
+        fn send(&mut self, socket: u16, to: SocketAddr) -> u16 {
+            let key = (socket, (!self.is_cone).then_some(to));
+            let taken: Vec<u16> = self.ports.values().copied().collect();
+            let port = *self.ports.entry(key).or_insert_with(|| {
+                loop {
+                    let port = rand::rng().random_range(1024..=u16::MAX);
+                    if !taken.contains(&port) {
+                        return port;
+                    }
+                }
+            });
+            self.open.insert((port, to));
+            port
+        }
+
+        /// The inside socket that a packet reaches.
+        fn receive(&self, port: u16, from: SocketAddr) -> Option<u16> {
+            let ours = |mapped: &&(u16, Option<SocketAddr>)| self.ports[*mapped] == port;
+            let (socket, _) = self.ports.keys().find(ours)?;
+            self.open.contains(&(port, from)).then_some(*socket)
+        }
+    }
+
+    #[test]
+    fn two_where_one_router_takes_a_port_for_each_destination_meet() {
+        // The main socket of each, and the addresses of their routers.
+        const MAIN: u16 = u16::MAX;
+        let ips: [IpAddr; 2] = [[198, 51, 100, 1].into(), [203, 0, 113, 1].into()];
+        let mut now = Instant::now();
+        let mut routers = [false, true].map(|is_cone| Router {
+            is_cone,
+            ..Router::default()
+        });
+        // The tracker has seen both.
+        let tracker = at("192.0.2.1:65000");
+        let seen = [0, 1].map(|side: usize| {
+            let port = routers[side].send(MAIN, tracker);
+            SocketAddr::new(ips[side], port)
+        });
+        let mut nodes = [Puncher::new(A, now), Puncher::new(B, now)];
+        for (side, peer) in [(0, B), (1, A)] {
+            let mut met = introduced(peer, &[&seen[1 - side].to_string()]);
+            met.hard = Some(seen[1 - side]);
+            assert!(nodes[side].handle_introduced(now, met));
+        }
+        // An extra socket that was heard on is known by an address of its own.
+        let alias = |socket: u16| SocketAddr::new([10, 0, 0, 1].into(), socket);
+        let end = now + ATTEMPT;
+        let mut found = [None; 2];
+        while found.contains(&None) && now < end {
+            let due = nodes
+                .iter()
+                .filter_map(Puncher::poll_timeout)
+                .min()
+                .unwrap();
+            now = now.max(due);
+            nodes.iter_mut().for_each(|node| node.handle_timeout(now));
+            let mut is_quiet = false;
+            while !is_quiet {
+                is_quiet = true;
+                for side in 0..2 {
+                    let Some(output) = nodes[side].poll_output() else {
+                        continue;
+                    };
+                    is_quiet = false;
+                    let (socket, to, bytes) = match output {
+                        Output::Answered(_, address) => {
+                            found[side] = Some(address);
+                            continue;
+                        }
+                        Output::Send(to, bytes) if to.ip() == alias(0).ip() => {
+                            (to.port(), seen[1 - side], bytes)
+                        }
+                        Output::Send(to, bytes) => (MAIN, to, bytes),
+                        Output::SendFrom {
+                            index, to, bytes, ..
+                        } => (index, to, bytes),
+                        Output::CloseSockets(_) | Output::Ended(_) => continue,
+                    };
+                    let from = SocketAddr::new(ips[side], routers[side].send(socket, to));
+                    let other = 1 - side;
+                    if to.ip() != ips[other] {
+                        continue;
+                    }
+                    let Some(socket) = routers[other].receive(to.port(), from) else {
+                        continue;
+                    };
+                    match socket {
+                        MAIN => receive(&mut nodes[other], now, from, &bytes),
+                        index => {
+                            receive(&mut nodes[other], now, alias(index), &bytes);
+                            nodes[other].handle_heard(now, 5, alias(index));
+                        }
+                    }
+                }
+            }
+        }
+        // The one behind the symmetric router has an extra socket, the other one a port of its.
+        assert_eq!(found[0].map(|at| at.ip()), Some(alias(0).ip()));
+        assert_eq!(found[1].map(|at| at.ip()), Some(ips[0]));
+    }
+
+    #[test]
+    fn of_many_introductions_two_are_followed_with_many_probes() {
+        let now = Instant::now();
+        let mut puncher = Puncher::new(A, now);
+        for id in 0..20 {
+            let mut met = introduced(B, &[]);
+            (met.id, met.hard) = (id, Some(at("198.51.100.1:1000")));
+            assert!(puncher.handle_introduced(now, met));
+        }
+        let later = now + Duration::from_millis(100);
+        puncher.handle_timeout(later);
+        let mut ids = Vec::new();
+        while let Some(output) = puncher.poll_output() {
+            if let Output::SendFrom { id, .. } = output {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids, [0, 1]);
+        // Not any more once the peer has said goodbye.
+        puncher.handle_left(B);
+        puncher.handle_timeout(later + Duration::from_millis(10));
+        let left: Vec<Output> = std::iter::from_fn(|| puncher.poll_output()).collect();
+        let closed = |id| left.contains(&Output::CloseSockets(id));
+        assert!(closed(0) && closed(1) && left.len() == 2, "{left:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use crate::group::{EXPORTER_LABEL, ProofBinding};
+use crate::socket::is_made_up;
 use crate::{Endpoint, GroupSecret, framed, tls};
 
 /// What we say about ourselves to everybody.
@@ -23,6 +24,8 @@ pub struct Greeting {
     pub group: Option<GroupSecret>,
     /// Where we listen, beyond what others observe (at most 8).
     pub candidates: Vec<Candidate>,
+    /// Feature bits of [`qshare_wire::hello`].
+    pub features: u64,
 }
 
 /// An authenticated connection: certificate, version and group were checked.
@@ -271,15 +274,13 @@ fn own_hello(
     let observed = connection.remote_address();
     Hello {
         versions: (VERSION, VERSION),
-        features: 0,
+        features: greeting.features,
         role: greeting.role,
         agent: concat!("qshare/", env!("CARGO_PKG_VERSION")).into(),
         group_proof,
         candidates: greeting.candidates.clone(),
-        observed: Some(SocketAddr::new(
-            observed.ip().to_canonical(),
-            observed.port(),
-        )),
+        observed: (!is_made_up(observed.ip()))
+            .then(|| SocketAddr::new(observed.ip().to_canonical(), observed.port())),
         extensions: Vec::new(),
     }
 }

@@ -3,12 +3,15 @@
 //! [`Socket`] stands between quinn and the system. It takes out what is not QUIC, and hands it to
 //! the one [`Beside`] that was installed; and packets to a *virtual* address (one for each node
 //! that is reached through a relay) leave for the relay, with a header in front of them. What it
-//! costs all other packets is a look at their first byte.
+//! costs all other packets is a look at their first byte. Where only another socket gets through to
+//! a node, packets to that node's virtual address leave from there (`extra`).
+
+mod extra;
 
 use std::collections::VecDeque;
 use std::fmt::{self, Debug};
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -21,8 +24,12 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tracing::trace;
 
+use extra::{Extras, Poller, is_extra};
+
 /// Network of the virtual addresses: fd15:71::/64 (RFC 4193), which never leaves the process.
 const VIRTUAL: [u16; 4] = [0xfd15, 0x71, 0, 0];
+/// The same for nodes that are reached through an extra socket.
+const EXTRA: [u16; 4] = [0xfd15, 0x71, 0, 1];
 /// Port of every virtual address; it means nothing.
 const VIRTUAL_PORT: u16 = 7115;
 
@@ -32,11 +39,14 @@ pub fn virtual_address(node: NodeId) -> SocketAddr {
         .0
         .first_chunk()
         .map_or(0, |low| u64::from_be_bytes(*low));
-    let high = VIRTUAL
+    SocketAddr::new(virtual_ip(VIRTUAL, low).into(), VIRTUAL_PORT)
+}
+
+fn virtual_ip(network: [u16; 4], low: u64) -> Ipv6Addr {
+    let high = network
         .iter()
         .fold(0u64, |high, &part| high << 16 | u64::from(part));
-    let ip = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low));
-    SocketAddr::new(ip.into(), VIRTUAL_PORT)
+    Ipv6Addr::from(u128::from(high) << 64 | u128::from(low))
 }
 
 /// Whether an address stands for a node that is reached through a relay.
@@ -45,6 +55,11 @@ pub fn is_virtual(ip: IpAddr) -> bool {
         IpAddr::V6(ip) => ip.segments()[..4] == VIRTUAL,
         IpAddr::V4(_) => false,
     }
+}
+
+/// Whether an address means nothing outside this process.
+pub(crate) fn is_made_up(ip: IpAddr) -> bool {
+    is_virtual(ip) || is_extra(ip)
 }
 
 /// Where packets to a virtual address really go.
@@ -78,6 +93,7 @@ pub(crate) struct Socket {
     /// An IPv4 socket, shown to quinn as one of IPv6, because virtual addresses are of IPv6.
     is_v4: bool,
     beside: OnceLock<Box<dyn Beside>>,
+    extras: Arc<Extras>,
     /// Packets out of relays, not yet taken by quinn; at most what one call received.
     relayed: Mutex<VecDeque<(SocketAddr, Bytes)>>,
     relayed_count: AtomicUsize,
@@ -113,6 +129,12 @@ impl BesideSender {
         let Some(socket) = self.0.upgrade() else {
             return Ok(());
         };
+        if is_extra(to.ip()) {
+            if let Some(extra) = socket.extras.get(to) {
+                extra.send_beside(datagram);
+            }
+            return Ok(());
+        }
         socket.send_to(Transmit {
             destination: to,
             ecn: None,
@@ -122,12 +144,49 @@ impl BesideSender {
         })
     }
 
+    /// Adds a socket on which the node at `peer` is heard; the address at which it can be dialled
+    /// through it. The socket is closed when nothing was heard on it for a minute.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many, or the system takes no more.
+    pub fn add_socket(&self, socket: UdpSocket, peer: SocketAddr) -> io::Result<SocketAddr> {
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        self.0.upgrade().ok_or_else(gone)?.extras.add(socket, peer)
+    }
+
+    /// Closes added sockets that are not used any more; whether any is left.
+    pub fn prune_sockets(&self) -> bool {
+        self.0.upgrade().is_some_and(|socket| socket.extras.prune())
+    }
+
+    /// The connection through an added socket has ended; other addresses mean nothing here.
+    pub fn end_socket(&self, address: SocketAddr) {
+        if is_extra(address.ip())
+            && let Some(extra) = self.0.upgrade().and_then(|one| one.extras.get(address))
+        {
+            extra.end();
+        }
+    }
+
+    /// Where a node really is that is dialled through an added socket; other addresses stay.
+    pub fn real_address(&self, address: SocketAddr) -> SocketAddr {
+        let extra = match is_extra(address.ip()) {
+            true => self
+                .0
+                .upgrade()
+                .and_then(|socket| socket.extras.get(address)),
+            false => None,
+        };
+        extra.map_or(address, |extra| extra.peer)
+    }
+
     /// Waits until sending may succeed again.
     pub async fn writable(&self) {
         let Some(socket) = self.0.upgrade() else {
             return;
         };
-        let mut poller = socket.inner.clone().create_io_poller();
+        let mut poller = socket.create_io_poller();
         let _ = std::future::poll_fn(|context| poller.as_mut().poll_writable(context)).await;
     }
 }
@@ -139,6 +198,7 @@ impl Socket {
             inner,
             is_v4,
             beside: OnceLock::new(),
+            extras: Arc::default(),
             relayed: Mutex::default(),
             relayed_count: AtomicUsize::new(0),
         })
@@ -248,6 +308,42 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Receives from the one socket, or from an extra one.
+    fn poll_any(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let ever = self.extras.ever();
+            let mut received = Poll::Pending;
+            if self.extras.is_empty() {
+                received = self.inner.poll_recv(cx, bufs, meta);
+            } else {
+                let extras_first = self.extras.are_first();
+                for extras in [extras_first, !extras_first] {
+                    received = match extras {
+                        true => self.extras.poll_recv(cx, bufs, meta),
+                        false => self.inner.poll_recv(cx, bufs, meta),
+                    };
+                    if received.is_ready() {
+                        break;
+                    }
+                }
+            }
+            if received.is_pending() {
+                self.extras.wait_for_more(cx);
+                if self.extras.ever() != ever {
+                    continue;
+                }
+            }
+            return received;
+        }
+    }
+}
+
 fn to_mapped(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().into(),
@@ -268,12 +364,18 @@ fn holds_beside(buffer: &[u8], stride: usize) -> bool {
 
 impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
+        let one = self.inner.clone().create_io_poller();
+        Box::pin(Poller::new(self.extras.clone(), one))
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if is_virtual(transmit.destination.ip()) {
+        let ip = transmit.destination.ip();
+        if is_virtual(ip) {
             return self.send_relayed(transmit);
+        }
+        if is_extra(ip) {
+            let extra = self.extras.get(transmit.destination);
+            return extra.map_or(Ok(()), |extra| extra.send_quic(transmit));
         }
         self.send_to(transmit.clone())
     }
@@ -290,7 +392,7 @@ impl AsyncUdpSocket for Socket {
                 return Poll::Ready(Ok(count));
             }
         }
-        let count = ready!(self.inner.poll_recv(cx, bufs, meta))?;
+        let count = ready!(self.poll_any(cx, bufs, meta))?;
         for (buffer, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(count) {
             let buffer = buffer.get_mut(..meta.len).unwrap_or_default();
             if holds_beside(buffer, meta.stride) {

@@ -21,6 +21,9 @@ pub struct TransportConfig {
     pub send_window_bytes: u64,
     /// How fast to send.
     pub congestion: Congestion,
+    /// Something is sent at least this often, so that routers remember the connection: the least
+    /// that is seen is that they forget after 30 s.
+    pub keep_alive: Duration,
 }
 
 impl Default for TransportConfig {
@@ -32,6 +35,7 @@ impl Default for TransportConfig {
             stream_receive_window_bytes: 6 << 20,
             send_window_bytes: 16 << 20,
             congestion: Congestion::default(),
+            keep_alive: KEEP_ALIVE,
         }
     }
 }
@@ -59,7 +63,7 @@ impl TransportConfig {
             // Paths are rarely as slow as the RFC's 333 ms; a lost first packet is sent again
             // after 3 times this.
             .initial_rtt(Duration::from_millis(100))
-            .keep_alive_interval(Some(KEEP_ALIVE))
+            .keep_alive_interval(Some(self.keep_alive))
             .max_idle_timeout(Some(idle_timeout()));
         Arc::new(config)
     }

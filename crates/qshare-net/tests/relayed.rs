@@ -36,6 +36,7 @@ fn greeting() -> Greeting {
         role: Role::Node,
         group: None,
         candidates: Vec::new(),
+        features: 0,
     }
 }
 

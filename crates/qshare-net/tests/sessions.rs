@@ -32,6 +32,7 @@ fn greeting(group: Option<&GroupSecret>) -> Greeting {
         role: Role::Node,
         group: group.cloned(),
         candidates: Vec::new(),
+        features: 0,
     }
 }
 

@@ -26,6 +26,10 @@ pub struct NodeConfig {
     pub known_trackers: Option<KnownTrackers>,
     /// Whether nodes on the same network are looked for, and told that this one is here.
     pub lan: bool,
+    /// Whether up to [`qshare_wire::limits::HARD_PORTS`] ports of another node's router are probed,
+    /// and [`qshare_wire::limits::HARD_SOCKETS`] sockets opened, where nothing less leads to a
+    /// direct way and the other node agrees.
+    pub punch_hard: bool,
     /// Directories to share; None for a one-shot download.
     pub shares: Option<Shares>,
     /// Bounds.
@@ -42,6 +46,7 @@ impl NodeConfig {
             trackers,
             known_trackers: None,
             lan: false,
+            punch_hard: false,
             shares: None,
             limits: Limits::default(),
         }

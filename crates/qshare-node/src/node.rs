@@ -14,7 +14,7 @@ use qshare_storage::{
     DiskError, HashOptions, Library, LibraryConfig, LibraryEvent, SharedFile, Sync, Target,
     unfinished,
 };
-use qshare_wire::hello::Role;
+use qshare_wire::hello::{FEATURE_PUNCH_HARD, Role};
 use qshare_wire::limits::MATCHES_MAX;
 use qshare_wire::tracker::Readiness;
 use qshare_wire::{ALPN_PEER, CloseCode};
@@ -101,6 +101,7 @@ impl Node {
             trackers,
             known_trackers,
             lan,
+            punch_hard,
             shares,
             limits,
         } = config;
@@ -143,6 +144,7 @@ impl Node {
                 role,
                 group,
                 candidates: Vec::new(),
+                features: if punch_hard { FEATURE_PUNCH_HARD } else { 0 },
             },
             known_trackers,
             trackers: trackers.collect(),

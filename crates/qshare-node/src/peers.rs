@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
-use qshare_net::{Session, framed, is_virtual};
+use qshare_net::{Session, framed, is_goodbye, is_virtual};
 use qshare_swarm::PeerKey;
 use qshare_wire::{CloseCode, is_private};
 use quinn::{SendStream, VarInt};
@@ -46,6 +46,8 @@ pub(crate) struct Peer {
 pub(crate) struct Link {
     pub(crate) connection: quinn::Connection,
     pub(crate) path: PathKind,
+    /// Where the other side is, if the connection has a made-up address for it.
+    real: Option<SocketAddr>,
     dialled: bool,
     since: Instant,
     /// Nothing has come in for a while although something should have.
@@ -58,7 +60,7 @@ pub(crate) struct Link {
 impl Link {
     /// Where the other side is, now.
     pub(crate) fn address(&self) -> SocketAddr {
-        let remote = self.connection.remote_address();
+        let remote = self.real.unwrap_or(self.connection.remote_address());
         SocketAddr::new(remote.ip().to_canonical(), remote.port())
     }
 
@@ -296,7 +298,9 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
         close(&connection, CloseCode::Busy);
         return None;
     }
-    let ip = connection.remote_address().ip();
+    let remote = connection.remote_address();
+    let real = inner.endpoint.real_address(remote);
+    let ip = real.ip();
     let path = if is_virtual(ip) {
         PathKind::Relay
     } else if is_private(ip) || inner.lan.is_near(ip) {
@@ -307,6 +311,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
     let link = Arc::new(Link {
         connection,
         path,
+        real: (real != remote).then_some(real),
         dialled,
         since: Instant::now(),
         suspect: AtomicBool::new(false),
@@ -400,6 +405,8 @@ async fn attend(
     }
     let cause = link.connection.closed().await;
     debug!(peer = %peer.node, path = ?link.path, %cause, "disconnected");
+    let beside = inner.endpoint.beside();
+    beside.end_socket(link.connection.remote_address());
     {
         let mut slots = inner.peers.lock();
         if !Arc::ptr_eq(&peer.link(), &link) {
@@ -414,6 +421,9 @@ async fn attend(
         {
             slot.connected = None;
         }
+    }
+    if is_goodbye(&cause) {
+        inner.meeting.left(peer.node);
     }
     inner.uploads.client_left(&peer);
     forget_if_empty(&inner, &peer.node);

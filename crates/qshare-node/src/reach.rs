@@ -3,23 +3,26 @@
 //! there is taken, but the relay only once the others had some time.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_content::NodeId;
 use qshare_net::punch::Introduced;
-use qshare_net::{Callee, Endpoint, Session, connect, greet, is_virtual};
+use qshare_net::{Callee, Endpoint, Session, connect, dial, greet, is_virtual};
+use qshare_wire::hello::FEATURE_PUNCH_HARD;
 use qshare_wire::introduction::{Introduce, Introduction};
-use qshare_wire::limits::{CANDIDATE_PORT_MIN, CANDIDATES_MAX};
+use qshare_wire::limits::{CANDIDATE_PORT_MIN, CANDIDATES_MAX, HARD_PORTS};
 use qshare_wire::{Address, Candidate, CandidateKind, is_private};
 use quinn::Connection;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::node::Inner;
+use crate::peers::{Peer, adopt};
+use crate::report::PathKind;
 use crate::tracker_link::{LinkState, resolve_candidates};
 
 /// Time for one attempt to reach a node at one address.
@@ -47,6 +50,7 @@ struct Met {
     /// The node's virtual address, or why there is none.
     relay: Result<SocketAddr, &'static str>,
     probed: usize,
+    hard: bool,
 }
 
 /// Finds a way to a node and exchanges Hellos on it. The error says for people what was tried.
@@ -127,7 +131,9 @@ pub(crate) async fn find_way(
             () = at(punch_until) => {
                 punch_until = None;
                 let probed = met.as_ref().map_or(0, |met| met.probed);
-                race.causes.push(format!("no answer to probes of {probed} addresses"));
+                let hard = met.as_ref().is_some_and(|met| met.hard);
+                let ports = if hard { format!(" and of {HARD_PORTS} ports") } else { String::new() };
+                race.causes.push(format!("no answer to probes of {probed} addresses{ports}"));
             }
             () = at(relay_at) => {
                 relay_at = None;
@@ -139,11 +145,46 @@ pub(crate) async fn find_way(
                 if let Some(connection) = relayed.take() {
                     let address = connection.remote_address();
                     if let Some(session) = race.greet(address, connection).await {
+                        if let (Some(until), Some(met)) = (punch_until, met) {
+                            inner.tasks.spawn(leave_once_answered(inner.clone(), node, met, until));
+                        }
                         return Ok(session);
                     }
                 }
             }
         }
+    }
+}
+
+/// The relay is in use, but the probes are still on their way: leaves it when one is answered.
+async fn leave_once_answered(inner: Arc<Inner>, node: NodeId, met: Met, until: Instant) {
+    let mut met = Some(met);
+    let answered = tokio::select! {
+        () = inner.stopping.cancelled() => return,
+        answered = next_answer(&mut met) => answered,
+        () = sleep_until(until) => return,
+    };
+    let Some(address) = answered else { return };
+    let is_relayed = |peer: Arc<Peer>| peer.path() == PathKind::Relay;
+    if !inner.peers.connected(&node).is_some_and(is_relayed) {
+        return;
+    }
+    let callee = Callee::Node(node);
+    let dialled = dial(
+        &inner.endpoint,
+        &inner.greeting,
+        callee,
+        address,
+        DIAL_DEADLINE,
+    )
+    .await;
+    match dialled {
+        Ok(session) => {
+            if adopt(&inner, session, true).is_some() {
+                info!(peer = %node, "left the relay, a probe was answered");
+            }
+        }
+        Err(error) => debug!(peer = %node, %error, "the relay stays"),
     }
 }
 
@@ -211,9 +252,11 @@ impl<'a> Race<'a> {
     }
 
     fn note(&mut self, address: SocketAddr, cause: &str) {
+        let real = self.inner.endpoint.real_address(address);
+        let cause = cause.replace(&address.to_string(), "it");
         let described = match is_virtual(address.ip()) {
-            true => format!("relay: {}", cause.replace(&address.to_string(), "it")),
-            false => format!("{address}: {cause}"),
+            true => format!("relay: {cause}"),
+            false => format!("{real}: {cause}"),
         };
         if !self.causes.contains(&described) {
             self.causes.push(described);
@@ -264,6 +307,7 @@ pub(crate) fn be_introduced(inner: &Arc<Inner>, introduction: Introduction, trac
 }
 
 fn begin(inner: &Arc<Inner>, introduction: Introduction, tracker: SocketAddr) -> Met {
+    let may_punch_hard = introduction.may_punch_hard();
     let Introduction {
         peer,
         candidates,
@@ -274,6 +318,11 @@ fn begin(inner: &Arc<Inner>, introduction: Introduction, tracker: SocketAddr) ->
     } = introduction;
     let addresses = resolve_candidates(candidates.iter(), tracker);
     let probed = addresses.len();
+    // A tracker that is not asked to does not say that both agree; ours is not taken for granted.
+    let hard = match may_punch_hard && inner.greeting.features & FEATURE_PUNCH_HARD != 0 {
+        true => seen_in_public(&candidates),
+        false => None,
+    };
     let relay = match relay {
         None => Err("the tracker does not relay"),
         Some(ticket) => inner
@@ -286,12 +335,37 @@ fn begin(inner: &Arc<Inner>, introduction: Introduction, tracker: SocketAddr) ->
         id,
         key,
         addresses,
+        hard,
     });
     Met {
         answered,
         relay,
         probed,
+        hard: hard.is_some(),
     }
+}
+
+/// Where a tracker sees a node, if that is an address of the public IPv4 internet: the only one
+/// that is sent many probes.
+fn seen_in_public(candidates: &[Candidate]) -> Option<SocketAddr> {
+    let seen = candidates
+        .iter()
+        .filter(|candidate| candidate.kind == CandidateKind::Observed && candidate.is_plausible());
+    let public = |candidate: &Candidate| match candidate.address {
+        Address::Socket(address) => match address.ip().to_canonical() {
+            IpAddr::V4(ip) if is_unicast(ip) && !is_private(ip.into()) => {
+                Some(SocketAddr::new(ip.into(), address.port()))
+            }
+            _ => None,
+        },
+        Address::TrackerHost { .. } => None,
+    };
+    seen.filter_map(public).next()
+}
+
+fn is_unicast(ip: Ipv4Addr) -> bool {
+    let [first, ..] = ip.octets();
+    first != 0 && first < 224
 }
 
 /// Where we listen in private networks, for those whom the tracker sees in the same one.
@@ -322,9 +396,48 @@ pub(crate) fn local_candidates(endpoint: &Endpoint) -> Vec<Candidate> {
 }
 
 /// Addresses that mean nothing without the interface that they belong to.
-fn is_link_local(ip: std::net::IpAddr) -> bool {
+fn is_link_local(ip: IpAddr) -> bool {
     match ip {
-        std::net::IpAddr::V4(ip) => ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(kind: CandidateKind, text: &str) -> Candidate {
+        let address = Address::Socket(text.parse().unwrap());
+        Candidate { kind, address }
+    }
+
+    #[test]
+    fn many_probes_go_to_nothing_but_a_public_address_that_was_observed() {
+        use CandidateKind::{Local, Mapped, Observed};
+        let public = candidate(Observed, "198.51.100.1:5000");
+        let at = |candidates: &[Candidate]| seen_in_public(candidates);
+        assert_eq!(at(&[public]), Some("198.51.100.1:5000".parse().unwrap()));
+        let mapped = candidate(Observed, "[::ffff:198.51.100.1]:5000");
+        assert_eq!(at(&[mapped]), at(&[public]));
+        for (kind, text) in [
+            (Local, "198.51.100.1:5000"),
+            (Mapped, "198.51.100.1:5000"),
+            (Observed, "198.51.100.1:1023"),
+            (Observed, "192.168.1.2:5000"),
+            (Observed, "127.0.0.1:5000"),
+            (Observed, "100.64.0.1:5000"),
+            (Observed, "224.0.0.251:5353"),
+            (Observed, "255.255.255.255:5000"),
+            (Observed, "0.0.0.0:5000"),
+            (Observed, "[2001:db8::1]:5000"),
+        ] {
+            assert_eq!(at(&[candidate(kind, text)]), None, "{text}");
+        }
+        let host = Candidate {
+            kind: Observed,
+            address: Address::TrackerHost { port: 5000 },
+        };
+        assert_eq!(at(&[host]), None);
     }
 }

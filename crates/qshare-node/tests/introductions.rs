@@ -51,6 +51,7 @@ async fn a_third_party_gets_few_small_packets_and_no_quic() {
         role: Role::Tracker,
         group: None,
         candidates: Vec::new(),
+        features: 0,
     };
     let incoming = timeout(DEADLINE, tracker.accept()).await.unwrap().unwrap();
     let mut session = accept(tracker.id(), &greeting, incoming).await.unwrap();

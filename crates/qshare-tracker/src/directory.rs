@@ -13,6 +13,7 @@ use qshare_registry::{
     WatchError, WatchId,
 };
 use qshare_wire::CloseCode;
+use qshare_wire::hello::FEATURE_PUNCH_HARD;
 use quinn::Connection;
 use tokio::sync::Notify;
 use tracing::debug;
@@ -46,6 +47,8 @@ pub(crate) struct Member {
     pub(crate) connection: Connection,
     pub(crate) control: Control,
     pub(crate) claimed: Arc<[SocketAddr]>,
+    /// It agrees to many probes.
+    pub(crate) may_punch_hard: bool,
     introductions: Mutex<(f64, Instant)>,
 }
 
@@ -54,11 +57,13 @@ impl Member {
         connection: Connection,
         control: Control,
         claimed: Vec<SocketAddr>,
+        features: u64,
     ) -> Member {
         Member {
             connection,
             control,
             claimed: claimed.into(),
+            may_punch_hard: features & FEATURE_PUNCH_HARD != 0,
             introductions: Mutex::new((INTRODUCTIONS_BURST, Instant::now())),
         }
     }

@@ -2,7 +2,7 @@
 
 use qshare_net::framed;
 use qshare_registry::Contact;
-use qshare_wire::introduction::{Introduce, Introduction};
+use qshare_wire::introduction::{EXTENSION_PUNCH_HARD, Introduce, Introduction};
 use qshare_wire::{Refusal, Refused};
 use quinn::SendStream;
 use tokio::time::timeout;
@@ -44,6 +44,11 @@ pub(crate) async fn introduce(
         .and_then(|relay| relay.open(client.node, request.node));
     let (ticket_of_asker, ticket_of_asked) = tickets.unzip();
     let (id, key) = (rand::random(), rand::random());
+    let asker_may = shared.directory.introducible(client.node);
+    let extensions = match asker_may.is_some_and(|asker| asker.may_punch_hard) {
+        true if other.may_punch_hard => vec![(EXTENSION_PUNCH_HARD, Vec::new())],
+        _ => Vec::new(),
+    };
     let to_asked = Introduction {
         peer: client.node,
         asked: false,
@@ -51,7 +56,7 @@ pub(crate) async fn introduce(
         id,
         key,
         relay: ticket_of_asked,
-        extensions: Vec::new(),
+        extensions: extensions.clone(),
     };
     let to_asker = Introduction {
         peer: request.node,
@@ -60,7 +65,7 @@ pub(crate) async fn introduce(
         id,
         key,
         relay: ticket_of_asker,
-        extensions: Vec::new(),
+        extensions,
     };
     debug!(to = %request.node.short(), "introducing");
     // A node that takes nothing from its control stream is not waited for.

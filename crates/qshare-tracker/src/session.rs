@@ -113,6 +113,7 @@ pub(crate) async fn serve(session: Session, shared: Arc<Shared>) {
         connection.clone(),
         control.clone(),
         claimed(&hello.candidates),
+        hello.features,
     );
     let opened = shared.directory.open(peer, member);
     let id = match opened {

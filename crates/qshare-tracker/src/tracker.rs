@@ -66,6 +66,7 @@ impl Tracker {
             role: Role::Tracker,
             group: config.group,
             candidates: Vec::new(),
+            features: 0,
         };
         let relay = config
             .relay

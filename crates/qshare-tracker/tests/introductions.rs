@@ -10,6 +10,7 @@ use qshare_net::framed::{self, ReadError};
 use qshare_net::punch::Introduced;
 use qshare_net::{Callee, Meeting, accept, dial};
 use qshare_tracker::Tracker;
+use qshare_wire::hello::FEATURE_PUNCH_HARD;
 use qshare_wire::introduction::{Introduce, Introduction, RelayTicket};
 use qshare_wire::{Address, Refusal};
 
@@ -58,10 +59,32 @@ async fn both_are_told_the_same_secret_and_where_the_other_is() {
             id: introduction.id,
             key: introduction.key,
             addresses: vec![address(port)],
+            hard: None,
         }));
     }
     assert_eq!(within(answered[0].recv()).await, Some(address(b.port())));
     assert_eq!(within(answered[1].recv()).await, Some(address(a.port())));
+}
+
+#[tokio::test]
+async fn both_are_told_that_they_agree_to_many_probes_if_both_do() {
+    let tracker = start();
+    for (of_a, of_b) in [
+        (0, 0),
+        (FEATURE_PUNCH_HARD, 0),
+        (0, u64::MAX),
+        (u64::MAX, 1),
+    ] {
+        let (mut a, mut b) = (Node::new(None), Node::new(None));
+        (a.greeting.features, b.greeting.features) = (of_a, of_b);
+        let (to_a, mut to_b) = (a.join(&tracker).await, b.join(&tracker).await);
+        let (told, heard) = both(&to_a, &mut to_b, &b).await;
+        let agreed = of_a & of_b & FEATURE_PUNCH_HARD != 0;
+        assert_eq!(
+            (told.may_punch_hard(), heard.may_punch_hard()),
+            (agreed, agreed)
+        );
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,11 @@ use crate::hello::{Extensions, check_extensions};
 use crate::limits::{CANDIDATES_MAX, SMALL_BODY_MAX_BYTES};
 use crate::{Candidate, Message, WireError};
 
+/// Extension of [`Introduction`]: both nodes said in their Hellos to the tracker that they agree to
+/// many probes ([`crate::hello::FEATURE_PUNCH_HARD`]). Its bytes are empty in version 1; what
+/// later versions put there is ignored.
+pub const EXTENSION_PUNCH_HARD: u16 = 1;
+
 /// `Introduce`: tell this node and us of each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduce {
@@ -63,6 +68,15 @@ pub struct Introduction {
     pub relay: Option<RelayTicket>,
     /// Additions of later versions.
     pub extensions: Extensions,
+}
+
+impl Introduction {
+    /// Whether both nodes agree to many probes.
+    pub fn may_punch_hard(&self) -> bool {
+        self.extensions
+            .iter()
+            .any(|&(number, _)| number == EXTENSION_PUNCH_HARD)
+    }
 }
 
 impl Message for Introduction {

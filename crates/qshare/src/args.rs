@@ -241,6 +241,8 @@ pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) lan: LanArg,
     #[command(flatten)]
+    pub(crate) punch: PunchArg,
+    #[command(flatten)]
     pub(crate) certs: CertsArg,
     #[command(flatten)]
     pub(crate) group: GroupArg,
@@ -280,6 +282,8 @@ pub(crate) struct GetArgs {
     pub(crate) listen: SocketAddr,
     #[command(flatten)]
     pub(crate) lan: LanArg,
+    #[command(flatten)]
+    pub(crate) punch: PunchArg,
     #[command(flatten)]
     pub(crate) certs: CertsArg,
     #[command(flatten)]
@@ -440,6 +444,17 @@ pub(crate) struct LanArg {
     #[arg(long = "no-lan", env = "QSHARE_NO_LAN", value_parser = FalseyValueParser::new())]
     #[arg(hide_env_values = true)]
     pub(crate) off: bool,
+}
+
+/// Difficult routers.
+#[derive(Debug, Args)]
+pub(crate) struct PunchArg {
+    /// Where one side's router takes another port for each destination, find it by some 2,000 small
+    /// probes within 1.5 s, and 256 sockets, rather than use the relay; the other side must
+    /// want it, too. Some networks take that for an attack
+    #[arg(long = "punch-hard", env = "QSHARE_PUNCH_HARD", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true)]
+    pub(crate) hard: bool,
 }
 
 /// For machines.

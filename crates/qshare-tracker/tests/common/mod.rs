@@ -58,6 +58,7 @@ impl Node {
                 role: Role::Node,
                 group,
                 candidates: Vec::new(),
+                features: 0,
             },
         }
     }

@@ -41,6 +41,7 @@ pub(crate) fn run(args: GetArgs, console: &Console) -> Result<(), Failure> {
     config.known_trackers = args.certs.known_trackers();
     config.group = args.group.load()?;
     config.lan = !args.lan.off;
+    config.punch_hard = args.punch.hard;
     run_on_network(|stop| get(args, config, console, stop))
 }
 

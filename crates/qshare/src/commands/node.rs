@@ -48,6 +48,7 @@ pub(crate) fn run(args: NodeArgs, console: &Console) -> Result<(), Failure> {
         listen: args.listen,
         known_trackers: args.certs.known_trackers(),
         lan: !args.lan.off,
+        punch_hard: args.punch.hard,
         shares: Some(Shares {
             assets: args.assets.clone(),
             downloads: args.downloads.clone(),

@@ -17,6 +17,9 @@ use serde_json::Value;
 const FILE: &str = "file.bin";
 /// One chunk: the first verified byte is there when all of it is.
 const FILE_BYTES: usize = 64 * 1024;
+/// What takes some seconds through the relay, so that there is time to leave it.
+const LARGE: &str = "large.bin";
+const LARGE_BYTES: usize = 20_000_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct MatrixArgs {
@@ -38,7 +41,11 @@ pub(crate) struct MatrixArgs {
     /// Over IPv6, where routers filter and do not translate
     #[arg(long)]
     ipv6: bool,
-    /// Options for `qshare node` and `qshare get`, such as --punch-hard
+    /// Have both nodes probe many ports (--punch-hard), and see whether a larger file, too, begins
+    /// or goes on directly
+    #[arg(long)]
+    punch_hard: bool,
+    /// Options for `qshare node` and `qshare get`
     #[arg(long = "with", value_name = "OPTION", allow_hyphen_values = true)]
     with: Vec<String>,
     /// The program; beside this one by default
@@ -51,6 +58,9 @@ pub(crate) struct MovesArgs {
     /// Transfers for each
     #[arg(long, default_value_t = 3)]
     runs: usize,
+    /// Only these, by their number in the table, from 1
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<usize>,
     /// The program; beside this one by default
     #[arg(long, value_name = "FILE")]
     qshare: Option<PathBuf>,
@@ -69,12 +79,20 @@ struct Run {
     path: String,
     first_byte: Duration,
     relayed_bytes: u64,
+    /// The ways on which a larger file came.
+    large: Vec<String>,
 }
 
 pub(crate) fn matrix(args: &MatrixArgs) -> anyhow::Result<ExitCode> {
     let program = program(args.qshare.as_ref())?;
-    println!("| shared behind | downloaded behind | way | median | worst | through the tracker |");
-    println!("|---|---|---|---:|---:|---:|");
+    let (large, line) = match args.punch_hard {
+        true => (" 20 MB came in the end |", "---|"),
+        false => ("", ""),
+    };
+    println!(
+        "| shared behind | downloaded behind | way | median | worst | through the tracker |{large}"
+    );
+    println!("|---|---|---|---:|---:|---:|{line}");
     for pair in pairs(args) {
         let runs = measure(args, &program, pair)?;
         println!("{}", row(pair, &runs));
@@ -86,7 +104,8 @@ pub(crate) fn moves(args: &MovesArgs) -> anyhow::Result<ExitCode> {
     let program = program(args.qshare.as_ref())?;
     println!("| what happens | longest silence | ways | fetched twice |");
     println!("|---|---:|---|---:|");
-    for what in Move::ALL {
+    let wanted = |number: &usize| args.only.is_empty() || args.only.contains(number);
+    for (_, what) in (1..).zip(Move::ALL).filter(|(number, _)| wanted(number)) {
         let mut gaps = Vec::new();
         let (mut ways, mut wasted) = (Vec::new(), Vec::new());
         for _ in 0..args.runs {
@@ -172,10 +191,18 @@ fn measure(args: &MatrixArgs, program: &std::path::Path, pair: Pair) -> anyhow::
     }
     let bytes = noise(FILE_BYTES, 3);
     world.share(a, FILE, &bytes);
-    let with: Vec<&str> = args.with.iter().map(String::as_str).collect();
+    let mut with: Vec<&str> = args.with.iter().map(String::as_str).collect();
+    let large = noise(LARGE_BYTES, 4);
+    if args.punch_hard {
+        with.push("--punch-hard");
+        world.share(a, LARGE, &large);
+    }
     let _tracker = world.tracker(tracker, &[]);
     let _node = world.node(a, tracker, &with);
     world.wait_listed(tracker, FILE);
+    if args.punch_hard {
+        world.wait_listed(tracker, LARGE);
+    }
     let mut runs = Vec::new();
     for _ in 0..args.runs {
         let before = tracker.counters()?;
@@ -186,12 +213,22 @@ fn measure(args: &MatrixArgs, program: &std::path::Path, pair: Pair) -> anyhow::
         let first_byte = begun.elapsed();
         get.end().well();
         assert_same(&world.dir(b).join(FILE), &bytes);
+        let relayed_bytes = tracker.counters()?.since(before).received_bytes;
+        std::fs::remove_file(world.dir(b).join(FILE))?;
+        let mut ways_of_large = Vec::new();
+        if args.punch_hard {
+            let arguments = [&["--no-sync", LARGE], with.as_slice()].concat();
+            let ended = world.get(b, tracker, &arguments).end().well();
+            assert_same(&world.dir(b).join(LARGE), &large);
+            ways_of_large = paths(&ended.json()[0]);
+            std::fs::remove_file(world.dir(b).join(LARGE))?;
+        }
         runs.push(Run {
             path: paths(&report).first().cloned().unwrap_or_default(),
             first_byte,
-            relayed_bytes: tracker.counters()?.since(before).received_bytes,
+            relayed_bytes,
+            large: ways_of_large,
         });
-        std::fs::remove_file(world.dir(b).join(FILE))?;
     }
     Ok(runs)
 }
@@ -221,8 +258,16 @@ fn row(pair: Pair, runs: &[Run]) -> String {
     let median = times.get(times.len() / 2).copied().unwrap_or_default();
     let worst = times.last().copied().unwrap_or_default();
     let through = relayed.get(relayed.len() / 2).copied().unwrap_or(0) / 1000;
+    let large = match runs.iter().any(|run| !run.large.is_empty()) {
+        true => {
+            let direct = |run: &&Run| !run.large.iter().all(|way| way == "relay");
+            let count = runs.iter().filter(direct).count();
+            format!(" directly {count}/{} |", runs.len())
+        }
+        false => String::new(),
+    };
     format!(
-        "| {a} | {b} | {} | {} | {} | {through} kB |",
+        "| {a} | {b} | {} | {} | {} | {through} kB |{large}",
         ways.join(", "),
         seconds(median),
         seconds(worst)

@@ -63,6 +63,7 @@ fn endpoint(congestion: Congestion, host: &Host) -> anyhow::Result<(Endpoint, Gr
         role: Role::Node,
         group: None,
         candidates: Vec::new(),
+        features: 0,
     };
     Ok((Endpoint::bind(&Identity::ephemeral()?, &config)?, greeting))
 }

@@ -1,0 +1,279 @@
+//! One side's router takes another port for each destination, the other's lets in only what comes
+//! from an address and port that something was sent to. Neither knows where to send.
+//!
+//! So the first opens many sockets and sends a probe from each to where the other was seen: its
+//! router now has as many ports open for the other. The other sends probes to random ports of the
+//! first one's address. One of them meets an open port soon: chances are those of two people in a
+//! room who have the same birthday. Nobody knows which side is which, so both do both.
+//!
+//! What is sent in vain goes to the one public address at which the tracker saw the peer, at most
+//! [`HARD_PROBES_PER_SECOND_MAX`] a second and [`HARD_PROBES_PER_HOUR_MAX`] an hour.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use qshare_wire::limits::{
+    CANDIDATE_PORT_MIN, HARD_PORTS, HARD_PORTS_PER_SECOND, HARD_PROBES_PER_HOUR_MAX,
+    HARD_PROBES_PER_SECOND_MAX, HARD_ROUNDS, HARD_SOCKETS,
+};
+
+use super::Bucket;
+
+/// Time that ordinary probes get first: most routers need no more.
+const BEGINS_AFTER: Duration = Duration::from_millis(100);
+/// Probes leave in small groups, this far apart.
+const TICK: Duration = Duration::from_millis(10);
+/// Sockets that send in one of them, so that a round takes 80 ms.
+const SOCKETS_PER_TICK: u32 = 32;
+/// From one round of all sockets to the next.
+const ROUND: Duration = Duration::from_millis(600);
+/// How long after the last probe an answer may come.
+const LISTEN: Duration = Duration::from_secs(1);
+/// Probes to random ports that are sent at once where some are late.
+const PORTS_PER_TICK_MAX: u32 = 32;
+/// Addresses whose probes are counted.
+const ADDRESSES_MAX: usize = 256;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// From which socket a probe goes where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// From the one socket to a random port.
+    Port(SocketAddr),
+    /// From an extra socket to where the peer was seen.
+    Socket(u16, SocketAddr),
+}
+
+/// One such attempt.
+#[derive(Debug)]
+pub(super) struct HardPunch {
+    /// Where the tracker saw the peer.
+    seen_at: SocketAddr,
+    begins: Instant,
+    /// Ports of the peer's address still to be probed.
+    ports: Vec<u16>,
+    sockets_sent: u32,
+    next_at: Instant,
+    nonces: RandomState,
+}
+
+impl HardPunch {
+    pub(super) fn new(now: Instant, seen_at: SocketAddr) -> HardPunch {
+        let range = usize::from(u16::MAX - CANDIDATE_PORT_MIN) + 1;
+        let sample = rand::seq::index::sample(&mut rand::rng(), range, HARD_PORTS.into());
+        let ports = sample
+            .into_iter()
+            .filter_map(|offset| u16::try_from(offset).ok())
+            .map(|offset| CANDIDATE_PORT_MIN + offset)
+            .collect();
+        HardPunch {
+            seen_at,
+            begins: now + BEGINS_AFTER,
+            ports,
+            sockets_sent: 0,
+            next_at: now + BEGINS_AFTER,
+            nonces: RandomState::new(),
+        }
+    }
+
+    /// Where the tracker saw the peer.
+    pub(super) fn seen_at(&self) -> SocketAddr {
+        self.seen_at
+    }
+
+    /// When nothing more can come of it.
+    pub(super) fn ends(&self) -> Instant {
+        let sending = Duration::from_secs(1) * HARD_PORTS.into() / HARD_PORTS_PER_SECOND;
+        self.begins + sending + LISTEN
+    }
+
+    /// When the next probes are due; None once all are sent.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let all = u32::from(HARD_SOCKETS) * u32::from(HARD_ROUNDS);
+        let left = !self.ports.is_empty() || self.sockets_sent < all;
+        left.then_some(self.next_at)
+    }
+
+    /// The probes that are due.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Due> {
+        if self.poll_timeout().is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.next_at = now + TICK;
+        let elapsed = now.saturating_duration_since(self.begins);
+        let mut due = Vec::new();
+        let sockets_due = sockets_due(elapsed).saturating_sub(self.sockets_sent);
+        for _ in 0..sockets_due.min(SOCKETS_PER_TICK) {
+            let index = self.sockets_sent % u32::from(HARD_SOCKETS);
+            // Less than HARD_SOCKETS.
+            due.push(Due::Socket(index as u16, self.seen_at));
+            self.sockets_sent += 1;
+        }
+        let ports_due = (elapsed + TICK).as_millis() * u128::from(HARD_PORTS_PER_SECOND) / 1000;
+        let ports_sent = usize::from(HARD_PORTS) - self.ports.len();
+        let ports_due = ports_due.saturating_sub(ports_sent as u128);
+        for _ in 0..ports_due.min(PORTS_PER_TICK_MAX.into()) {
+            let Some(port) = self.ports.pop() else { break };
+            due.push(Due::Port(SocketAddr::new(self.seen_at.ip(), port)));
+        }
+        due
+    }
+
+    /// What ties an answer to the probe of a port, or of a socket.
+    pub(super) fn nonce(&self, of: Due) -> [u8; 8] {
+        let key = match of {
+            Due::Port(address) => (true, address.port()),
+            Due::Socket(index, _) => (false, index),
+        };
+        self.nonces.hash_one(key).to_be_bytes()
+    }
+
+    /// Whether this nonce went to a port of the peer's address.
+    pub(super) fn asked(&self, address: SocketAddr, nonce: [u8; 8]) -> bool {
+        address.ip() == self.seen_at.ip() && self.nonce(Due::Port(address)) == nonce
+    }
+}
+
+/// Probes that all sockets together should have sent by then.
+fn sockets_due(elapsed: Duration) -> u32 {
+    let in_round = |round: u32| {
+        let since = elapsed.checked_sub(ROUND * round)?;
+        let ticks = u32::try_from(since.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
+        let sent = ticks.saturating_add(1).saturating_mul(SOCKETS_PER_TICK);
+        Some(sent.min(HARD_SOCKETS.into()))
+    };
+    (0..HARD_ROUNDS.into()).filter_map(in_round).sum()
+}
+
+/// What such attempts may send.
+#[derive(Debug)]
+pub(super) struct HardBudget {
+    all: Bucket,
+    /// Unanswered probes by address, and since when they are counted.
+    by_ip: HashMap<IpAddr, (u32, Instant)>,
+}
+
+impl HardBudget {
+    pub(super) fn new(now: Instant) -> HardBudget {
+        HardBudget {
+            all: Bucket {
+                tokens: Self::BURST,
+                at: now,
+            },
+            by_ip: HashMap::new(),
+        }
+    }
+
+    /// Enough for a round of all sockets, beside the probes to random ports.
+    const BURST: f64 = HARD_PROBES_PER_SECOND_MAX as f64 / 4.0;
+
+    pub(super) fn permits(&mut self, now: Instant, ip: IpAddr) -> bool {
+        let over = |since: Instant| now.saturating_duration_since(since) >= HOUR;
+        if self.by_ip.len() >= ADDRESSES_MAX && !self.by_ip.contains_key(&ip) {
+            self.by_ip.retain(|_, &mut (_, since)| !over(since));
+            if self.by_ip.len() >= ADDRESSES_MAX {
+                return false;
+            }
+        }
+        let (count, since) = self.by_ip.entry(ip).or_insert((0, now));
+        if over(*since) {
+            (*count, *since) = (0, now);
+        }
+        // What may be sent at once comes on top of what comes back within the second.
+        let per_second = f64::from(HARD_PROBES_PER_SECOND_MAX) - Self::BURST;
+        let permitted =
+            *count < HARD_PROBES_PER_HOUR_MAX && self.all.take(now, Self::BURST, per_second);
+        if permitted {
+            *count += 1;
+        }
+        permitted
+    }
+
+    /// The peer there is one, and wants it.
+    pub(super) fn forgive(&mut self, ip: IpAddr) {
+        self.by_ip.remove(&ip);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn peer() -> SocketAddr {
+        "198.51.100.1:5000".parse().unwrap()
+    }
+
+    #[test]
+    fn each_port_is_probed_once_and_each_socket_three_times_within_a_second_and_a_half() {
+        let begun = Instant::now();
+        let mut punch = HardPunch::new(begun, peer());
+        // Alone, it has its way with the budget.
+        let mut budget = HardBudget::new(begun);
+        let (mut ports, mut sockets) = (HashSet::new(), vec![0; HARD_SOCKETS.into()]);
+        let mut last = begun;
+        while let Some(at) = punch.poll_timeout() {
+            last = at;
+            for due in punch.due(at) {
+                assert!(budget.permits(at, peer().ip()));
+                match due {
+                    Due::Port(address) => {
+                        assert_eq!(address.ip(), peer().ip());
+                        assert!(address.port() >= CANDIDATE_PORT_MIN);
+                        assert!(ports.insert(address.port()));
+                    }
+                    Due::Socket(index, to) => {
+                        assert_eq!(to, peer());
+                        sockets[usize::from(index)] += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(ports.len(), usize::from(HARD_PORTS));
+        assert!(sockets.iter().all(|&count| count == HARD_ROUNDS));
+        let took = last - begun - BEGINS_AFTER;
+        assert!(took <= Duration::from_millis(1500), "{took:?}");
+        assert!(last < punch.ends());
+    }
+
+    #[test]
+    fn an_address_that_never_answers_gets_its_hourly_share_and_never_too_much_in_a_second() {
+        let mut now = Instant::now();
+        let mut budget = HardBudget::new(now);
+        let mut times = Vec::new();
+        let end = now + HOUR - Duration::from_secs(1);
+        while now < end {
+            for _ in 0..64 {
+                if budget.permits(now, peer().ip()) {
+                    times.push(now);
+                }
+            }
+            now += Duration::from_millis(if times.len() < 8192 { 10 } else { 1000 });
+        }
+        assert_eq!(times.len(), HARD_PROBES_PER_HOUR_MAX as usize);
+        let mut first = 0;
+        for (index, &time) in times.iter().enumerate() {
+            while time - times[first] >= Duration::from_secs(1) {
+                first += 1;
+            }
+            assert!(index - first < HARD_PROBES_PER_SECOND_MAX as usize);
+        }
+        budget.forgive(peer().ip());
+        assert!(budget.permits(now, peer().ip()));
+    }
+
+    #[test]
+    fn a_nonce_is_good_for_its_port_only() {
+        let punch = HardPunch::new(Instant::now(), peer());
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let nonce = punch.nonce(Due::Port(at("198.51.100.1:6000")));
+        assert!(punch.asked(at("198.51.100.1:6000"), nonce));
+        assert!(!punch.asked(at("198.51.100.1:6001"), nonce));
+        assert!(!punch.asked(at("198.51.100.2:6000"), nonce));
+        let socket = punch.nonce(Due::Socket(6000, peer()));
+        assert!(!punch.asked(at("198.51.100.1:6000"), socket));
+    }
+}

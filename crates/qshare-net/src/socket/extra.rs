@@ -1,0 +1,341 @@
+//! Extra sockets beside the one: each was opened for one node, and is the only one that the node's
+//! packets get through to ([`crate::punch`]). quinn knows such a node by a virtual address.
+
+use std::fmt::{self, Debug};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use tracing::debug;
+
+use super::{VIRTUAL_PORT, virtual_ip};
+use crate::batching::Batching;
+
+/// Extra sockets at once.
+const SOCKETS_MAX: usize = 32;
+/// A socket on which nothing came for this long has no living connection: those are heard on every
+/// 15 s, and die after 30.
+const UNUSED_AFTER: Duration = Duration::from_secs(60);
+/// The same where room is needed for another one; still more than those 15 s.
+const SPARE_AFTER: Duration = Duration::from_secs(20);
+/// Time for a connection that has ended to say so.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// One socket for one node.
+#[derive(Debug)]
+pub(super) struct Extra {
+    /// What quinn calls the node.
+    pub(super) address: SocketAddr,
+    /// Where it is.
+    pub(super) peer: SocketAddr,
+    /// For quinn, which waits until it can send.
+    quic: Arc<dyn AsyncUdpSocket>,
+    /// For what is sent beside QUIC, now or not at all.
+    beside: UdpSocket,
+    heard_at: Mutex<Instant>,
+    /// When its connection ended.
+    ended_at: OnceLock<Instant>,
+    /// The system had no room for what quinn wanted to send.
+    is_blocked: AtomicBool,
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Extras {
+    list: Mutex<Vec<Arc<Extra>>>,
+    /// Their number, for those who look before every packet.
+    count: AtomicUsize,
+    /// Their number since the start, which names the next.
+    named: AtomicU64,
+    turn: AtomicUsize,
+    /// Who waits for packets, and has to look again when there is another socket.
+    receiver: Mutex<Option<Waker>>,
+}
+
+impl Extras {
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<Extra>>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Adds one; what quinn is to call the node at its other end.
+    pub(super) fn add(&self, socket: UdpSocket, peer: SocketAddr) -> io::Result<SocketAddr> {
+        let now = Instant::now();
+        let beside = socket.try_clone()?;
+        let quic = Batching::new(TokioRuntime.wrap_udp_socket(socket)?);
+        let mut list = self.list();
+        list.retain(|extra| !extra.is_unused(now));
+        if list.len() >= SOCKETS_MAX
+            && let Some(oldest) = list.iter().min_by_key(|extra| *extra.heard_at()).cloned()
+            && now.saturating_duration_since(*oldest.heard_at()) >= SPARE_AFTER
+        {
+            list.retain(|extra| !Arc::ptr_eq(extra, &oldest));
+        }
+        if list.len() >= SOCKETS_MAX {
+            return Err(io::Error::other("too many sockets"));
+        }
+        let name = self.named.load(Ordering::Acquire);
+        let ip = virtual_ip(super::EXTRA, name);
+        let address = SocketAddr::new(ip.into(), VIRTUAL_PORT);
+        list.push(Arc::new(Extra {
+            address,
+            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            quic,
+            beside,
+            heard_at: Mutex::new(now),
+            ended_at: OnceLock::new(),
+            is_blocked: AtomicBool::new(false),
+        }));
+        self.count.store(list.len(), Ordering::Release);
+        self.named.store(name + 1, Ordering::Release);
+        drop(list);
+        if let Some(waker) = self.receiver().take() {
+            waker.wake();
+        }
+        Ok(address)
+    }
+
+    /// Closes those that are not used any more; whether any is left.
+    pub(super) fn prune(&self) -> bool {
+        let now = Instant::now();
+        let mut list = self.list();
+        list.retain(|extra| !extra.is_unused(now));
+        self.count.store(list.len(), Ordering::Release);
+        !list.is_empty()
+    }
+
+    /// The socket for the node that quinn knows by this address.
+    pub(super) fn get(&self, address: SocketAddr) -> Option<Arc<Extra>> {
+        let list = self.list();
+        // quinn may have a scope or flow of its own in there.
+        let found = list.iter().find(|extra| extra.address.ip() == address.ip());
+        found.cloned()
+    }
+
+    /// Receives from any of them; those who find nothing are told when there is something.
+    pub(super) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let all = self.list().clone();
+        let first = self.turn.load(Ordering::Relaxed) / 2 % all.len().max(1);
+        for extra in all[first..].iter().chain(&all[..first]) {
+            let count = match extra.quic.poll_recv(cx, bufs, meta) {
+                Poll::Ready(Ok(count)) => count,
+                Poll::Ready(Err(error)) => {
+                    debug!(peer = %extra.peer, %error, "closing an extra socket");
+                    self.remove(extra);
+                    continue;
+                }
+                Poll::Pending => continue,
+            };
+            for meta in meta.iter_mut().take(count) {
+                let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+                match from == extra.peer {
+                    true => meta.addr = extra.address,
+                    false => meta.len = 0,
+                }
+                meta.dst_ip = None;
+            }
+            *extra.heard_at() = Instant::now();
+            return Poll::Ready(Ok(count));
+        }
+        Poll::Pending
+    }
+
+    /// Whose turn it is to be asked first for packets: these sockets', or the one's.
+    pub(super) fn are_first(&self) -> bool {
+        self.turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+    }
+
+    /// How many there have ever been.
+    pub(super) fn ever(&self) -> u64 {
+        self.named.load(Ordering::Acquire)
+    }
+
+    /// Notes who is to be told when another socket is there.
+    pub(super) fn wait_for_more(&self, cx: &Context<'_>) {
+        let mut receiver = self.receiver();
+        match &mut *receiver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+
+    fn receiver(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, gone: &Arc<Extra>) {
+        let mut list = self.list();
+        list.retain(|extra| !Arc::ptr_eq(extra, gone));
+        self.count.store(list.len(), Ordering::Release);
+    }
+}
+
+impl Extra {
+    fn heard_at(&self) -> MutexGuard<'_, Instant> {
+        self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its connection has ended: it is closed soon.
+    pub(super) fn end(&self) {
+        let _ = self.ended_at.set(Instant::now());
+    }
+
+    fn is_unused(&self, now: Instant) -> bool {
+        let ended = self.ended_at.get();
+        if ended.is_some_and(|&at| now.saturating_duration_since(at) >= GOODBYE) {
+            return true;
+        }
+        now.saturating_duration_since(*self.heard_at()) >= UNUSED_AFTER
+    }
+
+    /// Sends for quinn.
+    pub(super) fn send_quic(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.quic.try_send(&Transmit {
+            destination: self.peer,
+            src_ip: None,
+            ..transmit.clone()
+        });
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_blocked.store(true, Ordering::Release);
+                Err(error)
+            }
+            // Lost, as it might be on its way.
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends beside QUIC.
+    pub(super) fn send_beside(&self, datagram: &[u8]) {
+        let _ = self.beside.send_to(datagram, self.peer);
+    }
+}
+
+/// Whether a packet may be sent: on the one socket, and on those extra ones that had no room.
+pub(super) struct Poller {
+    extras: Arc<Extras>,
+    one: Pin<Box<dyn UdpPoller>>,
+    blocked: Vec<Blocked>,
+}
+
+type Blocked = (Arc<Extra>, Pin<Box<dyn UdpPoller>>);
+
+impl Poller {
+    pub(super) fn new(extras: Arc<Extras>, one: Pin<Box<dyn UdpPoller>>) -> Poller {
+        Poller {
+            extras,
+            one,
+            blocked: Vec::new(),
+        }
+    }
+}
+
+impl Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller")
+            .field("one", &self.one)
+            .finish_non_exhaustive()
+    }
+}
+
+impl UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.one.as_mut().poll_writable(cx))?;
+        if self.extras.is_empty() {
+            self.blocked.clear();
+            return Poll::Ready(Ok(()));
+        }
+        let blocked = self.extras.list().clone();
+        for extra in blocked {
+            let known = |(other, _): &Blocked| Arc::ptr_eq(other, &extra);
+            if extra.is_blocked.load(Ordering::Acquire) && !self.blocked.iter().any(known) {
+                let poller = extra.quic.clone().create_io_poller();
+                self.blocked.push((extra, poller));
+            }
+        }
+        let mut is_ready = true;
+        self.blocked.retain_mut(|(extra, poller)| {
+            let done = poller.as_mut().poll_writable(cx).is_ready();
+            if done {
+                extra.is_blocked.store(false, Ordering::Release);
+            }
+            is_ready &= done;
+            !done
+        });
+        match is_ready {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+}
+
+/// Whether an address stands for a node that is reached through an extra socket.
+pub(super) fn is_extra(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if segments(ip) == super::EXTRA)
+}
+
+fn segments(ip: Ipv6Addr) -> [u16; 4] {
+    let [a, b, c, d, ..] = ip.segments();
+    [a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket() -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    }
+
+    fn peer(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    fn age(extra: &Extra, by: Duration) {
+        let mut heard_at = extra.heard_at();
+        *heard_at = heard_at.checked_sub(by).unwrap();
+    }
+
+    #[tokio::test]
+    async fn each_has_a_name_of_its_own_and_is_closed_when_nothing_comes_on_it() {
+        let extras = Extras::default();
+        let names: Vec<SocketAddr> = (1..4)
+            .map(|port| extras.add(socket(), peer(port)).unwrap())
+            .collect();
+        for (port, &name) in (1..).zip(&names) {
+            assert!(is_extra(name.ip()));
+            assert_eq!(extras.get(name).unwrap().peer, peer(port));
+        }
+        age(&extras.get(names[1]).unwrap(), UNUSED_AFTER);
+        assert!(extras.prune());
+        assert!(extras.get(names[1]).is_none() && extras.get(names[2]).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_new_one_takes_the_place_of_one_that_is_silent_but_of_none_that_is_not() {
+        let extras = Extras::default();
+        let names: Vec<SocketAddr> = (0..SOCKETS_MAX)
+            .map(|_| extras.add(socket(), peer(1)).unwrap())
+            .collect();
+        assert!(extras.add(socket(), peer(2)).is_err());
+        age(&extras.get(names[5]).unwrap(), SPARE_AFTER);
+        let newest = extras.add(socket(), peer(2)).unwrap();
+        assert!(extras.get(newest).is_some() && extras.get(names[5]).is_none());
+    }
+}
