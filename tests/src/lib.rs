@@ -7,6 +7,8 @@ pub mod files;
 #[cfg(target_os = "linux")]
 pub mod lab;
 #[cfg(target_os = "linux")]
+pub mod mappings;
+#[cfg(target_os = "linux")]
 pub mod moves;
 #[cfg(target_os = "linux")]
 pub mod networked;

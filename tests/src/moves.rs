@@ -17,6 +17,8 @@ const FILE: &str = "file.bin";
 /// Long enough for something to happen in the middle: some 6 s at [`RATE`].
 const FILE_BYTES: usize = 12_000_000;
 const RATE: &str = "16mbit";
+/// What the relay carries before a path is restored.
+const RELAYED_BYTES: u64 = 1_000_000;
 /// How often counters are looked at.
 const LOOK: Duration = Duration::from_millis(20);
 /// Less than this in one look is no transfer: keep-alives, probes and the tracker's packets.
@@ -37,17 +39,20 @@ pub enum Move {
     SenderRouter,
     /// Nothing gets through between the two any more, while both reach the tracker.
     PathCut,
+    /// The same, until the relay has carried some of it.
+    PathCutAndRestored,
 }
 
 impl Move {
     /// All of them.
-    pub const ALL: [Move; 6] = [
+    pub const ALL: [Move; 7] = [
         Move::MappingsFlushed,
         Move::ReceiverAddress,
         Move::SenderAddress,
         Move::ReceiverRouter,
         Move::SenderRouter,
         Move::PathCut,
+        Move::PathCutAndRestored,
     ];
 
     /// For people.
@@ -59,6 +64,7 @@ impl Move {
             Move::ReceiverRouter => "the receiver's router changes its address",
             Move::SenderRouter => "the sender's router changes its address",
             Move::PathCut => "the path between the two is cut",
+            Move::PathCutAndRestored => "the path is cut, and restored after 1 MB",
         }
     }
 
@@ -73,7 +79,7 @@ impl Move {
             Move::SenderAddress => sender.change_address(),
             Move::ReceiverRouter => router(receiver).change_address(),
             Move::SenderRouter => router(sender).change_address(),
-            Move::PathCut => lab.sever(sender, receiver),
+            Move::PathCut | Move::PathCutAndRestored => lab.sever(sender, receiver),
         }
     }
 }
@@ -112,10 +118,13 @@ pub fn survive(program: &Path, what: Move) -> Survived {
     let mut get = world.get(receiver, tracker, &["-vv", FILE]);
     wait_received(receiver, &mut get, FILE_BYTES as u64 / 4);
     what.happen(&lab, sender, receiver).unwrap();
-    let gap = longest_gap(receiver, &mut get);
-    if what == Move::PathCut {
+    let mut gap = Duration::ZERO;
+    if what == Move::PathCutAndRestored {
+        let carried = receiver.counters().unwrap().received_bytes + RELAYED_BYTES;
+        gap = longest_gap(receiver, &mut get, Some(carried));
         lab.mend(sender, receiver).unwrap();
     }
+    gap = gap.max(longest_gap(receiver, &mut get, None));
     let ended = get.end().well();
     if std::env::var_os("NAT_VERBOSE").is_some() {
         eprintln!("{}", ended.err);
@@ -132,11 +141,12 @@ fn wait_received(host: &Host, until: &mut Process, bytes: u64) {
     }
 }
 
-/// The longest time without anything to speak of coming in, until a process ends.
-fn longest_gap(host: &Host, until: &mut Process) -> Duration {
+/// The longest time without anything to speak of coming in, until a process ends, or so many bytes
+/// have been received since the host's start.
+fn longest_gap(host: &Host, until: &mut Process, received: Option<u64>) -> Duration {
     let mut gap = Duration::ZERO;
     let (mut last, mut last_at) = (host.counters().unwrap(), Instant::now());
-    while until.has_ended().is_none() {
+    while until.has_ended().is_none() && received.is_none_or(|bytes| last.received_bytes < bytes) {
         thread::sleep(LOOK);
         let now = host.counters().unwrap();
         if now.since(last).received_bytes >= NOTHING_BYTES {
