@@ -12,10 +12,12 @@ use super::units::{Loss, Rate};
 /// A shaper may send this much at once: some wake-ups of a kernel timer's worth. Less starves a
 /// fast link, more lets a slow one exceed its rate for as long.
 const BURST: Duration = Duration::from_micros(200);
-/// Two Ethernet frames, below which `tbf` lets nothing through.
-const BURST_MIN_BYTES: u64 = 3028;
-/// Three full packets.
-const BUNDLE_MIN_BYTES: u64 = 4542;
+/// A full packet as `tbf` counts it: an Ethernet frame.
+const PACKET_BYTES: u64 = 1514;
+/// Two of them, below which `tbf` lets nothing through.
+const BURST_MIN_BYTES: u64 = 2 * PACKET_BYTES;
+/// A bundle of fewer is not worth the name.
+const BUNDLE_MIN_BYTES: u64 = 3 * PACKET_BYTES;
 /// What the kernel makes by itself.
 const BUNDLE_MAX_BYTES: u64 = 65_536;
 /// However slow a link, its queue holds a few packets.
@@ -95,10 +97,11 @@ impl Internet {
             self.namespace.limit_bundles(&port, bundle_max_bytes)?;
         }
         if let Some(rate) = link.up {
-            owner.tc(&shaper(interface, rate, link.queue))?;
+            owner.tc(&shaper(interface, rate, link.queue, bundle_max_bytes))?;
         }
         if let Some(rate) = link.down {
-            self.namespace.tc(&shaper(&port, rate, link.queue))?;
+            self.namespace
+                .tc(&shaper(&port, rate, link.queue, bundle_max_bytes))?;
         }
         if link.loss != Loss::NONE && !link.is_delayed() {
             let lost = link.loss.per_million();
@@ -168,17 +171,23 @@ fn between(a: SiteIndex, b: SiteIndex) -> String {
 }
 
 /// How large a bundle may be on a shaped link: what passes in the time of a burst, so that it
-/// takes no longer than what a network card bundles. None where that is hardly more than a packet,
-/// or where the kernel loses packets, which takes bundles whole.
+/// takes no longer than what a network card bundles, unless the plan says how many packets. None
+/// where that is hardly more than a packet, or where the kernel loses packets, which takes bundles
+/// whole.
 fn bundle_max_bytes(link: &Link) -> Option<u64> {
     let slowest = [link.up, link.down].into_iter().flatten().min();
-    let bytes = slowest.map_or(u64::MAX, |rate| rate.bytes_in(BURST) * 9 / 10);
+    let bytes = match link.bundle_packets {
+        Some(packets) => PACKET_BYTES * u64::from(packets),
+        None => slowest.map_or(u64::MAX, |rate| rate.bytes_in(BURST) * 9 / 10),
+    };
     let is_bundled = bytes >= BUNDLE_MIN_BYTES && (link.loss == Loss::NONE || link.is_delayed());
     is_bundled.then_some(bytes.min(BUNDLE_MAX_BYTES))
 }
 
-fn shaper(interface: &str, rate: Rate, queue: Duration) -> String {
-    let burst = rate.bytes_in(BURST).max(BURST_MIN_BYTES);
+fn shaper(interface: &str, rate: Rate, queue: Duration, bundle_bytes: Option<u64>) -> String {
+    // What is longer than a burst would be taken apart.
+    let burst_min = BURST_MIN_BYTES.max(bundle_bytes.unwrap_or_default());
+    let burst = rate.bytes_in(BURST).max(burst_min);
     let limit = burst + rate.bytes_in(queue).max(QUEUE_MIN_BYTES);
     let bits = rate.bits_per_second();
     format!("qdisc replace dev {interface} root tbf rate {bits}bit burst {burst} limit {limit}\n")

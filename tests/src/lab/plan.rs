@@ -30,6 +30,9 @@ pub struct Link {
     pub jitter: Duration,
     /// How many packets to this host are lost.
     pub loss: Loss,
+    /// Packets of one sender that may travel in a bundle on a shaped link; None is what passes in
+    /// 0.2 ms.
+    pub bundle_packets: Option<u32>,
 }
 
 impl Default for Link {
@@ -41,6 +44,7 @@ impl Default for Link {
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
             loss: Loss::NONE,
+            bundle_packets: None,
         }
     }
 }

@@ -129,6 +129,7 @@ impl LinkArgs {
             delay: self.delay,
             jitter: self.jitter,
             loss: self.loss,
+            bundle_packets: None,
         }
     }
 }

@@ -64,6 +64,10 @@ pub(crate) struct FlashCrowdArgs {
     /// Length of the queue in front of each link
     #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = parse_duration)]
     queue: Duration,
+    /// Packets of one sender that may travel together, as they leave a network card; 1 has them
+    /// travel one by one, which costs the machine several times as much
+    #[arg(long, value_name = "PACKETS", default_value_t = 10)]
+    bundle: u32,
     /// Repetitions
     #[arg(long, default_value_t = 1)]
     runs: usize,
@@ -138,6 +142,7 @@ pub(crate) fn run(args: &FlashCrowdArgs) -> anyhow::Result<ExitCode> {
             file_bytes: args.size << 20,
             delay: args.delay,
             queue: args.queue,
+            bundle_packets: args.bundle,
             file: file.clone(),
             scratch: scratch.clone(),
             logs: args.logs.clone(),

@@ -40,6 +40,7 @@ pub(crate) struct Crowd {
     pub(crate) file_bytes: u64,
     pub(crate) delay: Duration,
     pub(crate) queue: Duration,
+    pub(crate) bundle_packets: u32,
     /// What the seed has.
     pub(crate) file: PathBuf,
     /// Where everything else is put.
@@ -63,6 +64,7 @@ impl Crowd {
             down: Some(self.rate),
             queue: self.queue,
             delay: self.delay,
+            bundle_packets: Some(self.bundle_packets),
             ..Link::default()
         };
         let tracker = HostPlan::new(TRACKER).link(Link {
@@ -142,6 +144,7 @@ mod tests {
             file_bytes: 64 << 20,
             delay: Duration::ZERO,
             queue: Duration::ZERO,
+            bundle_packets: 1,
             file: PathBuf::new(),
             scratch: PathBuf::new(),
             logs: None,
