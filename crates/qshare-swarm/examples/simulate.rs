@@ -69,9 +69,9 @@ fn columns(seed: u64) -> Vec<(&'static str, Swarm)> {
             },
         ),
         (
-            "N 32, tells queue",
+            "N 32, hides queue",
             Swarm {
-                tells_queue: true,
+                tells_queue: false,
                 ..slow(32)
             },
         ),

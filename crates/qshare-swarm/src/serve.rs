@@ -34,8 +34,9 @@ pub struct ServeConfig {
     /// Requests beyond those that may wait over all clients; one client gets no more of them than
     /// are left for the others.
     pub waiting_max: u32,
-    /// Responses that may run at once while none of them is blocked. Two let the bytes of one be
-    /// read while the other is written; more only divide the uplink.
+    /// Responses that may run at once while none of them is blocked. More only divide the uplink,
+    /// so that chunks are whole later and passed on later; the bytes of the next are read while
+    /// those of the one before are still in the stream's buffer.
     pub running_max: u32,
     /// Responses that may be under way, those included that are blocked.
     pub active_max: u32,
@@ -56,7 +57,7 @@ impl Default for ServeConfig {
             waiting_max_per_client: 256,
             waiting_always: 8,
             waiting_max: 2048,
-            running_max: 2,
+            running_max: 1,
             active_max: 6,
             small_bytes: 16 * 1024,
             small_active_max: 64,

@@ -13,6 +13,11 @@ use crate::{FetchAction, PeerKey, RequestId, Span};
 /// 4 it is 2.5 times, and the swarm ends no later; above 6 it ends later.
 const GAIN_FACTOR: u64 = 4;
 
+/// So many peers share few chunks at least. Simulated with 32 leechers and 16 chunks: with all 8
+/// requests that are usual, half of the chunks, the last finishes at 1.97 times the bound; with a
+/// quarter at 1.90.
+const SHARING_PEERS_MAX: u32 = 4;
+
 impl Fetch {
     /// Finds one thing to do; false if there is nothing until something happens.
     pub(super) fn schedule(&mut self, now: Instant) -> bool {
@@ -36,17 +41,17 @@ impl Fetch {
     /// Of the peers with room, one in good standing before any other, then the least loaded, where
     /// having proved nothing yet weighs as much as a chunk.
     fn least_loaded_ready(&mut self) -> Option<PeerKey> {
+        let waiting_max = self.waiting_max();
         let Fetch {
             ready,
             peers,
-            config,
             chunks,
             ..
         } = self;
         ready.retain(|key| {
             peers
                 .get(key)
-                .is_some_and(|peer| peer.has_room(config.waiting_max, chunks.chunk_bytes()))
+                .is_some_and(|peer| peer.has_room(waiting_max, chunks.chunk_bytes()))
         });
         ready
             .iter()
@@ -149,7 +154,15 @@ impl Fetch {
     }
 
     pub(super) fn has_room(&self, peer: &Peer) -> bool {
-        peer.has_room(self.config.waiting_max, self.chunks.chunk_bytes())
+        peer.has_room(self.waiting_max(), self.chunks.chunk_bytes())
+    }
+
+    /// Requests that may be outstanding at one of several peers. Where chunks are few, those that
+    /// are tied to one peer are many, and the peers who come to hold them have nothing to do.
+    fn waiting_max(&self) -> u32 {
+        let peers = (self.peers.len() as u32).clamp(1, SHARING_PEERS_MAX);
+        let share = self.chunks.count().div_ceil(peers);
+        self.config.waiting_max.min(share)
     }
 
     /// Whether `key` holds the span and may be asked for it now.

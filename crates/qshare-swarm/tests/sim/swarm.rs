@@ -86,7 +86,7 @@ impl Swarm {
             stagger: Duration::ZERO,
             block_bytes: LEAF_BYTES,
             have_batch: Duration::from_millis(20),
-            tells_queue: false,
+            tells_queue: true,
             sees_uplink: true,
             fetch: FetchConfig::default(),
             serve: ServeConfig::default(),
