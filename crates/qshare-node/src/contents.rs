@@ -6,18 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo};
 use qshare_storage::{HashPage, Library, Part, ReadError, SharedFile};
-use tokio::sync::broadcast;
 
-/// Chunks that a slow listener may lag behind before it is told all of them anew.
-const NEWS_KEPT: usize = 1024;
+use crate::have::Have;
 
 /// A download of ours, as those see it whom we serve from it.
 pub(crate) struct Active {
     pub(crate) info: ContentInfo,
     pub(crate) chunks: Chunks,
     pub(crate) part: Arc<Part>,
-    verified: Mutex<Bitmap>,
-    news: broadcast::Sender<ChunkIndex>,
+    /// What can be served.
+    pub(crate) have: Arc<Have>,
 }
 
 impl Active {
@@ -26,30 +24,8 @@ impl Active {
             info,
             chunks: Chunks::of_length(info.length),
             part,
-            verified: Mutex::new(verified),
-            news: broadcast::Sender::new(NEWS_KEPT),
+            have: Arc::new(Have::new(verified)),
         }
-    }
-
-    /// A chunk was verified and written, and can be served.
-    pub(crate) fn add(&self, chunk: ChunkIndex) {
-        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        if verified.insert(chunk) {
-            let _ = self.news.send(chunk);
-        }
-    }
-
-    fn has(&self, chunk: ChunkIndex) -> bool {
-        self.verified
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(chunk)
-    }
-
-    /// What can be served now, and every chunk from now on.
-    pub(crate) fn subscribe(&self) -> (Bitmap, broadcast::Receiver<ChunkIndex>) {
-        let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        (verified.clone(), self.news.subscribe())
     }
 }
 
@@ -77,7 +53,7 @@ impl Holding {
     pub(crate) fn has(&self, chunk: ChunkIndex) -> bool {
         match self {
             Holding::Shared(_) | Holding::File(_) => true,
-            Holding::Active(active) => active.has(chunk),
+            Holding::Active(active) => active.have.contains(chunk),
         }
     }
 }

@@ -73,6 +73,7 @@ mod config;
 mod contents;
 mod downloads;
 mod error;
+mod have;
 mod lan;
 mod node;
 mod peers;

@@ -193,7 +193,7 @@ async fn answer(inner: &Arc<Inner>, peer: &Peer, mut send: SendStream, mut recv:
             Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
         },
         Interest::TYPE => match frame.decode() {
-            Ok(request) => interest::follow(inner, request, &mut send, &mut recv).await,
+            Ok(request) => interest::follow(inner, peer, request, &mut send, recv).await,
             Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
         },
         Find::TYPE => match frame.decode() {

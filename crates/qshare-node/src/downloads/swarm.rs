@@ -143,8 +143,9 @@ struct Swarm<'a> {
     last_checkpoint: Instant,
     /// When somebody was last there to fetch from.
     last_hope: Instant,
-    /// When its sources are to be logged next.
+    /// When its sources are to be logged next, and looked at for those who may ask.
     log_at: Instant,
+    show_at: Instant,
 }
 
 pub(super) async fn run(
@@ -188,6 +189,7 @@ pub(super) async fn run(
         last_checkpoint: Instant::now(),
         last_hope: Instant::now(),
         log_at: Instant::now() + LOG_EVERY,
+        show_at: Instant::now(),
         part,
         active,
     };
@@ -234,8 +236,10 @@ impl Swarm<'_> {
             self.dial();
             self.ask_for_hashes();
             self.act();
-            if self.fetch.as_ref().is_some_and(Fetch::is_complete) {
-                self.publish();
+            if let Some(fetch) = &self.fetch
+                && fetch.is_complete()
+            {
+                self.publish(&fetch.status());
                 return Ok(());
             }
             let wake = self.next_wake();
@@ -254,10 +258,13 @@ impl Swarm<'_> {
                     }
                 }
                 _ = tick.tick() => {
-                    self.publish();
+                    let status = self.fetch.as_ref().map(Fetch::status);
+                    if let Some(status) = &status {
+                        self.publish(status);
+                    }
                     self.checkpoint();
                     self.free_places();
-                    self.check_patience()?;
+                    self.check_patience(status.as_ref())?;
                 }
             }
         }
@@ -266,7 +273,7 @@ impl Swarm<'_> {
     /// The hashes are known: from now on there is something to decide.
     fn begin(&mut self, verified: Bitmap) {
         for chunk in verified.iter() {
-            self.active.add(chunk);
+            self.active.have.add(chunk);
         }
         let config = self.inner.limits.fetch.clone();
         let mut fetch = Fetch::new(self.chunks, verified, config, rand::random());
@@ -388,6 +395,7 @@ impl Swarm<'_> {
             return;
         };
         connected.follow.abort();
+        self.active.have.peer_left(key);
         self.running.retain(|_, running| {
             let stays = running.peer != key || running.received;
             if !stays {
@@ -420,16 +428,22 @@ impl Swarm<'_> {
                 peer,
                 chunks,
                 queue_bytes,
-            } => match (&mut self.fetch, self.peers.get_mut(&peer)) {
-                (Some(fetch), _) => fetch.handle_have_all(now, peer, chunks, queue_bytes),
-                (None, Some(connected)) => connected.have = Some((chunks, queue_bytes)),
-                (None, None) => {}
-            },
+            } => {
+                if self.peers.contains_key(&peer) {
+                    self.active.have.peer_has_all(peer, chunks.clone());
+                }
+                match (&mut self.fetch, self.peers.get_mut(&peer)) {
+                    (Some(fetch), _) => fetch.handle_have_all(now, peer, chunks, queue_bytes),
+                    (None, Some(connected)) => connected.have = Some((chunks, queue_bytes)),
+                    (None, None) => {}
+                }
+            }
             Event::HaveMore {
                 peer,
                 chunks,
                 queue_bytes,
             } => {
+                self.active.have.peer_has(peer, &chunks);
                 if let Some(fetch) = &mut self.fetch {
                     fetch.handle_have(now, peer, &chunks, queue_bytes);
                 } else if let Some((have, queue)) = self
@@ -497,7 +511,7 @@ impl Swarm<'_> {
                 }
                 if let Some(chunk) = completed {
                     self.part.mark_verified(chunk);
-                    self.active.add(chunk);
+                    self.active.have.add(chunk);
                 }
                 self.shared.set_stage(Stage::Fetching);
             }

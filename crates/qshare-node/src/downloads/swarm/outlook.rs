@@ -13,14 +13,19 @@ use crate::report::{PeerView, SwarmView};
 
 /// How often a download's sources are logged, at the level that `-v` shows.
 pub(super) const LOG_EVERY: Duration = Duration::from_secs(5);
+/// How often what people may ask for is brought up to date; a look at forty peers costs more than
+/// the rest of a tick.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
 
 impl Swarm<'_> {
     /// Gives up when there was nobody to fetch from for too long.
-    pub(super) fn check_patience(&mut self) -> Result<(), DownloadError> {
-        let hope = match &self.fetch {
+    pub(super) fn check_patience(
+        &mut self,
+        status: Option<&FetchStatus>,
+    ) -> Result<(), DownloadError> {
+        let hope = match status {
             None => !self.peers.is_empty(),
-            Some(fetch) => {
-                let status = fetch.status();
+            Some(status) => {
                 let useful = status
                     .peers
                     .iter()
@@ -40,17 +45,19 @@ impl Swarm<'_> {
         }
     }
 
-    pub(super) fn publish(&mut self) {
-        let Some(fetch) = &self.fetch else { return };
-        let status = fetch.status();
-        let rate = self.meter.sample(Instant::now(), status.received_bytes);
+    pub(super) fn publish(&mut self, status: &FetchStatus) {
+        let now = Instant::now();
+        let rate = self.meter.sample(now, status.received_bytes);
         let left = self.chunks.length().saturating_sub(status.verified_bytes);
         let sources = status
             .peers
             .iter()
             .filter(|peer| peer.dropped.is_none() && peer.chunks > 0);
         let sources = sources.count() as u32;
-        self.show(&status, rate);
+        if now >= self.show_at || status.verified_chunks == status.chunks {
+            self.show_at = now + SHOW_EVERY;
+            self.show(status, rate);
+        }
         let waited = self.last_hope.elapsed();
         self.shared.progress.send_modify(|progress| {
             progress.verified_bytes = status.verified_bytes;
