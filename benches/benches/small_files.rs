@@ -15,20 +15,16 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::ffi::OsString;
     use std::fs;
-    use std::net::TcpStream;
-    use std::path::{Path, PathBuf};
-    use std::process::{Child, Command, ExitCode, Stdio};
-    use std::thread;
-    use std::time::{Duration, Instant};
+    use std::path::Path;
+    use std::process::{Command, ExitCode};
 
-    use anyhow::{Context, ensure};
+    use anyhow::ensure;
     use clap::Parser;
-    use qshare_tests::binary;
+    use qshare_benches::measure::{self, Trial};
+    use qshare_benches::pair::{self, Pair, Server, is_installed, remove};
+    use qshare_benches::table::Table;
     use qshare_tests::files::noise;
-    use qshare_tests::lab::{Host, HostPlan, Lab, isolation};
-    use qshare_tests::process::{Process, eventually};
 
     const RSYNC_PORT: u16 = 8730;
 
@@ -57,111 +53,45 @@ mod linux {
             println!("nothing to test here; `cargo bench` measures");
             return Ok(ExitCode::SUCCESS);
         }
-        if isolation::is_inside() {
-            isolation::prepare()?;
-            measure(&args)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        // Built out here, where cargo finds everything.
-        binary::path();
-        let again: Vec<OsString> = std::env::args_os().skip(1).collect();
-        match isolation::run_again(again) {
-            Ok(status) if status.success() => Ok(ExitCode::SUCCESS),
-            Ok(_) => Ok(ExitCode::FAILURE),
-            Err(reason) => {
-                println!("SKIPPED: {reason}");
-                Ok(ExitCode::SUCCESS)
-            }
-        }
+        pair::inside(|| measure(&args))
     }
 
     fn measure(args: &Args) -> anyhow::Result<()> {
-        let lab = Lab::builder()
-            .host(HostPlan::new("server"))
-            .host(HostPlan::new("client"))
-            .build()?;
-        let (server, client) = (lab.host("server"), lab.host("client"));
-        let stage = tempfile::Builder::new()
-            .prefix("qshare-bench")
-            .tempdir_in("/dev/shm")
-            .context("a directory in memory")?;
-        let home = stage.path();
-        let assets = home.join("assets");
+        let pair = Pair::new()?;
         let count = args.directories * args.files;
-        make_files(&assets, args)?;
-
-        let tracker = format!("{}:65000", server.address());
-        let _tracker = start(server, home, &["tracker", "--certs", "tracker"]);
-        let node = [
-            "node",
-            "--no-prompt",
-            "--certs",
-            "node",
-            "--tracker",
-            &tracker,
-        ];
-        let node = start(server, home, &node);
-        eventually("all files are announced", || {
-            let ls = [
-                "ls",
-                "--json",
-                "--certs",
-                "client",
-                "--tracker",
-                &tracker,
-                "**",
-            ];
-            let listed = qshare(client, home, &ls).output().ok()?;
-            let lines = listed.stdout.iter().filter(|&&byte| byte == b'\n').count();
-            (lines == count).then_some(())
-        });
-        let rsync = Rsync::start(server, home, &assets)?;
+        make_files(&pair.assets(), args)?;
+        let servers = pair.share(count);
+        let serving = servers.each_ref().map(|server| server.id());
+        let rsync = start_rsync(&pair)?;
         if rsync.is_none() {
             println!("rsync is not installed, and not measured");
         }
-
         println!(
             "{count} files of {} bytes in {} directories",
             args.size, args.directories
         );
+        let mut table = Table::new((count * args.size) as u64);
         let (mut of_qshare, mut of_rsync) = (Vec::new(), Vec::new());
         for _ in 0..args.runs {
-            let to = home.join("fetched");
-            let get = [
-                "-q",
-                "get",
-                "--certs",
-                "client",
-                "--tracker",
-                &tracker,
-                "**",
-                "-o",
-                "fetched/",
-            ];
-            of_qshare.push(timed(
-                "qshare get",
-                qshare(client, home, &get),
-                &assets,
-                &to,
-            )?);
-            if rsync.is_some() {
-                let mut command = client.command("rsync");
-                let from = format!("rsync://{}:{RSYNC_PORT}/assets/", server.address());
-                command.args(["-a", &from]).arg(&to);
-                of_rsync.push(timed("rsync", command, &assets, &to)?);
+            let get = pair.get("client", "**", "fetched");
+            of_qshare.push(table.add("qshare get", fetch(&pair, get, &serving)?));
+            if let Some(rsync) = &rsync {
+                let mut command = pair.client().command("rsync");
+                let from = format!("rsync://{}:{RSYNC_PORT}/assets/", pair.server().address());
+                command.args(["-a", &from]).arg(pair.home().join("fetched"));
+                of_rsync.push(table.add("rsync", fetch(&pair, command, &[rsync.id()])?));
             }
         }
-        let ours = median(&mut of_qshare);
-        println!("qshare get: median {:.3} s", ours.as_secs_f64());
+        println!();
+        table.add_median("qshare get", &of_qshare);
+        table.add_median("rsync", &of_rsync);
         if rsync.is_some() {
-            let theirs = median(&mut of_rsync);
-            println!("rsync: median {:.3} s", theirs.as_secs_f64());
+            let wall = |of: &[Trial]| measure::median(of.iter().map(|t| t.wall.as_secs_f64()));
             println!(
                 "qshare get / rsync: {:.2}",
-                ours.as_secs_f64() / theirs.as_secs_f64()
+                wall(&of_qshare) / wall(&of_rsync)
             );
         }
-        drop(node);
         Ok(())
     }
 
@@ -178,83 +108,36 @@ mod linux {
         Ok(())
     }
 
-    fn qshare(host: &Host, home: &Path, arguments: &[&str]) -> Command {
-        let mut command = host.command(binary::path());
-        binary::forget_surroundings(&mut command);
-        command.env("HOME", home).current_dir(home).args(arguments);
-        command
-    }
-
-    fn start(host: &Host, home: &Path, arguments: &[&str]) -> Process {
-        let mut command = qshare(host, home, arguments);
-        command.arg("--json");
-        let process = Process::start(command);
-        process.ready();
-        process
-    }
-
-    /// Runs a command that copies `assets` to `to`; checks that it did, and removes the copy.
-    fn timed(
-        name: &str,
-        mut command: Command,
-        assets: &Path,
-        to: &PathBuf,
-    ) -> anyhow::Result<Duration> {
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let begun = Instant::now();
-        let status = command.status().with_context(|| format!("run {name}"))?;
-        let took = begun.elapsed();
-        ensure!(status.success(), "{name}: {status}");
+    /// Runs a command that copies all assets; checks that it did, and removes the copy.
+    fn fetch(pair: &Pair, command: Command, servers: &[u32]) -> anyhow::Result<Trial> {
+        let trial = measure::trial(command, servers)?;
+        let copy = pair.home().join("fetched");
         let same = Command::new("diff")
             .args(["-r", "-q"])
-            .arg(assets)
-            .arg(to)
+            .arg(pair.assets())
+            .arg(&copy)
             .status()?;
-        ensure!(same.success(), "{name} did not copy what is there");
-        fs::remove_dir_all(to)?;
-        println!("{name}: {:.3} s", took.as_secs_f64());
-        Ok(took)
+        ensure!(same.success(), "not everything was copied");
+        remove(&copy)?;
+        Ok(trial)
     }
 
-    fn median(times: &mut [Duration]) -> Duration {
-        times.sort();
-        times.get(times.len() / 2).copied().unwrap_or_default()
-    }
-
-    /// rsync's daemon, until dropped.
-    struct Rsync(Child);
-
-    impl Rsync {
-        /// None where it is not installed.
-        fn start(host: &Host, home: &Path, assets: &Path) -> anyhow::Result<Option<Rsync>> {
-            if Command::new("rsync").arg("--version").output().is_err() {
-                return Ok(None);
-            }
-            let config = home.join("rsyncd.conf");
-            let text = format!(
-                "use chroot = no\nreverse lookup = no\nforward lookup = no\n[assets]\npath = {}\n",
-                assets.display()
-            );
-            fs::write(&config, text)?;
-            let child = host
-                .command("rsync")
-                .args(["--daemon", "--no-detach", "--port", &RSYNC_PORT.to_string()])
-                .arg("--config")
-                .arg(&config)
-                .spawn()?;
-            let daemon = Rsync(child);
-            let at = (host.address(), RSYNC_PORT);
-            while !matches!(host.inside(|| TcpStream::connect(at)), Ok(Ok(_))) {
-                thread::sleep(Duration::from_millis(10));
-            }
-            Ok(Some(daemon))
+    /// rsync's daemon; None where it is not installed.
+    fn start_rsync(pair: &Pair) -> anyhow::Result<Option<Server>> {
+        if !is_installed("rsync", "--version") {
+            return Ok(None);
         }
-    }
-
-    impl Drop for Rsync {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
+        let config = pair.home().join("rsyncd.conf");
+        let text = format!(
+            "use chroot = no\nreverse lookup = no\nforward lookup = no\n[assets]\npath = {}\n",
+            pair.assets().display()
+        );
+        fs::write(&config, text)?;
+        let mut command = pair.server().command("rsync");
+        command
+            .args(["--daemon", "--no-detach", "--port", &RSYNC_PORT.to_string()])
+            .arg("--config")
+            .arg(&config);
+        pair.serve(&mut command, RSYNC_PORT).map(Some)
     }
 }

@@ -6,6 +6,7 @@ pub mod binary;
 pub mod files;
 #[cfg(target_os = "linux")]
 pub mod lab;
+pub mod libtorrent;
 #[cfg(target_os = "linux")]
 pub mod mappings;
 #[cfg(target_os = "linux")]

@@ -318,6 +318,18 @@ fn those_who_ask_for_everything_and_take_nothing_keep_nobody_from_being_served()
     assert!(peak < MEMORY_MAX_BYTES, "{peak}");
 }
 
+#[test]
+fn those_who_send_what_nobody_asked_for_soon_find_no_room() {
+    const TAKEN_MAX: usize = MIB / 2;
+    let world = World::new();
+    let tracker = world.tracker();
+    world.put("node", "x.bin", &noise(16 * MIB, 28));
+    let node = world.node("node", tracker.address);
+    let found = tracker.client().until_complete("x.bin", 1);
+    let taken = Asker::pour(&node, found.info);
+    assert!((1..TAKEN_MAX).contains(&taken), "{taken} bytes");
+}
+
 /// As many as a download connects to, and some more.
 const MORE_THAN_ARE_CONNECTED: usize = 44;
 

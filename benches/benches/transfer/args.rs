@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 
+use crate::bare::Setup;
+
 /// `qshare get` on loopback beside bare quinn, whole processes, in turns.
 #[derive(Debug, Parser)]
 #[command(name = "transfer", disable_help_subcommand = true)]
@@ -37,10 +39,12 @@ pub(crate) struct Args {
 pub(crate) enum Role {
     /// Serves bytes from memory until it is killed
     #[command(hide = true)]
-    BareServe,
+    BareServe { setup: Setup },
     /// Fetches bytes into memory
     #[command(hide = true)]
     BareFetch {
+        /// As the server has it
+        setup: Setup,
         /// Where the server listens
         at: SocketAddr,
         /// Who it is

@@ -6,26 +6,36 @@
 
 mod args;
 mod bare;
-mod measure;
 mod stage;
-mod table;
 
 use anyhow::Context;
 use clap::Parser;
 
-use args::{Args, Role};
-use measure::{Trial, median};
-use stage::{Stage, Swarm};
-use table::Table;
+use qshare_benches::measure::{Trial, median};
+use qshare_benches::table::Table;
 
+use args::{Args, Role};
+use bare::{Bare, Setup};
+use stage::{Stage, Swarm};
+
+/// Quinn as it comes.
+const STOCK: &str = "bare quinn";
+/// Quinn with qshare's packet sizes, windows and socket.
+const TUNED: &str = "bare quinn, tuned";
+const ONE: &str = "get, 1 source";
 /// What `get` and `node` may hold at most, whatever the file's size.
 const MEMORY_MAX_BYTES: u64 = 150 << 20;
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     match args.role {
-        Some(Role::BareServe) => return bare::serve(),
-        Some(Role::BareFetch { at, id, bytes }) => return bare::fetch(at, id, bytes),
+        Some(Role::BareServe { setup }) => return bare::serve(setup),
+        Some(Role::BareFetch {
+            setup,
+            at,
+            id,
+            bytes,
+        }) => return bare::fetch(setup, at, &id, bytes),
         None => {}
     }
     if !args.bench {
@@ -47,7 +57,8 @@ fn main() -> anyhow::Result<()> {
 fn throughput(stage: &Stage, args: &Args) -> anyhow::Result<()> {
     let bytes = args.size.0;
     let file = stage.noise_file("file.bin", bytes)?;
-    let bare = bare::Bare::start()?;
+    let stock = Bare::start(Setup::Stock)?;
+    let tuned = Bare::start(Setup::Tuned)?;
     let one = Swarm::start(stage, "one", &file, 1)?;
     let many = match args.sources {
         0 | 1 => None,
@@ -56,34 +67,40 @@ fn throughput(stage: &Stage, args: &Args) -> anyhow::Result<()> {
     let several = format!("get, {} sources", args.sources);
 
     let mut table = Table::new(bytes);
-    let (mut of_bare, mut of_one, mut of_many) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut of_stock, mut of_tuned) = (Vec::new(), Vec::new());
+    let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
     for _ in 0..args.runs {
-        of_bare.push(table.add("bare quinn", bare.trial(bytes)?));
-        of_one.push(table.add("get, 1 source", one.trial(stage)?));
+        of_stock.push(table.add(STOCK, stock.trial(bytes)?));
+        of_tuned.push(table.add(TUNED, tuned.trial(bytes)?));
+        of_one.push(table.add(ONE, one.trial(stage)?));
         if let Some(many) = &many {
             of_many.push(table.add(&several, many.trial(stage)?));
         }
     }
     println!();
-    table.add_median("bare quinn", &of_bare);
-    table.add_median("get, 1 source", &of_one);
+    table.add_median(STOCK, &of_stock);
+    table.add_median(TUNED, &of_tuned);
+    table.add_median(ONE, &of_one);
     table.add_median(&several, &of_many);
     println!();
-    compare("get, 1 source", &of_one, &of_bare, bytes);
-    compare(&several, &of_many, &of_bare, bytes);
+    for (base, of_base) in [(STOCK, &of_stock), (TUNED, &of_tuned)] {
+        compare(ONE, &of_one, base, of_base, bytes);
+        compare(&several, &of_many, base, of_base, bytes);
+    }
+    compare(&several, &of_many, ONE, &of_one, bytes);
     Ok(())
 }
 
 /// Prints medians over the medians of the yardstick. Processor time is that of both sides, and
 /// says something even while the machine does other things.
-fn compare(what: &str, trials: &[Trial], base: &[Trial], bytes: u64) {
+fn compare(what: &str, trials: &[Trial], base_name: &str, base: &[Trial], bytes: u64) {
     if trials.is_empty() {
         return;
     }
     let over =
         |of: &dyn Fn(&Trial) -> f64| median(trials.iter().map(of)) / median(base.iter().map(of));
     println!(
-        "{what} / bare quinn: {:.2} of its speed, {:.2} times its processor time",
+        "{what} / {base_name}: {:.2} of its speed, {:.2} times its processor time",
         over(&|trial| trial.speed(bytes)),
         over(&|trial| (trial.own_cpu + trial.others_cpu).as_secs_f64()),
     );

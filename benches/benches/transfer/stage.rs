@@ -8,13 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use qshare_benches::measure::{self, Trial};
 use qshare_tests::binary;
 use qshare_tests::files::noise;
 use qshare_tests::process::Process;
 use serde_json::Value;
 use tempfile::TempDir;
-
-use crate::measure::{self, Trial};
 
 const MEMORY_DIR: &str = "/dev/shm";
 /// A file is made in pieces of this size.

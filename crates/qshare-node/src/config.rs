@@ -79,6 +79,9 @@ pub struct Limits {
     pub answers_max_bytes: u32,
     /// Bytes of chunks in memory: asked for, and not yet verified and written, by all downloads.
     pub requested_max_bytes: u32,
+    /// Bytes that all nodes of whom something is asked may have in flight to us: a connection's
+    /// receive window is its share. Whoever is not asked has the window of `transport`.
+    pub windows_max_bytes: u32,
     /// Bytes of buffers that are kept for the next chunk while nobody uses them.
     pub buffers_kept_bytes: usize,
     /// Downloads that are under way at once; others wait.
@@ -106,11 +109,16 @@ impl Default for Limits {
             half_open_max: 64,
             answers_max_bytes: 32 << 20,
             requested_max_bytes: 64 << 20,
+            windows_max_bytes: 64 << 20,
             buffers_kept_bytes: 16 << 20,
             downloads_max: 64,
             // Leaves room among the streams of a connection for everything else.
             small_downloads_max: 192,
-            transport: TransportConfig::default(),
+            transport: TransportConfig {
+                // For requests, which have at most 16 KiB each.
+                receive_window_bytes: 256 << 10,
+                ..TransportConfig::default()
+            },
             fetch: FetchConfig {
                 in_flight_max_bytes: 32 << 20,
                 ..FetchConfig::default()

@@ -152,7 +152,7 @@ impl Node {
             catalogue,
             contents: Contents::new(library),
             buffers: Buffers::new(limits.buffers_kept_bytes),
-            peers: Peers::new(limits.half_open_max, limits.accepted_connections_max),
+            peers: Peers::new(&limits),
             uploads: Uploads::new(
                 limits.serve.clone(),
                 limits.answers_max_bytes,

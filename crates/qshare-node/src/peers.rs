@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace};
 
 use crate::care::care;
+use crate::config::Limits;
 use crate::node::Inner;
 use crate::reach::{Ways, find_way};
 use crate::report::PathKind;
@@ -32,6 +33,9 @@ const LIES_MAX: u32 = 3;
 /// Nodes whose lies are remembered.
 const LIARS_MAX: usize = 4096;
 
+/// Most that one connection may have in flight to us: 1 Gbit/s over 100 ms is 12.5 MB.
+const WINDOW_MAX_BYTES: u32 = 16 << 20;
+
 /// A connected node. The way to it may change while it stays the same peer.
 pub(crate) struct Peer {
     /// Names the node for as long as there is some way to it; another key if it comes back.
@@ -40,6 +44,8 @@ pub(crate) struct Peer {
     link: watch::Sender<Arc<Link>>,
     /// Answers awaited from it, and answers being sent to it.
     activity: watch::Sender<usize>,
+    /// Whether we ask things of it. Whoever only asks us is not given much room.
+    asked: AtomicBool,
 }
 
 /// One connection to a node: a way.
@@ -54,6 +60,8 @@ pub(crate) struct Link {
     pub(crate) suspect: AtomicBool,
     /// Cancelled when another connection to the same node took over.
     pub(crate) retired: CancellationToken,
+    /// Its receive window, once it has a share of the budget.
+    window_bytes: AtomicU32,
     _control: SendStream,
 }
 
@@ -71,6 +79,12 @@ impl Link {
 
     pub(crate) fn is_alive(&self) -> bool {
         self.connection.close_reason().is_none()
+    }
+
+    fn set_window(&self, bytes: u32) {
+        if self.window_bytes.swap(bytes, Ordering::Relaxed) != bytes {
+            self.connection.set_receive_window(bytes.into());
+        }
     }
 }
 
@@ -134,17 +148,20 @@ pub(crate) struct Peers {
     adopted: watch::Sender<u64>,
     pub(crate) half_open: Arc<Semaphore>,
     accepted: Arc<Semaphore>,
+    /// What all who are asked may have in flight to us.
+    windows_max_bytes: u32,
 }
 
 impl Peers {
-    pub(crate) fn new(half_open_max: usize, accepted_max: usize) -> Peers {
+    pub(crate) fn new(limits: &Limits) -> Peers {
         Peers {
             slots: Mutex::default(),
             lies: Mutex::default(),
             next_key: AtomicU64::new(1),
             adopted: watch::Sender::new(0),
-            half_open: Arc::new(Semaphore::new(half_open_max)),
-            accepted: Arc::new(Semaphore::new(accepted_max)),
+            half_open: Arc::new(Semaphore::new(limits.half_open_max)),
+            accepted: Arc::new(Semaphore::new(limits.accepted_connections_max)),
+            windows_max_bytes: limits.windows_max_bytes,
         }
     }
 
@@ -176,6 +193,17 @@ impl Peers {
         peer.link().is_alive().then_some(peer)
     }
 
+    /// Divides the bytes that may be in flight to us among those who are asked.
+    fn share_windows(&self) {
+        let slots = self.lock();
+        let asked = slots
+            .values()
+            .filter_map(|slot| slot.connected.as_ref())
+            .filter(|peer| peer.asked.load(Ordering::Relaxed));
+        let window = window_bytes(self.windows_max_bytes, asked.clone().count());
+        asked.for_each(|peer| peer.link().set_window(window));
+    }
+
     /// Waits until there is a connection to a node.
     async fn appearance(&self, node: &NodeId) -> Arc<Peer> {
         let mut adopted = self.adopted.subscribe();
@@ -194,11 +222,29 @@ impl Peers {
     }
 }
 
+/// The share of one of so many in a budget, in bytes. Halves, so that it changes rarely.
+fn window_bytes(budget_bytes: u32, shares: usize) -> u32 {
+    let shares = u32::try_from(shares.next_power_of_two()).unwrap_or(u32::MAX);
+    (budget_bytes / shares).min(WINDOW_MAX_BYTES)
+}
+
 /// The connection to `node`, made if there is none yet: dialled at `addresses`, and by way of an
-/// introduction.
+/// introduction. It is to be asked something, and has room for the answers.
 ///
 /// The error says for people what was tried.
 pub(crate) async fn reach(
+    inner: &Arc<Inner>,
+    node: NodeId,
+    addresses: &[SocketAddr],
+) -> Result<Arc<Peer>, String> {
+    let peer = connect(inner, node, addresses).await?;
+    if !peer.asked.swap(true, Ordering::Relaxed) {
+        inner.peers.share_windows();
+    }
+    Ok(peer)
+}
+
+async fn connect(
     inner: &Arc<Inner>,
     node: NodeId,
     addresses: &[SocketAddr],
@@ -316,6 +362,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
         since: Instant::now(),
         suspect: AtomicBool::new(false),
         retired: CancellationToken::new(),
+        window_bytes: AtomicU32::new(0),
         _control: control_send,
     });
     let peer = {
@@ -339,6 +386,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
                     node,
                     link: watch::Sender::new(link.clone()),
                     activity: watch::Sender::new(0),
+                    asked: AtomicBool::new(false),
                 });
                 slot.connected = Some(peer.clone());
                 inner.tasks.spawn(care(inner.clone(), peer.clone()));
@@ -347,6 +395,9 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
         }
     };
     inner.peers.adopted.send_modify(|count| *count += 1);
+    if peer.asked.load(Ordering::Relaxed) {
+        inner.peers.share_windows();
+    }
     debug!(peer = %node, address = %link.address(), ?path, dialled, "connected");
     inner.tasks.spawn(uploads::serve(
         inner.clone(),
@@ -425,6 +476,7 @@ async fn attend(
     if is_goodbye(&cause) {
         inner.meeting.left(peer.node);
     }
+    inner.peers.share_windows();
     inner.uploads.client_left(&peer);
     forget_if_empty(&inner, &peer.node);
 }
@@ -442,4 +494,24 @@ fn forget_if_empty(inner: &Arc<Inner>, node: &NodeId) {
 
 fn close(connection: &quinn::Connection, code: CloseCode) {
     connection.close(VarInt::from_u32(code.code()), code.to_string().as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_together_stay_within_their_budget() {
+        let budget = 64 << 20;
+        for peers in 0..600 {
+            let window = window_bytes(budget, peers);
+            assert!(window <= WINDOW_MAX_BYTES);
+            assert!(
+                u64::from(window) * peers as u64 <= u64::from(budget),
+                "{peers}"
+            );
+            // And no one gets less than half of what there is for each.
+            assert!(peers < 4 || window >= budget / peers as u32 / 2, "{peers}");
+        }
+    }
 }

@@ -44,6 +44,8 @@ const PAUSE_WATCH: Duration = Duration::from_secs(1);
 const DELTA_BATCH: Duration = Duration::from_millis(100);
 /// Time for the answer to one request.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
+/// What a tracker may have in flight to us: some pages of matches.
+const ANSWERS_WINDOW_BYTES: u32 = 4 << 20;
 
 /// The same for an introduction, without which others ways are tried on.
 const INTRODUCE_DEADLINE: Duration = Duration::from_secs(4);
@@ -259,6 +261,7 @@ impl TrackerLink {
             control_send,
             control_recv,
         } = session;
+        connection.set_receive_window(ANSWERS_WINDOW_BYTES.into());
         let remote = connection.remote_address();
         let address = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let up = Established {

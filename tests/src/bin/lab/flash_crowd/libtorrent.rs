@@ -1,33 +1,21 @@
 //! libtorrent in the crowd, through Debian's Python bindings.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::Context;
 use qshare_tests::lab::Lab;
+use qshare_tests::libtorrent::{PYTHON, write_script};
 
 use super::outcome::Outcome;
 use super::race::{Running, Start, first_line, log, race};
 use super::shape::{Crowd, SEED};
 
-/// The distribution's own interpreter, whose packages these are; another may come first in PATH.
-const PYTHON: &str = "/usr/bin/python3";
-const SCRIPT: &str = include_str!("libtorrent_peer.py");
-
-pub(crate) fn is_there() -> bool {
-    let import = Command::new(PYTHON)
-        .args(["-c", "import libtorrent"])
-        .stderr(Stdio::null())
-        .status();
-    import.is_ok_and(|status| status.success())
-}
-
 pub(crate) fn measure(lab: &Lab, crowd: &Crowd) -> anyhow::Result<Outcome> {
     let dir = crowd.scratch.join("libtorrent");
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir)?;
-    let script = dir.join("peer.py");
-    std::fs::write(&script, SCRIPT)?;
+    let script = write_script(&dir)?;
     let torrent: PathBuf = dir.join("crowd.torrent");
     let shared = crowd.file.parent().context("the directory of the file")?;
 

@@ -124,7 +124,7 @@ pub(crate) fn run(args: &FlashCrowdArgs) -> anyhow::Result<ExitCode> {
     }
     let qshare = qshare_binary(args)?;
     let mut systems = args.system.clone();
-    if systems.contains(&System::Libtorrent) && !libtorrent::is_there() {
+    if systems.contains(&System::Libtorrent) && !qshare_tests::libtorrent::is_there() {
         eprintln!(
             "libtorrent is left out: no python3 here imports it (apt-get install python3-libtorrent)"
         );

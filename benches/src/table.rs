@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::measure::{Trial, median};
 
 /// Lines under one heading.
-pub(crate) struct Table {
+pub struct Table {
     bytes: u64,
 }
 
 impl Table {
     /// Prints the heading, for transfers of so many bytes.
-    pub(crate) fn new(bytes: u64) -> Table {
+    pub fn new(bytes: u64) -> Table {
         println!("{} MiB", bytes >> 20);
         println!(
             "{:18} {:>8} {:>8} {:>10} {:>10} {:>10} {:>10}",
@@ -21,13 +21,13 @@ impl Table {
     }
 
     /// Prints a run, and hands it back.
-    pub(crate) fn add(&mut self, what: &str, trial: Trial) -> Trial {
+    pub fn add(&mut self, what: &str, trial: Trial) -> Trial {
         self.line(what, &trial);
         trial
     }
 
     /// Prints the median of each column; of memory the most.
-    pub(crate) fn add_median(&mut self, what: &str, trials: &[Trial]) {
+    pub fn add_median(&mut self, what: &str, trials: &[Trial]) {
         if trials.is_empty() {
             return;
         }

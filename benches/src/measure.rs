@@ -15,28 +15,28 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// What one command cost, and those who served it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Trial {
+pub struct Trial {
     /// From its start to its end.
-    pub(crate) wall: Duration,
+    pub wall: Duration,
     /// Processor time of the command.
-    pub(crate) own_cpu: Duration,
+    pub own_cpu: Duration,
     /// Processor time of all who served it, meanwhile.
-    pub(crate) others_cpu: Duration,
+    pub others_cpu: Duration,
     /// Most memory that the command held.
-    pub(crate) own_peak_bytes: u64,
+    pub own_peak_bytes: u64,
     /// Most memory that one of the others ever held.
-    pub(crate) others_peak_bytes: u64,
+    pub others_peak_bytes: u64,
 }
 
 impl Trial {
     /// Bytes a second.
-    pub(crate) fn speed(&self, bytes: u64) -> f64 {
+    pub fn speed(&self, bytes: u64) -> f64 {
         bytes as f64 / self.wall.as_secs_f64()
     }
 }
 
 /// Runs a command to its end and counts what it and the processes `others` spend.
-pub(crate) fn trial(mut command: Command, others: &[u32]) -> anyhow::Result<Trial> {
+pub fn trial(mut command: Command, others: &[u32]) -> anyhow::Result<Trial> {
     let all_cpu = || {
         others
             .iter()
@@ -81,7 +81,7 @@ pub(crate) fn trial(mut command: Command, others: &[u32]) -> anyhow::Result<Tria
 }
 
 /// Time that all threads of a process have spent, in user mode and in the kernel.
-fn cpu_time(pid: u32) -> Option<Duration> {
+pub fn cpu_time(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; utime and stime are fields 14 and 15 of all.
     let (_, fields) = stat.rsplit_once(')')?;
@@ -98,18 +98,25 @@ fn cpu_time(pid: u32) -> Option<Duration> {
     ))
 }
 
-/// Most memory that a process ever held (VmHWM).
-fn peak_bytes(pid: u32) -> Option<u64> {
+/// Most memory that a process ever held.
+pub fn peak_bytes(pid: u32) -> Option<u64> {
+    status_bytes(pid, "VmHWM:")
+}
+
+/// Memory that a process holds now.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    status_bytes(pid, "VmRSS:")
+}
+
+fn status_bytes(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
 
 /// The middle one; of an even number, the lower of the two.
-pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.len().saturating_sub(1) / 2;

@@ -1,0 +1,212 @@
+//! Two hosts on one machine, joined by a veth pair (MTU 1500), and commands on them.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use qshare_tests::binary;
+use qshare_tests::lab::{Host, HostPlan, Lab, Link, isolation};
+use qshare_tests::process::{Process, eventually};
+use tempfile::TempDir;
+
+const SERVER: &str = "server";
+const CLIENT: &str = "client";
+const TRACKER_PORT: u16 = 65000;
+
+/// Two hosts, and a directory in memory that both see.
+pub struct Pair {
+    lab: Lab,
+    dir: TempDir,
+}
+
+/// Runs a benchmark where it may make hosts; says so where that cannot be had.
+pub fn inside(measure: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    if isolation::is_inside() {
+        isolation::prepare()?;
+        measure()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Built out here, where cargo finds everything.
+    binary::path();
+    let again: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match isolation::run_again(again) {
+        Ok(status) if status.success() => Ok(ExitCode::SUCCESS),
+        Ok(_) => Ok(ExitCode::FAILURE),
+        Err(reason) => {
+            println!("SKIPPED: {reason}");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+impl Pair {
+    /// As near to each other as one machine allows. Only within [`inside`].
+    pub fn new() -> anyhow::Result<Pair> {
+        Pair::linked(Link::default())
+    }
+
+    /// Each at the end of such a link.
+    pub fn linked(link: Link) -> anyhow::Result<Pair> {
+        let lab = Lab::builder()
+            .host(HostPlan::new(SERVER).link(link))
+            .host(HostPlan::new(CLIENT).link(link))
+            .build()?;
+        let dir = tempfile::Builder::new()
+            .prefix("qshare-bench")
+            .tempdir_in("/dev/shm")
+            .context("a directory in memory")?;
+        Ok(Pair { lab, dir })
+    }
+
+    /// Where the files are.
+    pub fn server(&self) -> &Host {
+        self.lab.host(SERVER)
+    }
+
+    /// Where they go.
+    pub fn client(&self) -> &Host {
+        self.lab.host(CLIENT)
+    }
+
+    /// The directory that both see.
+    pub fn home(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What `node` shares; made by whoever puts something into it.
+    pub fn assets(&self) -> PathBuf {
+        self.home().join("assets")
+    }
+
+    /// A command of the binary on one of the hosts.
+    pub fn qshare(&self, host: &Host, arguments: &[&str]) -> Command {
+        let mut command = host.command(binary::path());
+        binary::forget_surroundings(&mut command);
+        command
+            .env("HOME", self.home())
+            .current_dir(self.home())
+            .args(arguments);
+        command
+    }
+
+    /// The command that downloads what a pattern matches into the directory `to`; its identity is
+    /// in `certs`.
+    pub fn get(&self, certs: &str, pattern: &str, to: &str) -> Command {
+        let (tracker, to) = (self.tracker(), format!("{to}/"));
+        let get = ["-q", "get", "--certs", certs, "--tracker", &tracker];
+        let mut command = self.qshare(self.client(), &get);
+        command.args([pattern, "-o", &to]);
+        command
+    }
+
+    /// A tracker and a node on the server that share [`Pair::assets`]; returns when all of its
+    /// `files` files can be found.
+    pub fn share(&self, files: usize) -> [Process; 2] {
+        let servers = [self.start_tracker(), self.start_node()];
+        self.until_listed("**", files);
+        servers
+    }
+
+    /// A tracker on the server.
+    pub fn start_tracker(&self) -> Process {
+        self.start(&["tracker", "--certs", "tracker"])
+    }
+
+    /// A node on the server that shares [`Pair::assets`].
+    pub fn start_node(&self) -> Process {
+        let tracker = self.tracker();
+        let certs = ["--certs", "node", "--tracker", &tracker];
+        self.start(&[&["node", "--no-prompt"], &certs[..]].concat())
+    }
+
+    /// Waits until so many files match a pattern.
+    pub fn until_listed(&self, pattern: &str, files: usize) {
+        let tracker = self.tracker();
+        let ls = ["ls", "--json", "--certs", "client", "--tracker", &tracker];
+        eventually("all files are announced", || {
+            let listed = self.qshare(self.client(), &ls).arg(pattern).output().ok()?;
+            let lines = listed.stdout.iter().filter(|&&byte| byte == b'\n').count();
+            (lines == files).then_some(())
+        });
+    }
+
+    fn tracker(&self) -> String {
+        format!("{}:{TRACKER_PORT}", self.server().address())
+    }
+
+    fn start(&self, arguments: &[&str]) -> Process {
+        let mut command = self.qshare(self.server(), arguments);
+        command.arg("--json");
+        let process = Process::start(command);
+        process.ready();
+        process
+    }
+
+    /// Starts another program's server, and waits until it takes connections.
+    pub fn serve(&self, command: &mut Command, port: u16) -> anyhow::Result<Server> {
+        let server = Server(command.spawn().with_context(|| format!("{command:?}"))?);
+        let at = (self.server().address(), port);
+        while !matches!(self.server().inside(|| TcpStream::connect(at)), Ok(Ok(_))) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(server)
+    }
+}
+
+/// A server of another program, until dropped.
+pub struct Server(Child);
+
+impl Server {
+    /// Starts one that says on its standard output when it is ready: in the first line of which
+    /// `ready` makes something.
+    pub fn start<T>(
+        command: &mut Command,
+        ready: impl Fn(&str) -> Option<T>,
+    ) -> anyhow::Result<(Server, T)> {
+        let child = command.stdout(Stdio::piped()).spawn();
+        let mut server = Server(child.with_context(|| format!("{command:?}"))?);
+        let out = server.0.stdout.take().context("it has an output")?;
+        let mut lines = BufReader::new(out).lines();
+        while let Some(line) = lines.next().transpose()? {
+            if let Some(made) = ready(&line) {
+                // What it says later goes nowhere, but must not stop it.
+                thread::spawn(move || lines.for_each(drop));
+                return Ok((server, made));
+            }
+        }
+        bail!("{command:?} ended before it was ready")
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a program can be started, as `PROGRAM --version` or the like.
+pub fn is_installed(program: &str, version: &str) -> bool {
+    Command::new(program).arg(version).output().is_ok()
+}
+
+/// Removes what was fetched, a file or a directory.
+pub fn remove(path: &Path) -> anyhow::Result<()> {
+    if path.is_dir() {
+        fs::remove_dir_all(path)?;
+    } else {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
