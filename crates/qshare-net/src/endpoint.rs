@@ -91,7 +91,7 @@ impl Endpoint {
             cause,
         };
         let runtime = Arc::new(TokioRuntime);
-        let socket = bind_socket(config.listen)?;
+        let socket = udp_socket(config.listen)?;
         let socket = runtime.wrap_udp_socket(socket).map_err(io_error)?;
         let socket = Arc::new(SharedSocket::new(Batching::new(socket)).map_err(io_error)?);
         let beside = socket.sender();
@@ -166,7 +166,13 @@ impl Endpoint {
     }
 }
 
-fn bind_socket(address: SocketAddr) -> Result<UdpSocket, BindError> {
+/// Binds a UDP socket. `[::]` serves both families, and falls back to `0.0.0.0` where there is no
+/// IPv6.
+///
+/// # Errors
+///
+/// When somebody else has the port, or the system refuses.
+pub fn udp_socket(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let bound = try_bind(address);
     let bound = match bound {
         Err(cause)

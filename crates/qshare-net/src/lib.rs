@@ -4,7 +4,8 @@
 //! serves and dials). Whoever dials or is dialled exchanges Hellos and comes out as a
 //! [`Session`]: an authenticated connection whose group was checked. [`framed`] reads and writes
 //! messages on its streams. [`KnownTrackers`] remembers keys as SSH does. Nodes behind routers
-//! find each other, directly or through a relay, in a [`Meeting`].
+//! find each other, directly or through a relay, in a [`Meeting`]; a router can be asked to let
+//! others in ([`map_port`]), and a tracker whether they really get in ([`knock()`]).
 //!
 //! Nothing here knows what is shared or who wants it.
 
@@ -14,9 +15,11 @@ mod endpoint;
 pub mod framed;
 mod group;
 mod identity;
+mod knock;
 mod known_trackers;
 mod lan;
 mod meeting;
+mod port_mapping;
 pub mod punch;
 mod resolve;
 mod session;
@@ -25,12 +28,14 @@ mod tls;
 mod transport;
 
 pub use congestion::Congestion;
-pub use endpoint::{BindError, Endpoint, EndpointConfig};
+pub use endpoint::{BindError, Endpoint, EndpointConfig, udp_socket};
 pub use group::{GroupError, GroupSecret};
 pub use identity::{Identity, IdentityError, IdentityLock, IdentityRole, default_identity_dir};
+pub use knock::{At, KnockError, Knocked, knock};
 pub use known_trackers::{KnownTrackers, TrustError};
 pub use lan::{LanDiscovery, LanError, LanEvent, Links};
 pub use meeting::Meeting;
+pub use port_mapping::{MappingError, MappingProtocol, PortMapping, map_port};
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{
     AcceptError, Callee, DialError, Greeting, Session, accept, close_reason, connect, dial, greet,

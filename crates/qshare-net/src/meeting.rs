@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,8 @@ struct State {
     /// Extra sockets by introduction, while nobody was heard on them.
     sockets: HashMap<u64, Sockets>,
     prune_at: Option<Instant>,
+    /// Knocks that are expected, by their id, and whether they came.
+    knocks: HashMap<u64, Arc<AtomicBool>>,
 }
 
 /// Extra sockets of one introduction, in their order.
@@ -100,6 +103,7 @@ impl Meeting {
                 peers: HashMap::new(),
                 sockets: HashMap::new(),
                 prune_at: None,
+                knocks: HashMap::new(),
             }),
             wake: Notify::new(),
         });
@@ -180,6 +184,22 @@ impl Meeting {
         let state = self.shared.lock();
         let channel = state.channels.get(&address);
         channel.is_some_and(|channel| channel.is_bound)
+    }
+
+    /// Answers a tracker's knocks under this id until the guard is dropped.
+    pub(crate) fn expect_knock(&self, id: u64) -> ExpectedKnock {
+        let heard = Arc::new(AtomicBool::new(false));
+        self.shared.lock().knocks.insert(id, Arc::clone(&heard));
+        ExpectedKnock {
+            shared: Arc::clone(&self.shared),
+            id,
+            heard,
+        }
+    }
+
+    /// Sends a datagram now, if the system has room for it.
+    pub(crate) fn send(&self, to: SocketAddr, datagram: &Datagram<'_>) {
+        let _ = self.shared.sender.send(to, &datagram.to_bytes());
     }
 
     /// Sends what is due, when it is due. Never returns.
@@ -370,6 +390,26 @@ impl State {
     }
 }
 
+/// A knock that may come.
+pub(crate) struct ExpectedKnock {
+    shared: Arc<Shared>,
+    id: u64,
+    heard: Arc<AtomicBool>,
+}
+
+impl ExpectedKnock {
+    /// Whether it has come.
+    pub(crate) fn was_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for ExpectedKnock {
+    fn drop(&mut self) {
+        self.shared.lock().knocks.remove(&self.id);
+    }
+}
+
 struct Handler(Arc<Shared>);
 
 impl Beside for Handler {
@@ -403,7 +443,14 @@ impl Beside for Handler {
                     channel.next_at = Instant::now() + BIND_REFRESH;
                 }
             }
-            Datagram::Bind { .. } => {}
+            Datagram::Knock { id, cookie } => {
+                if let Some(knock) = state.knocks.get(&id) {
+                    knock.store(true, Ordering::Relaxed);
+                    let heard = Datagram::Heard { id, cookie };
+                    let _ = shared.sender.send(from, &heard.to_bytes());
+                }
+            }
+            Datagram::Bind { .. } | Datagram::Heard { .. } => {}
         }
         Verdict::Done
     }

@@ -30,6 +30,9 @@ pub struct NodeConfig {
     /// and [`qshare_wire::limits::HARD_SOCKETS`] sockets opened, where nothing less leads to a
     /// direct way and the other node agrees.
     pub punch_hard: bool,
+    /// Whether the router is asked to let others in (PCP, NAT-PMP, UPnP), once a tracker sees that
+    /// there is one. A one-shot node never asks.
+    pub port_mapping: bool,
     /// Directories to share; None for a one-shot download.
     pub shares: Option<Shares>,
     /// Bounds.
@@ -47,6 +50,7 @@ impl NodeConfig {
             known_trackers: None,
             lan: false,
             punch_hard: false,
+            port_mapping: false,
             shares: None,
             limits: Limits::default(),
         }

@@ -77,6 +77,7 @@ mod have;
 mod lan;
 mod node;
 mod peers;
+mod port_mapping;
 mod reach;
 mod report;
 mod tracker_link;
@@ -87,10 +88,11 @@ pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, Shares};
 pub use downloads::{Download, DownloadRequest, unfinished_chunks};
 pub use error::{DownloadError, FindError, StartError};
 pub use node::Node;
+pub use port_mapping::{MappedPort, PortMappingState};
 pub use qshare_content as content;
 pub use qshare_net::{
     BindError, GroupError, GroupSecret, Identity, IdentityError, IdentityLock, IdentityRole,
-    KnownTrackers, TrustError, default_identity_dir,
+    KnownTrackers, MappingProtocol, TrustError, default_identity_dir,
 };
 pub use qshare_storage::{
     DiskError, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent, SkipReason, Sync,

@@ -33,6 +33,7 @@ use crate::downloads::{self, Committer, Download, DownloadRequest, Downloads};
 use crate::error::{FindError, StartError};
 use crate::lan::{self, Lan};
 use crate::peers::{self, Peers};
+use crate::port_mapping::{self, PortMappings};
 use crate::report::{Contact, Findings, FoundFile, NodeEvent, NodeStatus};
 use crate::tracker_link::{Established, LinkState, TrackerLink};
 use crate::trips::Trips;
@@ -68,6 +69,7 @@ pub(crate) struct Inner {
     pub(crate) known_trackers: Option<KnownTrackers>,
     pub(crate) trackers: Vec<Arc<TrackerLink>>,
     pub(crate) lan: Lan,
+    pub(crate) port_mappings: PortMappings,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) contents: Contents,
     pub(crate) buffers: Arc<Buffers>,
@@ -102,6 +104,7 @@ impl Node {
             known_trackers,
             lan,
             punch_hard,
+            port_mapping,
             shares,
             limits,
         } = config;
@@ -149,6 +152,7 @@ impl Node {
             known_trackers,
             trackers: trackers.collect(),
             lan: Lan::new(lan),
+            port_mappings: PortMappings::new(port_mapping && role == Role::Node),
             catalogue,
             contents: Contents::new(library),
             buffers: Buffers::new(limits.buffers_kept_bytes),
@@ -177,6 +181,7 @@ impl Node {
             }
         });
         inner.tasks.spawn(lan::run(inner.clone()));
+        inner.tasks.spawn(port_mapping::run(inner.clone()));
         for link in &inner.trackers {
             inner.tasks.spawn(link.clone().run(inner.clone()));
         }
@@ -335,6 +340,7 @@ impl Node {
             trackers: trackers
                 .map(|link| (link.tracker.clone(), link.state().to_report()))
                 .collect(),
+            port_mapping: inner.port_mappings.state(),
             peers: inner.peers.count(),
             sent_bytes: inner.uploads.sent_bytes(),
             received_bytes: inner.received_bytes.load(Ordering::Relaxed),

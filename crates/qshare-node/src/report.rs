@@ -7,6 +7,8 @@ use std::time::Duration;
 use qshare_content::{AssetName, ContentId, ContentInfo, NodeId, TrackerAddress};
 use qshare_storage::LibraryEvent;
 
+use crate::port_mapping::PortMappingState;
+
 /// A file that somebody shares, as trackers tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {
@@ -240,6 +242,8 @@ pub struct NodeStatus {
     pub asset_bytes: u64,
     /// Each tracker, as written, and how it is.
     pub trackers: Vec<(TrackerAddress, TrackerState)>,
+    /// Whether the router lets others in.
+    pub port_mapping: PortMappingState,
     /// Peers that are connected.
     pub peers: usize,
     /// Payload bytes sent since the start.
@@ -255,6 +259,8 @@ pub struct NodeStatus {
 pub enum NodeEvent {
     /// A tracker was reached, lost, or refuses us.
     Tracker(TrackerAddress, TrackerState),
+    /// The router lets others in, or not any more.
+    PortMapping(PortMappingState),
     /// Shared directories changed.
     Library(LibraryEvent),
     /// A peer sent bytes that failed verification.

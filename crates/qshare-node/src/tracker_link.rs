@@ -145,6 +145,7 @@ impl TrackerLink {
         let report = state.to_report();
         let old = self.state.send_replace(state).to_report();
         if old != report {
+            inner.port_mappings.tracker_changed();
             let _ = inner
                 .events
                 .send(NodeEvent::Tracker(self.tracker.clone(), report));
@@ -571,13 +572,13 @@ impl Established {
     }
 
     fn contact(&self, contact: NodeContact, complete: bool) -> Contact {
-        // Where the tracker sees it, it may be dialled. What it claims is only probed, once both
-        // sides know of each other.
-        let observed = contact
+        // Where the tracker sees it, or had an answer from, it may be dialled. What it claims is
+        // only probed, once both sides know of each other.
+        let seen = contact
             .candidates
             .iter()
-            .filter(|candidate| candidate.kind == CandidateKind::Observed);
-        let addresses = resolve_candidates(observed, self.address);
+            .filter(|candidate| candidate.kind != CandidateKind::Local);
+        let addresses = resolve_candidates(seen, self.address);
         Contact {
             node: contact.node,
             addresses,

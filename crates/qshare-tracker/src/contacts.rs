@@ -12,7 +12,8 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The addresses of a Hello that are worth remembering.
+/// The addresses of a Hello that are worth remembering: private ones. A public one is believed
+/// only after a knock came back through it ([`crate::knock`]).
 pub(crate) fn claimed(candidates: &[Candidate]) -> Vec<SocketAddr> {
     candidates
         .iter()
@@ -21,7 +22,7 @@ pub(crate) fn claimed(candidates: &[Candidate]) -> Vec<SocketAddr> {
             Address::Socket(address) => Some(canonical(address)),
             Address::TrackerHost { .. } => None,
         })
-        .filter(|address| !address.ip().is_loopback())
+        .filter(|address| is_private(address.ip()) && !address.ip().is_loopback())
         .collect()
 }
 
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_may_claim_neither_loopback_nor_the_trackers_host() {
+    fn a_hello_may_claim_private_addresses_only() {
         let claim = |address| Candidate {
             kind: CandidateKind::Local,
             address,
@@ -161,6 +162,7 @@ mod tests {
             claim(Address::Socket(at("127.0.0.1:5000"))),
             claim(Address::Socket(at("[::ffff:10.0.0.1]:5000"))),
             claim(Address::Socket(at("10.0.0.2:53"))),
+            claim(Address::Socket(at("203.0.113.5:64500"))),
             claim(Address::TrackerHost { port: 5000 }),
         ];
         assert_eq!(claimed(&claims), [at("10.0.0.1:5000")]);

@@ -46,9 +46,11 @@ const INTRODUCTIONS_PER_SECOND: f64 = 20.0;
 pub(crate) struct Member {
     pub(crate) connection: Connection,
     pub(crate) control: Control,
-    pub(crate) claimed: Arc<[SocketAddr]>,
+    claimed: Vec<SocketAddr>,
     /// It agrees to many probes.
     pub(crate) may_punch_hard: bool,
+    /// Where a knock came back from, if others are to be told.
+    proven: Mutex<Option<SocketAddr>>,
     introductions: Mutex<(f64, Instant)>,
 }
 
@@ -62,10 +64,24 @@ impl Member {
         Member {
             connection,
             control,
-            claimed: claimed.into(),
+            claimed,
             may_punch_hard: features & FEATURE_PUNCH_HARD != 0,
+            proven: Mutex::default(),
             introductions: Mutex::new((INTRODUCTIONS_BURST, Instant::now())),
         }
+    }
+
+    /// Where the node is besides where it is seen: proven first, then what it claimed itself.
+    pub(crate) fn claims(&self) -> Vec<SocketAddr> {
+        self.proven()
+            .into_iter()
+            .chain(self.claimed.iter().copied())
+            .collect()
+    }
+
+    /// Where a knock came back from, if others are to be told.
+    pub(crate) fn proven(&self) -> Option<SocketAddr> {
+        *self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether one more introduction is not too many.
@@ -151,7 +167,7 @@ impl Directory {
         let opened =
             inner
                 .registry
-                .handle_session_opened(now, self.group, node, seen_at, &member.claimed);
+                .handle_session_opened(now, self.group, node, seen_at, &member.claims());
         if let Ok(session) = opened {
             let member = Arc::new(member);
             let attached = Attached { member, seen_at };
@@ -184,6 +200,31 @@ impl Directory {
             .connections
             .get(session)
             .map(|attached| Arc::clone(&attached.member))
+    }
+
+    /// Others are told from now on that a node is here, too; or no longer that it is where it was.
+    pub(crate) fn prove(&self, session: SessionId, at: Option<SocketAddr>) {
+        let mut inner = self.lock();
+        let Inner {
+            registry,
+            connections,
+            ..
+        } = &mut *inner;
+        let Some(attached) = connections.get(&session) else {
+            return;
+        };
+        let member = &attached.member;
+        let known = {
+            let mut proven = member.proven.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *proven, at)
+        };
+        if known != at {
+            debug!(%session, ?at, "proven");
+            let (now, seen_at) = (Instant::now(), attached.seen_at);
+            // An ended session is about to be taken out of the connections.
+            let _ = registry.handle_moved(now, session, seen_at, &member.claims());
+        }
+        inner.drain();
     }
 
     pub(crate) fn begin_announcement(&self, session: SessionId) -> Result<(), SessionGone> {
@@ -300,7 +341,7 @@ impl Directory {
                     debug!(%session, from = %attached.seen_at, to = %seen_at, "moved");
                     attached.seen_at = seen_at;
                     // An ended session is about to be taken out of the connections.
-                    let _ = registry.handle_moved(now, session, seen_at, &attached.member.claimed);
+                    let _ = registry.handle_moved(now, session, seen_at, &attached.member.claims());
                 }
             }
             inner.drain();

@@ -30,13 +30,16 @@ pub(crate) async fn introduce(
         respond(client, send, &refused).await;
         return Ok(());
     }
+    let proven = shared.directory.introducible(client.node);
+    let proven = proven.and_then(|member| member.proven());
+    let claims = claimed(&request.candidates);
     let asker = Contact {
         observed: canonical(client.connection.remote_address()),
-        claimed: claimed(&request.candidates).into(),
+        claimed: proven.into_iter().chain(claims).collect(),
     };
     let asked = Contact {
         observed: canonical(other.connection.remote_address()),
-        claimed: other.claimed.clone(),
+        claimed: other.claims().into(),
     };
     let tickets = shared
         .relay

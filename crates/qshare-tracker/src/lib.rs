@@ -15,6 +15,7 @@ mod config;
 mod contacts;
 mod directory;
 mod introduce;
+mod knock;
 mod relay;
 mod request;
 mod session;

@@ -7,6 +7,7 @@ use qshare_content::{ContentId, NodeId, Query, is_glob};
 use qshare_net::framed::{self, ReadError};
 use qshare_registry::{self as registry, Cursor, Page};
 use qshare_wire::introduction::Introduce;
+use qshare_wire::knock::Knock;
 use qshare_wire::limits::{
     HELLO_DEADLINE, HOLDERS_PER_MATCH_MAX, MATCHES_MAX, SMALL_BODY_MAX_BYTES,
 };
@@ -18,11 +19,14 @@ use tokio::time::timeout;
 use crate::budget::Verdict;
 use crate::contacts::contact_for;
 use crate::introduce::introduce;
+use crate::knock::knock;
 use crate::session::{Client, Fault};
 use crate::watch::watch;
 
 /// What a lookup that passes over many names costs, in requests.
 const SCAN_COST: f64 = 8.0;
+/// What a knock costs, in requests: a session may have 20 at once, and one a second.
+const KNOCK_COST: f64 = 100.0;
 /// Nodes that one answer describes; the bound of [`Found::nodes`].
 const NODES_MAX: usize = 4 * MATCHES_MAX;
 
@@ -67,6 +71,16 @@ pub(crate) async fn answer_stream(
                 verdict => refuse_busy(client, send, verdict).await,
             }
         }
+        Knock::TYPE => {
+            let request: Knock = decode(&frame)?;
+            match client.request(KNOCK_COST) {
+                Verdict::Granted => {
+                    knock(client, request, send).await;
+                    Ok(())
+                }
+                verdict => refuse_busy(client, send, verdict).await,
+            }
+        }
         _ => refuse_unknown(client, send).await,
     }
 }
@@ -88,7 +102,7 @@ fn cost(query: &Query) -> f64 {
 async fn too_large(client: &Client, send: &mut SendStream, error: WireError) -> Result<(), Fault> {
     match error {
         WireError::TooLarge { kind, .. }
-            if ![Find::TYPE, Watch::TYPE, Introduce::TYPE].contains(&kind) =>
+            if ![Find::TYPE, Watch::TYPE, Introduce::TYPE, Knock::TYPE].contains(&kind) =>
         {
             refuse_unknown(client, send).await
         }

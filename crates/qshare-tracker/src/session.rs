@@ -18,6 +18,7 @@ use crate::budget::{Budget, Verdict};
 use crate::buffers::Buffers;
 use crate::contacts::{canonical, claimed};
 use crate::directory::{Directory, Member};
+use crate::knock::Knocker;
 use crate::relay::Relay;
 use crate::request::answer_stream;
 
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) answers: Buffers,
     /// None where nothing is relayed.
     pub(crate) relay: Option<Relay>,
+    /// None where there is no second port.
+    pub(crate) knocker: Option<Knocker>,
     pub(crate) limits: TrackerLimits,
 }
 

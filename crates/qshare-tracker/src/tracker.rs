@@ -19,6 +19,7 @@ use crate::TrackerConfig;
 use crate::buffers::Buffers;
 use crate::contacts::canonical;
 use crate::directory::Directory;
+use crate::knock::Knocker;
 use crate::relay::{Relay, RelayCounts};
 use crate::session::{Shared, close, serve};
 
@@ -41,6 +42,7 @@ pub struct Tracker {
     endpoint: Endpoint,
     directory: Arc<Directory>,
     relay: Option<Relay>,
+    second_port: Option<u16>,
     tasks: TaskTracker,
     stopping: DropGuard,
 }
@@ -71,6 +73,7 @@ impl Tracker {
         let relay = config
             .relay
             .map(|limits| Relay::install(endpoint.beside(), limits));
+        let knocker = Knocker::bind(listen);
         let moves_interval = config.limits.moves_interval;
         let door = Arc::new(Door {
             endpoint: endpoint.clone(),
@@ -82,6 +85,7 @@ impl Tracker {
                 announcements: Buffers::new(config.limits.announcements_max_bytes),
                 answers: Buffers::new(config.limits.answers_max_bytes),
                 relay: relay.clone(),
+                knocker: knocker.clone(),
                 limits: config.limits,
             }),
         });
@@ -103,13 +107,18 @@ impl Tracker {
         if let Some(relay) = relay.clone() {
             tasks.spawn(until(&stopping, relay.run()));
         }
-        info!(id = %endpoint.id(), %listen, "tracker started");
+        let second_port = knocker.as_ref().map(Knocker::port);
+        if let Some(knocker) = knocker {
+            tasks.spawn(until(&stopping, knocker.run()));
+        }
+        info!(id = %endpoint.id(), %listen, second_port, "tracker started");
         Ok(Tracker {
             id: endpoint.id(),
             listen,
             endpoint,
             directory,
             relay,
+            second_port,
             tasks,
             stopping: stopping.drop_guard(),
         })
@@ -123,6 +132,11 @@ impl Tracker {
     /// Where it listens. An unspecified address means all interfaces.
     pub fn listen(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// The UDP port from which nodes are knocked at; None where there is none.
+    pub fn second_port(&self) -> Option<u16> {
+        self.second_port
     }
 
     /// How much it knows.

@@ -14,11 +14,13 @@
 //! │ 0x14 │ handle      │ cookie   │                    Challenge: say it again with this
 //! │ 0x15 │ handle      │                               Bound: believed
 //! │ 0x16 │ handle      │ a QUIC packet …               Relayed
+//! │ 0x17 │ id          │ cookie   │                    Knock: does this reach you?
+//! │ 0x18 │ id          │ cookie   │                    Heard: it does
 //! └──────┴─────────────┴───────────────────
 //! ```
 //!
 //! Probes and answers are for nodes that a tracker introduced to each other; everything else is
-//! between a node and the tracker that relays for it. Nobody answers with more bytes than came.
+//! between a node and its tracker. Nobody answers with more bytes than came.
 
 use crate::limits::DATAGRAM_MAX_BYTES;
 
@@ -31,6 +33,8 @@ const BIND: u8 = 0x13;
 const CHALLENGE: u8 = 0x14;
 const BOUND: u8 = 0x15;
 const RELAYED: u8 = 0x16;
+const KNOCK: u8 = 0x17;
+const HEARD: u8 = 0x18;
 
 /// Whether a datagram that begins with this byte is one of these, rather than QUIC's.
 pub const fn is_beside_quic(first_byte: u8) -> bool {
@@ -84,6 +88,20 @@ pub enum Datagram<'a> {
         /// The QUIC packet.
         packet: &'a [u8],
     },
+    /// Tracker to node, from the second port: does this reach you?
+    Knock {
+        /// From the node's request.
+        id: u64,
+        /// To be repeated.
+        cookie: [u8; 8],
+    },
+    /// Node to the tracker's second port: it does; or, unasked, this is where I come from.
+    Heard {
+        /// From the node's request.
+        id: u64,
+        /// From the knock; zero if there was none.
+        cookie: [u8; 8],
+    },
 }
 
 impl Probe {
@@ -136,12 +154,14 @@ impl<'a> Datagram<'a> {
                     cookie: *cookie,
                 })
             }
-            CHALLENGE => {
+            CHALLENGE | KNOCK | HEARD => {
                 let (cookie, rest) = rest.split_first_chunk()?;
                 whole(rest)?;
-                Some(Datagram::Challenge {
-                    handle,
-                    cookie: *cookie,
+                let (id, cookie) = (handle, *cookie);
+                Some(match kind {
+                    CHALLENGE => Datagram::Challenge { handle, cookie },
+                    KNOCK => Datagram::Knock { id, cookie },
+                    _ => Datagram::Heard { id, cookie },
                 })
             }
             BOUND => {
@@ -183,6 +203,14 @@ impl<'a> Datagram<'a> {
                 bytes.extend_from_slice(cookie);
             }
             Datagram::Bound { handle } => head(&mut bytes, BOUND, *handle),
+            Datagram::Knock { id, cookie } => {
+                head(&mut bytes, KNOCK, *id);
+                bytes.extend_from_slice(cookie);
+            }
+            Datagram::Heard { id, cookie } => {
+                head(&mut bytes, HEARD, *id);
+                bytes.extend_from_slice(cookie);
+            }
             Datagram::Relayed { handle, packet } => {
                 bytes.extend_from_slice(&relay_header(*handle));
                 bytes.extend_from_slice(packet);
@@ -217,6 +245,8 @@ mod tests {
                 handle,
                 packet: b"packet",
             },
+            Datagram::Knock { id: 3, cookie },
+            Datagram::Heard { id: 3, cookie },
         ]
     }
 
@@ -251,6 +281,7 @@ mod tests {
         let length = |at: usize| all()[at].to_bytes().len();
         assert!(length(1) <= length(0));
         assert!(length(3) <= length(2) && length(4) <= length(2));
+        assert!(length(7) <= length(6));
         // A relayed packet from an unproven address is answered with a challenge.
         let smallest = Datagram::Relayed {
             handle: 1,

@@ -34,8 +34,8 @@
 //!
 //! An unknown type is refused from the header and the connection lives. Trailing bytes of a
 //! body are ignored: that is where later versions put what earlier ones do not know. The
-//! messages stand in [`hello`], [`tracker`], [`introduction`] and [`peer`]; what travels beside QUIC
-//! in [`datagram`]; every limit in [`limits`].
+//! messages stand in [`hello`], [`tracker`], [`introduction`], [`knock`] and [`peer`]; what travels
+//! beside QUIC in [`datagram`]; every limit in [`limits`].
 //! docs/protocol.md tells the same story with the order of events.
 
 mod address;
@@ -44,6 +44,7 @@ pub mod datagram;
 mod frame;
 pub mod hello;
 pub mod introduction;
+pub mod knock;
 pub mod limits;
 pub mod peer;
 mod refused;

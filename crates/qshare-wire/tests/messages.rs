@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use qshare_content::{AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, NodeId, Query};
 use qshare_wire::hello::{Hello, Role};
 use qshare_wire::introduction::{EXTENSION_PUNCH_HARD, Introduce, Introduction, RelayTicket};
+use qshare_wire::knock::{Knock, Knocked};
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
 use qshare_wire::tracker::{
     Announce, AnnounceAck, AnnounceStage, Entry, EntryKey, EntryKind, Find, Found, Holder, Holders,
@@ -178,6 +179,18 @@ fn every_message_round_trips_and_is_refused_when_cut_short() {
         }),
         extensions: vec![(EXTENSION_PUNCH_HARD, Vec::new())],
     });
+    round_trip(&Knock {
+        id: u64::MAX,
+        port: Some(64500),
+        offer: true,
+        extensions: extensions.clone(),
+    });
+    round_trip(&Knocked {
+        observed: ([198, 18, 1, 2], 40000).into(),
+        second_port: 65001,
+        came_from: None,
+        extensions: Vec::new(),
+    });
     round_trip(&HoldersChanged {
         joined: vec![holder()],
         left: vec![NodeId([4; 32])],
@@ -297,6 +310,8 @@ proptest! {
         check::<HoldersChanged>(&frame);
         check::<Introduce>(&frame);
         check::<Introduction>(&frame);
+        check::<Knock>(&frame);
+        check::<Knocked>(&frame);
         check::<Interest>(&frame);
         check::<Have>(&frame);
         check::<HaveMore>(&frame);

@@ -243,6 +243,8 @@ pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) punch: PunchArg,
     #[command(flatten)]
+    pub(crate) port_mapping: PortMappingArg,
+    #[command(flatten)]
     pub(crate) certs: CertsArg,
     #[command(flatten)]
     pub(crate) group: GroupArg,
@@ -455,6 +457,19 @@ pub(crate) struct PunchArg {
     #[arg(long = "punch-hard", env = "QSHARE_PUNCH_HARD", value_parser = FalseyValueParser::new())]
     #[arg(hide_env_values = true)]
     pub(crate) hard: bool,
+}
+
+/// The router.
+#[derive(Debug, Args)]
+pub(crate) struct PortMappingArg {
+    /// Do not ask the router to let others in (by PCP, NAT-PMP or UPnP)
+    #[arg(
+        long = "no-port-mapping",
+        env = "QSHARE_NO_PORT_MAPPING",
+        value_parser = FalseyValueParser::new()
+    )]
+    #[arg(hide_env_values = true)]
+    pub(crate) no_port_mapping: bool,
 }
 
 /// For machines.

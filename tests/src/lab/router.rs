@@ -100,6 +100,14 @@ impl Router {
         self.outside.v4()
     }
 
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    pub(crate) fn outside_interface(&self) -> &'static str {
+        self.outside.interface()
+    }
+
     /// Forgets all mappings, as a router that restarts does.
     pub fn flush_mappings(&self) -> Result<(), LabError> {
         self.namespace

@@ -12,7 +12,7 @@ use std::time::Duration;
 use qshare_node::content::{AssetName, ContentId};
 use qshare_node::{
     BindError, Download, DownloadError, Identity, IdentityError, IdentityRole, LibraryEvent, Node,
-    NodeConfig, NodeEvent, Report, Shares, Stage, StartError, TrackerState,
+    NodeConfig, NodeEvent, PortMappingState, Report, Shares, Stage, StartError, TrackerState,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -49,6 +49,7 @@ pub(crate) fn run(args: NodeArgs, console: &Console) -> Result<(), Failure> {
         known_trackers: args.certs.known_trackers(),
         lan: !args.lan.off,
         punch_hard: args.punch.hard,
+        port_mapping: !args.port_mapping.no_port_mapping,
         shares: Some(Shares {
             assets: args.assets.clone(),
             downloads: args.downloads.clone(),
@@ -266,6 +267,10 @@ impl Heard {
                     console.note(&text);
                 }
             }
+            NodeEvent::PortMapping(state @ PortMappingState::Proven { .. }) => {
+                console.note(&format!("router: {state}"));
+            }
+            NodeEvent::PortMapping(_) => {}
             NodeEvent::Library(LibraryEvent::ScanFinished { assets, bytes }) => {
                 let (files, size) = (output::count(*assets, "file"), output::bytes(*bytes));
                 console.note(&format!("sharing {files} ({size})"));

@@ -1,7 +1,8 @@
 //! A node at a glance: what `status` says, for people and for scripts.
 
 use qshare_node::{
-    DownloadStatus, NodeStatus, PathKind, PeerView, Progress, Stage, SwarmView, TrackerState,
+    DownloadStatus, NodeStatus, PathKind, PeerView, PortMappingState, Progress, Stage, SwarmView,
+    TrackerState,
 };
 use serde::Serialize;
 
@@ -34,6 +35,7 @@ pub(super) fn describe(status: &NodeStatus) -> Vec<String> {
         };
         lines.push(format!("tracker {}: {state}", tracker.host_port()));
     }
+    lines.push(format!("port mapping: {}", status.port_mapping));
     for download in &status.downloads {
         lines.push(progress::plain_line(&download.name, &download.progress));
         if download.swarm.chunks > 0 {
@@ -114,6 +116,7 @@ pub(super) struct StatusJson {
     sent_bytes: u64,
     received_bytes: u64,
     trackers: Vec<TrackerJson>,
+    port_mapping: PortMappingJson,
     downloads: Vec<DownloadJson>,
 }
 
@@ -121,6 +124,21 @@ pub(super) struct StatusJson {
 struct TrackerJson {
     tracker: String,
     connected: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PortMappingJson {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
 }
@@ -179,7 +197,29 @@ impl From<&NodeStatus> for StatusJson {
             sent_bytes: status.sent_bytes,
             received_bytes: status.received_bytes,
             trackers: trackers.collect(),
+            port_mapping: PortMappingJson::from(&status.port_mapping),
             downloads: status.downloads.iter().map(DownloadJson::from).collect(),
+        }
+    }
+}
+
+impl From<&PortMappingState> for PortMappingJson {
+    fn from(state: &PortMappingState) -> PortMappingJson {
+        let (mapping, address, cause) = match state {
+            PortMappingState::Off | PortMappingState::NotNeeded | PortMappingState::Asking => {
+                (None, None, None)
+            }
+            PortMappingState::Failed { cause } => (None, None, Some(cause)),
+            PortMappingState::NotProven { mapping, cause } => (Some(mapping), None, Some(cause)),
+            PortMappingState::Proven { mapping, address } => (Some(mapping), Some(address), None),
+        };
+        PortMappingJson {
+            state: state.name(),
+            protocol: mapping.map(|mapping| mapping.protocol.to_string()),
+            gateway: mapping.map(|mapping| mapping.gateway.to_string()),
+            port: mapping.map(|mapping| mapping.port),
+            address: address.map(ToString::to_string),
+            cause: cause.cloned(),
         }
     }
 }
@@ -238,6 +278,7 @@ mod tests {
     use std::time::Duration;
 
     use qshare_node::content::{AssetName, ContentId, NodeId};
+    use qshare_node::{MappedPort, MappingProtocol};
 
     use super::*;
 
@@ -266,6 +307,14 @@ mod tests {
                     cause: Some("no answer".into()),
                 },
             )],
+            port_mapping: PortMappingState::Proven {
+                mapping: MappedPort {
+                    protocol: MappingProtocol::Pcp,
+                    gateway: [10, 0, 0, 1].into(),
+                    port: 64500,
+                },
+                address: "192.0.2.9:64500".parse().unwrap(),
+            },
             peers: 2,
             sent_bytes: 0,
             received_bytes: 5,
@@ -298,19 +347,20 @@ mod tests {
     fn a_status_tells_trackers_and_what_waits_for_what() {
         let lines = describe(&status());
         assert_eq!(
-            lines[..2],
+            lines[..3],
             [
                 "sharing 1 file (2.0 kB), 2 peers connected, 0 B sent, 5 B received",
                 "tracker t:1: away: no answer",
+                "port mapping: others reach us at 192.0.2.9:64500 (10.0.0.1 by PCP)",
             ]
         );
         assert_eq!(
-            lines[3],
+            lines[4],
             "  5 of 10 chunks, 400 B asked for, 1 chunk waiting for somebody who has them, \
              at 90% of the 1.0 kB/s that its sources have shown, 10 B wasted"
         );
         assert!(
-            lines[4].ends_with(
+            lines[5].ends_with(
                 "300 B received, 1.0 kB/s, has 3 chunks that we lack; is answering 1 of our \
                  requests, 2 wait behind 9.0 kB; asked again in 1.5 s"
             ),
@@ -324,7 +374,7 @@ mod tests {
         let printed = output::json(&StatusJson::from(&status));
         let (content, node) = (status.downloads[0].content, NodeId([2; 32]));
         let wanted = format!(
-            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"trackers":[{{"tracker":"t:1","connected":false,"cause":"no answer"}}],"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
+            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"trackers":[{{"tracker":"t:1","connected":false,"cause":"no answer"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
         );
         assert_eq!(printed, wanted);
     }
