@@ -100,6 +100,15 @@ impl Networked {
         });
     }
 
+    /// `net --json` on a host.
+    pub fn net(&self, host: &Host, tracker: &Host) -> Process {
+        let mut command = self.command(host, "net");
+        command.args(["--json", "--tracker", &self.at(tracker)]);
+        let mut process = Process::start(command);
+        process.end_input();
+        process
+    }
+
     /// `get --json` on a host.
     pub fn get(&self, host: &Host, tracker: &Host, more: &[&str]) -> Process {
         let mut command = self.command(host, "get");

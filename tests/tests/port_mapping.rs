@@ -78,6 +78,16 @@ impl Case {
         said.contains(&mapped)
     }
 
+    /// What `qshare net` says on A.
+    fn net(&self) -> Value {
+        self.world
+            .net(self.host("a"), self.host("tracker"))
+            .end()
+            .well()
+            .json()
+            .remove(0)
+    }
+
     /// `status` of a node that was started with a prompt.
     fn status(node: &mut Process) -> Value {
         node.input().write_all(b"status\n").unwrap();
@@ -113,6 +123,10 @@ fn a_mapped_port_lets_in_those_who_would_need_the_relay() {
             let case = Case::new();
             let router = case.router_of_a();
             let daemon = router.map_ports(asked).unwrap();
+            // What is only tried is given back.
+            let found = case.net()["port_mapping"].clone();
+            assert_eq!(found["state"], "proven", "{found} {}", daemon.log());
+            assert_eq!(router.mapped_ports().unwrap(), 0, "{}", daemon.log());
             let (bytes, node) = case.share();
             node.says("others reach us at");
             let said_so = node.err.text();
@@ -159,6 +173,7 @@ fn a_router_that_lies_is_not_believed() {
             let (bytes, node) = case.share();
             node.says("not believed");
             assert!(liar.was_asked());
+            assert_eq!(case.net()["port_mapping"]["state"], "not-proven");
             assert_eq!(case.path(&bytes), "relay");
             assert!(!case.is_offered());
         }

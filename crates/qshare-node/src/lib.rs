@@ -80,6 +80,7 @@ mod peers;
 mod port_mapping;
 mod reach;
 mod report;
+mod survey;
 mod tracker_link;
 mod trips;
 mod uploads;
@@ -101,4 +102,8 @@ pub use qshare_storage::{
 pub use report::{
     Contact, DownloadStatus, Findings, FoundFile, NodeEvent, NodeStatus, PathKind, PeerView,
     Progress, Report, Source, Stage, SwarmView, TrackerState,
+};
+pub use survey::{
+    AddressMapping, Filtering, NatKind, PortMappingFound, Seen, Survey, SurveyConfig, SurveyError,
+    survey,
 };

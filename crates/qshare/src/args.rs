@@ -68,6 +68,22 @@ Examples:
   qshare ls --links --addresses '*.iso'     links that need no tracker
   qshare ls --json | jq -r .name";
 
+const NET_HELP: &str = "\
+Examples:
+  qshare net --tracker tracker.example
+  qshare net --json | jq -r .ipv4.kind
+
+The tracker says where it sees this machine, for IPv4 and IPv6 each, and knocks from a second port.
+That tells whether a router gives each destination another port, and what it lets in:
+  open        nothing in between, everybody gets in
+  firewall    no router, but only answers get in
+  full-cone   a router; one port for all, everybody gets in
+  cone        a router; one port for all, only answers get in (most home routers)
+  symmetric   a router; another port for each destination
+  unknown     it cannot be told, and why
+The router is also asked for a port (by PCP, NAT-PMP or UPnP), which is tried and given back.
+It takes some seconds. A tracker on this machine sees nothing of the way to others.";
+
 const HASH_HELP: &str = "\
 The content id is what `qshare get` and `qshare ls` know a file by. It is NOT what sha256sum
 prints: it is SHA-256 over the file's length and the root of its hash tree. The root is the
@@ -127,6 +143,8 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// List what can be downloaded
     Ls(LsArgs),
+    /// Tell what lies between this machine and others: address, router, ports
+    Net(NetArgs),
     /// Print content ids of local files, without sharing anything
     Hash(HashArgs),
     /// Print who this machine is to others
@@ -335,6 +353,21 @@ pub(crate) struct LsArgs {
     pub(crate) trackers: TrackersArg,
     #[command(flatten)]
     pub(crate) lan: LanArg,
+    #[command(flatten)]
+    pub(crate) certs: CertsArg,
+    #[command(flatten)]
+    pub(crate) group: GroupArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = NET_HELP)]
+pub(crate) struct NetArgs {
+    #[command(flatten)]
+    pub(crate) trackers: TrackersArg,
+    #[command(flatten)]
+    pub(crate) port_mapping: PortMappingArg,
     #[command(flatten)]
     pub(crate) certs: CertsArg,
     #[command(flatten)]

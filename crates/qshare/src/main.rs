@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Node(args) => commands::node::run(args, &console),
         Command::Get(args) => commands::get::run(args, &console),
         Command::Ls(args) => commands::ls::run(args, &console),
+        Command::Net(args) => commands::net::run(args, &console),
         Command::Hash(args) => commands::hash::run(&args, &console),
         Command::Id(args) => commands::id::run(&args, &console),
         Command::Forget(args) => commands::forget::run(&args, &console),

@@ -7,6 +7,7 @@ pub(crate) mod group;
 pub(crate) mod hash;
 pub(crate) mod id;
 pub(crate) mod ls;
+pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod tracker;
 

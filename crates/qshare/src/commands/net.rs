@@ -1,0 +1,379 @@
+//! `qshare net`: what lies between this machine and the others.
+
+use qshare_node::{
+    AddressMapping, Filtering, NatKind, PortMappingFound, Seen, Survey, SurveyConfig, SurveyError,
+    survey,
+};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::run_on_network;
+use crate::args::NetArgs;
+use crate::console::Console;
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+pub(crate) fn run(args: NetArgs, console: &Console) -> Result<(), Failure> {
+    run_on_network(|stop| look(args, console, stop))
+}
+
+async fn look(args: NetArgs, console: &Console, stop: CancellationToken) -> Result<(), Failure> {
+    let mut failed = None;
+    let mut is_first = true;
+    for tracker in args.trackers.resolve() {
+        let place = tracker.host_port();
+        let config = SurveyConfig {
+            tracker,
+            group: args.group.load()?,
+            known_trackers: args.certs.known_trackers(),
+            port_mapping: !args.port_mapping.no_port_mapping,
+        };
+        let found = tokio::select! {
+            found = survey(&config) => found,
+            () = stop.cancelled() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let failure = Failure::from(error);
+                if let Some(earlier) = failed.replace(failure) {
+                    console.error(&earlier.message);
+                }
+                continue;
+            }
+        };
+        if args.json.on {
+            console.result(&output::json(&NetJson::new(&place, &found)))?;
+        } else {
+            if !is_first {
+                console.result("")?;
+            }
+            for line in describe(&place, &found) {
+                console.result(&line)?;
+            }
+        }
+        is_first = false;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+impl From<SurveyError> for Failure {
+    fn from(error: SurveyError) -> Failure {
+        match error {
+            SurveyError::Start(error) => error.into(),
+            SurveyError::Identity(error) => error.into(),
+            SurveyError::Tracker(error) => (&error).into(),
+        }
+    }
+}
+
+/// For people.
+fn describe(place: &str, found: &Survey) -> Vec<String> {
+    let mut lines = vec![format!("tracker       {place} ({})", found.tracker.short())];
+    for (family, seen) in [("IPv4", &found.ipv4), ("IPv6", &found.ipv6)] {
+        match seen {
+            Err(cause) => lines.push(format!("{family}          not reached: {cause}")),
+            Ok(seen) => lines.extend(describe_family(family, seen)),
+        }
+    }
+    lines.push(format!(
+        "port mapping  {}",
+        describe_mapping(&found.port_mapping)
+    ));
+    lines.push(format!("=> {}", conclude(found)));
+    lines
+}
+
+fn describe_family(family: &str, seen: &Seen) -> Vec<String> {
+    let mapping = match seen.mapping {
+        AddressMapping::None => "the address is this machine's own".to_owned(),
+        AddressMapping::Same => format!(
+            "behind a router (this machine is {}); every destination sees the same port",
+            seen.local
+        ),
+        AddressMapping::PerDestination => format!(
+            "behind a router (this machine is {}); each destination sees another port",
+            seen.local
+        ),
+        AddressMapping::Unknown => format!("this machine is {}; the rest is unknown", seen.local),
+    };
+    let filtering = match seen.filtering {
+        Filtering::Open => "lets in packets from anybody",
+        Filtering::Answers => "lets in only what answers packets that were sent before",
+        Filtering::Unknown => "what is let in is unknown",
+    };
+    let mut lines = vec![
+        format!(
+            "{family}          {}, seen at {}",
+            seen.kind().name(),
+            seen.observed
+        ),
+        format!("              {mapping}"),
+        format!("              {filtering}"),
+    ];
+    if let Some(trouble) = &seen.trouble {
+        lines.push(format!("              not all is known: {trouble}"));
+    }
+    lines
+}
+
+fn describe_mapping(found: &PortMappingFound) -> String {
+    match found {
+        PortMappingFound::NotAsked(why) => format!("not asked for: {why}"),
+        PortMappingFound::None { cause } => format!("none: {cause}"),
+        PortMappingFound::Mapped {
+            mapping,
+            external_ip,
+            is_proven,
+        } => {
+            let claimed = external_ip.map_or("its outside address".into(), |ip| ip.to_string());
+            format!(
+                "{} {} by {}: it says that port {} of {claimed} leads here{}",
+                mapping.gateway,
+                match is_proven {
+                    true => "maps ports",
+                    false => "says yes",
+                },
+                mapping.protocol,
+                mapping.port,
+                match is_proven {
+                    true => ", and packets came through",
+                    false => ", but nothing came through",
+                }
+            )
+        }
+    }
+}
+
+/// What it means, in a sentence or two.
+fn conclude(found: &Survey) -> String {
+    let kind = |seen: &Result<Seen, String>| seen.as_ref().map(Seen::kind).ok();
+    let is_here = |seen: &Result<Seen, String>| {
+        let observed = seen.as_ref().map(|seen| seen.observed.ip());
+        observed.is_ok_and(|ip| ip.is_loopback())
+    };
+    if is_here(&found.ipv4) || is_here(&found.ipv6) {
+        return "the tracker is on this machine and sees nothing of what is between it and others; \
+                name one elsewhere: --tracker HOST:PORT"
+            .into();
+    }
+    let v6 = match kind(&found.ipv6) {
+        Some(NatKind::Open) => " Over IPv6 everybody reaches this machine.",
+        Some(NatKind::Firewall | NatKind::Cone) => {
+            " Over IPv6 others are reached directly once the tracker has introduced them."
+        }
+        _ => "",
+    };
+    let is_mapped = matches!(
+        found.port_mapping,
+        PortMappingFound::Mapped {
+            is_proven: true,
+            ..
+        }
+    );
+    let v4 = match kind(&found.ipv4) {
+        Some(NatKind::Open | NatKind::FullCone) => {
+            "everybody reaches a node here directly; it needs no relay, whatever the others are \
+             behind."
+        }
+        Some(NatKind::Firewall | NatKind::Cone | NatKind::Symmetric) if is_mapped => {
+            "the router maps ports, so everybody reaches a `qshare node` here directly; `qshare \
+             get`, which does not ask for one, is as without."
+        }
+        Some(NatKind::Firewall | NatKind::Cone) => {
+            "direct to and from everybody but those behind a router that gives each destination \
+             another port (\"symmetric\"); with those through the tracker's relay, unless both say \
+             --punch-hard, or this router maps ports (UPnP, NAT-PMP or PCP in its settings)."
+        }
+        Some(NatKind::Symmetric) => {
+            "direct to and from public addresses and mapped ports only; with all others through \
+             the tracker's relay, unless this router maps ports (UPnP, NAT-PMP or PCP in its \
+             settings), or both say --punch-hard and the other is behind a home router."
+        }
+        Some(NatKind::Unknown) => "not enough is known over IPv4; see above.",
+        None => "the tracker is reached over IPv6 only.",
+    };
+    format!("{v4}{v6}")
+}
+
+/// What `net --json` prints.
+#[derive(Debug, Serialize)]
+struct NetJson {
+    tracker: String,
+    id: String,
+    ipv4: FamilyJson,
+    ipv6: FamilyJson,
+    port_mapping: MappingJson,
+    summary: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct FamilyJson {
+    reached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mapping: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filtering: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct MappingJson {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+}
+
+impl NetJson {
+    fn new(place: &str, found: &Survey) -> NetJson {
+        NetJson {
+            tracker: place.to_owned(),
+            id: found.tracker.to_string(),
+            ipv4: FamilyJson::new(&found.ipv4),
+            ipv6: FamilyJson::new(&found.ipv6),
+            port_mapping: MappingJson::new(&found.port_mapping),
+            summary: conclude(found),
+        }
+    }
+}
+
+impl FamilyJson {
+    fn new(seen: &Result<Seen, String>) -> FamilyJson {
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(cause) => {
+                return FamilyJson {
+                    cause: Some(cause.clone()),
+                    ..FamilyJson::default()
+                };
+            }
+        };
+        FamilyJson {
+            reached: true,
+            local: Some(seen.local.to_string()),
+            seen_at: Some(seen.observed.to_string()),
+            kind: Some(seen.kind().name()),
+            mapping: Some(match seen.mapping {
+                AddressMapping::None => "none",
+                AddressMapping::Same => "same",
+                AddressMapping::PerDestination => "per-destination",
+                AddressMapping::Unknown => "unknown",
+            }),
+            filtering: Some(match seen.filtering {
+                Filtering::Open => "open",
+                Filtering::Answers => "answers",
+                Filtering::Unknown => "unknown",
+            }),
+            cause: seen.trouble.clone(),
+        }
+    }
+}
+
+impl MappingJson {
+    fn new(found: &PortMappingFound) -> MappingJson {
+        match found {
+            PortMappingFound::NotAsked(why) => MappingJson {
+                state: "not-asked",
+                cause: Some((*why).to_owned()),
+                ..MappingJson::default()
+            },
+            PortMappingFound::None { cause } => MappingJson {
+                state: "none",
+                cause: Some(cause.clone()),
+                ..MappingJson::default()
+            },
+            PortMappingFound::Mapped {
+                mapping,
+                external_ip,
+                is_proven,
+            } => MappingJson {
+                state: match is_proven {
+                    true => "proven",
+                    false => "not-proven",
+                },
+                protocol: Some(mapping.protocol.to_string()),
+                gateway: Some(mapping.gateway.to_string()),
+                external_ip: external_ip.map(|ip| ip.to_string()),
+                port: Some(mapping.port),
+                cause: None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qshare_node::content::NodeId;
+
+    use super::*;
+
+    fn found(mapping: AddressMapping, filtering: Filtering, port: PortMappingFound) -> Survey {
+        Survey {
+            tracker: NodeId([1; 32]),
+            ipv4: Ok(Seen {
+                local: [10, 0, 0, 2].into(),
+                observed: ([192, 0, 2, 1], 40000).into(),
+                mapping,
+                filtering,
+                trouble: None,
+            }),
+            ipv6: Err("the tracker has no IPv6 address".into()),
+            port_mapping: port,
+        }
+    }
+
+    fn cone() -> Survey {
+        let none = PortMappingFound::None {
+            cause: "no answer".into(),
+        };
+        found(AddressMapping::Same, Filtering::Answers, none)
+    }
+
+    #[test]
+    fn people_are_told_what_it_means() {
+        let lines = describe("t:65000", &cone());
+        assert!(
+            lines[1].contains("cone, seen at 192.0.2.1:40000"),
+            "{lines:?}"
+        );
+        let last = lines.last().unwrap();
+        assert!(
+            last.starts_with("=> direct to and from everybody but"),
+            "{last}"
+        );
+    }
+
+    #[test]
+    fn a_tracker_on_this_machine_knows_nothing_of_the_way_to_others() {
+        let mut here = cone();
+        if let Ok(seen) = &mut here.ipv4 {
+            seen.observed = ([127, 0, 0, 1], 40000).into();
+        }
+        assert!(conclude(&here).contains("--tracker"));
+    }
+
+    #[test]
+    fn scripts_get_exactly_the_documented_fields() {
+        let id = NodeId([1; 32]);
+        let printed = output::json(&NetJson::new("t:65000", &cone()));
+        let wanted = format!(
+            r#"{{"tracker":"t:65000","id":"{id}","ipv4":{{"reached":true,"local":"10.0.0.2","seen_at":"192.0.2.1:40000","kind":"cone","mapping":"same","filtering":"answers"}},"ipv6":{{"reached":false,"cause":"the tracker has no IPv6 address"}},"port_mapping":{{"state":"none","cause":"no answer"}},"summary":"#
+        );
+        assert!(printed.starts_with(&wanted), "{printed}");
+    }
+}
