@@ -92,8 +92,9 @@ pub use node::Node;
 pub use port_mapping::{MappedPort, PortMappingState};
 pub use qshare_content as content;
 pub use qshare_net::{
-    BindError, GroupError, GroupSecret, Identity, IdentityError, IdentityLock, IdentityRole,
-    KnownTrackers, MappingProtocol, TrustError, default_identity_dir,
+    BindError, Congestion, GroupError, GroupSecret, Identity, IdentityError, IdentityLock,
+    IdentityRole, KnownTrackers, MappingProtocol, TrustError, UnknownCongestion,
+    default_identity_dir,
 };
 pub use qshare_storage::{
     DiskError, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent, SkipReason, Sync,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand};
+use qshare_node::Congestion;
 use qshare_node::content::{Link, Query, TrackerAddress};
 
 const TOP_HELP: &str = "\
@@ -266,6 +267,8 @@ pub(crate) struct NodeArgs {
     pub(crate) certs: CertsArg,
     #[command(flatten)]
     pub(crate) group: GroupArg,
+    #[command(flatten)]
+    pub(crate) congestion: CongestionArg,
     /// Do not ask for names; run until Ctrl-C or SIGTERM
     #[arg(long, env = "QSHARE_NO_PROMPT", value_parser = FalseyValueParser::new())]
     #[arg(hide_env_values = true)]
@@ -308,6 +311,8 @@ pub(crate) struct GetArgs {
     pub(crate) certs: CertsArg,
     #[command(flatten)]
     pub(crate) group: GroupArg,
+    #[command(flatten)]
+    pub(crate) congestion: CongestionArg,
     /// Go on serving what was downloaded until Ctrl-C or SIGTERM
     #[arg(long, env = "QSHARE_SEED", value_parser = FalseyValueParser::new())]
     #[arg(hide_env_values = true)]
@@ -503,6 +508,20 @@ pub(crate) struct PortMappingArg {
     )]
     #[arg(hide_env_values = true)]
     pub(crate) no_port_mapping: bool,
+}
+
+/// How fast to send.
+#[derive(Debug, Args)]
+pub(crate) struct CongestionArg {
+    /// Congestion control of what is sent: cubic, bbr or model
+    #[arg(
+        long = "congestion",
+        value_name = "NAME",
+        default_value_t,
+        env = "QSHARE_CONGESTION"
+    )]
+    #[arg(hide_short_help = true, hide_env_values = true)]
+    pub(crate) congestion: Congestion,
 }
 
 /// For machines.

@@ -42,6 +42,7 @@ pub(crate) fn run(args: GetArgs, console: &Console) -> Result<(), Failure> {
     config.group = args.group.load()?;
     config.lan = !args.lan.off;
     config.punch_hard = args.punch.hard;
+    config.limits.transport.congestion = args.congestion.congestion;
     run_on_network(|stop| get(args, config, console, stop))
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn run(args: NodeArgs, console: &Console) -> Result<(), Failure> {
         IdentityError::InUse { .. } => in_use(&error.to_string(), &args),
         error => error.into(),
     })?;
-    let config = NodeConfig {
+    let mut config = NodeConfig {
         group: args.group.load()?,
         listen: args.listen,
         known_trackers: args.certs.known_trackers(),
@@ -61,6 +61,7 @@ pub(crate) fn run(args: NodeArgs, console: &Console) -> Result<(), Failure> {
             args.trackers.resolve(),
         )
     };
+    config.limits.transport.congestion = args.congestion.congestion;
     run_on_network(|stop| serve(args, config, console, stop))
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use qshare_net::Congestion;
+use qshare_net::{Congestion, UnknownCongestion};
 use qshare_tests::lab::Host;
 
 use super::{quic, tcp};
@@ -19,23 +19,17 @@ pub(crate) enum Flow {
     Quic(Congestion),
 }
 
-const QUIC: [(&str, Congestion); 2] = [
-    ("quic-cubic", Congestion::Cubic),
-    ("quic-bbr", Congestion::Bbr),
-];
-
 impl FromStr for Flow {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Flow, String> {
-        let quic = QUIC.iter().find(|(name, _)| *name == text);
-        match (quic, text.strip_prefix("tcp-")) {
-            (Some((_, congestion)), _) => Ok(Flow::Quic(*congestion)),
-            (_, Some(name)) => Ok(Flow::Tcp(name.to_owned())),
-            _ => {
-                let names = QUIC.map(|(name, _)| name).join(", ");
-                Err(format!("{text:?} is neither {names} nor tcp-NAME"))
-            }
+        match text.split_once('-') {
+            Some(("tcp", name)) => Ok(Flow::Tcp(name.to_owned())),
+            Some(("quic", name)) => name
+                .parse()
+                .map(Flow::Quic)
+                .map_err(|error: UnknownCongestion| error.to_string()),
+            _ => Err(format!("{text:?} is neither quic-NAME nor tcp-NAME")),
         }
     }
 }
@@ -44,10 +38,7 @@ impl fmt::Display for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Flow::Tcp(name) => f.pad(&format!("tcp-{name}")),
-            Flow::Quic(congestion) => {
-                let quic = QUIC.iter().find(|(_, one)| one == congestion);
-                f.pad(quic.map_or("quic", |(name, _)| name))
-            }
+            Flow::Quic(congestion) => f.pad(&format!("quic-{congestion}")),
         }
     }
 }

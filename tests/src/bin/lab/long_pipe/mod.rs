@@ -25,7 +25,7 @@ Examples:
 Build it optimised first: cargo build --release -p qshare-tests.
 
 Flows are tcp-NAME (the kernel's TCP under that congestion control, with windows of up to 64 MiB),
-and quic-cubic, quic-bbr: connections as qshare makes them, from memory to memory.
+and quic-cubic, quic-bbr, quic-model: connections as qshare makes them, from memory to memory.
 The bottleneck is in front of the receiver and drops the tail of its queue; each of the two
 directions has half the round trip, and loses packets with the same probability.
 
@@ -54,7 +54,7 @@ pub(crate) struct LongPipeArgs {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "tcp-cubic,tcp-bbr,quic-cubic,quic-bbr"
+        default_value = "tcp-cubic,tcp-bbr,quic-cubic,quic-bbr,quic-model"
     )]
     flow: Vec<Flow>,
     /// Another flow that shares the bottleneck, from a host of its own

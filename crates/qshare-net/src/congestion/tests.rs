@@ -1,0 +1,299 @@
+//! The model on a virtual bottleneck. Shares are of the bottleneck's rate.
+
+use std::time::{Duration, Instant};
+
+use super::Congestion;
+use super::model::Model;
+use super::virtual_link::{Controller, Cubic, PACKET, Path, World};
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// 100 Mbit/s, 100 ms there and back, a queue of half of that.
+const LONG: Path = Path {
+    rate: 100e6,
+    round_trip: ms(100),
+    queue: ms(50),
+    loss: 0.0,
+};
+
+/// 100 Mbit/s, 40 ms there and back, and as long a queue.
+const WIDE: Path = Path {
+    round_trip: ms(40),
+    queue: ms(40),
+    ..LONG
+};
+
+fn world_with_one(path: Path, seed: u64) -> World {
+    let mut world = World::new(path, seed);
+    let model = world.model(seed);
+    world.flow(model, Duration::ZERO);
+    world
+}
+
+/// The shares of all flows during that time.
+fn shares(world: &mut World, during: Duration) -> Vec<f64> {
+    let rates = world.rates_during(during);
+    rates.iter().map(|rate| rate / world.path.rate).collect()
+}
+
+/// What a packet waits at the worst, and its median, looked at a hundred times a second.
+fn queue_during(world: &mut World, during: Duration) -> (Duration, Duration) {
+    let mut seen: Vec<_> = (0..during.as_millis() / 10)
+        .map(|_| {
+            world.rates_during(ms(10));
+            world.queue()
+        })
+        .collect();
+    seen.sort();
+    (seen[seen.len() - 1], seen[seen.len() / 2])
+}
+
+#[test]
+fn a_long_path_without_loss_is_full_within_two_seconds() {
+    let mut world = world_with_one(LONG, 1);
+    world.run_until(secs(2));
+    let share = shares(&mut world, secs(10))[0];
+    assert!(share > 0.97, "{share}");
+}
+
+#[test]
+fn random_loss_costs_little_more_than_what_is_lost() {
+    for (path, least) in [
+        (
+            Path {
+                loss: 0.001,
+                ..LONG
+            },
+            0.95,
+        ),
+        (
+            Path {
+                rate: 20e6,
+                round_trip: ms(300),
+                queue: ms(150),
+                loss: 0.02,
+            },
+            0.85,
+        ),
+    ] {
+        let mut world = world_with_one(path, 1);
+        world.run_until(secs(4));
+        let share = shares(&mut world, secs(20))[0];
+        assert!(share > least, "{share} of {path:?}");
+
+        let mut world = World::new(path, 1);
+        world.flow(Box::new(Cubic::new()), Duration::ZERO);
+        world.run_until(secs(4));
+        let cubic = shares(&mut world, secs(20))[0];
+        assert!(
+            share > 4.0 * cubic,
+            "{share}, and Cubic {cubic}, of {path:?}"
+        );
+    }
+}
+
+#[test]
+fn a_queue_of_two_seconds_stays_nearly_empty() {
+    let bloated = Path {
+        rate: 20e6,
+        queue: secs(2),
+        ..WIDE
+    };
+    let mut world = world_with_one(bloated, 1);
+    world.run_until(secs(3));
+    let (worst, median) = queue_during(&mut world, secs(10));
+    assert!(worst < ms(100) && median < ms(40), "{worst:?}, {median:?}");
+    let share = shares(&mut world, secs(10))[0];
+    assert!(share > 0.97, "{share}");
+}
+
+#[test]
+fn a_queue_too_short_for_trying_costs_few_packets() {
+    let shallow = Path {
+        queue: ms(5),
+        ..LONG
+    };
+    let mut world = world_with_one(shallow, 1);
+    world.run_until(secs(4));
+    let share = shares(&mut world, secs(20))[0];
+    let loss = world.loss(0);
+    assert!(share > 0.85 && loss < 0.03, "{share}, lost {loss}");
+}
+
+#[test]
+fn who_has_little_to_send_learns_nothing_wrong_about_the_path() {
+    let mut world = world_with_one(LONG, 1);
+    world.run_until(secs(4));
+    // Two megabit a second, for longer than anything is remembered.
+    world.set_supply(0, Some(0.25e6));
+    world.run_until(secs(24));
+    world.set_supply(0, None);
+    world.run_until(secs(25));
+    let share = shares(&mut world, secs(1))[0];
+    assert!(share > 0.9, "{share}");
+
+    // And from the beginning, when nothing is known yet.
+    let mut world = World::new(LONG, 1);
+    let model = world.model(1);
+    world.flow(model, Duration::ZERO);
+    world.set_supply(0, Some(0.25e6));
+    world.run_until(secs(10));
+    world.set_supply(0, None);
+    world.run_until(secs(12));
+    let share = shares(&mut world, secs(1))[0];
+    assert!(share > 0.9, "{share}");
+}
+
+#[test]
+fn half_the_rate_and_twice_the_rate_are_noticed_within_seconds() {
+    let mut world = world_with_one(
+        Path {
+            queue: secs(1),
+            ..LONG
+        },
+        1,
+    );
+    world.run_until(secs(6));
+    world.path.rate /= 2.0;
+    world.run_until(secs(12));
+    let (worst, median) = queue_during(&mut world, secs(5));
+    assert!(worst < ms(120) && median < ms(60), "{worst:?}, {median:?}");
+    assert!(shares(&mut world, secs(5))[0] > 0.95);
+    world.path.rate *= 2.0;
+    world.run_until(secs(30));
+    let share = shares(&mut world, secs(5))[0];
+    assert!(share > 0.9, "{share}");
+}
+
+#[test]
+fn two_share_a_bottleneck_and_a_latecomer_gets_its_part() {
+    for queue in [ms(10), ms(40), ms(160)] {
+        let mut world = world_with_one(Path { queue, ..WIDE }, 3);
+        let model = world.model(4);
+        world.flow(model, secs(3));
+        world.run_until(secs(10));
+        let shares = shares(&mut world, secs(20));
+        let all: f64 = shares.iter().sum();
+        assert!(all > 0.9, "{shares:?} with a queue of {queue:?}");
+        for share in &shares {
+            let part = share / all;
+            assert!(
+                (0.35..0.65).contains(&part),
+                "{shares:?} with a queue of {queue:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn eight_share_a_bottleneck_in_the_long_run() {
+    let mut world = World::new(WIDE, 5);
+    for seed in 0..8 {
+        let model = world.model(100 + seed);
+        world.flow(model, ms(10 * seed));
+    }
+    world.run_until(secs(5));
+    let shares = shares(&mut world, secs(40));
+    let all: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    let jain = all * all / squares / 8.0;
+    assert!(jain > 0.9 && all > 0.95, "{jain}: {shares:?}");
+}
+
+#[test]
+fn a_cubic_flow_keeps_a_good_part() {
+    for (queue, least) in [(ms(10), 0.2), (ms(40), 0.25), (ms(160), 0.1)] {
+        let mut world = World::new(Path { queue, ..WIDE }, 1);
+        world.flow(Box::new(Cubic::new()), Duration::ZERO);
+        let model = world.model(7);
+        world.flow(model, secs(5));
+        world.run_until(secs(9));
+        let shares = shares(&mut world, secs(30));
+        let [cubic, model] = shares[..] else {
+            panic!("{shares:?}")
+        };
+        assert!(
+            cubic > least && model > 0.1,
+            "Cubic {cubic}, the model {model}, with a queue of {queue:?}"
+        );
+    }
+}
+
+/// A model at rest, with a window that it learned.
+fn experienced(now: Instant) -> (Model, Instant) {
+    let mut model = Model::new(now, 64 << 10, PACKET as u16, 1);
+    let mut at = now;
+    for _ in 0..200 {
+        let sent_at = at;
+        model.sent(sent_at, 100 * PACKET);
+        at += ms(20);
+        for _ in 0..100 {
+            model.acked(at, sent_at, PACKET, false, ms(20));
+        }
+        model.acks_end(at, 0, false);
+    }
+    (model, at)
+}
+
+#[test]
+fn a_mark_by_the_network_counts_as_too_much_once_a_round_trip() {
+    let (mut model, now) = experienced(Instant::now());
+    let before = model.window_bytes();
+    model.sent(now, 10 * PACKET);
+    let sent_at = now;
+    model.lost(now + ms(20), sent_at, 0, false);
+    let after = model.window_bytes();
+    assert!(after < before, "{after} of {before}");
+    model.lost(now + ms(21), sent_at, 0, false);
+    assert_eq!(model.window_bytes(), after);
+}
+
+#[test]
+fn a_few_losses_are_no_reason_and_many_are() {
+    let (mut model, now) = experienced(Instant::now());
+    let before = model.window_bytes();
+    model.sent(now, 100 * PACKET);
+    model.lost(now + ms(20), now, 2 * PACKET, false);
+    assert_eq!(model.window_bytes(), before);
+    model.lost(now + ms(20), now, 30 * PACKET, false);
+    assert!(model.window_bytes() < before);
+}
+
+#[test]
+fn a_path_that_carries_nothing_any_more_is_learned_anew() {
+    let (mut model, now) = experienced(Instant::now());
+    assert!(model.rate() > 0.0);
+    model.sent(now, 10 * PACKET);
+    model.lost(now + secs(3), now, 10 * PACKET, true);
+    assert_eq!(model.rate(), 0.0);
+    assert_eq!(model.window_bytes(), 8 * PACKET);
+}
+
+#[test]
+fn memory_does_not_grow_with_what_is_in_flight() {
+    let now = Instant::now();
+    let mut model = Model::new(now, 64 << 10, PACKET as u16, 1);
+    for packet in 0..100_000 {
+        model.sent(now + Duration::from_micros(100 * packet), PACKET);
+    }
+    assert!(model.remembered() <= 160, "{}", model.remembered());
+    // What comes back after all that time is measured none the less.
+    let end = now + secs(11);
+    model.acked(end, now + secs(9), PACKET, false, secs(2));
+    model.acks_end(end, 0, false);
+    assert!(model.rate() > 0.0);
+}
+
+#[test]
+fn names_are_read_and_written_alike() {
+    for congestion in Congestion::ALL {
+        assert_eq!(congestion.to_string().parse(), Ok(congestion));
+    }
+    assert!("vegas".parse::<Congestion>().is_err());
+}
