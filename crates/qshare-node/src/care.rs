@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use qshare_net::framed;
 use qshare_wire::peer::Ping;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
@@ -87,8 +88,9 @@ impl Ears {
         heard
     }
 
-    fn is_dead(&self, link: &Link) -> bool {
-        let limit = DEAD_AFTER.max(DEAD_AFTER_ROUND_TRIPS * link.connection.rtt());
+    /// Whether something waits for an answer for so long, and for some round trips.
+    fn is_unanswered_for(&self, link: &Link, time: Duration) -> bool {
+        let limit = time.max(DEAD_AFTER_ROUND_TRIPS * link.connection.rtt());
         self.unanswered_since
             .is_some_and(|since| since.elapsed() >= limit)
     }
@@ -111,13 +113,33 @@ async fn watch_over(inner: &Arc<Inner>, peer: &Arc<Peer>) {
                 ears.asked = true;
                 inner.tasks.spawn(ask(link.clone()));
             }
-            if ears.is_dead(&link) {
+            if ears.is_unanswered_for(&link, DEAD_AFTER) {
                 replace(inner, peer, &link, &mut ears).await;
             }
         }
         if !link.is_alive() {
             // Until another way takes over, or the peer is gone.
             link.retired.cancelled().await;
+        }
+    }
+}
+
+/// Waits until nothing gets through any more on a way that another one has replaced: what is in
+/// flight on it waits in vain. Asks at once, since some time may have passed already.
+pub(crate) async fn fall_silent(link: &Arc<Link>) {
+    let mut ears = Ears::new(link);
+    let mut questions = JoinSet::new();
+    loop {
+        let is_quiet = ears.heard_at.elapsed() >= ASK_AFTER;
+        if questions.is_empty() || (is_quiet && !ears.asked) {
+            ears.asked = true;
+            ears.unanswered_since.get_or_insert(Instant::now());
+            questions.spawn(ask(link.clone()));
+        }
+        sleep(LOOK).await;
+        ears.listen(link);
+        if ears.is_unanswered_for(link, ASK_AFTER) {
+            return;
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace};
 
-use crate::care::care;
+use crate::care::{care, fall_silent};
 use crate::config::Limits;
 use crate::node::Inner;
 use crate::reach::{Ways, find_way};
@@ -428,8 +428,9 @@ fn keeps_older(us: NodeId, node: NodeId, older: &Link, newer: &Link) -> bool {
     }
 }
 
-/// Ends the use of a connection that lost to another; what is in flight on it gets a while, unless
-/// nothing gets through any more.
+/// Ends the use of a connection that lost to another; what is in flight on it gets a while, for as
+/// long as anything gets through. The other side may have had a reason to dial that we have not
+/// noticed yet.
 fn retire(inner: &Arc<Inner>, older: Arc<Link>) {
     older.retired.cancel();
     if older.suspect.load(Ordering::Relaxed) {
@@ -437,7 +438,13 @@ fn retire(inner: &Arc<Inner>, older: Arc<Link>) {
         return;
     }
     inner.tasks.spawn(async move {
-        let _ = tokio::time::timeout(DRAIN, older.connection.closed()).await;
+        tokio::select! {
+            _ = older.connection.closed() => return,
+            () = fall_silent(&older) => {
+                debug!(address = %older.address(), "the older way is silent");
+            }
+            () = tokio::time::sleep(DRAIN) => {}
+        }
         close(&older.connection, CloseCode::Duplicate);
     });
 }
