@@ -111,11 +111,17 @@ struct Allowance {
 struct Target {
     address: SocketAddr,
     sent: u32,
+    /// Probes that may still be sent; None where the tracker named the address. One that only a
+    /// packet claims to come from gets no more than [`PROBES_FOR_ONE`] for each, and the answer.
+    credit: Option<u32>,
     next_at: Instant,
     /// Of the probes sent, newest last.
     nonces: VecDeque<[u8; 8]>,
 }
 
+/// Probes to an address that nobody but the sender of a probe vouches for, for each that came from
+/// there: with the answer no more than three times what came.
+const PROBES_FOR_ONE: u32 = 2;
 /// Probes whose answers are still taken.
 const NONCES_KEPT: usize = 32;
 
@@ -171,7 +177,7 @@ impl Puncher {
             introduced,
         };
         for address in attempt.introduced.addresses.clone() {
-            attempt.add_target(now, address);
+            attempt.add_target(now, address, None);
         }
         self.attempts.insert(attempt.introduced.id, attempt);
         self.handle_timeout(now);
@@ -188,7 +194,7 @@ impl Puncher {
         };
         let Introduced { key, .. } = attempt.introduced;
         if !is_answer {
-            attempt.add_target(now, from);
+            attempt.add_target(now, from, Some(PROBES_FOR_ONE));
             let mut answer = probe;
             answer.mac = mac(&key, &answer, true, self.us);
             let datagram = Datagram::Answer(answer);
@@ -232,7 +238,7 @@ impl Puncher {
     /// it got through.
     pub fn handle_heard(&mut self, now: Instant, id: u64, address: SocketAddr) {
         if let Some(attempt) = self.attempts.get_mut(&id) {
-            attempt.add_target(now, address);
+            attempt.add_target(now, address, Some(PROBES_FOR_ONE));
             self.handle_timeout(now);
         }
     }
@@ -269,9 +275,10 @@ impl Puncher {
             let Introduced { id, key, .. } = attempt.introduced;
             let pause_later = pause(now.saturating_duration_since(attempt.begun));
             for target in &mut attempt.targets {
-                if target.next_at > now {
+                if target.next_at > now || target.credit == Some(0) {
                     continue;
                 }
+                target.credit = target.credit.map(|left| left - 1);
                 let mut probe = Probe {
                     id,
                     nonce: rand::rng().random(),
@@ -343,7 +350,9 @@ impl Puncher {
             if attempt.answered {
                 return over;
             }
-            let due = attempt.targets.iter().map(|target| target.next_at);
+            let probed = |target: &&Target| target.credit != Some(0);
+            let due = attempt.targets.iter().filter(probed);
+            let due = due.map(|target| target.next_at);
             let hard = attempt.hard.as_ref();
             let hard = hard.map(|hard| hard.poll_timeout().unwrap_or(hard.ends()));
             due.chain(hard).min().map_or(over, |due| due.min(over))
@@ -397,12 +406,19 @@ impl Puncher {
 }
 
 impl Attempt {
-    fn add_target(&mut self, now: Instant, address: SocketAddr) {
-        let known = self.targets.iter().any(|target| target.address == address);
-        if !known && self.targets.len() < PROBED_ADDRESSES_MAX {
+    /// Adds an address, or to what may be sent to it.
+    fn add_target(&mut self, now: Instant, address: SocketAddr, credit: Option<u32>) {
+        let known = self
+            .targets
+            .iter_mut()
+            .find(|target| target.address == address);
+        if let Some(target) = known {
+            target.credit = target.credit.zip(credit).map(|(left, more)| left + more);
+        } else if self.targets.len() < PROBED_ADDRESSES_MAX {
             self.targets.push(Target {
                 address,
                 sent: 0,
+                credit,
                 next_at: now,
                 nonces: VecDeque::new(),
             });
@@ -529,6 +545,31 @@ mod tests {
                 .iter()
                 .take_while(|&&other| other < time + Duration::from_secs(1));
             assert!(within.count() <= PROBES_PER_SECOND_MAX as usize);
+        }
+    }
+
+    #[test]
+    fn an_address_that_a_probe_claims_to_come_from_gets_no_more_than_three_times_as_much() {
+        let begun = Instant::now();
+        let (mut a, mut b) = (Puncher::new(A, begun), Puncher::new(B, begun));
+        a.handle_introduced(begun, introduced(B, &[]));
+        b.handle_introduced(begun, introduced(A, &["203.0.113.1:2000"]));
+        let probes = sent(&mut b);
+        let victim = at("192.0.2.66:1000");
+        for received in 1..=5 {
+            receive(&mut a, begun, victim, &probes[0].1);
+            let mut now = begun;
+            while let Some(at) = a.poll_timeout().filter(|&at| at < begun + ATTEMPT) {
+                now = now.max(at);
+                a.handle_timeout(now);
+            }
+            let to_victim = sent(&mut a);
+            assert!(to_victim.iter().all(|(to, _)| *to == victim));
+            let bytes: usize = to_victim.iter().map(|(_, bytes)| bytes.len()).sum();
+            assert!(
+                (1..=3 * probes[0].1.len()).contains(&bytes),
+                "{bytes} bytes for probe {received}"
+            );
         }
     }
 

@@ -47,12 +47,16 @@ struct Malice {
     doubles: u32,
     holds_back: u32,
     corrupts: u32,
+    /// Sends an old packet again, from its own address and from a stranger's.
+    replays: u32,
 }
 
 /// A relay between two ends that believes every bind, and treats packets as it likes.
 async fn relay(socket: UdpSocket, malice: Malice, packets: Arc<AtomicU32>) {
     let mut ends: [Option<SocketAddr>; 2] = [None, None];
     let mut held: Option<(SocketAddr, Vec<u8>)> = None;
+    let mut old: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut buffer = [0; 2048];
     loop {
         let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
@@ -82,6 +86,14 @@ async fn relay(socket: UdpSocket, malice: Malice, packets: Arc<AtomicU32>) {
                     packet: &packet,
                 }
                 .to_bytes();
+                if is_turn(malice.replays) && !old.is_empty() {
+                    let (to, bytes) = &old[count as usize * 7 % old.len()];
+                    socket.send_to(bytes, to).await.unwrap();
+                    stranger.send_to(bytes, to).await.unwrap();
+                }
+                if malice.replays > 0 {
+                    old.push((to, bytes.clone()));
+                }
                 if is_turn(malice.doubles) {
                     socket.send_to(&bytes, to).await.unwrap();
                 }
@@ -163,12 +175,13 @@ async fn a_relay_that_does_its_work_is_one() {
 }
 
 #[tokio::test]
-async fn a_relay_that_drops_doubles_reorders_and_corrupts_does_no_harm() {
+async fn a_relay_that_drops_doubles_reorders_corrupts_and_replays_does_no_harm() {
     let all = Malice {
         drops: 37,
         doubles: 5,
         holds_back: 7,
         corrupts: 23,
+        replays: 3,
     };
     assert_harmless(all).await;
 }

@@ -1,5 +1,7 @@
 //! A tracker that introduces a node to third parties gets little out of it.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use qshare_net::{Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, 
 use qshare_node::{Node, NodeConfig, content::NodeId};
 use qshare_wire::datagram::is_beside_quic;
 use qshare_wire::hello::Role;
-use qshare_wire::introduction::Introduction;
+use qshare_wire::introduction::{EXTENSION_PUNCH_HARD, Introduction};
 use qshare_wire::limits::{DATAGRAM_MAX_BYTES, PROBES_PER_ADDRESS_MAX};
 use qshare_wire::{ALPN_TRACKER, Address, Candidate, CandidateKind, Frame};
 use tokio::net::UdpSocket;
@@ -29,12 +31,19 @@ fn introduction(id: u64, to: SocketAddr) -> Introduction {
         id,
         key: [7; 16],
         relay: None,
-        extensions: Vec::new(),
+        extensions: vec![(EXTENSION_PUNCH_HARD, Vec::new())],
     }
 }
 
 #[tokio::test]
 async fn a_third_party_gets_few_small_packets_and_no_quic() {
+    // Many probes are for those who agreed, and for public addresses.
+    for punch_hard in [false, true] {
+        assert_third_party_gets_little(punch_hard).await;
+    }
+}
+
+async fn assert_third_party_gets_little(punch_hard: bool) {
     let identity = Identity::ephemeral().unwrap();
     let config = EndpointConfig {
         listen: ANY_PORT,
@@ -46,6 +55,7 @@ async fn a_third_party_gets_few_small_packets_and_no_quic() {
     let mut config =
         NodeConfig::one_shot(Identity::ephemeral().unwrap(), vec![at.parse().unwrap()]);
     config.listen = ANY_PORT;
+    config.punch_hard = punch_hard;
     let node = Node::start(config).await.unwrap();
     let greeting = Greeting {
         role: Role::Tracker,

@@ -8,11 +8,13 @@ use common::{Joined, Node, start, within};
 use qshare_content::NodeId;
 use qshare_net::framed::{self, ReadError};
 use qshare_net::punch::Introduced;
-use qshare_net::{Callee, Meeting, accept, dial};
+use qshare_net::{Callee, Meeting, Session, accept, dial};
 use qshare_tracker::Tracker;
+use qshare_wire::datagram::{Datagram, Probe};
 use qshare_wire::hello::FEATURE_PUNCH_HARD;
 use qshare_wire::introduction::{Introduce, Introduction, RelayTicket};
 use qshare_wire::{Address, Refusal};
+use tokio::net::UdpSocket;
 
 async fn introduce(asker: &Joined, to: NodeId) -> Result<Introduction, ReadError> {
     let request = Introduce {
@@ -119,17 +121,26 @@ async fn a_node_is_not_flooded_with_introductions() {
     assert!((100..500).contains(&introduced), "{introduced}");
 }
 
-async fn relayed(tracker: &Tracker, a: &Node, b: &Node) -> (Joined, Joined) {
+/// Two nodes with a connection through the relay.
+struct Relayed {
+    to_a: Joined,
+    _to_b: Joined,
+    ticket_of_a: RelayTicket,
+    dialled: Session,
+    accepted: Session,
+}
+
+async fn relayed(tracker: &Tracker, a: &Node, b: &Node) -> Relayed {
     let (to_a, mut to_b) = (a.join(tracker).await, b.join(tracker).await);
     let (told, heard) = both(&to_a, &mut to_b, b).await;
-    let open = |node: &Node, peer: NodeId, ticket: Option<RelayTicket>| {
+    let open = |node: &Node, peer: NodeId, ticket: Option<&RelayTicket>| {
         let meeting = Meeting::install(&node.endpoint);
         tokio::spawn(meeting.clone().run());
-        let address = meeting.open_channel(peer, tracker.listen(), &ticket.unwrap());
+        let address = meeting.open_channel(peer, tracker.listen(), ticket.unwrap());
         address.unwrap()
     };
-    let address = open(a, told.peer, told.relay);
-    open(b, heard.peer, heard.relay);
+    let address = open(a, told.peer, told.relay.as_ref());
+    open(b, heard.peer, heard.relay.as_ref());
     let callee = Callee::Node(b.endpoint.id());
     let (dialled, accepted) = tokio::join!(
         dial(&a.endpoint, &a.greeting, callee, address, common::DEADLINE),
@@ -140,33 +151,115 @@ async fn relayed(tracker: &Tracker, a: &Node, b: &Node) -> (Joined, Joined) {
     );
     let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
     assert_eq!(accepted.peer, a.endpoint.id());
-    let (mut send, mut recv) = dialled.connection.open_bi().await.unwrap();
-    send.write_all(b"through the relay").await.unwrap();
-    send.finish().unwrap();
-    let (mut back, mut there) = accepted.connection.accept_bi().await.unwrap();
-    let bytes = within(there.read_to_end(100)).await.unwrap();
-    back.write_all(&bytes).await.unwrap();
-    back.finish().unwrap();
-    assert_eq!(
-        within(recv.read_to_end(100)).await.unwrap(),
-        b"through the relay"
-    );
-    (to_a, to_b)
+    Relayed {
+        to_a,
+        _to_b: to_b,
+        ticket_of_a: told.relay.unwrap(),
+        dialled,
+        accepted,
+    }
+}
+
+impl Relayed {
+    /// Sends something there and back.
+    async fn assert_carries(&self, what: &[u8]) {
+        let (mut send, mut recv) = self.dialled.connection.open_bi().await.unwrap();
+        send.write_all(what).await.unwrap();
+        send.finish().unwrap();
+        let (mut back, mut there) = self.accepted.connection.accept_bi().await.unwrap();
+        let bytes = within(there.read_to_end(what.len())).await.unwrap();
+        back.write_all(&bytes).await.unwrap();
+        back.finish().unwrap();
+        let echoed = within(recv.read_to_end(what.len())).await.unwrap();
+        assert!(echoed == what, "other bytes came back");
+    }
 }
 
 #[tokio::test]
 async fn the_relay_carries_a_connection_until_a_session_ends() {
     let tracker = start();
     let (a, b) = (Node::new(None), Node::new(None));
-    let (to_a, _to_b) = within(relayed(&tracker, &a, &b)).await;
+    let relayed = within(relayed(&tracker, &a, &b)).await;
+    relayed.assert_carries(b"through the relay").await;
     let counts = tracker.relay_counts().unwrap();
     assert_eq!(counts.pairs, 1);
     assert!(counts.forwarded_packets > 4 && counts.forwarded_bytes > 2400);
-    to_a.leave(qshare_wire::CloseCode::Goodbye);
+    relayed.to_a.leave(qshare_wire::CloseCode::Goodbye);
     within(async {
         while tracker.relay_counts().unwrap().pairs > 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
+}
+
+/// Who has seen handles, or even a ticket, on the way, and floods the relay from elsewhere.
+#[tokio::test]
+async fn a_flooded_relay_sends_strangers_no_more_than_they_send_and_goes_on() {
+    let tracker = start();
+    let (a, b) = (Node::new(None), Node::new(None));
+    let relayed = within(relayed(&tracker, &a, &b)).await;
+    let RelayTicket { handle, secret, .. } = relayed.ticket_of_a;
+    let bind = |handle, secret, cookie| Datagram::Bind {
+        handle,
+        secret,
+        cookie,
+    };
+    let packet = [0x40; 1200];
+    let all = [
+        Datagram::Relayed {
+            handle,
+            packet: &packet,
+        },
+        Datagram::Relayed {
+            handle,
+            packet: &packet[..1],
+        },
+        Datagram::Relayed {
+            handle: handle ^ 1,
+            packet: &packet,
+        },
+        bind(handle, secret, [0; 8]),
+        bind(handle, secret, [1; 8]),
+        bind(handle, [0; 16], [0; 8]),
+        bind(handle ^ 1, secret, [0; 8]),
+        Datagram::Challenge {
+            handle,
+            cookie: [1; 8],
+        },
+        Datagram::Bound { handle },
+        Datagram::Probe(Probe {
+            id: handle,
+            nonce: [1; 8],
+            mac: [2; 16],
+        }),
+    ];
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut buffer = [0; 2048];
+    let (mut sent, mut received) = (0, 0);
+    for turn in 0..1000u32 {
+        for datagram in &all {
+            let bytes = datagram.to_bytes();
+            stranger.send_to(&bytes, tracker.listen()).await.unwrap();
+            sent += bytes.len();
+        }
+        if turn.is_multiple_of(100) {
+            relayed
+                .assert_carries(&turn.to_be_bytes().repeat(5000))
+                .await;
+        }
+        while let Ok((length, _)) = stranger.try_recv_from(&mut buffer) {
+            assert!(
+                matches!(
+                    Datagram::parse(&buffer[..length]),
+                    Some(Datagram::Challenge { .. })
+                ),
+                "{:?}",
+                &buffer[..length]
+            );
+            received += length;
+        }
+    }
+    assert!(received > 0 && received <= sent, "{received} for {sent}");
+    relayed.assert_carries(b"still there").await;
 }
