@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::flash_crowd::FlashCrowdArgs;
 use crate::long_pipe::LongPipeArgs;
+use crate::nat_cost::{IdleArgs, RelayArgs};
 use crate::nat_matrix::{MatrixArgs, MovesArgs};
 use clap::{Args, Parser, Subcommand};
 use qshare_tests::lab::{HostPlan, Link, Loss, NatKind, Rate, parse_duration};
@@ -55,6 +56,10 @@ pub(crate) enum Command {
     NatMatrix(MatrixArgs),
     /// Find out how long a transfer stands still when a network changes under it (docs/nat.md)
     NatMoves(MovesArgs),
+    /// Measure the relay of last resort between two symmetric NATs (docs/nat.md)
+    NatRelay(RelayArgs),
+    /// Find out whether a connection on which nothing happens outlives a router's memory
+    NatIdle(IdleArgs),
     /// Measure one source far away: QUIC and TCP with several congestion controls, alone or
     /// sharing the bottleneck
     LongPipe(LongPipeArgs),

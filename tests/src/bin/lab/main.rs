@@ -7,6 +7,8 @@ mod flash_crowd;
 #[cfg(target_os = "linux")]
 mod long_pipe;
 #[cfg(target_os = "linux")]
+mod nat_cost;
+#[cfg(target_os = "linux")]
 mod nat_matrix;
 #[cfg(target_os = "linux")]
 mod run;
@@ -37,6 +39,8 @@ fn main() -> std::process::ExitCode {
             args::Command::Nats => run::nats(),
             args::Command::NatMatrix(args) => nat_matrix::matrix(args),
             args::Command::NatMoves(args) => nat_matrix::moves(args),
+            args::Command::NatRelay(args) => nat_cost::relay(args),
+            args::Command::NatIdle(args) => nat_cost::idle(args),
             args::Command::FlashCrowd(args) => flash_crowd::run(args),
             args::Command::LongPipe(args) => long_pipe::run(args),
         });

@@ -128,7 +128,7 @@ pub(crate) fn moves(args: &MovesArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn program(given: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+pub(crate) fn program(given: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
     let program = match given {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("qshare"),
