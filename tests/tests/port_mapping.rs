@@ -19,7 +19,7 @@ const PORT: u16 = 64500;
 struct Case {
     lab: Lab,
     world: Networked,
-    _tracker: Process,
+    tracker: Option<Process>,
 }
 
 impl Case {
@@ -37,8 +37,13 @@ impl Case {
         Case {
             lab,
             world,
-            _tracker: tracker,
+            tracker: Some(tracker),
         }
+    }
+
+    fn restart_tracker(&mut self) {
+        self.tracker = None;
+        self.tracker = Some(self.world.tracker(self.lab.host("tracker"), &[]));
     }
 
     fn host(&self, name: &str) -> &Host {
@@ -139,6 +144,32 @@ fn a_mapped_port_lets_in_those_who_would_need_the_relay() {
             node.end().well();
             assert_eq!(router.mapped_ports().unwrap(), 0, "{}", daemon.log());
         }
+    });
+}
+
+#[test]
+fn a_router_that_has_forgotten_is_asked_anew() {
+    isolation::test(|| {
+        if skipped() {
+            return;
+        }
+        let mut case = Case::new();
+        let daemon = case.router_of_a().map_ports(Asked::ByPcp).unwrap();
+        let (bytes, node) = case.share();
+        node.says("others reach us at");
+        drop(daemon);
+        case.router_of_a().forget_mapped_ports().unwrap();
+        let daemon = case.router_of_a().map_ports(Asked::ByPcp).unwrap();
+        assert_eq!(case.router_of_a().mapped_ports().unwrap(), 0);
+        // Otherwise it would be noticed within two minutes.
+        case.restart_tracker();
+        let router = case.router_of_a();
+        eventually("the port is mapped again", || {
+            (router.mapped_ports().unwrap() == 1).then_some(())
+        });
+        case.world.wait_listed(case.host("tracker"), FILE);
+        eventually("it is offered again", || case.is_offered().then_some(()));
+        assert_eq!(case.path(&bytes), "direct", "{}", daemon.log());
     });
 }
 

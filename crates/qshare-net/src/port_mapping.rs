@@ -16,7 +16,7 @@ use crab_nat::{
 };
 use igd_next::aio::Gateway;
 use igd_next::aio::tokio::{Tokio, search_gateway};
-use igd_next::{AddPortError, GatewayIpVersion, PortMappingProtocol, SearchOptions};
+use igd_next::{AddPortError, GatewayIpVersion, PortMappingProtocol, SearchError, SearchOptions};
 use qshare_wire::limits::CANDIDATE_PORT_MIN;
 use rand::Rng;
 use tokio::time::timeout;
@@ -41,7 +41,7 @@ const UPNP_DEADLINE: Duration = Duration::from_secs(5);
 const PORTS_TRIED: usize = 4;
 /// What UPnP routers show to their owners.
 const DESCRIPTION: &str = "qshare";
-const NO_ANSWER: &str = "no answer in time";
+const NO_ANSWER: &str = "no answer";
 
 /// By which protocol a router was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,6 +267,7 @@ async fn ask_gateway(
             };
             return Ok((mapping, external_ip.filter(|ip| !ip.is_unspecified())));
         }
+        Err(pcp::Failure::Socket(_) | pcp::Failure::Timeout) => format!("PCP: {NO_ANSWER}"),
         Err(error) => format!("PCP: {error}"),
     };
     match natpmp::port_mapping(at, InternetProtocol::Udp, port, options).await {
@@ -274,7 +275,13 @@ async fn ask_gateway(
             let external_ip = natpmp::external_address(at, Some(TIMES)).await.ok();
             Ok((mapping, external_ip))
         }
-        Err(error) => Err(vec![by_pcp, format!("NAT-PMP: {error}")]),
+        Err(error) => {
+            let cause = match error {
+                natpmp::Failure::Socket(_) | natpmp::Failure::Timeout => NO_ANSWER.to_owned(),
+                error => error.to_string(),
+            };
+            Err(vec![by_pcp, format!("NAT-PMP: {cause}")])
+        }
     }
 }
 
@@ -286,9 +293,10 @@ async fn search_upnp(
     options.timeout = Some(SEARCH);
     options.single_search_timeout = Some(SEARCH);
     options.gateway_ip_version = GatewayIpVersion::V4;
-    let gateway = search_gateway(options)
-        .await
-        .map_err(|error| error.to_string())?;
+    let gateway = search_gateway(options).await.map_err(|error| match error {
+        SearchError::NoResponseWithinTimeout => NO_ANSWER.to_owned(),
+        error => error.to_string(),
+    })?;
     let external_ip = match timeout(UPNP_DEADLINE, gateway.get_external_ip()).await {
         Ok(Ok(IpAddr::V4(ip))) => Some(ip),
         _ => None,

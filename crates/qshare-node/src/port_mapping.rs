@@ -90,7 +90,9 @@ impl std::fmt::Display for PortMappingState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             PortMappingState::Off => f.write_str("off"),
-            PortMappingState::NotNeeded => f.write_str("not asked for: no router in between"),
+            PortMappingState::NotNeeded => {
+                f.write_str("not asked for: no tracker sees a router in between")
+            }
             PortMappingState::Asking => f.write_str("asking the router"),
             PortMappingState::Failed { cause } => write!(f, "none: {cause}"),
             PortMappingState::NotProven { mapping, cause } => write!(
@@ -316,7 +318,8 @@ async fn prove(inner: &Arc<Inner>, port: u16) -> Result<Option<SocketAddr>, Stri
         match knock(&inner.meeting, &up.connection, at).await {
             Ok(knocked) => {
                 let address = SocketAddr::new(knocked.observed.ip(), port);
-                if knocked.came_from == Some(address) {
+                // Neither the router's word nor the tracker's alone.
+                if knocked.was_heard && knocked.came_from == Some(address) {
                     proven = Some(address);
                 } else {
                     cause = Some(format!("nothing comes through at {address}"));

@@ -248,9 +248,11 @@ impl Station {
     ) -> Result<Result<Station, Failed>, SurveyError> {
         let family = if listen.is_ipv4() { "IPv4" } else { "IPv6" };
         if addresses.is_empty() {
-            return Ok(Err(Failed::Away(format!(
-                "the tracker has no {family} address"
-            ))));
+            let why = match config.tracker.host.parse::<IpAddr>() {
+                Ok(named) => format!("the tracker is named by an address, {named}"),
+                Err(_) => format!("the tracker has no {family} address"),
+            };
+            return Ok(Err(Failed::Away(why)));
         }
         // Of its own, since a tracker keeps one session for each node.
         let identity = Identity::ephemeral()?;
@@ -394,7 +396,8 @@ impl Station {
         PortMappingFound::Mapped {
             mapping: mapped,
             external_ip,
-            is_proven: knocked.is_ok_and(|knocked| knocked.came_from == Some(wanted)),
+            is_proven: knocked
+                .is_ok_and(|knocked| knocked.was_heard && knocked.came_from == Some(wanted)),
         }
     }
 

@@ -114,6 +114,15 @@ impl Router {
         Liar::start(socket).map_err(LabError::system("start a liar"))
     }
 
+    /// Forgets the ports that are mapped, as a router that restarts does, and all translations.
+    pub fn forget_mapped_ports(&self) -> Result<(), LabError> {
+        self.namespace().nft(
+            "flush chain inet filter miniupnpd\nflush chain inet filter prerouting_miniupnpd\n\
+             flush chain inet filter postrouting_miniupnpd\n",
+        )?;
+        self.flush_mappings()
+    }
+
     /// Mappings by which others are let in.
     pub fn mapped_ports(&self) -> Result<usize, LabError> {
         let mut command = self.namespace().command("nft");

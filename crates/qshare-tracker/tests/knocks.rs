@@ -1,0 +1,124 @@
+//! Knocks from the second port: who is knocked at, and whose answers count.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use std::net::{SocketAddr, UdpSocket};
+
+use common::{Joined, Node, config, start, within};
+use qshare_net::framed::{self, ReadError};
+use qshare_net::{At, Meeting, knock};
+use qshare_tracker::Tracker;
+use qshare_wire::Refusal;
+use qshare_wire::datagram::Datagram;
+use qshare_wire::knock::{Knock, Knocked};
+
+fn here(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Asks without listening.
+async fn ask(session: &Joined, id: u64, port: Option<u16>) -> Result<Knocked, ReadError> {
+    let request = Knock {
+        id,
+        port,
+        offer: true,
+        extensions: Vec::new(),
+    };
+    let asked = framed::ask::<Knock, Knocked>(&session.session.connection, &request);
+    within(asked).await.map(|(knocked, ..)| knocked)
+}
+
+async fn refusal(session: &Joined, id: u64, port: u16) -> Refusal {
+    match ask(session, id, Some(port)).await {
+        Err(ReadError::Refused(refused)) => refused.refusal(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn second_port(tracker: &Tracker) -> u16 {
+    tracker.second_port().unwrap()
+}
+
+#[tokio::test]
+async fn a_knock_is_heard_and_its_answer_seen_from_where_it_went() {
+    let tracker = start();
+    let node = Node::new(None);
+    let session = node.join(&tracker).await;
+    let meeting = Meeting::install(&node.endpoint);
+    let connection = &session.session.connection;
+    let at = At::Port {
+        port: node.port(),
+        offer: true,
+    };
+    let knocked = within(knock(&meeting, connection, at)).await.unwrap();
+    assert!(knocked.was_heard);
+    assert_eq!(knocked.observed, here(node.port()));
+    assert_eq!(knocked.came_from, Some(here(node.port())));
+    assert_eq!(knocked.second_port, second_port(&tracker));
+
+    let second_port = knocked.second_port;
+    let at = At::Nowhere { second_port };
+    let unasked = within(knock(&meeting, connection, at)).await.unwrap();
+    assert!(!unasked.was_heard);
+    assert_eq!(unasked.came_from, Some(here(node.port())));
+}
+
+#[tokio::test]
+async fn other_services_of_the_same_host_are_not_knocked_at() {
+    let tracker = start();
+    let node = Node::new(None);
+    let session = node.join(&tracker).await;
+    let other = UdpSocket::bind(here(0)).unwrap();
+    let other = other.local_addr().unwrap().port();
+    for port in [53, other] {
+        assert_eq!(refusal(&session, 1, port).await, Refusal::NotAllowed);
+    }
+}
+
+#[tokio::test]
+async fn who_has_not_heard_a_knock_cannot_say_so() {
+    let tracker = start();
+    let node = Node::new(None);
+    let session = node.join(&tracker).await;
+    // Nobody at the node's socket answers. This one knows the id, but not the cookie.
+    let liar = UdpSocket::bind(here(0)).unwrap();
+    let (id, cookie) = (7, [0; 8]);
+    let to = here(second_port(&tracker));
+    let lie = async {
+        loop {
+            let heard = Datagram::Heard { id, cookie };
+            liar.send_to(&heard.to_bytes(), to).unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let knocked = tokio::select! {
+        knocked = ask(&session, id, Some(node.port())) => knocked.unwrap(),
+        () = lie => unreachable!("it does not end"),
+    };
+    assert_eq!(knocked.came_from, None);
+}
+
+#[tokio::test]
+async fn whoever_has_many_knocks_is_told_to_wait() {
+    let mut config = config();
+    // Next to nothing comes back while this runs.
+    config.limits.requests_per_second = 1;
+    let tracker = Tracker::start(config).unwrap();
+    let node = Node::new(None);
+    let session = std::sync::Arc::new(node.join(&tracker).await);
+    let mut asked = tokio::task::JoinSet::new();
+    for id in 0..30 {
+        let (session, port) = (session.clone(), node.port());
+        asked.spawn(async move { ask(&session, id, Some(port)).await });
+    }
+    let answers = asked.join_all().await;
+    let busy = answers.iter().filter(|answer| match answer {
+        Err(ReadError::Refused(refused)) => refused.refusal() == Refusal::Busy,
+        _ => false,
+    });
+    let (busy, answered) = (busy.count(), answers.iter().flatten().count());
+    assert_eq!(busy + answered, 30);
+    assert_eq!(answered, 20);
+}
