@@ -379,10 +379,19 @@ impl Serve {
         self.first_of(|request| self.can_start(request.client) && self.fits(request, room))
     }
 
+    /// Of each client only its oldest requests compete, so that whoever asks for hundreds at once has
+    /// hardly better chances than those who ask for a few.
     fn first_of(&self, eligible: impl Fn(&Waiting) -> bool) -> Option<Ticket> {
+        let competing_max = self.config.waiting_always.max(1);
+        let mut competing: BTreeMap<PeerKey, u32> = BTreeMap::new();
         self.waiting
             .iter()
             .filter(|(_, request)| eligible(request))
+            .filter(|(_, request)| {
+                let count = competing.entry(request.client).or_default();
+                *count += 1;
+                *count <= competing_max
+            })
             .min_by_key(|(_, request)| {
                 let active = self
                     .clients
@@ -616,6 +625,25 @@ mod tests {
         assert_eq!(bench.start(), Some(ticket));
         assert!(!bench.serve.handle_withdraw(ticket));
         assert_eq!(bench.serve.queue_bytes(), CHUNK_BYTES);
+    }
+
+    #[test]
+    fn who_asks_for_hundreds_gets_little_more_than_who_asks_for_a_few() {
+        let mut bench = Bench::new();
+        for chunk in 0..200 {
+            bench.ask(1, chunk);
+        }
+        let mut of_modest: Vec<_> = (0..4).map(|chunk| bench.ask(2, 1000 + chunk)).collect();
+        let mut served_modest = 0;
+        for turn in 0..100 {
+            let ticket = bench.start().unwrap();
+            if of_modest.contains(&ticket) {
+                served_modest += 1;
+                of_modest.push(bench.ask(2, 2000 + turn));
+            }
+            bench.finish(ticket);
+        }
+        assert!(served_modest >= 25, "{served_modest} of 100");
     }
 
     #[test]
