@@ -20,7 +20,8 @@ Examples:
   lab long-pipe
   lab long-pipe --loss 0.1%
   lab long-pipe --rate 20mbit --rtt 300ms --loss 2% --seconds 30
-  lab long-pipe --rate 100mbit --rtt 40ms --beside tcp-cubic --flow tcp-bbr,quic-bbr,quic-cubic
+  lab long-pipe --rate 100mbit --rtt 40ms --beside tcp-cubic --flow tcp-bbr,quic-model,quic-cubic
+  lab long-pipe --rate 100mbit --rtt 40ms --at-once 8 --flow quic-model,quic-cubic
 
 Build it optimised first: cargo build --release -p qshare-tests.
 
@@ -33,7 +34,8 @@ Columns: `steady`, payload in Mbit/s after start-up (--start-up) and its `share`
 `all`, the same from the first dial on; `up`, seconds until half a second went at 80 % of the steady
 rate; `queue`, what small packets on the same way wait (median and 95th percentile, in ms, after
 start-up); `busy`, the share of the machine that was in use: near 100 % it is the machine that was
-measured. With --beside, that flow runs before and during the other, and `beside` is what it got.";
+measured. With --at-once, the rates are those of all together, and `least` and `most` what one of them got
+of an equal share. With --beside, that flow runs before and during the other, and `beside` is what it got.";
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -60,6 +62,10 @@ pub(crate) struct LongPipeArgs {
     /// Another flow that shares the bottleneck, from a host of its own
     #[arg(long, value_name = "FLOW")]
     beside: Option<Flow>,
+    /// So many of each flow at once, from one host
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=64))]
+    at_once: u64,
     /// How long each flow sends
     #[arg(long, value_name = "SECONDS", default_value_t = 15)]
     seconds: u64,
@@ -92,11 +98,15 @@ struct Outcome {
     queue_ms: f64,
     queue_p95_ms: f64,
     beside_mbit: Option<f64>,
+    /// Of an equal share.
+    least: f64,
+    most: f64,
     busy: f64,
 }
 
 impl Outcome {
-    const HEADER: &str = "flow         steady  share     all     up   queue    p95    busy  beside";
+    const HEADER: &str =
+        "flow         steady  share     all     up   queue    p95    busy  least  most  beside";
 
     fn line(&self) -> String {
         let beside = match (&self.beside, self.beside_mbit) {
@@ -107,7 +117,7 @@ impl Outcome {
             .up_seconds
             .map_or("-".to_owned(), |seconds| format!("{seconds:.1}"));
         format!(
-            "{:11} {:7.1} {:5.1}% {:7.1} {:>6} {:7.1} {:6.1} {:6.0}%  {beside}",
+            "{:11} {:7.1} {:5.1}% {:7.1} {:>6} {:7.1} {:6.1} {:6.0}%  {:5.2} {:5.2}  {beside}",
             self.flow,
             self.steady_mbit,
             self.share * 100.0,
@@ -115,7 +125,9 @@ impl Outcome {
             up,
             self.queue_ms,
             self.queue_p95_ms,
-            self.busy * 100.0
+            self.busy * 100.0,
+            self.least,
+            self.most
         )
     }
 }
@@ -173,7 +185,7 @@ fn build(args: &LongPipeArgs) -> anyhow::Result<Lab> {
 
 fn measure(lab: &Lab, args: &LongPipeArgs, flow: &Flow) -> anyhow::Result<Outcome> {
     let (sink, source, other) = (lab.host("sink"), lab.host("source"), lab.host("other"));
-    let watch = Arc::new(Watch::default());
+    let watches: Vec<_> = (0..args.at_once).map(|_| Arc::default()).collect();
     let beside = Arc::new(Watch::default());
     std::thread::scope(|scope| {
         let running_beside = args.beside.as_ref().map(|flow| {
@@ -181,12 +193,15 @@ fn measure(lab: &Lab, args: &LongPipeArgs, flow: &Flow) -> anyhow::Result<Outcom
             std::thread::sleep(HEAD_START);
             running
         });
-        let trips = scope.spawn(|| queue::round_trips(source, sink, &watch));
-        let running = scope.spawn(|| flow.run(source, sink, &watch));
-        let samples = sample(args, &watch, &beside);
-        watch.end();
+        let trips = scope.spawn(|| queue::round_trips(source, sink, &watches[0]));
+        let running: Vec<_> = watches
+            .iter()
+            .map(|watch| scope.spawn(move || flow.run(source, sink, watch)))
+            .collect();
+        let samples = sample(args, &watches, &beside);
+        watches.iter().for_each(|watch| watch.end());
         beside.end();
-        for thread in std::iter::once(running).chain(running_beside) {
+        for thread in running.into_iter().chain(running_beside) {
             thread
                 .join()
                 .map_err(|_| anyhow::anyhow!("a flow died"))??;
@@ -201,22 +216,28 @@ fn measure(lab: &Lab, args: &LongPipeArgs, flow: &Flow) -> anyhow::Result<Outcom
 /// What had arrived when.
 struct Sample {
     at: Instant,
-    bytes: u64,
+    bytes: Vec<u64>,
     beside_bytes: u64,
     ticks: (u64, u64),
 }
 
-fn sample(args: &LongPipeArgs, watch: &Watch, beside: &Watch) -> Vec<Sample> {
+impl Sample {
+    fn all(&self) -> u64 {
+        self.bytes.iter().sum()
+    }
+}
+
+fn sample(args: &LongPipeArgs, watches: &[Arc<Watch>], beside: &Watch) -> Vec<Sample> {
     let end = Instant::now() + Duration::from_secs(args.seconds);
     let mut samples = Vec::new();
     loop {
         samples.push(Sample {
             at: Instant::now(),
-            bytes: watch.received_bytes(),
+            bytes: watches.iter().map(|watch| watch.received_bytes()).collect(),
             beside_bytes: beside.received_bytes(),
             ticks: super::flash_crowd::machine_ticks(),
         });
-        if Instant::now() >= end || watch.has_ended() {
+        if Instant::now() >= end || watches.iter().any(|watch| watch.has_ended()) {
             return samples;
         }
         std::thread::sleep(SAMPLE);
@@ -237,10 +258,18 @@ fn outcome(
         .find(|sample| sample.at >= steady_from)
         .unwrap_or(&samples[0]);
     let last = &samples[samples.len() - 1];
-    let steady = mbit(last.bytes - first.bytes, last.at - first.at);
+    let parts: Vec<_> = std::iter::zip(&last.bytes, &first.bytes)
+        .map(|(last, first)| last - first)
+        .collect();
+    let together = parts.iter().sum();
+    let steady = mbit(together, last.at - first.at);
+    let of_equal = |bytes: Option<&u64>| {
+        let equal = together as f64 / parts.len() as f64;
+        bytes.map_or(f64::NAN, |bytes| *bytes as f64 / equal)
+    };
     let up = samples.windows(6).find_map(|window| {
         let (from, to) = (&window[0], &window[5]);
-        let is_up = mbit(to.bytes - from.bytes, to.at - from.at) >= 0.8 * steady;
+        let is_up = mbit(to.all() - from.all(), to.at - from.at) >= 0.8 * steady;
         is_up.then(|| (from.at - began).as_secs_f64())
     });
     let mut waits: Vec<f64> = trips
@@ -260,7 +289,7 @@ fn outcome(
         beside: args.beside.as_ref().map(Flow::to_string),
         steady_mbit: steady,
         share: steady * 1e6 / args.rate.bits_per_second() as f64,
-        all_mbit: mbit(last.bytes, last.at - began),
+        all_mbit: mbit(last.all(), last.at - began),
         up_seconds: up,
         queue_ms: part(0.5),
         queue_p95_ms: part(0.95),
@@ -268,6 +297,8 @@ fn outcome(
             .beside
             .as_ref()
             .map(|_| mbit(last.beside_bytes - first.beside_bytes, last.at - first.at)),
+        least: of_equal(parts.iter().min()),
+        most: of_equal(parts.iter().max()),
         busy: 1.0 - idle as f64 / all.max(1) as f64,
     }
 }
