@@ -98,7 +98,7 @@ pub use qshare_net::{
 };
 pub use qshare_storage::{
     DiskError, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent, SkipReason, Sync,
-    Target, hash_file,
+    THREAD_WORTH_BYTES, Target, hash_file, hash_small_files,
 };
 pub use report::{
     Contact, DownloadStatus, Findings, FoundFile, NodeEvent, NodeStatus, PathKind, PeerView,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use qshare_content::{ChunkIndex, Chunks, ContentInfo, Hash, LENGTH_MAX_BYTES, tree};
@@ -15,7 +15,7 @@ use crate::{Cancel, DiskError};
 
 /// Below this many bytes starting a thread costs more than it brings: hashing them takes
 /// some 3 ms, starting a thread up to 0.1 ms.
-const THREAD_WORTH_BYTES: u64 = 4 * 1024 * 1024;
+pub const THREAD_WORTH_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A file's hash tree down to its chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,38 @@ pub fn hash_file(path: &Path, options: &HashOptions) -> Result<HashedFile, HashE
     }
     let file = File::open(path).map_err(|error| DiskError::new("read", path, error))?;
     hash_opened(&file, path, options).map(|(hashed, _)| hashed)
+}
+
+/// Hashes files that are small, several at once and each by one thread. The results come in the
+/// order of `paths`.
+pub fn hash_small_files(
+    paths: &[&Path],
+    options: &HashOptions,
+) -> Vec<Result<HashedFile, HashError>> {
+    let each = HashOptions {
+        threads: 1,
+        ..options.clone()
+    };
+    let next = AtomicUsize::new(0);
+    let hashed = Mutex::new(Vec::with_capacity(paths.len()));
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = paths.get(at) else { return };
+            let result = hash_file(path, &each);
+            let mut hashed = hashed.lock().unwrap_or_else(PoisonError::into_inner);
+            hashed.push((at, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..thread_count(options.threads).min(paths.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut hashed = hashed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    hashed.sort_unstable_by_key(|&(at, _)| at);
+    hashed.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Hashes an opened file; also tells its stamp, which was the same before and after.
@@ -196,6 +228,23 @@ pub(crate) fn thread_count(configured: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_files_are_hashed_in_order_and_one_that_fails_stops_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut paths: Vec<PathBuf> = (0..50).map(|n| dir.path().join(format!("{n}"))).collect();
+        for (n, path) in paths.iter().enumerate() {
+            std::fs::write(path, vec![n as u8; n * 1000]).unwrap();
+        }
+        paths.insert(20, dir.path().join("nothing here"));
+        let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        let options = HashOptions::default();
+        let hashed = hash_small_files(&paths, &options);
+        assert_eq!(hashed.len(), paths.len());
+        for (path, hashed) in paths.iter().zip(hashed) {
+            assert_eq!(hashed.ok(), hash_file(path, &options).ok(), "{path:?}");
+        }
+    }
 
     #[test]
     fn a_file_hashes_as_its_bytes_do_whatever_the_threads() {

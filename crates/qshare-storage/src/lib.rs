@@ -39,7 +39,10 @@ pub use batch::{Batch, Whole, WholeError, write_whole};
 pub use cancel::Cancel;
 pub use error::DiskError;
 pub use event::{Asset, LibraryEvent, SkipReason};
-pub use hashing::{HashError, HashOptions, HashPage, HashedFile, OnHashed, hash_file};
+pub use hashing::{
+    HashError, HashOptions, HashPage, HashedFile, OnHashed, THREAD_WORTH_BYTES, hash_file,
+    hash_small_files,
+};
 pub use library::{AdoptError, Library, LibraryConfig, LibraryError, ReadError};
 pub use part::{
     FinishError, OpenError, Opened, Part, PartError, PartOptions, Sync, Unfinished, unfinished,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use qshare_node::{HashOptions, HashedFile, hash_file};
+use qshare_node::{HashOptions, HashedFile, THREAD_WORTH_BYTES, hash_file, hash_small_files};
 
 use crate::args::HashArgs;
 use crate::console::Console;
@@ -15,21 +15,32 @@ use crate::output::{self, HashedJson};
 /// Smaller files are hashed before a bar could be read.
 const BAR_FROM_BYTES: u64 = 1 << 30;
 
+/// Small files that are hashed before any of them is told.
+const BATCH_MAX: usize = 1024;
+
 /// Hashes each file; those that cannot be hashed do not stop the others.
 pub(crate) fn run(args: &HashArgs, console: &Console) -> Result<(), Failure> {
+    let length = |file: &Path| std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    let files: Vec<(&Path, u64)> = args.files.iter().map(|f| (&**f, length(f))).collect();
+    let small = |&(_, length): &(&Path, u64)| length < THREAD_WORTH_BYTES;
     let mut worst: Option<Exit> = None;
-    for (at, file) in args.files.iter().enumerate() {
-        match hash(file, console) {
-            Ok(hashed) if args.json.on => {
-                console.result(&output::json(&HashedJson::new(file, &hashed.info)))?;
-            }
-            Ok(hashed) => {
-                let gap = if at == 0 { "" } else { "\n" };
-                console.result(&format!("{gap}{}", for_people(file, &hashed)))?;
-            }
-            Err(failure) => {
-                console.error(&failure.message);
-                worst = worst.max(Some(failure.exit));
+    let mut first = true;
+    for run in files.chunk_by(|a, b| small(a) && small(b)) {
+        for batch in run.chunks(BATCH_MAX) {
+            for (file, hashed) in hash(batch, console) {
+                match hashed {
+                    Ok(hashed) if args.json.on => {
+                        console.result(&output::json(&HashedJson::new(file, &hashed.info)))?;
+                    }
+                    Ok(hashed) => {
+                        let gap = if std::mem::take(&mut first) { "" } else { "\n" };
+                        console.result(&format!("{gap}{}", for_people(file, &hashed)))?;
+                    }
+                    Err(failure) => {
+                        console.error(&failure.message);
+                        worst = worst.max(Some(failure.exit));
+                    }
+                }
             }
         }
     }
@@ -37,6 +48,22 @@ pub(crate) fn run(args: &HashArgs, console: &Console) -> Result<(), Failure> {
         None => Ok(()),
         Some(exit) => Err(Failure::said(exit)),
     }
+}
+
+/// Several small files side by side, or one file by all cores.
+fn hash<'a>(
+    batch: &[(&'a Path, u64)],
+    console: &Console,
+) -> Vec<(&'a Path, Result<HashedFile, Failure>)> {
+    if let &[(file, length)] = batch {
+        return vec![(file, hash_one(file, length, console))];
+    }
+    let files: Vec<&Path> = batch.iter().map(|&(file, _)| file).collect();
+    let hashed = hash_small_files(&files, &HashOptions::default());
+    let hashed = hashed
+        .into_iter()
+        .map(|hashed| hashed.map_err(Failure::from));
+    files.into_iter().zip(hashed).collect()
 }
 
 fn for_people(file: &Path, hashed: &HashedFile) -> String {
@@ -49,8 +76,7 @@ fn for_people(file: &Path, hashed: &HashedFile) -> String {
     )
 }
 
-fn hash(file: &Path, console: &Console) -> Result<HashedFile, Failure> {
-    let length = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+fn hash_one(file: &Path, length: u64, console: &Console) -> Result<HashedFile, Failure> {
     let mut options = HashOptions::default();
     let bar = (length >= BAR_FROM_BYTES && stderr().is_terminal() && !console.is_quiet())
         .then(|| new_bar(file, length));
