@@ -3,6 +3,7 @@
 
 pub mod asker;
 pub mod binary;
+pub mod client;
 pub mod files;
 #[cfg(target_os = "linux")]
 pub mod lab;

@@ -6,16 +6,18 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use qshare_content::NodeId;
+use qshare_content::{ContentId, NodeId};
 use qshare_net::{
     Callee, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity, Session, TransportConfig,
     dial, framed,
 };
-use qshare_wire::ALPN_PEER;
 use qshare_wire::hello::Role;
-use qshare_wire::tracker::{Find, Found, Match};
+use qshare_wire::tracker::{Find, Found, Holder, Holders, HoldersChanged, Match, Watch};
+use qshare_wire::{ALPN_PEER, Address};
+use quinn::{RecvStream, SendStream};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::client::soon;
 use crate::process::eventually;
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
@@ -68,6 +70,25 @@ impl TrackerClient {
         })
     }
 
+    /// Watches who holds a content: the first answer, and the stream on which changes come.
+    pub fn watch(&self, content: ContentId) -> (Holders, Changes<'_>) {
+        let watch = Watch {
+            content,
+            limit: 16,
+            extensions: Vec::new(),
+        };
+        let (holders, send, recv) = self
+            .runtime
+            .block_on(framed::ask(&self.session.connection, &watch))
+            .unwrap();
+        let changes = Changes {
+            client: self,
+            recv,
+            _send: send,
+        };
+        (holders, changes)
+    }
+
     /// Waits until the tracker's answer to a query is as wanted.
     pub fn until(&self, query: &str, mut wanted: impl FnMut(&[Match]) -> bool) -> Vec<Match> {
         eventually(&format!("the tracker's answer to {query:?}"), || {
@@ -93,6 +114,42 @@ impl TrackerClient {
     pub fn tracker(&self) -> NodeId {
         self.session.peer
     }
+}
+
+/// What a tracker tells those who watch a content.
+pub struct Changes<'a> {
+    client: &'a TrackerClient,
+    recv: RecvStream,
+    _send: SendStream,
+}
+
+impl Changes<'_> {
+    /// Waits for the first holder of which `found` knows something, among those who came (with
+    /// whether they have all of it) and those who left.
+    pub fn until<T>(&mut self, mut found: impl FnMut(&HoldersChanged) -> Option<T>) -> T {
+        let told = async {
+            loop {
+                let changed: HoldersChanged = framed::read(&mut self.recv).await.unwrap();
+                if let Some(found) = found(&changed) {
+                    return found;
+                }
+            }
+        };
+        self.client.runtime.block_on(soon("news of holders", told))
+    }
+}
+
+/// Where a holder is that a tracker on this machine sees on loopback.
+pub fn address_on_loopback(holder: &Holder) -> SocketAddr {
+    let port = holder
+        .contact
+        .candidates
+        .iter()
+        .find_map(|candidate| match candidate.address {
+            Address::TrackerHost { port } => Some(port),
+            Address::Socket(at) => at.ip().is_loopback().then_some(at.port()),
+        });
+    SocketAddr::from(([127, 0, 0, 1], port.unwrap()))
 }
 
 /// A socket on loopback under this identity.

@@ -361,7 +361,7 @@ impl Node {
         for download in inner.downloads.list() {
             let _ = timeout(grace.max(WIND_DOWN), download.finished()).await;
         }
-        let _ = timeout(grace, inner.uploads.idle(inner.limits.answers_max_bytes)).await;
+        let _ = timeout(grace, inner.uploads.idle()).await;
         inner.stopping.cancel();
         let goodbye = match inner.greeting.role {
             Role::OneShot => SHORT_GOODBYE,

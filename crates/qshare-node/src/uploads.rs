@@ -1,13 +1,16 @@
 //! Answering other nodes: which chunks we have, their hashes, their bytes.
 //!
 //! Every request is a stream of its own. Which chunk request is answered next is the scheduler's
-//! decision ([`Serve`]); here its decisions become bytes. Bytes in memory are bounded: an answer
-//! holds its share of the budget from the moment it is read from disk until it is acknowledged.
+//! decision ([`Serve`]); here its decisions become bytes. Bytes in memory are bounded
+//! ([`memory`]): an answer is read from disk block by block, as it leaves.
 
+mod hashes;
 mod interest;
 mod lookup;
+mod memory;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,20 +21,23 @@ use qshare_net::framed;
 use qshare_storage::ReadError;
 use qshare_swarm::{Serve, ServeConfig, Ticket};
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
-use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Interest};
+use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Interest};
 use qshare_wire::tracker::Find;
 use qshare_wire::{Message, Refusal, Refused};
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tracing::{debug, trace};
 
 use crate::contents::Holding;
 use crate::node::Inner;
 use crate::peers::Peer;
+use memory::{Charged, Memory, Share};
 
 /// Up to this many bytes are read together with what others ask for.
 const SMALL_READ_BYTES: u64 = 16 * 1024;
+/// As much of an answer is read at once; the largest chunk has four times as much.
+const BLOCK_BYTES: u64 = 1 << 20;
 /// Time from the opening of a stream to a whole request.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// An answer is handed to the stream in pieces between these sizes, an eighth of what the path
@@ -48,7 +54,9 @@ const PARKED_AFTER: Duration = Duration::from_millis(2100);
 /// What is being answered, over all peers.
 pub(crate) struct Uploads {
     queue: Mutex<Queue>,
-    memory: Arc<Semaphore>,
+    memory: Arc<Memory>,
+    /// Answers under way, until they are acknowledged.
+    answering: watch::Sender<usize>,
     sent_bytes: AtomicU64,
     /// Bytes that wait to be answered, as others were last told.
     queue_told: watch::Sender<u64>,
@@ -68,7 +76,8 @@ impl Uploads {
                 serve: Serve::new(config, seed),
                 waiting: HashMap::new(),
             }),
-            memory: Arc::new(Semaphore::new(answers_max_bytes as usize)),
+            memory: Memory::new(answers_max_bytes.into()),
+            answering: watch::Sender::new(0),
             sent_bytes: AtomicU64::new(0),
             queue_told: watch::Sender::new(0),
             askers: lookup::Askers::default(),
@@ -81,8 +90,15 @@ impl Uploads {
     }
 
     /// Waits until nothing is being sent.
-    pub(crate) async fn idle(&self, answers_max_bytes: u32) {
-        let _ = self.memory.acquire_many(answers_max_bytes).await;
+    pub(crate) async fn idle(&self) {
+        let mut answering = self.answering.subscribe();
+        let _ = answering.wait_for(|&count| count == 0).await;
+    }
+
+    /// Counts an answer as under way until dropped.
+    fn answering(&self) -> Answering<'_> {
+        self.answering.send_modify(|count| *count += 1);
+        Answering(self)
     }
 
     /// Bytes that wait to be answered.
@@ -112,6 +128,14 @@ impl Uploads {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Answering<'a>(&'a Uploads);
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.answering.send_modify(|count| *count -= 1);
     }
 }
 
@@ -189,7 +213,7 @@ async fn answer(inner: &Arc<Inner>, peer: &Peer, mut send: SendStream, mut recv:
             Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
         },
         HashRequest::TYPE => match frame.decode() {
-            Ok(request) => hashes(inner, request, &mut send).await,
+            Ok(request) => hashes::answer(inner, peer, request, &mut send).await,
             Err(error) => Err(Refused::because(Refusal::Invalid, error.to_string())),
         },
         Interest::TYPE => match frame.decode() {
@@ -225,33 +249,10 @@ fn refuse_read(error: &ReadError) -> Refused {
     }
 }
 
-async fn hashes(
-    inner: &Arc<Inner>,
-    request: HashRequest,
-    send: &mut SendStream,
-) -> Result<(), Refused> {
-    let holding = find(inner, &request.content)?;
-    let reader = inner.clone();
-    let page =
-        tokio::task::spawn_blocking(move || reader.contents.hash_page(&holding, request.page))
-            .await
-            .map_err(|_| Refused::new(Refusal::Failed))?
-            .map_err(|error| refuse_read(&error))?;
-    let _ = framed::write(
-        send,
-        &Hashes {
-            hashes: page.hashes,
-            path: page.path,
-        },
-    )
-    .await;
-    Ok(())
-}
-
 /// The subtree that a request means: its chunk, its bytes in the file, its place in the chunk.
 struct Subtree {
     chunk: ChunkIndex,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
     index_in_chunk: u32,
 }
 
@@ -312,21 +313,29 @@ async fn chunk(
         }
     }
 
-    let permits = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
-    let memory = inner.uploads.memory.clone().acquire_many_owned(permits);
-    let memory = memory.await.map_err(|_| Refused::new(Refusal::Failed))?;
-    let (data, path) = read(inner, holding, chunks, wanted, &request).await?;
+    let _answering = inner.uploads.answering();
+    let reader = Reader {
+        inner,
+        peer,
+        holding,
+        chunks,
+        chunk: wanted.chunk,
+    };
+    let first = tokio::select! {
+        biased;
+        first = reader.first(&turn, &wanted, &request) => first?,
+        _ = &mut stopped => return Ok(()),
+    };
 
     let _busy = peer.busy();
-    let head = ChunkData {
-        bytes: data.len() as u64,
-        path,
-    };
+    let First { data, path, later } = first;
+    let head = ChunkData { bytes, path };
     if framed::write(send, &head).await.is_err() {
         return Ok(());
     }
     let connection = peer.connection();
     let mut rest = data;
+    let mut unread = later;
     while !rest.is_empty() {
         let piece_bytes = keep_little_unsent(inner, &connection);
         let piece = rest.split_to(rest.len().min(piece_bytes));
@@ -346,15 +355,27 @@ async fn chunk(
             .uploads
             .sent_bytes
             .fetch_add(length, Ordering::Relaxed);
+        if rest.is_empty() && !unread.is_empty() {
+            let block = tokio::select! {
+                biased;
+                block = reader.block(&turn, &mut unread) => block.ok(),
+                _ = &mut stopped => None,
+            };
+            let Some(block) = block else {
+                // It was said that data follows: all that can be said now is that it does not.
+                let _ = send.reset(VarInt::from_u32(0));
+                return Ok(());
+            };
+            rest = block;
+        }
     }
     let _ = send.finish();
-    // The next answer may start; the memory is free once this one is acknowledged.
+    // The next answer may start; the memory is free as this one is acknowledged.
     drop(turn);
     if timeout(2 * PIECE_DEADLINE, stopped).await.is_err() {
         debug!(peer = %peer.node, "an answer was not acknowledged in time");
         let _ = send.reset(VarInt::from_u32(0));
     }
-    drop(memory);
     Ok(())
 }
 
@@ -400,50 +421,112 @@ fn take_turn<'a>(
     ))
 }
 
-/// Reads what was asked for, and its audit path.
-async fn read(
-    inner: &Arc<Inner>,
+/// Reads what is to be answered with, block by block.
+struct Reader<'a> {
+    inner: &'a Arc<Inner>,
+    peer: &'a Peer,
     holding: Holding,
     chunks: Chunks,
-    wanted: Subtree,
-    request: &ChunkRequest,
-) -> Result<(Bytes, Vec<qshare_content::Hash>), Refused> {
-    let (height, levels) = (request.height, usize::from(request.path_levels));
-    let reader = inner.clone();
-    let small = wanted.range.end - wanted.range.start <= SMALL_READ_BYTES;
-    let read = move || {
-        let Subtree {
-            chunk,
-            range,
-            index_in_chunk,
-        } = wanted;
-        // An audit path needs the hashes of the whole chunk.
-        let whole = match levels {
-            0 => range.clone(),
-            _ => chunks.range(chunk),
+    chunk: ChunkIndex,
+}
+
+/// The beginning of an answer.
+struct First {
+    data: Bytes,
+    path: Vec<qshare_content::Hash>,
+    /// What is to be read when that has left.
+    later: Range<u64>,
+}
+
+impl Reader<'_> {
+    async fn first(
+        &self,
+        turn: &Turn<'_>,
+        wanted: &Subtree,
+        request: &ChunkRequest,
+    ) -> Result<First, Refused> {
+        let mut later = wanted.range.clone();
+        let (data, path) = match usize::from(request.path_levels) {
+            0 => (self.block(turn, &mut later).await?, Vec::new()),
+            levels => {
+                later.start = later.end;
+                self.with_path(turn, wanted, request.height, levels).await?
+            }
         };
-        let mut data = reader.buffers.take((whole.end - whole.start) as usize);
-        let contents = &reader.contents;
-        contents.read_into(&holding, chunk, whole.start, &mut data)?;
-        let data = Bytes::from_owner(data);
-        if levels == 0 {
-            return Ok((data, Vec::new()));
+        Ok(First { data, path, later })
+    }
+
+    /// The next block of `unread`, which is shorter by it then.
+    async fn block(&self, turn: &Turn<'_>, unread: &mut Range<u64>) -> Result<Bytes, Refused> {
+        let range = unread.start..unread.end.min(unread.start.saturating_add(BLOCK_BYTES));
+        unread.start = range.end;
+        let read = self.read(turn, range).await?;
+        Ok(Bytes::from_owner(read))
+    }
+
+    /// The bytes with their audit path, which needs the hashes of the whole chunk.
+    async fn with_path(
+        &self,
+        turn: &Turn<'_>,
+        wanted: &Subtree,
+        height: u8,
+        levels: usize,
+    ) -> Result<(Bytes, Vec<qshare_content::Hash>), Refused> {
+        let whole = self.chunks.range(self.chunk);
+        let mut read = self.read(turn, whole.clone()).await?;
+        let (chunks, index) = (self.chunks, wanted.index_in_chunk);
+        let start = (wanted.range.start - whole.start) as usize;
+        let end = (wanted.range.end - whole.start) as usize;
+        let prove = move || {
+            let leaves = tree::leaf_hashes(read.as_ref());
+            let mut path = tree::subtree_path(&chunks, leaves, height, index);
+            path.truncate(levels);
+            // The rest of the chunk is not held for as long as this takes to leave.
+            read.keep(start..end);
+            (Bytes::from_owner(read), path)
+        };
+        Ok(self.inner.blocking(prove).await)
+    }
+
+    async fn read(&self, turn: &Turn<'_>, range: Range<u64>) -> Result<Charged, Refused> {
+        let bytes = range.end - range.start;
+        let share = room(turn, self.peer, bytes).await;
+        let (reader, holding, chunk) = (self.inner.clone(), self.holding.clone(), self.chunk);
+        let content = holding.info().id();
+        let read = move || {
+            let mut data = Charged::new(reader.buffers.take(bytes as usize), share);
+            let contents = &reader.contents;
+            contents.read_into(&holding, chunk, range.start, data.as_mut())?;
+            Ok(data)
+        };
+        let read = match bytes <= SMALL_READ_BYTES {
+            true => self.inner.trips.run(read).await,
+            false => self.inner.blocking(read).await,
+        };
+        read.map_err(|error: ReadError| {
+            debug!(%content, %error, "cannot read");
+            refuse_read(&error)
+        })
+    }
+}
+
+/// Room for so many bytes; whoever waits for it keeps nobody from being answered who needs less.
+async fn room(turn: &Turn<'_>, peer: &Peer, bytes: u64) -> Share {
+    let memory = &turn.uploads.memory;
+    if let Some(share) = memory.try_take(peer.key, bytes) {
+        return share;
+    }
+    turn.set_blocked(true);
+    let mut share = std::pin::pin!(memory.take(peer.key, bytes));
+    let taken = match timeout(PARKED_AFTER, &mut share).await {
+        Ok(share) => share,
+        Err(_) => {
+            turn.uploads.start_next(&mut turn.uploads.lock());
+            share.await
         }
-        let leaves = tree::leaf_hashes(&data);
-        let mut path = tree::subtree_path(&chunks, leaves, height, index_in_chunk);
-        path.truncate(levels);
-        let start = (range.start - whole.start) as usize;
-        let end = (range.end - whole.start) as usize;
-        Ok((data.slice(start..end), path))
     };
-    let read = match small {
-        true => inner.trips.run(read).await,
-        false => inner.blocking(read).await,
-    };
-    read.map_err(|error: ReadError| {
-        debug!(content = %request.content, %error, "cannot read");
-        refuse_read(&error)
-    })
+    turn.set_blocked(false);
+    taken
 }
 
 /// Hands one piece to the stream; false when nobody takes it.

@@ -1,0 +1,289 @@
+//! What a node owes to those whom it serves: each its share, no pause when it has become a seed, and
+//! a polite end.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::cell::Cell;
+use std::fs::File;
+
+use qshare_content::ContentInfo;
+use qshare_net::framed::ReadError;
+use qshare_tests::client::{Asked, Client, SlowReaders, runtime, soon};
+use qshare_tests::files::{assert_same, info, noise};
+use qshare_tests::peer::{Manner, TestPeer};
+use qshare_tests::process::{Process, Signal};
+use qshare_tests::tracker_client::address_on_loopback;
+use qshare_tests::world::{Node, Tracker, World};
+use qshare_wire::{CloseCode, Refusal};
+use quinn::{ConnectionError, VarInt};
+
+const MIB: usize = 1 << 20;
+const CHUNK: usize = 128 << 10;
+
+fn shared_by_a_node(world: &World, bytes: &[u8]) -> (Tracker, Node, ContentInfo) {
+    let tracker = world.tracker();
+    world.put("node", "x.bin", bytes);
+    let node = world.node("node", tracker.address);
+    let found = tracker.client().until_complete("x.bin", 1);
+    (tracker, node, found.info)
+}
+
+#[test]
+fn who_asks_for_hundreds_of_chunks_takes_no_more_than_its_share() {
+    const MODEST: u32 = 60;
+    let world = World::new();
+    let (_tracker, node, content) = shared_by_a_node(&world, &noise(64 * MIB, 90));
+    let greedy_got = Cell::new(0);
+    let at_end = runtime().block_on(async {
+        let id = node.id.parse().unwrap();
+        let greedy = Client::connect(node.address, id, false).await;
+        let modest = Client::connect(node.address, id, false).await;
+        let take_all = async {
+            let mut waiting = Vec::new();
+            for chunk in 0..250 {
+                waiting.push(greedy.ask(content, chunk).await);
+            }
+            let taken = waiting.into_iter().map(|mut asked| {
+                let got = &greedy_got;
+                async move {
+                    asked.head().await.unwrap();
+                    asked.rest().await;
+                    got.set(got.get() + 1);
+                }
+            });
+            join_all(taken.collect()).await;
+            std::future::pending::<()>().await;
+        };
+        let take_some = async {
+            let mut waiting: Vec<Asked> = Vec::new();
+            // Begins when the other has asked for everything.
+            while greedy_got.get() == 0 {
+                tokio::task::yield_now().await;
+            }
+            let before = greedy_got.get();
+            for chunk in 0..MODEST + 4 {
+                waiting.push(modest.ask(content, 511 - chunk).await);
+                if waiting.len() > 4 {
+                    let mut first = waiting.remove(0);
+                    first.head().await.unwrap();
+                    assert_eq!(first.rest().await.len(), CHUNK);
+                }
+            }
+            greedy_got.get() - before
+        };
+        soon("sixty chunks for the modest", async {
+            tokio::select! {
+                () = take_all => unreachable!(),
+                at_end = take_some => at_end,
+            }
+        })
+        .await
+    });
+    println!("{at_end} for the greedy, {MODEST} for the modest");
+    assert!(at_end <= 2 * MODEST, "{at_end} for the greedy");
+}
+
+/// All of them at once, on one task.
+async fn join_all<F: Future<Output = ()>>(futures: Vec<F>) {
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        match futures.is_empty() {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+}
+
+#[test]
+fn a_storm_of_withdrawals_costs_nothing_and_leaves_nothing_behind() {
+    let world = World::new();
+    let (_tracker, node, content) = shared_by_a_node(&world, &noise(64 * MIB, 91));
+    runtime().block_on(soon("the end of the storm", async {
+        let client = Client::connect(node.address, node.id.parse().unwrap(), true).await;
+        // While it does not take this one, nothing else is sent to it.
+        let mut held = client.ask(content, 0).await;
+        held.head().await.unwrap();
+        for round in 0..10 {
+            let mut waiting = Vec::new();
+            for chunk in 1..200 {
+                waiting.push(client.ask(content, (round + chunk) % 512).await);
+            }
+            for asked in &mut waiting {
+                asked.send.reset(VarInt::from_u32(0)).unwrap();
+            }
+            for mut asked in waiting {
+                let refusal = match asked.head().await {
+                    Err(ReadError::Refused(refused)) => refused.refusal(),
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(refusal, Refusal::Withdrawn);
+            }
+        }
+        let mut news = client.interest(content).await;
+        news.until(|news| news.count() > 0).await;
+        assert_eq!(news.queue_bytes, CHUNK as u64, "only what is held up");
+        assert_eq!(held.rest().await.len(), CHUNK);
+        let mut asked = client.ask(content, 7).await;
+        asked.head().await.unwrap();
+        assert_eq!(asked.rest().await.len(), CHUNK);
+    }));
+}
+
+#[test]
+fn eight_slow_readers_do_not_hold_all_the_room_for_answers() {
+    let world = World::new();
+    let bytes = noise(4 * MIB, 92);
+    let tracker = world.tracker();
+    world.put("node", "x.bin", &bytes);
+    // Zeros that take no room on the disk, in chunks of the largest size.
+    world.put("node", "large.bin", &[]);
+    let large = File::options()
+        .write(true)
+        .open(world.asset("node", "large.bin"));
+    large.unwrap().set_len(2 << 30).unwrap();
+    let node = world.node("node", tracker.address);
+    let client = tracker.client();
+    client.until_complete("x.bin", 1);
+    let large = client.until_complete("large.bin", 1).info;
+    let _readers = SlowReaders::start(node.address, node.id.parse().unwrap(), large, 8);
+    world.get("to", tracker.address, &["x.bin"]).well();
+    assert_same(&world.path("to/x.bin"), &bytes);
+}
+
+/// A download that is held back before its last chunk by the only source, and a client of it.
+struct NearlyDone {
+    getting: Process,
+    source: TestPeer,
+    content: ContentInfo,
+    address: std::net::SocketAddr,
+    id: qshare_content::NodeId,
+    _tracker: Tracker,
+}
+
+fn nearly_done(world: &World, bytes: &[u8], arguments: &[&str]) -> NearlyDone {
+    let tracker = world.tracker();
+    let source = TestPeer::start(Manner::Gated, tracker.address, "x.bin", bytes);
+    let content = info(bytes);
+    source.allow(bytes.len() / CHUNK - 1);
+    let client = tracker.client();
+    let (_, mut changes) = client.watch(content.id());
+    let getting = world.start_get("to", tracker.address, arguments);
+    let (address, id) = changes.until(|changed| {
+        let partial = changed.joined.iter().find(|holder| !holder.complete)?;
+        Some((address_on_loopback(partial), partial.contact.node))
+    });
+    NearlyDone {
+        getting,
+        source,
+        content,
+        address,
+        id,
+        _tracker: tracker,
+    }
+}
+
+#[test]
+fn a_node_that_completes_becomes_a_seed_without_a_pause() {
+    let bytes = noise(4 * MIB, 93);
+    let world = World::new();
+    let nearly = nearly_done(&world, &bytes, &["--seed", "x.bin"]);
+    let content = nearly.content;
+    runtime().block_on(soon("the seed", async {
+        let client = Client::connect(nearly.address, nearly.id, true).await;
+        let mut news = client.interest(content).await;
+        news.until(|news| news.count() == news.chunks.len() - 1)
+            .await;
+        let (last, first) = (|has: &bool| !*has, |has: &bool| *has);
+        let missing = news.chunks.iter().position(last).unwrap() as u32;
+        let there = news.chunks.iter().position(first).unwrap();
+        // An answer that is under way when the download completes.
+        let mut open = client.ask(content, there as u32).await;
+        open.head().await.unwrap();
+        nearly.source.open();
+        news.until(|news| news.count() == news.chunks.len()).await;
+        let whole = &bytes[there * CHUNK..][..CHUNK];
+        assert!(open.rest().await == whole, "the open answer");
+        // From the moment that it was told, through the renaming of the file and after it.
+        for round in 0..20 {
+            for chunk in [missing, round] {
+                let mut asked = client.ask(content, chunk).await;
+                asked.head().await.unwrap();
+                let whole = &bytes[chunk as usize * CHUNK..][..CHUNK];
+                assert!(asked.rest().await == whole, "chunk {chunk}");
+            }
+        }
+        assert!(client.session.connection.close_reason().is_none());
+    }));
+    nearly.getting.ready();
+    nearly.getting.signal(Signal::TERM);
+    nearly.getting.end().well();
+}
+
+#[test]
+fn a_plain_get_sends_what_it_is_sending_and_says_goodbye() {
+    let bytes = noise(4 * MIB, 94);
+    let world = World::new();
+    let nearly = nearly_done(&world, &bytes, &["x.bin"]);
+    let content = nearly.content;
+    runtime().block_on(soon("the goodbye", async {
+        let client = Client::connect(nearly.address, nearly.id, true).await;
+        let mut news = client.interest(content).await;
+        news.until(|news| news.count() > 0).await;
+        let there = news.chunks.iter().position(|&has| has).unwrap();
+        let mut open = client.ask(content, there as u32).await;
+        open.head().await.unwrap();
+        nearly.source.open();
+        news.until(|news| news.count() == news.chunks.len()).await;
+        let whole = &bytes[there * CHUNK..][..CHUNK];
+        assert!(open.rest().await == whole, "the open answer");
+        let closed = client.session.connection.closed().await;
+        let ConnectionError::ApplicationClosed(close) = closed else {
+            panic!("{closed}");
+        };
+        let goodbye = VarInt::from_u32(CloseCode::Goodbye.code());
+        assert_eq!(close.error_code, goodbye);
+    }));
+    nearly.getting.end().well();
+    assert_same(&world.path("to/x.bin"), &bytes);
+}
+
+#[test]
+fn a_plain_get_does_not_wait_for_those_who_take_nothing() {
+    let bytes = noise(4 * MIB, 95);
+    let world = World::new();
+    let nearly = nearly_done(&world, &bytes, &["x.bin"]);
+    let content = nearly.content;
+    runtime().block_on(soon("the close", async {
+        let client = Client::connect(nearly.address, nearly.id, true).await;
+        let mut news = client.interest(content).await;
+        news.until(|news| news.count() > 0).await;
+        let there = news.chunks.iter().position(|&has| has).unwrap();
+        let mut open = client.ask(content, there as u32).await;
+        open.head().await.unwrap();
+        nearly.source.open();
+        client.session.connection.closed().await;
+    }));
+    nearly.getting.end().well();
+}
+
+#[test]
+fn a_tracker_tells_those_who_watch_of_those_who_come_and_go() {
+    let bytes = noise(MIB, 96);
+    let world = World::new();
+    let (tracker, _node, content) = shared_by_a_node(&world, &bytes);
+    let client = tracker.client();
+    let (holders, mut changes) = client.watch(content.id());
+    assert_eq!(holders.holders.len(), 1);
+    world.put("other", "y.bin", &bytes);
+    let other = world.node("other", tracker.address);
+    let id = other.id.parse().unwrap();
+    changes.until(|changed| {
+        let joined = changed.joined.iter().find(|one| one.contact.node == id)?;
+        joined.complete.then_some(())
+    });
+    other.process.signal(Signal::TERM);
+    other.process.end().well();
+    changes.until(|changed| changed.left.contains(&id).then_some(()));
+}
