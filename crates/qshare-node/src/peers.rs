@@ -62,6 +62,7 @@ pub(crate) struct Link {
     pub(crate) retired: CancellationToken,
     /// Its receive window, once it has a share of the budget.
     window_bytes: AtomicU32,
+    shortest_rtt_us: AtomicU64,
     _control: SendStream,
 }
 
@@ -79,6 +80,13 @@ impl Link {
 
     pub(crate) fn is_alive(&self) -> bool {
         self.connection.close_reason().is_none()
+    }
+
+    /// The shortest round trip that was seen when this was asked: of the path with empty queues.
+    pub(crate) fn shortest_round_trip(&self) -> Duration {
+        let now = u64::try_from(self.connection.rtt().as_micros()).unwrap_or(u64::MAX);
+        let before = self.shortest_rtt_us.fetch_min(now, Ordering::Relaxed);
+        Duration::from_micros(before.min(now))
     }
 
     fn set_window(&self, bytes: u32) {
@@ -363,6 +371,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
         suspect: AtomicBool::new(false),
         retired: CancellationToken::new(),
         window_bytes: AtomicU32::new(0),
+        shortest_rtt_us: AtomicU64::new(u64::MAX),
         _control: control_send,
     });
     let peer = {

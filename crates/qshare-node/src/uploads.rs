@@ -31,7 +31,7 @@ use tracing::{debug, trace};
 
 use crate::contents::Holding;
 use crate::node::Inner;
-use crate::peers::Peer;
+use crate::peers::{Link, Peer};
 use memory::{Charged, Memory, Share};
 
 /// Up to this many bytes are read together with what others ask for.
@@ -48,6 +48,11 @@ const PIECE_DEADLINE: Duration = Duration::from_secs(15);
 /// An answer that waits this long for the path counts as blocked, and others may go on. A piece
 /// takes 26 ms at 10 Mbit/s, which is no reason to begin another.
 const BLOCKED_AFTER: Duration = Duration::from_millis(50);
+/// The same where what holds it up is not a link but the window, which lets so much go in a round
+/// trip and no more: others can use the link meanwhile.
+const WINDOW_FULL_AFTER: Duration = Duration::from_millis(2);
+/// On a path with a shorter round trip any window is soon large enough.
+const LONG_PATH: Duration = Duration::from_millis(5);
 /// An answer that is blocked for longer than this no longer keeps others from starting.
 const PARKED_AFTER: Duration = Duration::from_millis(2100);
 
@@ -333,16 +338,16 @@ async fn chunk(
     if framed::write(send, &head).await.is_err() {
         return Ok(());
     }
-    let connection = peer.connection();
+    let link = peer.link();
     let mut rest = data;
     let mut unread = later;
     while !rest.is_empty() {
-        let piece_bytes = keep_little_unsent(inner, &connection);
+        let piece_bytes = keep_little_unsent(inner, &link.connection);
         let piece = rest.split_to(rest.len().min(piece_bytes));
         let length = piece.len() as u64;
         let written = tokio::select! {
             biased;
-            written = write_piece(&turn, send, piece) => written,
+            written = write_piece(&turn, &link, send, piece) => written,
             // quinn does not reset by itself when the other side stops listening.
             _ = &mut stopped => false,
         };
@@ -529,10 +534,21 @@ async fn room(turn: &Turn<'_>, peer: &Peer, bytes: u64) -> Share {
     taken
 }
 
+/// How long an answer may wait for its path before others may go on. Where nothing queues on a
+/// long path, its link is not full.
+fn blocked_after(round_trip: Duration, shortest: Duration) -> Duration {
+    if shortest >= LONG_PATH && round_trip < shortest * 3 / 2 {
+        WINDOW_FULL_AFTER
+    } else {
+        BLOCKED_AFTER
+    }
+}
+
 /// Hands one piece to the stream; false when nobody takes it.
-async fn write_piece(turn: &Turn<'_>, send: &mut SendStream, piece: Bytes) -> bool {
+async fn write_piece(turn: &Turn<'_>, link: &Link, send: &mut SendStream, piece: Bytes) -> bool {
     let mut write = std::pin::pin!(send.write_chunk(piece));
-    if let Ok(written) = timeout(BLOCKED_AFTER, &mut write).await {
+    let blocked_after = blocked_after(link.connection.rtt(), link.shortest_round_trip());
+    if let Ok(written) = timeout(blocked_after, &mut write).await {
         return written.is_ok();
     }
     turn.set_blocked(true);
@@ -543,4 +559,19 @@ async fn write_piece(turn: &Turn<'_>, send: &mut SendStream, piece: Bytes) -> bo
     }
     turn.set_blocked(false);
     matches!(written, Ok(Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_go_on_at_once_where_only_the_window_is_full() {
+        let ms = Duration::from_millis;
+        assert_eq!(blocked_after(ms(42), ms(40)), WINDOW_FULL_AFTER);
+        // Something queues: the link is full.
+        assert_eq!(blocked_after(ms(70), ms(40)), BLOCKED_AFTER);
+        // A local network, before anything is known of its queue.
+        assert_eq!(blocked_after(ms(1), ms(1)), BLOCKED_AFTER);
+    }
 }
