@@ -30,7 +30,9 @@ fn shared_by_a_node(world: &World, bytes: &[u8]) -> (Tracker, Node, ContentInfo)
 
 #[test]
 fn who_asks_for_hundreds_of_chunks_takes_no_more_than_its_share() {
-    const MODEST: u32 = 60;
+    const MODEST: u32 = 40;
+    /// Requests that the modest one has waiting: enough that there is always one when it is its turn.
+    const AT_ONCE: u32 = 16;
     let world = World::new();
     let (_tracker, node, content) = shared_by_a_node(&world, &noise(64 * MIB, 90));
     let greedy_got = Cell::new(0);
@@ -61,9 +63,9 @@ fn who_asks_for_hundreds_of_chunks_takes_no_more_than_its_share() {
                 tokio::task::yield_now().await;
             }
             let before = greedy_got.get();
-            for chunk in 0..MODEST + 4 {
+            for chunk in 0..MODEST + AT_ONCE {
                 waiting.push(modest.ask(content, 511 - chunk).await);
-                if waiting.len() > 4 {
+                if waiting.len() > AT_ONCE as usize {
                     let mut first = waiting.remove(0);
                     first.head().await.unwrap();
                     assert_eq!(first.rest().await.len(), CHUNK);
@@ -71,7 +73,7 @@ fn who_asks_for_hundreds_of_chunks_takes_no_more_than_its_share() {
             }
             greedy_got.get() - before
         };
-        soon("sixty chunks for the modest", async {
+        soon("all chunks for the modest", async {
             tokio::select! {
                 () = take_all => unreachable!(),
                 at_end = take_some => at_end,
@@ -80,8 +82,8 @@ fn who_asks_for_hundreds_of_chunks_takes_no_more_than_its_share() {
         .await
     });
     println!("{at_end} for the greedy, {MODEST} for the modest");
-    // Eight of the greedy's requests compete with four of the modest's.
-    assert!(at_end <= 3 * MODEST, "{at_end} for the greedy");
+    // As many of each compete. Were it by the number of their requests, it would be 15 to 1.
+    assert!(at_end <= 4 * MODEST, "{at_end} for the greedy");
 }
 
 /// All of them at once, on one task.
