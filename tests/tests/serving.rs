@@ -1,8 +1,6 @@
 //! What a node owes to those whom it serves: each its share, no pause when it has become a seed, and
 //! a polite end.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::cell::Cell;
 use std::fs::File;
 

@@ -1,5 +1,6 @@
 //! How fast to send: which congestion controller a connection gets.
 
+mod by_path;
 mod delivery;
 mod model;
 #[cfg(test)]
@@ -20,8 +21,10 @@ use model::Model;
 /// A congestion controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Congestion {
-    /// CUBIC (RFC 9438), as quinn has it.
+    /// By the path: the model where it is long, CUBIC where it is short.
     #[default]
+    Auto,
+    /// CUBIC (RFC 9438), as quinn has it.
     Cubic,
     /// BBR version 1, as quinn has it; for comparison.
     Bbr,
@@ -37,16 +40,22 @@ pub(crate) const INITIAL_WINDOW_BYTES: u64 = 64 * 1024;
 
 /// A name that no controller has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is none of cubic, bbr and model")]
+#[error("{0:?} is none of auto, cubic, bbr and model")]
 pub struct UnknownCongestion(String);
 
 impl Congestion {
     /// All of them.
-    pub const ALL: [Congestion; 3] = [Congestion::Cubic, Congestion::Bbr, Congestion::Model];
+    pub const ALL: [Congestion; 4] = [
+        Congestion::Auto,
+        Congestion::Cubic,
+        Congestion::Bbr,
+        Congestion::Model,
+    ];
 
     /// As it is written.
     pub const fn name(self) -> &'static str {
         match self {
+            Congestion::Auto => "auto",
             Congestion::Cubic => "cubic",
             Congestion::Bbr => "bbr",
             Congestion::Model => "model",
@@ -55,6 +64,7 @@ impl Congestion {
 
     pub(crate) fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
+            Congestion::Auto => Arc::new(by_path::Chosen),
             Congestion::Cubic => {
                 let mut config = CubicConfig::default();
                 config.initial_window(INITIAL_WINDOW_BYTES);
