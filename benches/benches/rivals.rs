@@ -46,7 +46,7 @@ mod linux {
         /// Receivers at once, who fetch as much as one does otherwise; 1 skips this.
         #[arg(long, default_value_t = 8)]
         receivers: usize,
-        /// Only these: curl, sendme, rqbit, libtorrent.
+        /// Only these rivals: curl, libtorrent.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
         /// Given by cargo.

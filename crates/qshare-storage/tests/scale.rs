@@ -1,5 +1,5 @@
-//! A hundred thousand assets; run by hand, since it takes a while and prints what it measured:
-//! `cargo test -p qshare-storage --test scale -- --ignored --nocapture`
+//! A hundred thousand assets, some seconds. What it measured can be seen with
+//! `cargo test -p qshare-storage --test scale -- --nocapture`.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 
@@ -27,7 +27,6 @@ fn processor_time() -> Duration {
 }
 
 #[test]
-#[ignore = "writes 100,000 files"]
 fn a_hundred_thousand_assets_restart_without_hashing() {
     const FILES: u32 = 100_000;
     let temp = tempfile::tempdir().unwrap();
@@ -81,7 +80,6 @@ fn a_hundred_thousand_assets_restart_without_hashing() {
 }
 
 #[test]
-#[ignore = "writes 10,000 files"]
 fn ten_thousand_small_files_are_durable_with_one_sync() {
     let temp = tempfile::tempdir().unwrap();
     let bytes = vec![7; 4096];
