@@ -1,12 +1,14 @@
 //! What a node owes to those whom it serves: each its share, no pause when it has become a seed, and
 //! a polite end.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::cell::Cell;
 use std::fs::File;
 
 use qshare_content::ContentInfo;
 use qshare_net::framed::ReadError;
-use qshare_tests::client::{Asked, Client, SlowReaders, runtime, soon};
+use qshare_tests::client::{Asked, Client, News, SlowReaders, runtime, soon};
 use qshare_tests::files::{assert_same, info, noise};
 use qshare_tests::peer::{Manner, TestPeer};
 use qshare_tests::process::{Process, Signal};
@@ -172,6 +174,24 @@ struct NearlyDone {
     _tracker: Tracker,
 }
 
+impl NearlyDone {
+    /// Somebody who knows a chunk that it has.
+    async fn client(&self) -> (Client, News) {
+        let client = Client::connect(self.address, self.id, true).await;
+        let mut news = client.interest(self.content).await;
+        news.until(|news| news.count() > 0).await;
+        (client, news)
+    }
+
+    /// Asks it for the first chunk that it has; returns when the answer has begun.
+    async fn begin_answer(&self, client: &Client, news: &News) -> (usize, Asked) {
+        let there = news.chunks.iter().position(|&has| has).unwrap();
+        let mut open = client.ask(self.content, there as u32).await;
+        open.head().await.unwrap();
+        (there, open)
+    }
+}
+
 fn nearly_done(world: &World, bytes: &[u8], arguments: &[&str]) -> NearlyDone {
     let tracker = world.tracker();
     let source = TestPeer::start(Manner::Gated, tracker.address, "x.bin", bytes);
@@ -201,16 +221,12 @@ fn a_node_that_completes_becomes_a_seed_without_a_pause() {
     let nearly = nearly_done(&world, &bytes, &["--seed", "x.bin"]);
     let content = nearly.content;
     runtime().block_on(soon("the seed", async {
-        let client = Client::connect(nearly.address, nearly.id, true).await;
-        let mut news = client.interest(content).await;
+        let (client, mut news) = nearly.client().await;
         news.until(|news| news.count() == news.chunks.len() - 1)
             .await;
-        let (last, first) = (|has: &bool| !*has, |has: &bool| *has);
-        let missing = news.chunks.iter().position(last).unwrap() as u32;
-        let there = news.chunks.iter().position(first).unwrap();
-        // An answer that is under way when the download completes.
-        let mut open = client.ask(content, there as u32).await;
-        open.head().await.unwrap();
+        let missing = news.chunks.iter().position(|&has| !has).unwrap() as u32;
+        // Under way when the download completes.
+        let (there, mut open) = nearly.begin_answer(&client, &news).await;
         nearly.source.open();
         news.until(|news| news.count() == news.chunks.len()).await;
         let whole = &bytes[there * CHUNK..][..CHUNK];
@@ -236,14 +252,9 @@ fn a_plain_get_sends_what_it_is_sending_and_says_goodbye() {
     let bytes = noise(4 * MIB, 94);
     let world = World::new();
     let nearly = nearly_done(&world, &bytes, &["x.bin"]);
-    let content = nearly.content;
     runtime().block_on(soon("the goodbye", async {
-        let client = Client::connect(nearly.address, nearly.id, true).await;
-        let mut news = client.interest(content).await;
-        news.until(|news| news.count() > 0).await;
-        let there = news.chunks.iter().position(|&has| has).unwrap();
-        let mut open = client.ask(content, there as u32).await;
-        open.head().await.unwrap();
+        let (client, mut news) = nearly.client().await;
+        let (there, mut open) = nearly.begin_answer(&client, &news).await;
         nearly.source.open();
         news.until(|news| news.count() == news.chunks.len()).await;
         let whole = &bytes[there * CHUNK..][..CHUNK];
@@ -264,14 +275,9 @@ fn a_plain_get_does_not_wait_for_those_who_take_nothing() {
     let bytes = noise(4 * MIB, 95);
     let world = World::new();
     let nearly = nearly_done(&world, &bytes, &["x.bin"]);
-    let content = nearly.content;
     runtime().block_on(soon("the close", async {
-        let client = Client::connect(nearly.address, nearly.id, true).await;
-        let mut news = client.interest(content).await;
-        news.until(|news| news.count() > 0).await;
-        let there = news.chunks.iter().position(|&has| has).unwrap();
-        let mut open = client.ask(content, there as u32).await;
-        open.head().await.unwrap();
+        let (client, news) = nearly.client().await;
+        let _open = nearly.begin_answer(&client, &news).await;
         nearly.source.open();
         client.session.connection.closed().await;
     }));
