@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -28,7 +28,14 @@ pub struct Networked {
 impl Networked {
     /// Empty directories, and this program on every host.
     pub fn new(program: PathBuf) -> Networked {
-        let dir = tempfile::Builder::new().prefix("qshare-net").tempdir();
+        Networked::within(&std::env::temp_dir(), program)
+    }
+
+    /// The same, with its directories in this one.
+    pub fn within(place: &Path, program: PathBuf) -> Networked {
+        let dir = tempfile::Builder::new()
+            .prefix("qshare-net")
+            .tempdir_in(place);
         Networked {
             dir: dir.unwrap(),
             program,
@@ -109,13 +116,18 @@ impl Networked {
         process
     }
 
-    /// `get --json` on a host.
-    pub fn get(&self, host: &Host, tracker: &Host, more: &[&str]) -> Process {
+    /// The command of [`Networked::get`].
+    pub fn get_command(&self, host: &Host, tracker: &Host, more: &[&str]) -> Command {
         let mut command = self.command(host, "get");
         command
             .args(["--json", "--force", "--tracker", &self.at(tracker)])
             .args(more);
-        let mut process = Process::start(command);
+        command
+    }
+
+    /// `get --json` on a host.
+    pub fn get(&self, host: &Host, tracker: &Host, more: &[&str]) -> Process {
+        let mut process = Process::start(self.get_command(host, tracker, more));
         process.end_input();
         process
     }

@@ -226,17 +226,7 @@ impl Process {
 
     /// Largest amount of memory that it ever held, by the kernel's count.
     pub fn peak_memory_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .unwrap();
-        line.trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse::<u64>()
-            .unwrap()
-            * 1024
+        peak_memory_bytes(self.id()).unwrap()
     }
 
     /// Bytes that it has read so far, from whatever it reads, by the kernel's count.
@@ -262,6 +252,16 @@ impl Drop for Process {
             eprintln!("{}", self.describe());
         }
     }
+}
+
+/// Largest amount of memory that a process has held, by the kernel's count; None when it is gone.
+pub fn peak_memory_bytes(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = peak.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// How a process ended.

@@ -30,10 +30,11 @@ impl Default for TransportConfig {
     fn default() -> Self {
         TransportConfig {
             streams_max: 256,
-            // 1 Gbit/s over 100 ms is 12.5 MB in flight.
-            receive_window_bytes: 16 << 20,
+            // 1 Gbit/s over 100 ms is 12.5 MB in flight. What stands behind a lost packet in its
+            // stream is held at both ends for another round trip.
+            receive_window_bytes: 32 << 20,
             stream_receive_window_bytes: 6 << 20,
-            send_window_bytes: 16 << 20,
+            send_window_bytes: 32 << 20,
             congestion: Congestion::default(),
             keep_alive: KEEP_ALIVE,
         }

@@ -111,7 +111,7 @@ impl Default for Limits {
             peers_per_download_max: 40,
             accepted_connections_max: 512,
             half_open_max: 64,
-            answers_max_bytes: 32 << 20,
+            answers_max_bytes: 64 << 20,
             requested_max_bytes: 64 << 20,
             windows_max_bytes: 64 << 20,
             buffers_kept_bytes: 16 << 20,
@@ -124,7 +124,7 @@ impl Default for Limits {
                 ..TransportConfig::default()
             },
             fetch: FetchConfig {
-                in_flight_max_bytes: 32 << 20,
+                in_flight_max_bytes: 48 << 20,
                 ..FetchConfig::default()
             },
             serve: ServeConfig {

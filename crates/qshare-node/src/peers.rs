@@ -33,8 +33,10 @@ const LIES_MAX: u32 = 3;
 /// Nodes whose lies are remembered.
 const LIARS_MAX: usize = 4096;
 
-/// Most that one connection may have in flight to us: 1 Gbit/s over 100 ms is 12.5 MB.
-const WINDOW_MAX_BYTES: u32 = 16 << 20;
+/// Most that one connection may have in flight to us. 1 Gbit/s over 100 ms is 12.5 MB, and what stands
+/// behind a lost packet in its stream is not read for another round trip: with 16 MiB one lost packet
+/// in a thousand costs a quarter of that rate.
+const WINDOW_MAX_BYTES: u32 = 32 << 20;
 
 /// A connected node. The way to it may change while it stays the same peer.
 pub(crate) struct Peer {
@@ -63,6 +65,7 @@ pub(crate) struct Link {
     /// Its receive window, once it has a share of the budget.
     window_bytes: AtomicU32,
     shortest_rtt_us: AtomicU64,
+    losses: Mutex<Losses>,
     _control: SendStream,
 }
 
@@ -89,10 +92,36 @@ impl Link {
         Duration::from_micros(before.min(now))
     }
 
+    /// Whether packets to the other side were lost during the last round trips: that many are there.
+    pub(crate) fn is_losing(&self, lost_packets: u64) -> bool {
+        let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        losses.is_recent(Instant::now(), lost_packets, self.connection.rtt())
+    }
+
     fn set_window(&self, bytes: u32) {
         if self.window_bytes.swap(bytes, Ordering::Relaxed) != bytes {
             self.connection.set_receive_window(bytes.into());
         }
+    }
+}
+
+/// Packets that were lost on a connection, and until when that counts as recent.
+#[derive(Debug, Default)]
+struct Losses {
+    packets: u64,
+    recent_until: Option<Instant>,
+}
+
+impl Losses {
+    /// Round trips from a loss that is noticed until what was sent after it is not held up any more.
+    const TRIPS: u32 = 2;
+
+    fn is_recent(&mut self, now: Instant, packets: u64, round_trip: Duration) -> bool {
+        if packets > self.packets {
+            self.packets = packets;
+            self.recent_until = Some(now + round_trip * Losses::TRIPS);
+        }
+        self.recent_until.is_some_and(|until| now < until)
     }
 }
 
@@ -372,6 +401,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
         retired: CancellationToken::new(),
         window_bytes: AtomicU32::new(0),
         shortest_rtt_us: AtomicU64::new(u64::MAX),
+        losses: Mutex::default(),
         _control: control_send,
     });
     let peer = {
@@ -515,6 +545,17 @@ fn close(connection: &quinn::Connection, code: CloseCode) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn losses_are_recent_for_two_round_trips() {
+        let (start, trip) = (Instant::now(), Duration::from_millis(100));
+        let mut losses = Losses::default();
+        assert!(!losses.is_recent(start, 0, trip));
+        assert!(losses.is_recent(start, 3, trip));
+        assert!(losses.is_recent(start + trip, 3, trip));
+        assert!(!losses.is_recent(start + 2 * trip, 3, trip));
+        assert!(losses.is_recent(start + 3 * trip, 4, trip));
+    }
 
     #[test]
     fn windows_together_stay_within_their_budget() {

@@ -342,7 +342,7 @@ async fn chunk(
     let mut rest = data;
     let mut unread = later;
     while !rest.is_empty() {
-        let piece_bytes = keep_little_unsent(inner, &link.connection);
+        let piece_bytes = keep_little_unsent(inner, &link);
         let piece = rest.split_to(rest.len().min(piece_bytes));
         let length = piece.len() as u64;
         let written = tokio::select! {
@@ -375,6 +375,19 @@ async fn chunk(
         }
     }
     let _ = send.finish();
+    let stats = link.connection.stats();
+    trace!(
+        peer = %peer.node,
+        chunk = wanted.chunk.0,
+        rtt = ?stats.path.rtt,
+        window = stats.path.cwnd,
+        lost = stats.path.lost_packets,
+        sent = stats.path.sent_packets,
+        shrunk = stats.path.congestion_events,
+        blocked = stats.frame_tx.data_blocked,
+        queue = inner.uploads.queue_bytes(),
+        "answered"
+    );
     // The next answer may start; the memory is free as this one is acknowledged.
     drop(turn);
     if timeout(2 * PIECE_DEADLINE, stopped).await.is_err() {
@@ -387,12 +400,24 @@ async fn chunk(
 /// Lets a connection take little more than its path holds. What waits in its buffers instead could
 /// not be put in another order any more, and an answer that is under way would look finished.
 /// Returns the size of the next piece.
-fn keep_little_unsent(inner: &Inner, connection: &quinn::Connection) -> usize {
-    let path_bytes = connection.stats().path.cwnd;
-    let piece_bytes = (path_bytes / 8).clamp(PIECE_MIN_BYTES, PIECE_MAX_BYTES);
+fn keep_little_unsent(inner: &Inner, link: &Link) -> usize {
+    let path = link.connection.stats().path;
+    let piece_bytes = (path.cwnd / 8).clamp(PIECE_MIN_BYTES, PIECE_MAX_BYTES);
+    let is_long = link.shortest_round_trip() >= LONG_PATH;
+    let held_bytes = match is_long && link.is_losing(path.lost_packets) {
+        true => held_up_bytes(path.cwnd),
+        false => path.cwnd,
+    };
     let max_bytes = inner.limits.transport.send_window_bytes;
-    connection.set_send_window((path_bytes + piece_bytes).min(max_bytes));
+    let window_bytes = (held_bytes + piece_bytes).min(max_bytes);
+    link.connection.set_send_window(window_bytes);
     piece_bytes as usize
+}
+
+/// What a connection holds while so much is in flight and some is lost: quinn keeps what has
+/// arrived until all that stands before it in its stream has, too, which takes another round trip.
+fn held_up_bytes(in_flight_bytes: u64) -> u64 {
+    in_flight_bytes * 2
 }
 
 /// Queues a request; the receiver hears when its turn comes.

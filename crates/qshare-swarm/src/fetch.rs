@@ -240,8 +240,12 @@ impl Fetch {
         entry.phase = Phase::Received;
         entry.overdue = None;
         let (key, size_bytes) = (entry.peer, entry.size_bytes);
+        let took = now.saturating_duration_since(at);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.handle_answer_time(took);
+        }
         if size_bytes > 0 {
-            let took = now.saturating_duration_since(at).as_secs_f64() / size_bytes as f64;
+            let took = took.as_secs_f64() / size_bytes as f64;
             self.pace = Some(self.pace.map_or(took, |pace| (pace * 7.0 + took) / 8.0));
         }
         self.clear_request_timers(request);

@@ -35,6 +35,8 @@ pub(super) struct Peer {
     pub(super) rate: Rate,
     /// Shortest time seen from request to start.
     pub(super) latency: Option<Duration>,
+    /// Slowly following how long answers take from start to end.
+    answer_time: Option<Duration>,
     /// Slowly following how long withdrawals take to be answered.
     withdrawal_latency: Option<Duration>,
     /// When it last showed life while requests were outstanding, or was first asked again.
@@ -65,6 +67,7 @@ impl Peer {
             verified_bytes: 0,
             rate: Rate::new(now),
             latency: None,
+            answer_time: None,
             withdrawal_latency: None,
             alive_at: now,
             is_quiet: false,
@@ -91,8 +94,10 @@ impl Peer {
         if !self.is_proven() {
             return waiting_max.clamp(1, WAITING_MAX_UNPROVEN);
         }
-        // Twice what the path holds at the rate so far lets the rate grow until the path is full.
-        let path_bytes = 2.0 * self.rate.bytes_per_second() * self.latency_or_zero().as_secs_f64();
+        // Twice what the path holds at the rate so far lets the rate grow until the path is full. An
+        // answer of which a packet is lost lacks its end for another round trip or two.
+        let time = self.latency_or_zero() * 2 + self.answer_time.unwrap_or_default();
+        let path_bytes = self.rate.bytes_per_second() * time.as_secs_f64();
         let path_requests = path_bytes / chunk_bytes.max(1) as f64;
         waiting_max.max(path_requests.ceil() as u32).max(1)
     }
@@ -122,6 +127,10 @@ impl Peer {
 
     pub(super) fn handle_latency(&mut self, waited: Duration) {
         self.latency = Some(self.latency.map_or(waited, |latency| latency.min(waited)));
+    }
+
+    pub(super) fn handle_answer_time(&mut self, took: Duration) {
+        self.answer_time = Some(self.answer_time.map_or(took, |time| (time * 7 + took) / 8));
     }
 
     pub(super) fn handle_withdrawal_latency(&mut self, waited: Duration) {

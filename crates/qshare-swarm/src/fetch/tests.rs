@@ -101,6 +101,48 @@ fn one_source_has_several_requests_outstanding_and_delivers_everything() {
 }
 
 #[test]
+fn a_source_far_away_has_requests_left_though_answers_lack_their_ends_for_long() {
+    let (half_trip, answer_time) = (50 * MILLISECOND, 200 * MILLISECOND);
+    let mut bench = Bench::new(600);
+    bench.join_seed(1);
+    let start = bench.now;
+    let mut arrivals = VecDeque::new();
+    let mut answers = VecDeque::new();
+    // What the source waited for since it was to know better.
+    let mut waited = 0;
+    for tick in 0..30_000 {
+        bench.now = start + tick * MILLISECOND;
+        bench.fetch.handle_timeout(bench.now);
+        for &(began, request) in &answers {
+            if began + half_trip == bench.now {
+                bench.fetch.handle_started(bench.now, request);
+            }
+        }
+        let ended = |&(began, _): &(Instant, _)| began + half_trip + answer_time <= bench.now;
+        if let Some((_, request)) = answers.pop_front_if(|answer| ended(answer)) {
+            bench.fetch.handle_received(bench.now, request);
+            bench.fetch.handle_verified(bench.now, request).unwrap();
+        }
+        let asked = bench.requests().into_iter();
+        arrivals.extend(asked.map(|(request, ..)| (bench.now + half_trip, request)));
+        // A chunk takes ten.
+        let is_free = tick % 10 == 0;
+        if is_free {
+            match arrivals.pop_front_if(|(arrival, _)| *arrival <= bench.now) {
+                Some((_, request)) => answers.push_back((bench.now, request)),
+                None if tick > 3000 => waited += 1,
+                None => {}
+            }
+        }
+        if bench.fetch.pool.len() == 0 {
+            break;
+        }
+    }
+    assert_eq!(bench.fetch.pool.len(), 0, "not asked for");
+    assert_eq!(waited, 0, "times that the source had nothing to answer");
+}
+
+#[test]
 fn the_rarest_chunk_is_asked_for_first() {
     let mut bench = Bench::new(6);
     bench.join(2, &[0, 1, 2, 4, 5]);

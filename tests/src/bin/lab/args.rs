@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::flash_crowd::FlashCrowdArgs;
-use crate::long_pipe::LongPipeArgs;
+use crate::long_pipe::{LongGetArgs, LongPipeArgs};
 use crate::nat_cost::{IdleArgs, RelayArgs};
 use crate::nat_matrix::{MatrixArgs, MovesArgs};
 use clap::{Args, Parser, Subcommand};
@@ -63,6 +63,8 @@ pub(crate) enum Command {
     /// Measure one source far away: QUIC and TCP with several congestion controls, alone or
     /// sharing the bottleneck
     LongPipe(LongPipeArgs),
+    /// Measure a whole `qshare get` from one node far away
+    LongGet(LongGetArgs),
 }
 
 #[derive(Debug, Args)]

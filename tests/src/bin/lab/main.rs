@@ -43,6 +43,7 @@ fn main() -> std::process::ExitCode {
             args::Command::NatIdle(args) => nat_cost::idle(args),
             args::Command::FlashCrowd(args) => flash_crowd::run(args),
             args::Command::LongPipe(args) => long_pipe::run(args),
+            args::Command::LongGet(args) => long_pipe::run_get(args),
         });
     done.unwrap_or_else(|error| fail(&error))
 }

@@ -208,7 +208,7 @@ fn qshare_binary(args: &FlashCrowdArgs) -> anyhow::Result<PathBuf> {
 }
 
 /// A file that nothing compresses, the same each time.
-fn write_noise(path: &std::path::Path, length: u64) -> anyhow::Result<()> {
+pub(crate) fn write_noise(path: &std::path::Path, length: u64) -> anyhow::Result<()> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }

@@ -1,6 +1,8 @@
 //! One source, far away: how much of the path does a flow use, and what does it leave to others?
 
 mod flow;
+mod get;
+mod path;
 mod queue;
 mod quic;
 mod tcp;
@@ -10,10 +12,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use qshare_tests::lab::{HostPlan, Lab, Link, Loss, Rate, parse_duration};
+use qshare_tests::lab::Lab;
 use serde::Serialize;
 
 use flow::{Flow, Watch};
+pub(crate) use get::{LongGetArgs, run as run_get};
+use path::{PathArgs, SINK};
 
 const HELP: &str = "\
 Examples:
@@ -40,18 +44,8 @@ of an equal share. With --beside, that flow runs before and during the other, an
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct LongPipeArgs {
-    /// Rate of the bottleneck
-    #[arg(long, default_value = "1gbit")]
-    rate: Rate,
-    /// Round trip without queues
-    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
-    rtt: Duration,
-    /// Share of packets that are lost, both ways
-    #[arg(long, default_value = "0%")]
-    loss: Loss,
-    /// Length of the bottleneck's queue
-    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = parse_duration)]
-    queue: Duration,
+    #[command(flatten)]
+    path: PathArgs,
     /// What to send with, one after the other
     #[arg(
         long,
@@ -157,21 +151,10 @@ pub(crate) fn run(args: &LongPipeArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn build(args: &LongPipeArgs) -> anyhow::Result<Lab> {
-    let delay = args.rtt / 2;
-    let source = Link {
-        delay,
-        loss: args.loss,
-        ..Link::default()
-    };
-    let sink = Link {
-        down: Some(args.rate),
-        queue: args.queue,
-        ..source
-    };
     let lab = Lab::builder()
-        .host(HostPlan::new("sink").link(sink))
-        .host(HostPlan::new("source").link(source))
-        .host(HostPlan::new("other").link(source))
+        .host(args.path.sink())
+        .host(args.path.far("source"))
+        .host(args.path.far("other"))
         .build()?;
     for host in lab.hosts() {
         for name in ["tcp_rmem", "tcp_wmem"] {
@@ -184,7 +167,7 @@ fn build(args: &LongPipeArgs) -> anyhow::Result<Lab> {
 }
 
 fn measure(lab: &Lab, args: &LongPipeArgs, flow: &Flow) -> anyhow::Result<Outcome> {
-    let (sink, source, other) = (lab.host("sink"), lab.host("source"), lab.host("other"));
+    let (sink, source, other) = (lab.host(SINK), lab.host("source"), lab.host("other"));
     let watches: Vec<_> = (0..args.at_once).map(|_| Arc::default()).collect();
     let beside = Arc::new(Watch::default());
     std::thread::scope(|scope| {
@@ -275,7 +258,7 @@ fn outcome(
     let mut waits: Vec<f64> = trips
         .iter()
         .filter(|(at, _)| *at >= steady_from)
-        .map(|(_, trip)| trip.saturating_sub(args.rtt).as_secs_f64() * 1e3)
+        .map(|(_, trip)| trip.saturating_sub(args.path.rtt).as_secs_f64() * 1e3)
         .collect();
     waits.sort_by(f64::total_cmp);
     let part = |part: f64| {
@@ -288,7 +271,7 @@ fn outcome(
         flow: flow.to_string(),
         beside: args.beside.as_ref().map(Flow::to_string),
         steady_mbit: steady,
-        share: steady * 1e6 / args.rate.bits_per_second() as f64,
+        share: steady * 1e6 / args.path.rate.bits_per_second() as f64,
         all_mbit: mbit(last.all(), last.at - began),
         up_seconds: up,
         queue_ms: part(0.5),
