@@ -65,6 +65,9 @@ pub struct Part {
     unjudged: AtomicBool,
     recovered: Bitmap,
     progress: Mutex<Progress>,
+    /// Held while bytes are written: the kernel lets one writer at a file anyway, and the others
+    /// would wait in it turning in circles.
+    writing: Mutex<()>,
     /// Generation of the last slot that was written; held while files are flushed.
     generation: Mutex<u64>,
     /// Whether the meta file says that the part file is as the last clean stop left it.
@@ -194,6 +197,7 @@ impl Part {
         }
         self.still_ours()?;
         self.note_unclean()?;
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.disk
             .write_at(&self.data, bytes, range.start + offset_in_chunk)
             .map_err(|error| self.data_failed("write", error).into())

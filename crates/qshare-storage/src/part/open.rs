@@ -116,6 +116,7 @@ impl Part {
                 verified: state.verified,
                 durable: state.durable,
             }),
+            writing: Mutex::new(()),
             generation: Mutex::new(state.generation),
             clean: AtomicBool::new(state.clean),
             flush_failed: AtomicBool::new(false),
