@@ -1,7 +1,6 @@
 //! The yardsticks: quinn alone, a stream for each MiB, from memory to memory, nothing verified and
 //! nothing kept; as it comes, and with the TLS, windows, packet sizes and socket of qshare.
 
-use std::env;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
@@ -10,16 +9,15 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use clap::ValueEnum;
+use clap::{Subcommand, ValueEnum};
 use data_encoding::HEXLOWER;
-use qshare_benches::measure::{self, Trial};
 use qshare_net::{
     Callee, Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, accept, dial,
 };
 use qshare_tests::files::noise;
 use qshare_tests::process::Process;
 use qshare_wire::ALPN_PEER;
-use qshare_wire::hello::Role;
+use qshare_wire::hello;
 use quinn::{ClientConfig, Connection, RecvStream, SendStream, ServerConfig};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde_json::json;
@@ -38,15 +36,59 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How quinn is set up.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Setup {
+pub enum Setup {
     /// As [`quinn::TransportConfig::default`] has it: packets of up to 1,452 bytes.
     Stock,
     /// As [`qshare_net::Endpoint`] has it: packets as long as the path takes, several in a call.
     Tuned,
 }
 
+/// What a program that measures is when it starts itself.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Role {
+    /// Serves bytes from memory until it is killed
+    #[command(hide = true)]
+    BareServe {
+        /// How
+        setup: Setup,
+        /// On this address
+        on: IpAddr,
+    },
+    /// Fetches bytes into memory
+    #[command(hide = true)]
+    BareFetch {
+        /// As the server has it
+        setup: Setup,
+        /// Where the server listens
+        at: SocketAddr,
+        /// Who it is
+        id: String,
+        /// How many bytes
+        bytes: u64,
+    },
+}
+
+impl Role {
+    /// Does what the role says.
+    ///
+    /// # Errors
+    ///
+    /// When the network or the other side does not do its part.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self {
+            Role::BareServe { setup, on } => serve(setup, on),
+            Role::BareFetch {
+                setup,
+                at,
+                id,
+                bytes,
+            } => fetch(setup, at, &id, bytes),
+        }
+    }
+}
+
 /// A server that waits to be measured.
-pub(crate) struct Bare {
+pub struct Bare {
     setup: Setup,
     server: Process,
     at: String,
@@ -54,11 +96,14 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// Starts the server, which is this program in another role.
-    pub(crate) fn start(setup: Setup) -> anyhow::Result<Bare> {
-        let mut command = Command::new(env::current_exe()?);
-        command.args(["bare-serve", setup.name()]);
-        let server = Process::start(command);
+    /// Starts the server on an address. `program` starts a program that takes a [`Role`].
+    ///
+    /// # Errors
+    ///
+    /// When it does not say where and who it is.
+    pub fn start(setup: Setup, mut program: Command, on: IpAddr) -> anyhow::Result<Bare> {
+        program.args(["bare-serve", setup.name(), &on.to_string()]);
+        let server = Process::start(program);
         let ready = server.ready();
         let text = |field: &str| ready[field].as_str().map(str::to_owned);
         Ok(Bare {
@@ -69,12 +114,16 @@ impl Bare {
         })
     }
 
-    /// Fetches so many bytes.
-    pub(crate) fn trial(&self, bytes: u64) -> anyhow::Result<Trial> {
-        let mut command = Command::new(env::current_exe()?);
-        command.args(["bare-fetch", self.setup.name(), &self.at, &self.id]);
-        command.arg(bytes.to_string());
-        measure::trial(command, &[self.server.id()])
+    /// The command that fetches so many bytes; `program` as for [`start`](Self::start).
+    pub fn get(&self, mut program: Command, bytes: u64) -> Command {
+        program.args(["bare-fetch", self.setup.name(), &self.at, &self.id]);
+        program.arg(bytes.to_string());
+        program
+    }
+
+    /// The server's process.
+    pub fn id(&self) -> u32 {
+        self.server.id()
     }
 }
 
@@ -87,11 +136,18 @@ impl Setup {
     }
 }
 
-const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Where to listen to reach an address.
+fn near(to: IpAddr) -> SocketAddr {
+    let ip = match to.is_loopback() {
+        true => to,
+        false => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(ip, 0)
+}
 
-fn endpoint() -> anyhow::Result<Endpoint> {
+fn endpoint(listen: SocketAddr) -> anyhow::Result<Endpoint> {
     let config = EndpointConfig {
-        listen: LOOPBACK,
+        listen,
         accept_alpn: ALPN_PEER,
         transport: TransportConfig::default(),
     };
@@ -100,7 +156,7 @@ fn endpoint() -> anyhow::Result<Endpoint> {
 
 fn greeting() -> Greeting {
     Greeting {
-        role: Role::Node,
+        role: hello::Role::Node,
         group: None,
         candidates: Vec::new(),
         features: 0,
@@ -116,15 +172,16 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 }
 
 /// Serves whoever dials, and never ends by itself.
-pub(crate) fn serve(setup: Setup) -> anyhow::Result<()> {
+fn serve(setup: Setup, on: IpAddr) -> anyhow::Result<()> {
     let source = Bytes::from(noise(SOURCE_BYTES, 1));
+    let on = SocketAddr::new(on, 0);
     let ready = |listen: SocketAddr, id: String| {
         println!("{}", json!({ "listen": listen.to_string(), "id": id }));
     };
     block_on(async {
         match setup {
             Setup::Tuned => {
-                let endpoint = endpoint()?;
+                let endpoint = endpoint(on)?;
                 ready(endpoint.local_addr()?, endpoint.id().to_string());
                 while let Some(incoming) = endpoint.accept().await {
                     let (us, source) = (endpoint.id(), source.clone());
@@ -141,7 +198,7 @@ pub(crate) fn serve(setup: Setup) -> anyhow::Result<()> {
                 let certificate = made.cert.der().clone();
                 let id = HEXLOWER.encode(&certificate);
                 let config = ServerConfig::with_single_cert(vec![certificate], key.into())?;
-                let endpoint = quinn::Endpoint::server(config, LOOPBACK)?;
+                let endpoint = quinn::Endpoint::server(config, on)?;
                 ready(endpoint.local_addr()?, id);
                 while let Some(incoming) = endpoint.accept().await {
                     let source = source.clone();
@@ -177,11 +234,11 @@ async fn answer(mut send: SendStream, mut recv: RecvStream, source: &Bytes) -> a
 }
 
 /// Fetches `bytes` bytes, rounded up to whole chunks.
-pub(crate) fn fetch(setup: Setup, at: SocketAddr, id: &str, bytes: u64) -> anyhow::Result<()> {
+fn fetch(setup: Setup, at: SocketAddr, id: &str, bytes: u64) -> anyhow::Result<()> {
     block_on(async {
         match setup {
             Setup::Tuned => {
-                let endpoint = endpoint()?;
+                let endpoint = endpoint(near(at.ip()))?;
                 let server = Callee::Node(id.parse().ok().context("that is not a node id")?);
                 let session = dial(&endpoint, &greeting(), server, at, DIAL_DEADLINE).await?;
                 fetch_all(&session.connection, bytes).await
@@ -190,7 +247,7 @@ pub(crate) fn fetch(setup: Setup, at: SocketAddr, id: &str, bytes: u64) -> anyho
                 let mut roots = rustls::RootCertStore::empty();
                 roots.add(HEXLOWER.decode(id.as_bytes())?.into())?;
                 let config = ClientConfig::with_root_certificates(Arc::new(roots))?;
-                let endpoint = quinn::Endpoint::client(LOOPBACK)?;
+                let endpoint = quinn::Endpoint::client(near(at.ip()))?;
                 let connection = endpoint.connect_with(config, at, STOCK_NAME)?.await?;
                 fetch_all(&connection, bytes).await
             }

@@ -1,6 +1,10 @@
-//! What the benchmarks share: what a command cost, a table of it, and two hosts on one machine.
+//! What the benchmarks share: what a command cost, a table of it, yardsticks, and two hosts on one
+//! machine.
 
+pub mod bare;
 pub mod measure;
 #[cfg(target_os = "linux")]
 pub mod pair;
+#[cfg(unix)]
+pub mod parts;
 pub mod table;

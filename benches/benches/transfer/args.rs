@@ -1,12 +1,10 @@
 //! What may be written on the command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Parser, Subcommand};
-
-use crate::bare::Setup;
+use clap::Parser;
+use qshare_benches::bare::Role;
 
 /// `qshare get` on loopback beside bare quinn, whole processes, in turns.
 #[derive(Debug, Parser)]
@@ -32,26 +30,6 @@ pub(crate) struct Args {
     pub(crate) bench: bool,
     #[command(subcommand)]
     pub(crate) role: Option<Role>,
-}
-
-/// What this program is when it starts itself.
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum Role {
-    /// Serves bytes from memory until it is killed
-    #[command(hide = true)]
-    BareServe { setup: Setup },
-    /// Fetches bytes into memory
-    #[command(hide = true)]
-    BareFetch {
-        /// As the server has it
-        setup: Setup,
-        /// Where the server listens
-        at: SocketAddr,
-        /// Who it is
-        id: String,
-        /// How many bytes
-        bytes: u64,
-    },
 }
 
 /// An amount of bytes.

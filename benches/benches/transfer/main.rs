@@ -5,17 +5,19 @@
 //! drift with the machine and with what else it does.
 
 mod args;
-mod bare;
 mod stage;
+
+use std::env;
+use std::net::Ipv4Addr;
+use std::process::Command;
 
 use anyhow::Context;
 use clap::Parser;
-
-use qshare_benches::measure::{Trial, median};
+use qshare_benches::bare::{Bare, Setup};
+use qshare_benches::measure::{self, Trial, median};
 use qshare_benches::table::Table;
 
-use args::{Args, Role};
-use bare::{Bare, Setup};
+use args::Args;
 use stage::{Stage, Swarm};
 
 /// Quinn as it comes.
@@ -28,15 +30,8 @@ const MEMORY_MAX_BYTES: u64 = 150 << 20;
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    match args.role {
-        Some(Role::BareServe { setup }) => return bare::serve(setup),
-        Some(Role::BareFetch {
-            setup,
-            at,
-            id,
-            bytes,
-        }) => return bare::fetch(setup, at, &id, bytes),
-        None => {}
+    if let Some(role) = args.role {
+        return role.run();
     }
     if !args.bench {
         println!("nothing to test here; `cargo bench` measures");
@@ -57,8 +52,11 @@ fn main() -> anyhow::Result<()> {
 fn throughput(stage: &Stage, args: &Args) -> anyhow::Result<()> {
     let bytes = args.size.0;
     let file = stage.noise_file("file.bin", bytes)?;
-    let stock = Bare::start(Setup::Stock)?;
-    let tuned = Bare::start(Setup::Tuned)?;
+    let program = env::current_exe()?;
+    let again = || Command::new(&program);
+    let start = |setup| Bare::start(setup, again(), Ipv4Addr::LOCALHOST.into());
+    let (stock, tuned) = (start(Setup::Stock)?, start(Setup::Tuned)?);
+    let bare = |bare: &Bare| measure::trial(bare.get(again(), bytes), &[bare.id()]);
     let one = Swarm::start(stage, "one", &file, 1)?;
     let many = match args.sources {
         0 | 1 => None,
@@ -70,8 +68,8 @@ fn throughput(stage: &Stage, args: &Args) -> anyhow::Result<()> {
     let (mut of_stock, mut of_tuned) = (Vec::new(), Vec::new());
     let (mut of_one, mut of_many) = (Vec::new(), Vec::new());
     for _ in 0..args.runs {
-        of_stock.push(table.add(STOCK, stock.trial(bytes)?));
-        of_tuned.push(table.add(TUNED, tuned.trial(bytes)?));
+        of_stock.push(table.add(STOCK, bare(&stock)?));
+        of_tuned.push(table.add(TUNED, bare(&tuned)?));
         of_one.push(table.add(ONE, one.trial(stage)?));
         if let Some(many) = &many {
             of_many.push(table.add(&several, many.trial(stage)?));
