@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use qshare_tests::binary;
 use qshare_tests::files::{assert_same, noise};
-use qshare_tests::lab::{HostPlan, Lab, NatKind, isolation};
+use qshare_tests::lab::{HostPlan, Lab, Link, NatKind, isolation};
 use qshare_tests::mappings;
 use qshare_tests::moves::{self, Move};
 use qshare_tests::networked::{Networked, paths};
@@ -48,6 +48,46 @@ fn two_behind_home_routers_reach_each_other_directly() {
     isolation::test(|| {
         let path = path_between(host("a", NatKind::Cone), host("b", NatKind::Cone), &[]);
         assert_eq!(path, "direct");
+    });
+}
+
+/// Both hear of each other in the same moment, and dial.
+#[test]
+fn two_who_dial_each_other_at_once_are_connected() {
+    isolation::test(|| {
+        let far = Link {
+            delay: Duration::from_millis(20),
+            ..Link::default()
+        };
+        // The download takes long enough for them to meet.
+        let seed = Link {
+            up: Some("20mbit".parse().unwrap()),
+            ..far
+        };
+        let lab = Lab::builder()
+            .host(HostPlan::new("tracker"))
+            .host(HostPlan::new("seed").link(seed))
+            .host(HostPlan::new("a").link(far))
+            .host(HostPlan::new("b").link(far))
+            .build()
+            .unwrap();
+        let (tracker, seed) = (lab.host("tracker"), lab.host("seed"));
+        let world = Networked::new(binary::path().to_owned());
+        world.share(seed, FILE, &noise(3_000_000, 1));
+        let _tracker = world.tracker(tracker, &[]);
+        let _node = world.node(seed, tracker, &[]);
+        world.wait_listed(tracker, FILE);
+        let gets = ["a", "b"].map(|name| {
+            let arguments = ["-vv", "--seed", FILE];
+            world.get(lab.host(name), tracker, &arguments)
+        });
+        for get in &gets {
+            get.says("serving what was downloaded");
+            let log = get.err.text();
+            let came = log.matches(": connected peer=").count();
+            let went = log.matches(": disconnected peer=").count();
+            assert!(came - went >= 2, "with the seed and each other\n{log}");
+        }
     });
 }
 

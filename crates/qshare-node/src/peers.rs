@@ -26,6 +26,9 @@ use crate::uploads;
 /// Two dials within this time of each other were simultaneous; later, the newest wins, because
 /// the older one may be dead without our knowing.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
+/// Of two dials that cross, the second is through so many round trips after the first at the latest,
+/// if it gets through as easily.
+const CROSSING_TRIPS: u32 = 3;
 /// How long a connection that lost to another is left to what is in flight on it.
 const DRAIN: Duration = Duration::from_secs(5);
 /// A node that sent bad bytes for this many contents is not dealt with any more.
@@ -306,10 +309,27 @@ async fn connect(
             addresses.push(near);
         }
     }
+    let mut way = {
+        let inner = inner.clone();
+        Box::pin(async move { find_way(&inner, node, &addresses, Ways::All).await })
+    };
     let reached = tokio::select! {
-        reached = find_way(inner, node, &addresses, Ways::All) => reached,
-        // The other side's dial won while ours was under way.
-        peer = inner.peers.appearance(&node) => return Ok(peer),
+        reached = &mut way => reached,
+        // The other side's dial came through while ours was under way.
+        peer = inner.peers.appearance(&node) => {
+            if node < inner.endpoint.id() {
+                return Ok(peer);
+            }
+            // The other side gives its own up for ours: if we did the same, none would be left.
+            let link = peer.link();
+            match tokio::time::timeout(link.connection.rtt() * CROSSING_TRIPS, &mut way).await {
+                Ok(reached) => reached,
+                Err(_) => {
+                    inner.tasks.spawn(finish_dial(inner.clone(), way));
+                    return Ok(peer);
+                }
+            }
+        }
     };
     let result = match reached {
         Ok(session) => adopt(inner, session, true).ok_or_else(|| "it dialled us first".into()),
@@ -321,6 +341,14 @@ async fn connect(
     };
     forget_if_empty(inner, &node);
     result
+}
+
+/// Takes what a dial leads to, if it leads anywhere soon.
+async fn finish_dial(inner: Arc<Inner>, way: impl Future<Output = Result<Session, String>>) {
+    let way = inner.stopping.run_until_cancelled(way);
+    if let Ok(Some(Ok(session))) = tokio::time::timeout(SIMULTANEOUS, way).await {
+        adopt(&inner, session, true);
+    }
 }
 
 /// Takes those who dial us until the node stops.
