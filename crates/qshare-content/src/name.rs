@@ -1,8 +1,9 @@
 //! Names of assets. They come from strangers and end up as paths on somebody's disk.
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use crate::ContentId;
@@ -17,10 +18,11 @@ pub const NAME_MAX_BYTES: usize = 1024;
 /// NAME_MAX of the usual file systems, which a component must not exceed with our suffix on.
 const COMPONENT_MAX_BYTES: usize = 255 - PART_SUFFIX.len();
 
-/// A name under which a file is shared: relative, `/`-separated, NFC, harmless as a path.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct AssetName(String);
+/// A name under which a file is shared: relative, `/`-separated, NFC, harmless as a path. Copies
+/// share the text: a node holds many names in several orders.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AssetName(Arc<str>);
 
 /// Why a text cannot be the name of an asset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +58,7 @@ impl AssetName {
     pub fn new(text: impl Into<String>) -> Result<AssetName, NameError> {
         let text = text.into();
         check(&text)?;
-        Ok(AssetName(text))
+        Ok(AssetName(text.into()))
     }
 
     /// Makes a name of a local path's text: brought into normal form C, then checked.
@@ -133,6 +135,12 @@ impl fmt::Debug for AssetName {
     }
 }
 
+impl Serialize for AssetName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 impl TryFrom<String> for AssetName {
     type Error = NameError;
 
@@ -144,13 +152,13 @@ impl TryFrom<String> for AssetName {
 /// What a content goes by that nobody has a name for: its id.
 impl From<ContentId> for AssetName {
     fn from(id: ContentId) -> AssetName {
-        AssetName(id.to_string())
+        AssetName(id.to_string().into())
     }
 }
 
 impl From<AssetName> for String {
     fn from(name: AssetName) -> String {
-        name.0
+        name.0.as_ref().into()
     }
 }
 

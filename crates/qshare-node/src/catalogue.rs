@@ -1,12 +1,14 @@
 //! What we announce: everything that we share, and every change to it in order.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qshare_content::{
-    AssetName, ContentId, ContentInfo, NamePattern, NodeId, Query, QueryParseError, is_glob,
+    AssetName, ContentId, ContentInfo, Hash, NamePattern, NodeId, Query, QueryParseError, is_glob,
 };
+use qshare_storage::Asset;
 use qshare_wire::tracker::{Entry, EntryKey, EntryKind};
 use tokio::sync::{broadcast, watch};
 
@@ -19,23 +21,35 @@ const SCAN_MAX: usize = 4096;
 /// One difference to what was announced.
 #[derive(Debug, Clone)]
 pub(crate) enum Delta {
-    Upsert(Arc<Entry>),
-    Remove(Arc<EntryKey>),
+    Upsert(Announced),
+    Remove(Arc<Asset>),
 }
 
-/// Everything that we share, by name and content.
+/// What is announced of an asset. The asset itself is the library's own, if it is in there.
+#[derive(Debug, Clone)]
+pub(crate) struct Announced {
+    pub(crate) asset: Arc<Asset>,
+    /// Whether we have all of it.
+    pub(crate) complete: bool,
+}
+
+/// Everything that we share, by name and content, and whether it is complete.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
-    entries: Mutex<BTreeMap<(AssetName, ContentId), Arc<Entry>>>,
+    entries: Mutex<BTreeMap<Listed, bool>>,
     deltas: broadcast::Sender<Delta>,
     /// Whether there was ever anything.
     offers: watch::Sender<bool>,
 }
 
+/// An asset in the order of names and contents.
+#[derive(Debug)]
+struct Listed(Arc<Asset>);
+
 /// A part of what we share, in the order of names.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) entries: Vec<Announced>,
     /// Where to go on, if there may be more.
     pub(crate) more: Option<Vec<u8>>,
 }
@@ -49,28 +63,17 @@ impl Catalogue {
         }
     }
 
-    /// Announces a content under a name, or that it became complete or partial.
-    pub(crate) fn upsert(&self, name: AssetName, info: ContentInfo, complete: bool) {
+    /// Announces an asset, or that it became complete or partial.
+    pub(crate) fn upsert(&self, asset: Arc<Asset>, complete: bool) {
         let mut entries = self.lock();
-        let key = (name, info.id());
-        if entries
-            .get(&key)
-            .is_some_and(|entry| entry.complete == complete)
-        {
+        if entries.insert(Listed(asset.clone()), complete) == Some(complete) {
             return;
         }
-        let entry = Arc::new(Entry {
-            name: key.0.clone(),
-            kind: EntryKind::File,
-            info,
-            complete,
-            flags: 0,
-            metadata: Vec::new(),
-        });
-        entries.insert(key, entry.clone());
         // Sent under the lock, so that the order of changes is the order of words. Nobody
         // listening is fine: whoever comes later reads the entries.
-        let _ = self.deltas.send(Delta::Upsert(entry));
+        let _ = self
+            .deltas
+            .send(Delta::Upsert(Announced { asset, complete }));
         self.offers
             .send_if_modified(|any| !std::mem::replace(any, true));
     }
@@ -80,22 +83,20 @@ impl Catalogue {
         self.offers.subscribe()
     }
 
-    /// Announces that a content is gone.
-    pub(crate) fn remove(&self, name: &AssetName, content: ContentId) {
+    /// Announces that an asset is gone.
+    pub(crate) fn remove(&self, asset: Arc<Asset>) {
         let mut entries = self.lock();
-        if entries.remove(&(name.clone(), content)).is_some() {
-            let key = EntryKey {
-                name: name.clone(),
-                content,
-            };
-            let _ = self.deltas.send(Delta::Remove(Arc::new(key)));
+        let listed = Listed(asset);
+        if entries.remove(&listed).is_some() {
+            let _ = self.deltas.send(Delta::Remove(listed.0));
         }
     }
 
     /// Everything there is now, and every change from now on.
-    pub(crate) fn subscribe(&self) -> (Vec<Arc<Entry>>, broadcast::Receiver<Delta>) {
+    pub(crate) fn subscribe(&self) -> (Vec<Announced>, broadcast::Receiver<Delta>) {
         let entries = self.lock();
-        (entries.values().cloned().collect(), self.deltas.subscribe())
+        let all = entries.iter().map(Announced::from).collect();
+        (all, self.deltas.subscribe())
     }
 
     /// What of it a query means, from where the last page ended. Looks at a bounded number of
@@ -119,12 +120,12 @@ impl Catalogue {
         };
         let entries = self.lock();
         if let Some(name) = name {
-            let first = (name.clone(), ContentId([0; 32]));
+            let first = Listed::place(name.clone(), ContentId([0; 32]));
             let named = entries
                 .range(first..)
-                .take_while(|((other, _), _)| *other == name)
+                .take_while(|(listed, _)| listed.0.name == name)
                 .take(limit)
-                .map(|(_, entry)| entry.clone());
+                .map(Announced::from);
             let named: Vec<_> = named.collect();
             // An exact name wins over a glob.
             if !named.is_empty() || pattern.is_none() {
@@ -141,21 +142,23 @@ impl Catalogue {
             (_, None) => false,
         };
         let start = after.and_then(decode_cursor);
+        let start = start.map(|(name, content)| Listed::place(name, content));
         let start = start.map_or(Bound::Unbounded, Bound::Excluded);
         let mut listing = Listing::default();
         let mut rest = entries.range((start, Bound::Unbounded));
         let mut last = None;
-        for (key, entry) in rest.by_ref().take(SCAN_MAX) {
-            last = Some(key);
-            if is_meant(&key.0, &key.1) {
-                listing.entries.push(entry.clone());
+        for entry in rest.by_ref().take(SCAN_MAX) {
+            let asset = &*entry.0.0;
+            last = Some(asset);
+            if is_meant(&asset.name, &asset.id) {
+                listing.entries.push(entry.into());
                 if listing.entries.len() == limit {
                     break;
                 }
             }
         }
         if rest.next().is_some() {
-            listing.more = last.map(|(name, content)| encode_cursor(name, content));
+            listing.more = last.map(|asset| encode_cursor(&asset.name, &asset.id));
         }
         Ok(listing)
     }
@@ -163,14 +166,76 @@ impl Catalogue {
     /// Number of complete entries and the sum of their lengths in bytes.
     pub(crate) fn totals(&self) -> (usize, u64) {
         let entries = self.lock();
-        let complete = entries.values().filter(|entry| entry.complete);
-        complete.fold((0, 0), |(count, bytes), entry| {
-            (count + 1, bytes + entry.info.length)
+        let complete = entries.iter().filter(|(_, complete)| **complete);
+        complete.fold((0, 0), |(count, bytes), (listed, _)| {
+            (count + 1, bytes + listed.0.info.length)
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(AssetName, ContentId), Arc<Entry>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Listed, bool>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Announced {
+    /// As trackers are told it.
+    pub(crate) fn to_entry(&self) -> Entry {
+        Entry {
+            name: self.asset.name.clone(),
+            kind: EntryKind::File,
+            info: self.asset.info,
+            complete: self.complete,
+            flags: 0,
+            metadata: Vec::new(),
+        }
+    }
+}
+
+impl From<(&Listed, &bool)> for Announced {
+    fn from((listed, &complete): (&Listed, &bool)) -> Announced {
+        let asset = listed.0.clone();
+        Announced { asset, complete }
+    }
+}
+
+/// How trackers are told that an asset is gone.
+pub(crate) fn key_of(asset: &Asset) -> EntryKey {
+    EntryKey {
+        name: asset.name.clone(),
+        content: asset.id,
+    }
+}
+
+impl Listed {
+    /// A place in the order, where nothing needs to be.
+    fn place(name: AssetName, id: ContentId) -> Listed {
+        let (length, root) = (0, Hash([0; 32]));
+        let info = ContentInfo { length, root };
+        Listed(Arc::new(Asset { name, id, info }))
+    }
+
+    fn rank(&self) -> (&AssetName, &ContentId) {
+        (&self.0.name, &self.0.id)
+    }
+}
+
+impl PartialEq for Listed {
+    fn eq(&self, other: &Listed) -> bool {
+        self.rank() == other.rank()
+    }
+}
+
+impl Eq for Listed {}
+
+impl Ord for Listed {
+    fn cmp(&self, other: &Listed) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl PartialOrd for Listed {
+    fn partial_cmp(&self, other: &Listed) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -189,8 +254,6 @@ fn decode_cursor(bytes: &[u8]) -> Option<(AssetName, ContentId)> {
 
 #[cfg(test)]
 mod tests {
-    use qshare_content::Hash;
-
     use super::*;
 
     const US: NodeId = NodeId([1; 32]);
@@ -201,7 +264,7 @@ mod tests {
             let name = AssetName::new(format!("d/{number:05}.txt")).unwrap();
             let root = Hash([number as u8; 32]);
             let info = ContentInfo { length: 1, root };
-            catalogue.upsert(name, info, number % 2 == 0);
+            catalogue.upsert(Arc::new(Asset::new(name, info)), number % 2 == 0);
         }
         catalogue
     }
@@ -213,7 +276,11 @@ mod tests {
         loop {
             let page = catalogue.list(US, &query, after.as_deref(), limit).unwrap();
             pages += 1;
-            names.extend(page.entries.iter().map(|entry| entry.name.to_string()));
+            names.extend(
+                page.entries
+                    .iter()
+                    .map(|entry| entry.asset.name.to_string()),
+            );
             match page.more {
                 Some(more) => after = Some(more),
                 None => return (names, pages),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use qshare_content::{AssetName, ContentId, Hash, NodeId, Query};
 use qshare_net::{Endpoint, EndpointConfig, Greeting, KnownTrackers, Meeting};
 use qshare_storage::{
-    DiskError, HashOptions, Library, LibraryConfig, LibraryEvent, SharedFile, Sync, Target,
+    Asset, DiskError, HashOptions, Library, LibraryConfig, LibraryEvent, SharedFile, Sync, Target,
     unfinished,
 };
 use qshare_wire::hello::{FEATURE_PUNCH_HARD, Role};
@@ -427,7 +427,8 @@ impl Inner {
             match opened.await {
                 Ok(file) if file.info() == info => {
                     self.contents.insert_file(Arc::new(file));
-                    self.catalogue.upsert(request.name.clone(), info, true);
+                    let asset = Asset::new(request.name.clone(), info);
+                    self.catalogue.upsert(Arc::new(asset), true);
                 }
                 Ok(_) => warn!("the file changed and is not served"),
                 Err(error) => warn!(%error, "the file is not served"),
@@ -455,8 +456,8 @@ fn open_library(
 /// Announces what the library says, and passes it on.
 fn tell(catalogue: &Catalogue, events: &broadcast::Sender<NodeEvent>, event: LibraryEvent) {
     match &event {
-        LibraryEvent::Added(asset) => catalogue.upsert(asset.name.clone(), asset.info, true),
-        LibraryEvent::Removed(asset) => catalogue.remove(&asset.name, asset.id),
+        LibraryEvent::Added(asset) => catalogue.upsert(asset.clone(), true),
+        LibraryEvent::Removed(asset) => catalogue.remove(asset.clone()),
         _ => {}
     }
     let _ = events.send(NodeEvent::Library(event));

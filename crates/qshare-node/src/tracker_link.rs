@@ -7,6 +7,7 @@ use std::time::Duration;
 use qshare_content::{ContentId, NodeId, Query, TrackerAddress};
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{Callee, DialError, Greeting, Session, TrustError, dial, resolve};
+use qshare_storage::Asset;
 use qshare_wire::hello::Role;
 use qshare_wire::introduction::{Introduce, Introduction};
 use qshare_wire::limits::{
@@ -25,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use crate::catalogue::Delta;
+use crate::catalogue::{Announced, Delta, key_of};
 use crate::node::Inner;
 use crate::reach::{be_introduced, local_candidates};
 use crate::report::{Contact, FoundFile, NodeEvent, TrackerState};
@@ -363,11 +364,11 @@ async fn announce_all(
     send: &mut SendStream,
     acks: &mut mpsc::Receiver<AnnounceAck>,
     sequence: &mut u64,
-    entries: &[Arc<Entry>],
+    entries: &[Announced],
 ) -> Result<(), String> {
     let mut stage = AnnounceStage::FullBegin;
     for batch in entries.chunks(ANNOUNCE_ENTRIES_MAX) {
-        let entries = batch.iter().map(|entry| Entry::clone(entry)).collect();
+        let entries = batch.iter().map(Announced::to_entry).collect();
         announce_batch(send, acks, sequence, stage, entries, Vec::new()).await?;
         stage = AnnounceStage::FullMore;
     }
@@ -395,17 +396,16 @@ async fn announce_changes(
     loop {
         let mut next = deltas.recv().await;
         let until = Instant::now() + DELTA_BATCH;
-        let (mut entries, mut removed): (Vec<Entry>, Vec<EntryKey>) = (Vec::new(), Vec::new());
+        let (mut entries, mut removed): (Vec<Announced>, Vec<Arc<Asset>>) = Default::default();
         loop {
             match next {
                 Ok(Delta::Upsert(entry)) => {
-                    removed.retain(|key| key.name != entry.name || key.content != entry.info.id());
-                    entries.push(Entry::clone(&entry));
+                    removed.retain(|asset| *asset != entry.asset);
+                    entries.push(entry);
                 }
-                Ok(Delta::Remove(key)) => {
-                    entries
-                        .retain(|entry| entry.name != key.name || entry.info.id() != key.content);
-                    removed.push(EntryKey::clone(&key));
+                Ok(Delta::Remove(asset)) => {
+                    entries.retain(|entry| entry.asset != asset);
+                    removed.push(asset);
                 }
                 Err(RecvError::Lagged(_)) => return Ok(()),
                 Err(RecvError::Closed) => return Err("the node is gone".into()),
@@ -419,6 +419,8 @@ async fn announce_changes(
             };
         }
         let stage = AnnounceStage::Delta;
+        let entries = entries.iter().map(Announced::to_entry).collect();
+        let removed = removed.iter().map(|asset| key_of(asset)).collect();
         announce_batch(send, acks, sequence, stage, entries, removed).await?;
     }
 }

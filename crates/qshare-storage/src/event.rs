@@ -1,6 +1,7 @@
 //! What a library tells its owner.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use qshare_content::{AssetName, ContentId, ContentInfo, NameError};
 
@@ -13,6 +14,14 @@ pub struct Asset {
     pub id: ContentId,
     /// Length and root of its bytes.
     pub info: ContentInfo,
+}
+
+impl Asset {
+    /// A content under a name.
+    pub fn new(name: AssetName, info: ContentInfo) -> Asset {
+        let id = info.id();
+        Asset { name, id, info }
+    }
 }
 
 /// Why a path beneath a root is not shared.
@@ -36,9 +45,9 @@ pub enum SkipReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LibraryEvent {
     /// This content is offered under this name from now on.
-    Added(Asset),
+    Added(Arc<Asset>),
     /// This content is no longer offered under this name. It may be under another.
-    Removed(Asset),
+    Removed(Arc<Asset>),
     /// Not shared, and somebody may wonder why. Dotfiles, links, sockets, devices and
     /// qshare's own files are passed over without a word.
     Skipped {

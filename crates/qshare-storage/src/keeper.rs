@@ -17,7 +17,7 @@ use crate::hashing::{HashError, HashOptions, HashedFile, hash_opened, thread_cou
 use crate::index::{Index, KnownFiles};
 use crate::open_files::OpenFiles;
 use crate::roots::Roots;
-use crate::shelf::{Key, Shelf};
+use crate::shelf::{Key, Offered, Shelf};
 use crate::stamp::Stamp;
 use crate::system::stamp_of;
 use crate::walk::{Found, walk};
@@ -93,7 +93,7 @@ pub(crate) enum Message {
     /// A file was hashed, or not.
     Hashed(Job, Result<(HashedFile, Stamp), HashError>),
     /// A reader found that a file had changed, and has withdrawn it.
-    Withdrawn(Arc<Key>, Option<LibraryEvent>),
+    Withdrawn(Arc<Offered>, Option<LibraryEvent>),
     /// A download was taken in.
     Adopted(Vec<LibraryEvent>),
     /// The library is being dropped.
@@ -264,9 +264,9 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
                     self.index_unflushed = true;
                     self.tell(events);
                 }
-                Message::Withdrawn(key, event) => {
+                Message::Withdrawn(offered, event) => {
                     self.tell(event);
-                    self.look(&key);
+                    self.look(&offered.key);
                 }
                 Message::Hashed(job, result) => {
                     self.pending.remove(&job.key);
@@ -409,27 +409,20 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
                 stamp,
             } => {
                 let key = Key {
-                    relative,
+                    relative: relative.into(),
                     root: start.root,
                 };
-                // One allocation a file: the shelf's own, if it has one.
-                let key = stale.take(&key).unwrap_or_else(|| Arc::new(key));
+                stale.remove(&key);
                 self.consider(key, name, stamp, known.as_ref());
             }
             Found::Skipped { relative, reason } => self.skip(root.join(relative), reason),
         });
-        for key in stale {
-            self.withdraw(&key);
+        for offered in stale {
+            self.withdraw(&offered.key);
         }
     }
 
-    fn consider(
-        &mut self,
-        key: Arc<Key>,
-        name: AssetName,
-        stamp: Stamp,
-        known: Option<&KnownFiles>,
-    ) {
+    fn consider(&mut self, key: Key, name: AssetName, stamp: Stamp, known: Option<&KnownFiles>) {
         let offered = self.shared.shelf().get(&key).map(|offered| offered.stamp);
         if offered == Some(stamp) {
             return;
@@ -442,11 +435,11 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
         } else if self.pending.contains(&key) {
             // What was hashed is compared with what is there then.
         } else if let Some(info) = known.and_then(|known| known.get(&stamp)) {
-            self.offer(&key, name, stamp, info);
+            self.offer(key, name, stamp, info);
         } else if let Some(wait) = unsettled_for(&stamp) {
-            self.look_later(key, wait);
+            self.look_later(Arc::new(key), wait);
         } else {
-            let size = stamp.size;
+            let (key, size) = (Arc::new(key), stamp.size);
             self.pending.insert(key.clone());
             self.progress_told = false;
             // Only fails when the workers are gone, and then so are we.
@@ -460,7 +453,7 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
         }
     }
 
-    fn offer(&self, key: &Arc<Key>, name: AssetName, stamp: Stamp, info: ContentInfo) {
+    fn offer(&self, key: Key, name: AssetName, stamp: Stamp, info: ContentInfo) {
         let events = self.shared.shelf_mut().insert(key, name, stamp, info);
         self.tell(events);
     }
@@ -470,7 +463,7 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
         let now = path.symlink_metadata();
         let same = now.is_ok_and(|now| stamp_of(&now, &path) == stamp);
         if same {
-            self.offer(&job.key, job.name.clone(), stamp, info);
+            self.offer(Key::clone(&job.key), job.name.clone(), stamp, info);
         } else {
             self.look(&job.key);
         }

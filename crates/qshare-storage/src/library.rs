@@ -15,7 +15,7 @@ use crate::index::Index;
 use crate::keeper::{Keeper, Message, Shared, hash_jobs};
 use crate::reading::is_readable;
 use crate::roots::Roots;
-use crate::shelf::{Key, Offered};
+use crate::shelf::Offered;
 use crate::system::{read_exact_at, stamp_of};
 use crate::walk::{Naming, naming};
 use crate::watch::Watch;
@@ -126,20 +126,19 @@ impl Library {
     }
 
     /// Everything that is offered now; each (name, content) once.
-    pub fn assets(&self) -> Vec<Asset> {
+    pub fn assets(&self) -> Vec<Arc<Asset>> {
         self.shared.shelf().assets()
     }
 
     /// The content, under one of its names.
-    pub fn find(&self, id: &ContentId) -> Option<Asset> {
+    pub fn find(&self, id: &ContentId) -> Option<Arc<Asset>> {
         self.shared.shelf().find(id).cloned()
     }
 
     /// The path of a file that holds the content.
     pub fn path(&self, id: &ContentId) -> Option<PathBuf> {
-        let holders = self.shared.shelf().holders(id);
-        let (key, _) = holders.first()?;
-        Some(self.shared.roots.full_path(key))
+        let first = self.shared.shelf().holders(id).first()?.clone();
+        Some(self.shared.roots.full_path(&first.key))
     }
 
     /// The hashes of some of a content's chunks.
@@ -168,15 +167,15 @@ impl Library {
         bytes: &mut [u8],
     ) -> Result<(), ReadError> {
         let mut worst = ReadError::NotHere;
-        let holders = self.shared.shelf().holders(id);
-        for (key, offered) in holders {
+        let holders = self.shared.shelf().holders(id).to_vec();
+        for offered in holders {
             if !is_readable(offset, bytes, offered.asset.info.length) {
                 return Err(ReadError::NotHere);
             }
-            match self.read_file(&key, &offered, offset, bytes) {
+            match self.read_file(&offered, offset, bytes) {
                 Ok(()) => return Ok(()),
                 Err(ReadError::Changed) => {
-                    self.withdraw(&key, &offered);
+                    self.withdraw(&offered);
                     worst = ReadError::Changed;
                 }
                 Err(error) => worst = error,
@@ -223,7 +222,7 @@ impl Library {
             let excluded = self.shared.roots.excluded(key.root);
             !excluded.iter().any(|path| key.relative.starts_with(path))
         });
-        let key = Arc::new(key.ok_or_else(not_shared)?);
+        let key = key.ok_or_else(not_shared)?;
         let Naming::Shared(name) = naming(&key.relative) else {
             return Err(not_shared());
         };
@@ -234,12 +233,8 @@ impl Library {
         }
         let entry = (&stamp, &info, hashes);
         self.shared.index.put([entry].into_iter(), false)?;
-        let asset = Asset {
-            name: name.clone(),
-            id: info.id(),
-            info,
-        };
-        let events = self.shared.shelf_mut().insert(&key, name, stamp, info);
+        let asset = Asset::new(name.clone(), info);
+        let events = self.shared.shelf_mut().insert(key, name, stamp, info);
         // Only fails when the keeper has stopped.
         let _ = self.messages.send(Message::Adopted(events));
         Ok(asset)
@@ -247,13 +242,12 @@ impl Library {
 
     fn read_file(
         &self,
-        key: &Arc<Key>,
-        offered: &Offered,
+        offered: &Arc<Offered>,
         offset: u64,
         bytes: &mut [u8],
     ) -> Result<(), ReadError> {
         use std::io::ErrorKind;
-        let path = self.shared.roots.full_path(key);
+        let path = self.shared.roots.full_path(&offered.key);
         let failed = |error: std::io::Error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::UnexpectedEof => {
                 ReadError::Changed
@@ -268,12 +262,12 @@ impl Library {
                 Err(ReadError::Changed)
             }
         };
-        let file = match self.shared.open_files.get(key) {
+        let file = match self.shared.open_files.get(&offered.key) {
             Some(file) => file,
             None => {
-                let (file, _) = self.shared.roots.open(key).map_err(failed)?;
+                let (file, _) = self.shared.roots.open(&offered.key).map_err(failed)?;
                 let file = Arc::new(file);
-                self.shared.open_files.put(key.clone(), file.clone());
+                self.shared.open_files.put(offered.clone(), file.clone());
                 file
             }
         };
@@ -283,14 +277,17 @@ impl Library {
     }
 
     /// Offers a file no more, unless it has been hashed anew meanwhile, and has it looked at.
-    fn withdraw(&self, key: &Arc<Key>, offered: &Offered) {
+    fn withdraw(&self, offered: &Arc<Offered>) {
+        let key = &offered.key;
         self.shared.open_files.forget(key);
         let mut shelf = self.shared.shelf_mut();
         let same = shelf.get(key).is_some_and(|now| now.stamp == offered.stamp);
         let event = if same { shelf.remove(key) } else { None };
         drop(shelf);
         // Only fails when the keeper has stopped.
-        let _ = self.messages.send(Message::Withdrawn(key.clone(), event));
+        let _ = self
+            .messages
+            .send(Message::Withdrawn(offered.clone(), event));
     }
 }
 

@@ -1,9 +1,13 @@
 //! What is offered, by path and by content. Pure: it is told what was found, and tells what that
 //! changes.
+//!
+//! A library may hold a million files, so each is one allocation, to which both orders point.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{Hash, Hasher};
+use std::path::Path;
 use std::sync::Arc;
 
 use qshare_content::{AssetName, ContentId, ContentInfo};
@@ -16,15 +20,16 @@ use crate::stamp::Stamp;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     /// The path relative to the root; empty for the root itself.
-    pub(crate) relative: PathBuf,
+    pub(crate) relative: Box<Path>,
     /// Which root.
     pub(crate) root: u32,
 }
 
-/// A file that is offered.
-#[derive(Clone, Debug)]
+/// A file that is offered. Ordered by its key.
+#[derive(Debug)]
 pub(crate) struct Offered {
-    pub(crate) asset: Asset,
+    pub(crate) key: Key,
+    pub(crate) asset: Arc<Asset>,
     /// What the file looked like when it was hashed.
     pub(crate) stamp: Stamp,
 }
@@ -32,118 +37,208 @@ pub(crate) struct Offered {
 /// What is offered.
 #[derive(Default)]
 pub(crate) struct Shelf {
-    by_key: BTreeMap<Arc<Key>, Offered>,
-    /// Sorted: thousands of files may be equal (empty ones, say).
-    keys_by_content: HashMap<ContentId, Vec<Arc<Key>>>,
+    by_key: BTreeSet<Arc<Offered>>,
+    by_content: HashSet<Holders>,
+}
+
+/// The files of one content, by their keys: one as a rule, but thousands may be equal (empty
+/// ones, say). Found by the content's id.
+enum Holders {
+    One(Arc<Offered>),
+    /// Two or more.
+    Many(Vec<Arc<Offered>>),
 }
 
 impl Shelf {
     /// Offers a file, in place of what was under its path before.
     pub(crate) fn insert(
         &mut self,
-        key: &Arc<Key>,
+        key: Key,
         name: AssetName,
         stamp: Stamp,
         info: ContentInfo,
     ) -> Vec<LibraryEvent> {
-        let id = info.id();
-        if let Some(same) = self.by_key.get_mut(key)
-            && same.asset.id == id
-        {
-            same.stamp = stamp;
-            return Vec::new();
-        }
-        let mut events: Vec<_> = self.remove(key).into_iter().collect();
-        let asset = Asset { name, id, info };
-        if self.first_namesake(&id, key).is_none() {
-            events.push(LibraryEvent::Added(asset.clone()));
-        }
-        self.by_key.insert(key.clone(), Offered { asset, stamp });
-        let keys = self.keys_by_content.entry(id).or_default();
-        let at = keys.partition_point(|other| other < key);
-        keys.insert(at, key.clone());
+        let mut events = Vec::new();
+        let before = self.take(&key);
+        let asset = match before {
+            Some(before) if before.asset.info == info => before.asset.clone(),
+            before => {
+                events.extend(before.and_then(|before| self.removal(&before)));
+                let asset = Arc::new(Asset::new(name, info));
+                if self.first_namesake(&asset.id, &key).is_none() {
+                    events.push(LibraryEvent::Added(asset.clone()));
+                }
+                asset
+            }
+        };
+        let offered = Arc::new(Offered { key, asset, stamp });
+        let holders = match self.by_content.take(&offered.asset.id) {
+            None => Holders::One(offered.clone()),
+            Some(holders) => holders.with(offered.clone()),
+        };
+        self.by_content.insert(holders);
+        self.by_key.insert(offered);
         events
     }
 
     /// Offers a file no more.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<LibraryEvent> {
-        let (_, offered) = self.by_key.remove_entry(key)?;
-        let asset = offered.asset;
-        if let Some(keys) = self.keys_by_content.get_mut(&asset.id) {
-            if let Ok(at) = keys.binary_search_by(|other| (**other).cmp(key)) {
-                keys.remove(at);
-            }
-            if keys.is_empty() {
-                self.keys_by_content.remove(&asset.id);
-            }
-        }
-        // The same name may be under another root.
-        self.first_namesake(&asset.id, key)
+        let offered = self.take(key)?;
+        self.removal(&offered)
+    }
+
+    fn take(&mut self, key: &Key) -> Option<Arc<Offered>> {
+        let offered = self.by_key.take(key)?;
+        let holders = self.by_content.take(&offered.asset.id);
+        let rest = holders.and_then(|holders| holders.without(key));
+        self.by_content.extend(rest);
+        Some(offered)
+    }
+
+    /// What is to be told of a file that was taken out; nothing if the same name is under another
+    /// root.
+    fn removal(&self, offered: &Offered) -> Option<LibraryEvent> {
+        self.first_namesake(&offered.asset.id, &offered.key)
             .is_none()
-            .then_some(LibraryEvent::Removed(asset))
+            .then(|| LibraryEvent::Removed(offered.asset.clone()))
     }
 
     /// What is offered under a path.
-    pub(crate) fn get(&self, key: &Key) -> Option<&Offered> {
+    pub(crate) fn get(&self, key: &Key) -> Option<&Arc<Offered>> {
         self.by_key.get(key)
     }
 
-    /// The paths that are a directory or beneath it.
-    pub(crate) fn beneath(&self, directory: &Key) -> Vec<Arc<Key>> {
+    /// The files that are a path or beneath it.
+    pub(crate) fn beneath(&self, directory: &Key) -> Vec<Arc<Offered>> {
         let first = Key::new(0, &directory.relative);
         self.by_key
             .range::<Key, _>(first..)
-            .map(|(key, _)| key)
-            .take_while(|key| key.relative.starts_with(&directory.relative))
-            .filter(|key| key.root == directory.root)
+            .take_while(|offered| offered.key.relative.starts_with(&directory.relative))
+            .filter(|offered| offered.key.root == directory.root)
             .cloned()
             .collect()
     }
 
     /// The files that hold a content.
-    pub(crate) fn holders(&self, id: &ContentId) -> Vec<(Arc<Key>, Offered)> {
-        self.keys(id)
-            .iter()
-            .filter_map(|key| Some((key.clone(), self.by_key.get(key)?.clone())))
-            .collect()
+    pub(crate) fn holders(&self, id: &ContentId) -> &[Arc<Offered>] {
+        self.by_content.get(id).map_or(&[], Holders::as_slice)
     }
 
     /// The content under one of its names.
-    pub(crate) fn find(&self, id: &ContentId) -> Option<&Asset> {
-        let key = self.keys(id).first()?;
-        self.by_key.get(key).map(|offered| &offered.asset)
+    pub(crate) fn find(&self, id: &ContentId) -> Option<&Arc<Asset>> {
+        self.holders(id).first().map(|offered| &offered.asset)
     }
 
     /// Every (name, content) once.
-    pub(crate) fn assets(&self) -> Vec<Asset> {
-        self.by_key
-            .iter()
-            .filter(|(key, offered)| self.first_namesake(&offered.asset.id, key) == Some(key))
-            .map(|(_, offered)| offered.asset.clone())
-            .collect()
+    pub(crate) fn assets(&self) -> Vec<Arc<Asset>> {
+        let is_first = |offered: &&Arc<Offered>| {
+            let first = self.first_namesake(&offered.asset.id, &offered.key);
+            first.is_some_and(|first| first.key == offered.key)
+        };
+        let firsts = self.by_key.iter().filter(is_first);
+        firsts.map(|offered| offered.asset.clone()).collect()
     }
 
     /// Number of files, and the sum of their lengths.
     pub(crate) fn totals(&self) -> (u64, u64) {
-        let bytes = self.by_key.values().map(|offered| offered.stamp.size).sum();
+        let bytes = self.by_key.iter().map(|offered| offered.stamp.size).sum();
         (self.by_key.len() as u64, bytes)
     }
 
     /// The stamps of all files.
     pub(crate) fn stamps(&self) -> impl Iterator<Item = &Stamp> {
-        self.by_key.values().map(|offered| &offered.stamp)
+        self.by_key.iter().map(|offered| &offered.stamp)
     }
 
-    fn keys(&self, id: &ContentId) -> &[Arc<Key>] {
-        self.keys_by_content.get(id).map_or(&[], Vec::as_slice)
+    /// The first file with this content under the same path, in any root.
+    fn first_namesake(&self, id: &ContentId, key: &Key) -> Option<&Arc<Offered>> {
+        let holders = self.holders(id);
+        let at = holders
+            .partition_point(|other| compare_paths(&other.key.relative, &key.relative).is_lt());
+        let found = holders.get(at);
+        found.filter(|other| other.key.relative == key.relative)
+    }
+}
+
+impl Holders {
+    fn as_slice(&self) -> &[Arc<Offered>] {
+        match self {
+            Holders::One(offered) => std::slice::from_ref(offered),
+            Holders::Many(all) => all,
+        }
     }
 
-    /// The first path with this content under the same name, in any root.
-    fn first_namesake(&self, id: &ContentId, key: &Key) -> Option<&Arc<Key>> {
-        let keys = self.keys(id);
-        let at =
-            keys.partition_point(|other| compare_paths(&other.relative, &key.relative).is_lt());
-        keys.get(at).filter(|other| other.relative == key.relative)
+    fn with(self, offered: Arc<Offered>) -> Holders {
+        let mut all = match self {
+            Holders::One(other) => vec![other],
+            Holders::Many(all) => all,
+        };
+        let at = all.partition_point(|other| other.key < offered.key);
+        all.insert(at, offered);
+        Holders::Many(all)
+    }
+
+    /// All but one of them, which is there.
+    fn without(self, key: &Key) -> Option<Holders> {
+        let Holders::Many(mut all) = self else {
+            return None;
+        };
+        if let Ok(at) = all.binary_search_by(|other| other.key.cmp(key)) {
+            all.remove(at);
+        }
+        match all.len() {
+            1 => all.pop().map(Holders::One),
+            _ => Some(Holders::Many(all)),
+        }
+    }
+}
+
+impl Borrow<ContentId> for Holders {
+    fn borrow(&self) -> &ContentId {
+        match self {
+            Holders::One(offered) => &offered.asset.id,
+            Holders::Many(all) => &all[0].asset.id,
+        }
+    }
+}
+
+impl PartialEq for Holders {
+    fn eq(&self, other: &Holders) -> bool {
+        Borrow::<ContentId>::borrow(self) == Borrow::<ContentId>::borrow(other)
+    }
+}
+
+impl Eq for Holders {}
+
+impl Hash for Holders {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Borrow::<ContentId>::borrow(self).hash(state);
+    }
+}
+
+impl Borrow<Key> for Arc<Offered> {
+    fn borrow(&self) -> &Key {
+        &self.key
+    }
+}
+
+impl PartialEq for Offered {
+    fn eq(&self, other: &Offered) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Offered {}
+
+impl Ord for Offered {
+    fn cmp(&self, other: &Offered) -> Ordering {
+        self.key.cmp(&other.key)
+    }
+}
+
+impl PartialOrd for Offered {
+    fn partial_cmp(&self, other: &Offered) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -176,7 +271,7 @@ impl Key {
     pub(crate) fn new(root: u32, relative: &Path) -> Key {
         Key {
             root,
-            relative: relative.to_path_buf(),
+            relative: relative.into(),
         }
     }
 }
@@ -186,8 +281,8 @@ mod tests {
     use super::*;
     use qshare_content::Hash;
 
-    fn key(root: u32, path: &str) -> Arc<Key> {
-        Arc::new(Key::new(root, Path::new(path)))
+    fn key(root: u32, path: &str) -> Key {
+        Key::new(root, Path::new(path))
     }
 
     fn info(seed: u8) -> ContentInfo {
@@ -205,9 +300,9 @@ mod tests {
         ctime_ns: 0,
     };
 
-    fn put(shelf: &mut Shelf, key: &Arc<Key>, seed: u8) -> Vec<LibraryEvent> {
+    fn put(shelf: &mut Shelf, key: &Key, seed: u8) -> Vec<LibraryEvent> {
         let name = AssetName::new(key.relative.to_str().unwrap()).unwrap();
-        shelf.insert(key, name, STAMP, info(seed))
+        shelf.insert(key.clone(), name, STAMP, info(seed))
     }
 
     #[test]
@@ -256,7 +351,8 @@ mod tests {
         }
         put(&mut shelf, &key(1, "d/x"), 1);
         let found = shelf.beneath(&key(0, "d"));
-        assert_eq!(found, [key(0, "d/x"), key(0, "d/y/z")]);
+        let found: Vec<_> = found.iter().map(|offered| &offered.key).collect();
+        assert_eq!(found, [&key(0, "d/x"), &key(0, "d/y/z")]);
         assert_eq!(shelf.beneath(&key(0, "")).len(), 7);
     }
 }

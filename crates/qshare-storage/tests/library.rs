@@ -5,6 +5,7 @@
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -96,14 +97,14 @@ impl Running {
         self
     }
 
-    fn added(&mut self, name: &str) -> Asset {
+    fn added(&mut self, name: &str) -> Arc<Asset> {
         self.wait(|event| match event {
             LibraryEvent::Added(asset) if asset.name.as_str() == name => Some(asset.clone()),
             _ => None,
         })
     }
 
-    fn removed(&mut self, name: &str) -> Asset {
+    fn removed(&mut self, name: &str) -> Arc<Asset> {
         self.wait(|event| match event {
             LibraryEvent::Removed(asset) if asset.name.as_str() == name => Some(asset.clone()),
             _ => None,
@@ -363,7 +364,7 @@ fn a_completed_download_is_adopted_without_hashing() {
     let asset = (running.library)
         .adopt(&path, hashed.info, &hashed.hashes)
         .unwrap();
-    assert_eq!(running.added("sub/file"), asset);
+    assert_eq!(*running.added("sub/file"), asset);
     assert_eq!(
         read_range(&running.library, &asset.id, 0..500_000).unwrap(),
         bytes

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, NodeId};
-use qshare_storage::{DiskError, FinishError, Opened, Part, PartError};
+use qshare_storage::{Asset, DiskError, FinishError, Opened, Part, PartError};
 use qshare_swarm::{DropReason, Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
 use qshare_wire::Refused;
 use qshare_wire::peer::Hashes;
@@ -285,8 +285,12 @@ impl Swarm<'_> {
             }
         }
         self.fetch = Some(fetch);
+        self.inner.catalogue.upsert(self.asset(), false);
+    }
+
+    fn asset(&self) -> Arc<Asset> {
         let (name, info) = (self.request.name.clone(), self.request.info);
-        self.inner.catalogue.upsert(name, info, false);
+        Arc::new(Asset::new(name, info))
     }
 
     fn next_wake(&self) -> Instant {
@@ -592,9 +596,7 @@ impl Swarm<'_> {
     /// Stops offering what we have of it.
     fn withdraw_offer(&self) {
         self.inner.contents.remove(&self.active);
-        self.inner
-            .catalogue
-            .remove(&self.request.name, self.content);
+        self.inner.catalogue.remove(self.asset());
     }
 
     async fn finish(self, resumed_bytes: u64) -> Result<Report, DownloadError> {

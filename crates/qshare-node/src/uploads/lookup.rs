@@ -99,9 +99,9 @@ pub(super) async fn answer(
     let Listing { entries, more } =
         listed.map_err(|error| Refused::because(Refusal::Invalid, error.to_string()))?;
     let matches = entries.iter().map(|entry| Match {
-        name: entry.name.clone(),
+        name: entry.asset.name.clone(),
         kind: EntryKind::File,
-        info: entry.info,
+        info: entry.asset.info,
         complete: u32::from(entry.complete),
         partial: u32::from(!entry.complete),
         holders: Vec::new(),
