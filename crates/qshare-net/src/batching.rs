@@ -3,8 +3,8 @@
 //! A call that sends costs about as much as encrypting ten packets, whatever it carries, and so
 //! does taking in what it carried at the other end. quinn hands over at most ten packets at once
 //! and then lets others run; with segmentation offload the system takes as many as fit into 64 KiB.
-//! So full packets to one destination wait here until a call is full or the runtime has been
-//! around once, which takes microseconds while anybody is sending.
+//! So full packets wait here, those to each destination together, until a call is full or the
+//! runtime has been around twice, which takes microseconds while anybody is sending.
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
@@ -19,6 +19,8 @@ use tokio::sync::Notify;
 
 /// Most bytes that one call may carry: a UDP datagram's, less the headers before it.
 const CALL_MAX_BYTES: usize = 65_487;
+/// Destinations whose packets wait at once. One more makes the oldest leave.
+const BUNDLES_MAX: usize = 16;
 /// Times that the runtime goes around before what waits is sent. quinn's connections take two turns
 /// for forty packets.
 const ROUNDS: u32 = 2;
@@ -31,10 +33,18 @@ pub(crate) struct Batching {
     filled: Arc<Notify>,
 }
 
-/// Packets to one destination, all of the same length.
+/// What has not left yet: one bundle for each destination, the oldest first.
 #[derive(Debug, Default)]
 struct Waiting {
-    head: Option<Head>,
+    bundles: Vec<Bundle>,
+    /// Room of bundles that have left, for others.
+    spare: Vec<Vec<u8>>,
+}
+
+/// Packets to one destination, all of the same length.
+#[derive(Debug)]
+struct Bundle {
+    head: Head,
     contents: Vec<u8>,
 }
 
@@ -55,7 +65,7 @@ impl Batching {
             waiting: Mutex::default(),
             filled: filled.clone(),
         });
-        tokio::spawn(flush_all(Arc::downgrade(&socket), filled));
+        tokio::spawn(flush_in_time(Arc::downgrade(&socket), filled));
         socket
     }
 
@@ -63,32 +73,44 @@ impl Batching {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends what waits. Only "not now" leaves it waiting; QUIC sends again what else was lost.
-    fn flush(&self, waiting: &mut Waiting) -> io::Result<()> {
-        let Some(head) = waiting.head else {
+    /// Sends a bundle. Only "not now" leaves it waiting; QUIC sends again what else was lost.
+    fn flush(&self, waiting: &mut Waiting, at: usize) -> io::Result<()> {
+        let Some(Bundle { head, contents }) = waiting.bundles.get(at) else {
             return Ok(());
         };
-        let several = waiting.contents.len() > head.segment_size;
+        let several = contents.len() > head.segment_size;
         let sent = self.inner.try_send(&Transmit {
             destination: head.destination,
             ecn: head.ecn,
-            contents: &waiting.contents,
+            contents,
             segment_size: several.then_some(head.segment_size),
             src_ip: head.src_ip,
         });
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
             sent => {
-                waiting.head = None;
-                waiting.contents.clear();
+                let mut room = waiting.bundles.remove(at).contents;
+                room.clear();
+                waiting.spare.push(room);
                 sent
             }
         }
     }
+
+    /// Sends all bundles, the oldest first; false when the system takes no more now.
+    fn flush_all(&self, waiting: &mut Waiting) -> bool {
+        while !waiting.bundles.is_empty() {
+            let sent = self.flush(waiting, 0);
+            if sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// Sends what has waited for long enough, until the socket is gone.
-async fn flush_all(socket: Weak<Batching>, filled: Arc<Notify>) {
+async fn flush_in_time(socket: Weak<Batching>, filled: Arc<Notify>) {
     loop {
         filled.notified().await;
         for _ in 0..ROUNDS {
@@ -97,8 +119,8 @@ async fn flush_all(socket: Weak<Batching>, filled: Arc<Notify>) {
         let Some(socket) = socket.upgrade() else {
             return;
         };
-        let blocked = socket.flush(&mut socket.waiting()).is_err();
-        if blocked {
+        let all = socket.flush_all(&mut socket.waiting());
+        if !all {
             let mut poller = socket.inner.clone().create_io_poller();
             let _ = poll_fn(|context| poller.as_mut().poll_writable(context)).await;
             filled.notify_one();
@@ -129,22 +151,42 @@ impl AsyncUdpSocket for Batching {
         let mut waiting = self.waiting();
         let segments_max = self.inner.max_transmit_segments();
         let room = CALL_MAX_BYTES.min(segments_max.saturating_mul(segment_size));
-        if waiting.head != Some(head) || waiting.contents.len() + length > room {
-            self.flush(&mut waiting)?;
+        let mut bundle = waiting
+            .bundles
+            .iter()
+            .position(|bundle| bundle.head.destination == head.destination);
+        if let Some(at) = bundle {
+            let Bundle {
+                head: before,
+                contents,
+            } = &waiting.bundles[at];
+            if *before != head || contents.len() + length > room {
+                self.flush(&mut waiting, at)?;
+                bundle = None;
+            }
         }
         // Only bundles of full packets have company coming: the rest leaves at once, behind them.
         let full = transmit.segment_size.is_some() && length.is_multiple_of(segment_size);
-        if !full && waiting.head.is_none() {
+        if !full && bundle.is_none() {
             return self.inner.try_send(transmit);
         }
-        if waiting.head.is_none() {
-            waiting.head = Some(head);
-            self.filled.notify_one();
-        }
-        waiting.contents.extend_from_slice(transmit.contents);
-        if !full || waiting.contents.len() + segment_size > room {
+        let at = match bundle {
+            Some(at) => at,
+            None => {
+                if waiting.bundles.len() >= BUNDLES_MAX {
+                    self.flush(&mut waiting, 0)?;
+                }
+                let contents = waiting.spare.pop().unwrap_or_default();
+                waiting.bundles.push(Bundle { head, contents });
+                self.filled.notify_one();
+                waiting.bundles.len() - 1
+            }
+        };
+        let contents = &mut waiting.bundles[at].contents;
+        contents.extend_from_slice(transmit.contents);
+        if !full || contents.len() + segment_size > room {
             // It is ours now, so "not now" is no answer any more: the other task tries again.
-            let _ = self.flush(&mut waiting);
+            let _ = self.flush(&mut waiting, at);
         }
         Ok(())
     }
@@ -290,19 +332,43 @@ mod tests {
         send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
         send(&socket, 1, &[0; 50]).unwrap();
         send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
+        // Elsewhere nothing waits, and nothing is in the way.
         send(&socket, 2, &[0; 60]).unwrap();
         send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
         send(&socket, 1, &[0; 2 * SEGMENT + 7]).unwrap();
         assert_eq!(
             lengths(&recorder)[1..],
-            [
-                (1, 10 * SEGMENT),
-                (1, 50),
-                (1, 10 * SEGMENT),
-                (2, 60),
-                (1, 12 * SEGMENT + 7)
-            ]
+            [(1, 10 * SEGMENT), (1, 50), (2, 60), (1, 22 * SEGMENT + 7)]
         );
+    }
+
+    #[tokio::test]
+    async fn those_who_send_to_several_in_turns_do_not_make_short_calls() {
+        let recorder = Arc::new(Recorder::default());
+        let socket = Batching::new(recorder.clone());
+        for _ in 0..2 {
+            for port in 1..=8 {
+                send(&socket, port, &[0; 20 * SEGMENT]).unwrap();
+            }
+        }
+        assert!(lengths(&recorder).is_empty());
+        rounds().await;
+        let all = (1..=8).map(|port| (port, 40 * SEGMENT));
+        assert_eq!(lengths(&recorder), all.collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn the_oldest_leaves_when_too_many_wait() {
+        let recorder = Arc::new(Recorder::default());
+        let socket = Batching::new(recorder.clone());
+        let ports = 1..=BUNDLES_MAX as u16 + 1;
+        for port in ports.clone() {
+            send(&socket, port, &[0; 2 * SEGMENT]).unwrap();
+        }
+        assert_eq!(lengths(&recorder), [(1, 2 * SEGMENT)]);
+        rounds().await;
+        let all = ports.map(|port| (port, 2 * SEGMENT));
+        assert_eq!(lengths(&recorder), all.collect::<Vec<_>>());
     }
 
     #[tokio::test]
@@ -331,7 +397,9 @@ mod tests {
         send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
         recorder.is_busy.store(true, Ordering::Relaxed);
         rounds().await;
-        let refused = send(&socket, 2, &[0; 10 * SEGMENT]).unwrap_err();
+        let refused = send(&socket, 1, &[0; 40 * SEGMENT]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        let refused = send(&socket, 2, &[0; 60]).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
         recorder.is_busy.store(false, Ordering::Relaxed);
         rounds().await;
