@@ -78,7 +78,8 @@ pub struct Busy {
 ///
 /// Few responses at a time; others may start while those are blocked by flow or congestion control.
 /// Next is the content served longest ago, of that the chunk served least, then the client with
-/// the fewest responses under way. Every `handle_*` is total: an unknown ticket is ignored.
+/// the fewest responses under way, then the one that has waited longest for its turn: each of those
+/// who know nobody else soon has something to pass on. Every `handle_*` is total: an unknown ticket is ignored.
 #[derive(Debug)]
 pub struct Serve {
     config: ServeConfig,
@@ -311,6 +312,13 @@ impl Serve {
             .map(|since| (since + PARKED_AFTER, "response blocked"))
     }
 
+    /// Whether requests of `client` wait to be answered.
+    pub fn is_waiting(&self, client: PeerKey) -> bool {
+        self.clients
+            .get(&client)
+            .is_some_and(|client| client.waiting > 0)
+    }
+
     /// Bytes of all requests that wait or are being answered: what a have message advertises.
     pub fn queue_bytes(&self) -> u64 {
         self.queue_bytes
@@ -393,14 +401,11 @@ impl Serve {
                 *count <= competing_max
             })
             .min_by_key(|(_, request)| {
-                let active = self
-                    .clients
-                    .get(&request.client)
-                    .map(|client| client.active);
+                let client = self.clients.get(&request.client);
                 (
                     self.served.turn(&request.content),
                     self.served.count(&request.content, request.chunk),
-                    active,
+                    client.map(|client| (client.active, client.last_start)),
                     request.lot,
                 )
             })
@@ -553,6 +558,29 @@ mod tests {
         bench.ask(1, 0);
         let fresh = bench.ask(2, 1);
         assert_eq!(bench.start(), Some(fresh));
+    }
+
+    #[test]
+    fn equals_take_turns() {
+        let mut bench = Bench::new();
+        let mut of_client = std::collections::HashMap::new();
+        for turn in 0..8 {
+            for client in 0..5 {
+                let ticket = bench.ask(client, (turn * 5 + client) as u32);
+                of_client.insert(ticket, client);
+            }
+        }
+        for _ in 0..8 {
+            let mut served: Vec<_> = (0..5)
+                .map(|_| {
+                    let ticket = bench.start().unwrap();
+                    bench.finish(ticket);
+                    of_client[&ticket]
+                })
+                .collect();
+            served.sort_unstable();
+            assert_eq!(served, [0, 1, 2, 3, 4]);
+        }
     }
 
     #[test]
