@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qshare_content::{Bitmap, ChunkIndex};
 use qshare_swarm::PeerKey;
 use tokio::sync::broadcast;
-use tokio::time::sleep;
+use tokio::time::sleep_until;
 
 /// Batches that a slow listener may lag behind before it is told all chunks anew.
 const NEWS_KEPT: usize = 64;
-/// What is new is collected for this long before it is told.
+/// After something was told, what is new is collected for this long.
 const BATCH: Duration = Duration::from_millis(20);
 
 /// What can be served of a download, and what is news to whom.
@@ -26,6 +26,7 @@ struct State {
     verified: Bitmap,
     /// What was not told yet.
     fresh: Vec<ChunkIndex>,
+    told_at: Option<Instant>,
 }
 
 impl Have {
@@ -34,30 +35,41 @@ impl Have {
             state: Mutex::new(State {
                 verified,
                 fresh: Vec::new(),
+                told_at: None,
             }),
             news: broadcast::Sender::new(NEWS_KEPT),
             theirs: Mutex::default(),
         }
     }
 
-    /// A chunk was verified and written, and can be served. It is told with all others of the next
-    /// 20 ms, collected once for everybody: each listener that is woken costs time, and each
-    /// message a packet.
+    /// A chunk was verified and written, and can be served. It is told at once, or within 20 ms of
+    /// what was told before with all others of that time, collected once for everybody: each
+    /// listener that is woken costs time, and each message a packet.
     pub(crate) fn add(self: &Arc<Self>, chunk: ChunkIndex) {
         let mut state = self.lock();
         if !state.verified.insert(chunk) {
             return;
         }
         state.fresh.push(chunk);
-        if state.fresh.len() == 1 {
-            let have = self.clone();
-            tokio::spawn(async move {
-                sleep(BATCH).await;
-                let mut state = have.lock();
-                let fresh = std::mem::take(&mut state.fresh);
-                let _ = have.news.send(fresh.into());
-            });
+        if state.fresh.len() > 1 {
+            return;
         }
+        match state.told_at.map(|at| at + BATCH) {
+            Some(due) if due > Instant::now() => {
+                let have = self.clone();
+                tokio::spawn(async move {
+                    sleep_until(due.into()).await;
+                    have.tell(&mut have.lock());
+                });
+            }
+            _ => self.tell(&mut state),
+        }
+    }
+
+    fn tell(&self, state: &mut State) {
+        state.told_at = Some(Instant::now());
+        let fresh = std::mem::take(&mut state.fresh);
+        let _ = self.news.send(fresh.into());
     }
 
     pub(crate) fn contains(&self, chunk: ChunkIndex) -> bool {
@@ -118,16 +130,19 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(10);
 
     #[tokio::test]
-    async fn what_comes_in_quick_succession_is_told_at_once() {
+    async fn the_first_is_told_at_once_and_what_follows_quickly_together() {
         let have = Arc::new(Have::new(Bitmap::new(100)));
+        let (_, mut news) = have.subscribe();
         have.add(ChunkIndex(0));
-        let (verified, mut news) = have.subscribe();
-        assert!(verified.contains(ChunkIndex(0)));
+        assert_eq!(&*news.try_recv().unwrap(), [ChunkIndex(0)]);
         for chunk in 1..10 {
             have.add(ChunkIndex(chunk));
         }
+        assert!(news.try_recv().is_err());
+        let (verified, _) = have.subscribe();
+        assert!(verified.contains(ChunkIndex(9)));
         let batch = timeout(DEADLINE, news.recv()).await.unwrap().unwrap();
-        assert_eq!(&*batch, (0..10).map(ChunkIndex).collect::<Vec<_>>());
+        assert_eq!(&*batch, (1..10).map(ChunkIndex).collect::<Vec<_>>());
         have.add(ChunkIndex(3));
         have.add(ChunkIndex(50));
         let batch = timeout(DEADLINE, news.recv()).await.unwrap().unwrap();

@@ -12,7 +12,7 @@ use qshare_net::{Session, framed, is_goodbye, is_virtual};
 use qshare_swarm::PeerKey;
 use qshare_wire::{CloseCode, is_private};
 use quinn::{SendStream, VarInt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace};
 
@@ -51,6 +51,8 @@ pub(crate) struct Peer {
     activity: watch::Sender<usize>,
     /// Whether we ask things of it. Whoever only asks us is not given much room.
     asked: AtomicBool,
+    /// Told when none of its requests waits here any more.
+    pub(crate) served: Arc<Notify>,
 }
 
 /// One connection to a node: a way.
@@ -454,6 +456,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
                     link: watch::Sender::new(link.clone()),
                     activity: watch::Sender::new(0),
                     asked: AtomicBool::new(false),
+                    served: Arc::default(),
                 });
                 slot.connected = Some(peer.clone());
                 inner.tasks.spawn(care(inner.clone(), peer.clone()));

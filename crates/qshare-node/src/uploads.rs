@@ -19,13 +19,13 @@ use bytes::Bytes;
 use qshare_content::{ChunkIndex, Chunks, LEAF_BYTES, tree};
 use qshare_net::framed;
 use qshare_storage::ReadError;
-use qshare_swarm::{Serve, ServeConfig, Ticket};
+use qshare_swarm::{PeerKey, Serve, ServeConfig, Ticket};
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Interest};
 use qshare_wire::tracker::Find;
 use qshare_wire::{Message, Refusal, Refused};
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{debug, trace};
 
@@ -70,8 +70,15 @@ pub(crate) struct Uploads {
 
 struct Queue {
     serve: Serve,
-    /// Told when their turn comes.
-    waiting: HashMap<Ticket, oneshot::Sender<()>>,
+    waiting: HashMap<Ticket, Waiter>,
+}
+
+struct Waiter {
+    client: PeerKey,
+    /// Told when its turn comes.
+    start: oneshot::Sender<()>,
+    /// Told when no other of the same client is left.
+    served: Arc<Notify>,
 }
 
 impl Uploads {
@@ -104,6 +111,11 @@ impl Uploads {
     fn answering(&self) -> Answering<'_> {
         self.answering.send_modify(|count| *count += 1);
         Answering(self)
+    }
+
+    /// Whether requests of a peer wait to be answered.
+    pub(crate) fn is_waiting(&self, peer: &Peer) -> bool {
+        self.lock().serve.is_waiting(peer.key)
     }
 
     /// Bytes that wait to be answered.
@@ -147,15 +159,22 @@ impl Drop for Answering<'_> {
 impl Queue {
     fn start_next(&mut self) {
         while let Some(ticket) = self.serve.poll_start(Instant::now()) {
-            let told = self
-                .waiting
-                .remove(&ticket)
-                .is_some_and(|waiter| waiter.send(()).is_ok());
+            let waiter = self.stop_waiting(ticket);
+            let told = waiter.is_some_and(|waiter| waiter.start.send(()).is_ok());
             if !told {
                 // Whoever waited is gone.
                 self.serve.handle_finished(Instant::now(), ticket, 0);
             }
         }
+    }
+
+    /// For a request that the scheduler does not count as waiting any more.
+    fn stop_waiting(&mut self, ticket: Ticket) -> Option<Waiter> {
+        let waiter = self.waiting.remove(&ticket)?;
+        if !self.serve.is_waiting(waiter.client) {
+            waiter.served.notify_waiters();
+        }
+        Some(waiter)
     }
 }
 
@@ -172,7 +191,7 @@ impl Turn<'_> {
         let mut queue = self.uploads.lock();
         let withdrawn = queue.serve.handle_withdraw(self.ticket);
         if withdrawn {
-            queue.waiting.remove(&self.ticket);
+            queue.stop_waiting(self.ticket);
         }
         withdrawn
     }
@@ -191,10 +210,10 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut queue = self.uploads.lock();
-        queue.waiting.remove(&self.ticket);
         queue
             .serve
             .handle_finished(Instant::now(), self.ticket, self.sent_bytes);
+        queue.stop_waiting(self.ticket);
         self.uploads.start_next(&mut queue);
     }
 }
@@ -439,7 +458,12 @@ fn take_turn<'a>(
         refused.retry_after_ms = u32::try_from(busy.retry_after.as_millis()).unwrap_or(u32::MAX);
         refused
     })?;
-    queue.waiting.insert(ticket, starter);
+    let waiter = Waiter {
+        client: peer.key,
+        start: starter,
+        served: peer.served.clone(),
+    };
+    queue.waiting.insert(ticket, waiter);
     inner.uploads.start_next(&mut queue);
     Ok((
         Turn {
@@ -589,6 +613,46 @@ async fn write_piece(turn: &Turn<'_>, link: &Link, send: &mut SendStream, piece:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_hears_when_its_last_request_stops_waiting() {
+        let mut queue = Queue {
+            serve: Serve::new(ServeConfig::default(), 1),
+            waiting: HashMap::new(),
+        };
+        let client = PeerKey(1);
+        let notify = Arc::new(Notify::new());
+        let root = tree::leaf_hash(&[]);
+        let content = qshare_content::ContentInfo { length: 1, root }.id();
+        let mut starts = Vec::new();
+        for chunk in 0..2 {
+            let now = Instant::now();
+            let asked =
+                queue
+                    .serve
+                    .handle_request(now, client, content, ChunkIndex(chunk), 1 << 20);
+            let (start, started) = oneshot::channel();
+            starts.push(started);
+            let served = notify.clone();
+            queue.waiting.insert(
+                asked.unwrap(),
+                Waiter {
+                    client,
+                    start,
+                    served,
+                },
+            );
+        }
+        let mut heard = Box::pin(notify.notified());
+        heard.as_mut().enable();
+        queue.start_next();
+        let left = *queue.waiting.keys().next().unwrap();
+        assert_eq!(queue.waiting.len(), 1, "one runs at a time");
+        assert!(timeout(Duration::ZERO, &mut heard).await.is_err());
+        assert!(queue.serve.handle_withdraw(left));
+        queue.stop_waiting(left);
+        timeout(Duration::from_secs(10), heard).await.unwrap();
+    }
 
     #[test]
     fn others_go_on_at_once_where_only_the_window_is_full() {

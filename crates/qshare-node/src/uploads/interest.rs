@@ -1,7 +1,8 @@
 //! Telling others which chunks we have, as we get more, and how much waits here.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qshare_content::{Bitmap, ChunkIndex};
 use qshare_net::framed;
@@ -11,7 +12,7 @@ use qshare_wire::peer::{Have, HaveMore, Interest};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::sleep;
+use tokio::time::sleep_until;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::find;
@@ -19,8 +20,11 @@ use crate::contents::{Active, Holding};
 use crate::node::Inner;
 use crate::peers::Peer;
 
-/// Pause after the queue was told, before it is told again with no chunks to tell.
-const QUEUE_PAUSE: Duration = Duration::from_millis(20);
+/// Pause after something was told, before the queue is told with no chunks to tell.
+const QUEUE_PAUSE: Duration = Duration::from_millis(100);
+/// Who has requests waiting here has no use for more of our chunks before they are answered. It is
+/// told together with the last of them, or after this time, for it may look for what is rare.
+const OCCUPIED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Tells which chunks we have, and as we get more, until the asker closes its half.
 pub(super) async fn follow(
@@ -68,6 +72,36 @@ fn subscribe(holding: &Holding) -> (Option<Bitmap>, News) {
     }
 }
 
+/// What a follower was not told yet.
+#[derive(Default)]
+struct Untold {
+    chunks: Vec<ChunkIndex>,
+    /// When the first of them came.
+    since: Option<Instant>,
+    /// News were lost: all is to be told anew.
+    lost: bool,
+    queue: bool,
+}
+
+impl Untold {
+    fn add(&mut self, news: Result<Arc<[ChunkIndex]>, RecvError>) {
+        match news {
+            Ok(batch) => self.chunks.extend_from_slice(&batch),
+            Err(_) => self.lost = true,
+        }
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// When to tell it.
+    fn due(&self, told_at: Instant, is_occupied: bool) -> Option<Instant> {
+        match (self.since, is_occupied) {
+            (Some(since), false) => Some(since),
+            (Some(since), true) => Some(since + OCCUPIED_PAUSE),
+            (None, _) => self.queue.then_some(told_at + QUEUE_PAUSE),
+        }
+    }
+}
+
 async fn tell(
     inner: &Inner,
     peer: &Peer,
@@ -77,22 +111,33 @@ async fn tell(
     let mut queue = inner.uploads.queue_told.subscribe();
     let (chunks, mut news) = subscribe(holding);
     framed::write(send, &have_message(inner, chunks.as_ref())).await?;
+    let mut told_at = Instant::now();
+    let mut untold = Untold::default();
     loop {
-        let next = tokio::select! {
-            biased;
-            next = news.next() => next,
-            Ok(()) = queue.changed() => Ok(Arc::from([])),
-        };
-        let told = match (next, holding) {
-            (Ok(batch), Holding::Active(active)) => what_to_tell(active, peer, &batch),
-            (Ok(_), _) => Told::Some(Vec::new()),
-            (Err(RecvError::Lagged(_)), _) => Told::All,
-            (Err(RecvError::Closed), _) => {
-                news.0 = None;
-                continue;
+        let mut served = pin!(peer.served.notified());
+        served.as_mut().enable();
+        let due = untold.due(told_at, inner.uploads.is_waiting(peer));
+        let now = Instant::now();
+        if due.is_none_or(|due| due > now) {
+            tokio::select! {
+                biased;
+                next = news.next() => match next {
+                    // Ended; what was told stays true.
+                    Err(RecvError::Closed) => news.0 = None,
+                    next => untold.add(next),
+                },
+                Ok(()) = queue.changed() => untold.queue = true,
+                () = served, if untold.since.is_some() => {}
+                () = sleep_until(due.unwrap_or(now).into()), if due.is_some() => {}
             }
-        };
+            continue;
+        }
         queue.mark_unchanged();
+        let told = match (std::mem::take(&mut untold), holding) {
+            (Untold { lost: true, .. }, _) => Told::All,
+            (Untold { chunks, .. }, Holding::Active(active)) => what_to_tell(active, peer, &chunks),
+            _ => Told::Some(Vec::new()),
+        };
         match told {
             Told::All => {
                 let (all, fresh) = subscribe(holding);
@@ -100,18 +145,15 @@ async fn tell(
                 framed::write(send, &have_message(inner, all.as_ref())).await?;
             }
             Told::Some(chunks) => {
-                let only_queue = chunks.is_empty();
                 let more = HaveMore {
                     chunks: chunks.iter().map(|chunk| chunk.0).collect(),
                     queue_bytes: inner.uploads.queue_bytes(),
                 };
                 framed::write(send, &more).await?;
-                if only_queue {
-                    sleep(QUEUE_PAUSE).await;
-                }
             }
-            Told::Nothing => {}
+            Told::Nothing => continue,
         }
+        told_at = Instant::now();
     }
 }
 
@@ -144,5 +186,27 @@ fn have_message(inner: &Inner, chunks: Option<&Bitmap>) -> Have {
         bitmap: bitmap.unwrap_or_default(),
         queue_bytes: inner.uploads.queue_bytes(),
         extensions: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_wait_for_those_who_have_requests_here_and_queues_for_all() {
+        let start = Instant::now();
+        let mut untold = Untold::default();
+        assert_eq!(untold.due(start, false), None);
+        untold.queue = true;
+        assert_eq!(untold.due(start, false), Some(start + QUEUE_PAUSE));
+        untold.add(Ok(Arc::from([ChunkIndex(1)])));
+        let since = untold.since.unwrap();
+        untold.add(Ok(Arc::from([ChunkIndex(2)])));
+        assert_eq!(untold.due(start, false), Some(since));
+        assert_eq!(untold.due(start, true), Some(since + OCCUPIED_PAUSE));
+        assert_eq!(untold.chunks, [ChunkIndex(1), ChunkIndex(2)]);
+        untold.add(Err(RecvError::Lagged(3)));
+        assert!(untold.lost);
     }
 }
