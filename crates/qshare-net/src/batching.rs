@@ -5,6 +5,9 @@
 //! and then lets others run; with segmentation offload the system takes as many as fit into 64 KiB.
 //! So full packets wait here, those to each destination together, until a call is full or the
 //! runtime has been around twice, which takes microseconds while anybody is sending.
+//!
+//! Calls are no larger than what leaves in a millisecond: on a slow link large ones gain nothing,
+//! hold up what others send, and overflow short queues.
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
@@ -12,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
@@ -24,6 +28,11 @@ const BUNDLES_MAX: usize = 16;
 /// Times that the runtime goes around before what waits is sent. quinn's connections take two turns
 /// for forty packets.
 const ROUNDS: u32 = 2;
+
+/// A call may carry what was lately sent in this time.
+const CALL_MAX_TIME: Duration = Duration::from_millis(1);
+/// What was sent is counted for this long.
+const COUNTED: Duration = Duration::from_millis(8);
 
 /// A socket that holds packets back for a moment, to send more of them at once.
 #[derive(Debug)]
@@ -39,6 +48,7 @@ struct Waiting {
     bundles: Vec<Bundle>,
     /// Room of bundles that have left, for others.
     spare: Vec<Vec<u8>>,
+    rate: Rate,
 }
 
 /// Packets to one destination, all of the same length.
@@ -46,6 +56,30 @@ struct Waiting {
 struct Bundle {
     head: Head,
     contents: Vec<u8>,
+}
+
+/// How much is sent.
+#[derive(Debug, Default)]
+struct Rate {
+    since: Option<Instant>,
+    bytes: usize,
+    /// What a call may carry.
+    call_bytes: usize,
+}
+
+impl Rate {
+    /// Counts what is sent now.
+    fn count(&mut self, now: Instant, bytes: usize) {
+        let since = *self.since.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(since);
+        if elapsed >= COUNTED {
+            let share = CALL_MAX_TIME.as_secs_f64() / elapsed.as_secs_f64();
+            self.call_bytes = (self.bytes as f64 * share) as usize;
+            self.since = Some(now);
+            self.bytes = 0;
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +183,11 @@ impl AsyncUdpSocket for Batching {
             segment_size,
         };
         let mut waiting = self.waiting();
+        waiting.rate.count(Instant::now(), length);
         let segments_max = self.inner.max_transmit_segments();
-        let room = CALL_MAX_BYTES.min(segments_max.saturating_mul(segment_size));
+        let room = CALL_MAX_BYTES
+            .min(segments_max.saturating_mul(segment_size))
+            .min(waiting.rate.call_bytes.max(length));
         let mut bundle = waiting
             .bundles
             .iter()
@@ -167,7 +204,8 @@ impl AsyncUdpSocket for Batching {
         }
         // Only bundles of full packets have company coming: the rest leaves at once, behind them.
         let full = transmit.segment_size.is_some() && length.is_multiple_of(segment_size);
-        if !full && bundle.is_none() {
+        let alone = !full || length + segment_size > room;
+        if alone && bundle.is_none() {
             return self.inner.try_send(transmit);
         }
         let at = match bundle {
@@ -294,6 +332,39 @@ mod tests {
         })
     }
 
+    /// A socket that has lately sent a lot.
+    fn fast(recorder: &Arc<Recorder>) -> Arc<Batching> {
+        let socket = Batching::new(recorder.clone());
+        socket.waiting().rate = Rate {
+            since: Some(Instant::now() + Duration::from_secs(3600)),
+            bytes: 0,
+            call_bytes: usize::MAX,
+        };
+        socket
+    }
+
+    #[tokio::test]
+    async fn calls_are_short_where_little_is_sent() {
+        let recorder = Arc::new(Recorder::default());
+        let socket = Batching::new(recorder.clone());
+        for _ in 0..3 {
+            send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
+        }
+        assert_eq!(lengths(&recorder), [(1, 10 * SEGMENT); 3]);
+    }
+
+    #[test]
+    fn a_call_carries_what_leaves_in_a_millisecond() {
+        let mut rate = Rate::default();
+        let start = Instant::now();
+        for ms in 0..=8 {
+            rate.count(start + Duration::from_millis(ms), 50_000);
+        }
+        assert_eq!(rate.call_bytes, 50_000);
+        rate.count(start + Duration::from_millis(8 + 1000), 1);
+        assert!(rate.call_bytes < 100);
+    }
+
     /// Lets what waits be sent: nothing else runs.
     async fn rounds() {
         for _ in 0..2 * ROUNDS + 2 {
@@ -310,7 +381,7 @@ mod tests {
     #[tokio::test]
     async fn full_packets_to_one_destination_leave_together_and_in_order() {
         let recorder = Arc::new(Recorder::default());
-        let socket = Batching::new(recorder.clone());
+        let socket = fast(&recorder);
         for part in 0..3u8 {
             send(&socket, 1, &[part; 10 * SEGMENT]).unwrap();
         }
@@ -326,7 +397,7 @@ mod tests {
     #[tokio::test]
     async fn what_has_no_company_leaves_at_once_and_never_overtakes() {
         let recorder = Arc::new(Recorder::default());
-        let socket = Batching::new(recorder.clone());
+        let socket = fast(&recorder);
         send(&socket, 1, &[0; 40]).unwrap();
         assert_eq!(lengths(&recorder), [(1, 40)]);
         send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
@@ -345,7 +416,7 @@ mod tests {
     #[tokio::test]
     async fn those_who_send_to_several_in_turns_do_not_make_short_calls() {
         let recorder = Arc::new(Recorder::default());
-        let socket = Batching::new(recorder.clone());
+        let socket = fast(&recorder);
         for _ in 0..2 {
             for port in 1..=8 {
                 send(&socket, port, &[0; 20 * SEGMENT]).unwrap();
@@ -360,7 +431,7 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_leaves_when_too_many_wait() {
         let recorder = Arc::new(Recorder::default());
-        let socket = Batching::new(recorder.clone());
+        let socket = fast(&recorder);
         let ports = 1..=BUNDLES_MAX as u16 + 1;
         for port in ports.clone() {
             send(&socket, port, &[0; 2 * SEGMENT]).unwrap();
@@ -374,7 +445,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_carries_no_more_than_a_datagram_may() {
         let recorder = Arc::new(Recorder::default());
-        let socket = Batching::new(recorder.clone());
+        let socket = fast(&recorder);
         for _ in 0..10 {
             send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
         }
@@ -393,7 +464,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_lost_while_the_system_takes_nothing() {
         let recorder = Arc::new(Recorder::default());
-        let socket = Batching::new(recorder.clone());
+        let socket = fast(&recorder);
         send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
         recorder.is_busy.store(true, Ordering::Relaxed);
         rounds().await;
