@@ -2,7 +2,8 @@
 //!
 //! On a local network little is lost but by full queues, and CUBIC lets swarms end earlier there. On
 //! a long path a packet in a thousand that is lost for any other reason leaves CUBIC a hundredth of
-//! the rate.
+//! the rate. On short paths what all connections have in flight is in queues, so that they share
+//! what the link bears ([`Uplink`]).
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
 
 use super::Congestion;
+use super::uplink::{Member, Uplink};
 
 /// From this round trip on a path is long.
 const LONG_PATH: Duration = Duration::from_millis(5);
@@ -20,7 +22,17 @@ const LONG_PATH: Duration = Duration::from_millis(5);
 const PACKETS_UNDECIDED: u32 = 16;
 
 /// Builds the controller that decides.
-pub(super) struct Chosen;
+pub(super) struct Chosen {
+    uplink: Arc<Uplink>,
+}
+
+impl Chosen {
+    pub(super) fn new() -> Chosen {
+        Chosen {
+            uplink: Uplink::new(),
+        }
+    }
+}
 
 impl ControllerFactory for Chosen {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
@@ -29,6 +41,7 @@ impl ControllerFactory for Chosen {
             used: build(Congestion::Cubic),
             other: Some(build(Congestion::Model)),
             acked_packets: 0,
+            member: Some(Member::new(self.uplink.clone())),
         })
     }
 }
@@ -38,6 +51,8 @@ struct ByPath {
     /// Hears the same until it is decided.
     other: Option<Box<dyn Controller>>,
     acked_packets: u32,
+    /// Unless the path is long: what is in flight there is mostly on its way.
+    member: Option<Member>,
 }
 
 impl ByPath {
@@ -48,11 +63,18 @@ impl ByPath {
         }
     }
 
+    /// Whether its share is smaller than its window: that grows no more, for a window that is not made
+    /// use of is not known to be too small.
+    fn is_held_back(&self) -> bool {
+        self.window() < self.used.window()
+    }
+
     fn decide(&mut self, shortest_round_trip: Duration) {
         if let Some(model) = self.other.take()
             && shortest_round_trip >= LONG_PATH
         {
             self.used = model;
+            self.member = None;
         }
     }
 }
@@ -60,6 +82,9 @@ impl ByPath {
 impl Controller for ByPath {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
         self.both(|one| one.on_sent(now, bytes, last_packet_number));
+        if let Some(member) = &mut self.member {
+            member.handle_sent(bytes);
+        }
     }
 
     fn on_ack(
@@ -70,7 +95,11 @@ impl Controller for ByPath {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.both(|one| one.on_ack(now, sent, bytes, app_limited, rtt));
+        let limited = app_limited || self.is_held_back();
+        self.both(|one| one.on_ack(now, sent, bytes, limited, rtt));
+        if let Some(member) = &mut self.member {
+            member.handle_acked(bytes);
+        }
         self.acked_packets = self.acked_packets.saturating_add(1);
         if self.acked_packets == PACKETS_UNDECIDED {
             self.decide(rtt.min());
@@ -85,6 +114,9 @@ impl Controller for ByPath {
         largest_packet_num_acked: Option<u64>,
     ) {
         self.both(|one| one.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked));
+        if let Some(member) = &mut self.member {
+            member.handle_acks_end(now, in_flight);
+        }
     }
 
     fn on_congestion_event(
@@ -102,7 +134,8 @@ impl Controller for ByPath {
     }
 
     fn window(&self) -> u64 {
-        self.used.window()
+        let share = self.member.as_ref().map_or(u64::MAX, Member::share_bytes);
+        self.used.window().min(share)
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -114,6 +147,7 @@ impl Controller for ByPath {
             used: self.used.clone_box(),
             other: self.other.as_ref().map(|other| other.clone_box()),
             acked_packets: self.acked_packets,
+            member: self.member.as_ref().map(Member::another),
         })
     }
 
@@ -142,6 +176,7 @@ mod tests {
             used: build(Congestion::Cubic),
             other: Some(build(Congestion::Model)),
             acked_packets: 0,
+            member: Some(Member::new(Uplink::new())),
         };
         controller.on_sent(now, 1200, 0);
         assert!(!is_the_model(&controller));
@@ -151,8 +186,25 @@ mod tests {
     }
 
     #[test]
+    fn a_window_is_no_larger_than_the_share_of_the_link() {
+        let mut now = Instant::now();
+        let mut controller = decided(Duration::from_micros(300));
+        assert!(!controller.is_held_back());
+        let member = controller.member.as_mut().unwrap();
+        // The link carries 1 MB/s.
+        for _ in 0..100 {
+            now += Duration::from_millis(1);
+            member.handle_acked(1000);
+            member.handle_acks_end(now, 20_000);
+        }
+        assert!(controller.window() < 50_000, "{}", controller.window());
+        assert!(controller.is_held_back());
+    }
+
+    #[test]
     fn long_paths_get_the_model_and_short_ones_cubic() {
-        assert!(is_the_model(&decided(Duration::from_millis(20))));
+        let long = decided(Duration::from_millis(20));
+        assert!(is_the_model(&long) && long.member.is_none());
         assert!(!is_the_model(&decided(Duration::from_micros(300))));
     }
 }

@@ -5,6 +5,7 @@ mod delivery;
 mod model;
 #[cfg(test)]
 mod tests;
+mod uplink;
 #[cfg(test)]
 mod virtual_link;
 
@@ -64,7 +65,7 @@ impl Congestion {
 
     pub(crate) fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
-            Congestion::Auto => Arc::new(by_path::Chosen),
+            Congestion::Auto => Arc::new(by_path::Chosen::new()),
             Congestion::Cubic => {
                 let mut config = CubicConfig::default();
                 config.initial_window(INITIAL_WINDOW_BYTES);
