@@ -14,9 +14,9 @@ use crate::networked::Networked;
 use crate::process::Process;
 
 const FILE: &str = "file.bin";
-/// Long enough for something to happen in the middle: some 6 s at [`RATE`].
-const FILE_BYTES: usize = 12_000_000;
 const RATE: &str = "16mbit";
+/// What has come when it happens: some 1.5 s at [`RATE`].
+pub const BEFORE_BYTES: u64 = 3_000_000;
 /// What the relay carries before a path is restored.
 const RELAYED_BYTES: u64 = 1_000_000;
 /// How often counters are looked at.
@@ -68,6 +68,15 @@ impl Move {
         }
     }
 
+    /// Long enough for something to happen in the middle: some 6 s at [`RATE`]. Whoever is to leave
+    /// the relay needs more: it looks for another way after 1, 3 and 7 s, which are 14 MB.
+    fn file_bytes(self) -> usize {
+        match self {
+            Move::PathCutAndRestored => 24_000_000,
+            _ => 12_000_000,
+        }
+    }
+
     fn happen(self, lab: &Lab, sender: &Host, receiver: &Host) -> Result<(), LabError> {
         let router = |host| lab.routers_of(host).next().unwrap();
         match self {
@@ -110,13 +119,13 @@ pub fn survive(program: &Path, what: Move) -> Survived {
         lab.host("receiver"),
     );
     let world = Networked::new(program.to_owned());
-    let bytes = noise(FILE_BYTES, 7);
+    let bytes = noise(what.file_bytes(), 7);
     world.share(sender, FILE, &bytes);
     let _tracker = world.tracker(tracker, &[]);
     let _node = world.node(sender, tracker, &[]);
     world.wait_listed(tracker, FILE);
     let mut get = world.get(receiver, tracker, &["-vv", FILE]);
-    wait_received(receiver, &mut get, FILE_BYTES as u64 / 4);
+    wait_received(receiver, &mut get, BEFORE_BYTES);
     what.happen(&lab, sender, receiver).unwrap();
     let mut gap = Duration::ZERO;
     if what == Move::PathCutAndRestored {
