@@ -1,19 +1,22 @@
-//! A peer that asks and asks and never takes the answers.
+//! Peers that ask and ask and never take the answers.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use qshare_content::{Chunks, ContentInfo};
 use qshare_net::{Callee, Identity, Session, TransportConfig, dial, framed};
 use qshare_wire::hello::Role;
-use qshare_wire::peer::ChunkRequest;
+use qshare_wire::peer::{ChunkRequest, HashRequest, Hashes};
+use qshare_wire::{FRAME_HEADER_BYTES, FrameHeader, Message};
 use quinn::{RecvStream, SendStream};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use crate::tracker_client::{endpoint_with, greeting};
 use crate::world::Node;
@@ -30,32 +33,42 @@ const JUNK: [u8; 16 << 10] = [0; 16 << 10];
 /// More streams than this nobody should grant.
 const STREAMS_MAX: usize = 10_000;
 
+/// What a hoarder takes of a page, and how long it waits when it is refused.
+const PAGE_WINDOW_BYTES: u32 = 1 << 10;
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+/// Pages that it asks for at once: there must be a stream left for Hello.
+const PAGES_AT_ONCE: usize = 250;
+
+/// A thread that ends with the value.
+struct Running {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
 /// Asks in a thread of its own, and holds what it asked for open until the value goes.
 pub struct Asker {
     /// Streams that it was granted.
     pub streams: usize,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _running: Running,
 }
 
 impl Asker {
     /// Asks `node` for chunks of this content on as many streams as it grants.
     pub fn start(node: &Node, content: ContentInfo) -> Asker {
-        let (streams, stop, thread) = run(node, move |session| async move {
+        let (streams, running) = run(node, stuck(), move |session| async move {
             let held = ask(&session, content).await;
             (held.len(), (session, held))
         });
         Asker {
             streams,
-            stop: Some(stop),
-            thread: Some(thread),
+            _running: running,
         }
     }
 
     /// Asks `node` for chunks, and behind each request sends bytes that nobody wants, until nothing
     /// more is taken. Returns how many bytes were.
     pub fn pour(node: &Node, content: ContentInfo) -> usize {
-        let (taken, stop, thread) = run(node, move |session| async move {
+        let (taken, _running) = run(node, stuck(), move |session| async move {
             let mut held = ask(&session, content).await;
             let mut taken = 0;
             for (send, _) in held.iter_mut().take(POURS_MAX) {
@@ -65,30 +78,32 @@ impl Asker {
             }
             (taken, (session, held))
         });
-        drop(stop);
-        let _ = thread.join();
         taken
     }
 }
 
+/// Every answer is held up at once: the node cannot get rid of it.
+fn stuck() -> TransportConfig {
+    TransportConfig {
+        receive_window_bytes: WINDOW_BYTES,
+        stream_receive_window_bytes: WINDOW_BYTES,
+        ..TransportConfig::default()
+    }
+}
+
 /// Connects to a node in a thread of its own. Returns what `work` finds out; what it holds is held
-/// until the sender goes.
+/// for as long as the thread runs.
 fn run<T: Send + 'static, H, F: Future<Output = (T, H)>>(
     node: &Node,
+    transport: TransportConfig,
     work: impl FnOnce(Session) -> F + Send + 'static,
-) -> (T, oneshot::Sender<()>, JoinHandle<()>) {
+) -> (T, Running) {
     let (address, peer) = (node.address, node.id.parse().unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
     let (ready, is_ready) = mpsc::channel();
     let thread = thread::spawn(move || {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            // Every answer is held up at once: the node cannot get rid of it.
-            let transport = TransportConfig {
-                receive_window_bytes: WINDOW_BYTES,
-                stream_receive_window_bytes: WINDOW_BYTES,
-                ..TransportConfig::default()
-            };
             let endpoint = endpoint_with(&Identity::ephemeral().unwrap(), transport);
             let greeting = greeting(Role::OneShot, None);
             let callee = Callee::Node(peer);
@@ -100,10 +115,14 @@ fn run<T: Send + 'static, H, F: Future<Output = (T, H)>>(
         });
     });
     let found = is_ready.recv().unwrap();
-    (found, stop, thread)
+    let running = Running {
+        stop: Some(stop),
+        thread: Some(thread),
+    };
+    (found, running)
 }
 
-impl Drop for Asker {
+impl Drop for Running {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -133,4 +152,76 @@ async fn ask(session: &Session, content: ContentInfo) -> Vec<(SendStream, RecvSt
         held.push((send, recv));
     }
     held
+}
+
+/// Asks for pages of chunk hashes, and of each takes no more than it needs to see that it is one. It
+/// asks again where it is refused, or given up on.
+pub struct PageHoarder {
+    counts: Arc<PageCounts>,
+    _running: Running,
+}
+
+#[derive(Default)]
+struct PageCounts {
+    held: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl PageHoarder {
+    /// Asks `node` for the first page of the chunk hashes of this content.
+    pub fn start(node: &Node, content: ContentInfo) -> PageHoarder {
+        let transport = TransportConfig {
+            stream_receive_window_bytes: PAGE_WINDOW_BYTES,
+            ..TransportConfig::default()
+        };
+        let counts = Arc::new(PageCounts::default());
+        let ours = counts.clone();
+        let ((), running) = run(node, transport, move |session| async move {
+            let session = Arc::new(session);
+            let mut hoarding = JoinSet::new();
+            for _ in 0..PAGES_AT_ONCE {
+                let (session, counts) = (session.clone(), ours.clone());
+                hoarding.spawn(async move { hoard(&session, content, &counts).await });
+            }
+            ((), hoarding)
+        });
+        PageHoarder {
+            counts,
+            _running: running,
+        }
+    }
+
+    /// Pages that the node holds for it.
+    pub fn held(&self) -> usize {
+        self.counts.held.load(Ordering::Relaxed)
+    }
+
+    /// How often it was refused.
+    pub fn refused(&self) -> usize {
+        self.counts.refused.load(Ordering::Relaxed)
+    }
+}
+
+async fn hoard(session: &Session, content: ContentInfo, counts: &PageCounts) {
+    let request = HashRequest {
+        content: content.id(),
+        page: 0,
+        extensions: Vec::new(),
+    };
+    while let Ok((mut send, mut recv)) = session.connection.open_bi().await {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        let asked = framed::write(&mut send, &request).await;
+        if asked.is_err() || recv.read_exact(&mut header).await.is_err() {
+            continue;
+        }
+        if FrameHeader::parse(header).kind == Hashes::TYPE {
+            counts.held.fetch_add(1, Ordering::Relaxed);
+            let _ = recv.received_reset().await;
+            counts.held.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            counts.refused.fetch_add(1, Ordering::Relaxed);
+            drop((send, recv));
+            sleep(REFUSED_PAUSE).await;
+        }
+    }
 }

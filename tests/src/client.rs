@@ -11,7 +11,7 @@ use qshare_content::{ChunkIndex, Chunks, ContentInfo, NodeId};
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{Callee, Endpoint, Identity, Session, TransportConfig, dial};
 use qshare_wire::hello::Role;
-use qshare_wire::peer::{ChunkData, ChunkRequest, Have, HaveMore, Interest};
+use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
 use qshare_wire::{Message, limits};
 use quinn::{RecvStream, SendStream};
 use tokio::runtime::{Builder, Runtime};
@@ -94,6 +94,17 @@ impl Client {
         };
         framed::write(&mut send, &request).await.unwrap();
         Asked { send, recv }
+    }
+
+    /// Asks for the first page of chunk hashes.
+    pub async fn hashes(&self, content: ContentInfo) -> Result<Hashes, ReadError> {
+        let request = HashRequest {
+            content: content.id(),
+            page: 0,
+            extensions: Vec::new(),
+        };
+        let (hashes, ..) = framed::ask(&self.session.connection, &request).await?;
+        Ok(hashes)
     }
 
     /// Listens to what the node has.

@@ -8,10 +8,11 @@ use std::fs::File;
 
 use qshare_content::ContentInfo;
 use qshare_net::framed::ReadError;
+use qshare_tests::asker::PageHoarder;
 use qshare_tests::client::{Asked, Client, News, SlowReaders, runtime, soon};
 use qshare_tests::files::{assert_same, info, noise};
 use qshare_tests::peer::{Manner, TestPeer};
-use qshare_tests::process::{Process, Signal};
+use qshare_tests::process::{Process, Signal, eventually};
 use qshare_tests::tracker_client::address_on_loopback;
 use qshare_tests::world::{Node, Tracker, World};
 use qshare_wire::{CloseCode, Refusal};
@@ -147,21 +148,61 @@ fn a_storm_of_withdrawals_costs_nothing_and_leaves_nothing_behind() {
 fn eight_slow_readers_do_not_hold_all_the_room_for_answers() {
     let world = World::new();
     let bytes = noise(4 * MIB, 92);
+    let (tracker, node, large) = with_a_large_file(&world, &bytes, 2 << 30);
+    let _readers = SlowReaders::start(node.address, node.id.parse().unwrap(), large, 8);
+    world.get("to", tracker.address, &["x.bin"]).well();
+    assert_same(&world.path("to/x.bin"), &bytes);
+}
+
+/// A node that has these bytes as `x.bin`, and a file of zeros that take no room on the disk.
+fn with_a_large_file(world: &World, bytes: &[u8], large: u64) -> (Tracker, Node, ContentInfo) {
     let tracker = world.tracker();
-    world.put("node", "x.bin", &bytes);
-    // Zeros that take no room on the disk, in chunks of the largest size.
+    world.put("node", "x.bin", bytes);
     world.put("node", "large.bin", &[]);
-    let large = File::options()
-        .write(true)
-        .open(world.asset("node", "large.bin"));
-    large.unwrap().set_len(2 << 30).unwrap();
+    let path = world.asset("node", "large.bin");
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_len(large).unwrap();
     let node = world.node("node", tracker.address);
     let client = tracker.client();
     client.until_complete("x.bin", 1);
     let large = client.until_complete("large.bin", 1).info;
-    let _readers = SlowReaders::start(node.address, node.id.parse().unwrap(), large, 8);
+    (tracker, node, large)
+}
+
+#[test]
+fn those_who_ask_for_pages_of_hashes_and_read_none_leave_room_for_others() {
+    const HOARDERS: usize = 20;
+    const NEWCOMERS: usize = 10;
+    const CHUNKS: usize = 1016;
+    const PAGE_BYTES: usize = CHUNKS * 32;
+    /// The half of the room that is for whoever comes first.
+    const HELD_MIN_BYTES: usize = 32 << 20;
+    /// Some time after that.
+    const REFUSED_MIN: usize = 20_000;
+    const MEMORY_MAX_BYTES: u64 = 150 << 20;
+    let world = World::new();
+    let bytes = noise(4 * MIB, 97);
+    let (tracker, node, large) = with_a_large_file(&world, &bytes, (CHUNKS * CHUNK) as u64);
+    let hoarders: Vec<_> = (0..HOARDERS)
+        .map(|_| PageHoarder::start(&node, large))
+        .collect();
+    eventually("the node to hold all that it gives away", || {
+        let held: usize = hoarders.iter().map(PageHoarder::held).sum();
+        let refused: usize = hoarders.iter().map(PageHoarder::refused).sum();
+        (held * PAGE_BYTES > HELD_MIN_BYTES && refused > REFUSED_MIN).then_some(())
+    });
+    let id = node.id.parse().unwrap();
+    runtime().block_on(soon("a page for each newcomer", async {
+        for _ in 0..NEWCOMERS {
+            let client = Client::connect(node.address, id, false).await;
+            assert_eq!(client.hashes(large).await.unwrap().hashes.len(), CHUNKS);
+        }
+    }));
     world.get("to", tracker.address, &["x.bin"]).well();
     assert_same(&world.path("to/x.bin"), &bytes);
+    let peak = node.process.peak_memory_bytes();
+    println!("peak memory of the node: {} MiB", peak >> 20);
+    assert!(peak < MEMORY_MAX_BYTES, "{peak}");
 }
 
 /// A download that is held back before its last chunk by the only source, and a client of it.
