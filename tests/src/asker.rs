@@ -26,10 +26,6 @@ const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 const STREAM_DEADLINE: Duration = Duration::from_millis(500);
 /// Less than the smallest chunk.
 const WINDOW_BYTES: u32 = 64 << 10;
-/// Streams on which more is sent than was asked for.
-const POURS_MAX: usize = 4;
-/// What is sent there.
-const JUNK: [u8; 16 << 10] = [0; 16 << 10];
 /// More streams than this nobody should grant.
 const STREAMS_MAX: usize = 10_000;
 
@@ -63,22 +59,6 @@ impl Asker {
             streams,
             _running: running,
         }
-    }
-
-    /// Asks `node` for chunks, and behind each request sends bytes that nobody wants, until nothing
-    /// more is taken. Returns how many bytes were.
-    pub fn pour(node: &Node, content: ContentInfo) -> usize {
-        let (taken, _running) = run(node, stuck(), move |session| async move {
-            let mut held = ask(&session, content).await;
-            let mut taken = 0;
-            for (send, _) in held.iter_mut().take(POURS_MAX) {
-                while let Ok(Ok(written)) = timeout(STREAM_DEADLINE, send.write(&JUNK)).await {
-                    taken += written;
-                }
-            }
-            (taken, (session, held))
-        });
-        taken
     }
 }
 

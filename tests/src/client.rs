@@ -12,7 +12,7 @@ use qshare_net::framed::{self, ReadError};
 use qshare_net::{Callee, Endpoint, Identity, Session, TransportConfig, dial};
 use qshare_wire::hello::Role;
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
-use qshare_wire::{Message, limits};
+use qshare_wire::{CloseCode, Message, limits};
 use quinn::{RecvStream, SendStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -21,13 +21,23 @@ use tokio::time::{sleep, timeout};
 use crate::tracker_client::{endpoint_with, greeting};
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
+/// For telling a node that one leaves.
+const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
 /// For everything that a test waits for here.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Less than the smallest chunk.
 const WINDOW_BYTES: u32 = 64 << 10;
-/// What a slow reader takes at once, and how long it waits before it takes more.
+/// What a slow reader takes at once, and how long it waits before it takes more: just less than the
+/// two seconds after which a node that serves does not count on it.
 const SIP_BYTES: usize = 32 << 10;
-const SIP_PAUSE: Duration = Duration::from_secs(3);
+const SIP_PAUSE: Duration = Duration::from_millis(1800);
+
+/// Streams on which more is sent than was asked for.
+const POURS: u32 = 4;
+/// What is sent there.
+const JUNK: [u8; 16 << 10] = [0; 16 << 10];
+/// A node that takes nothing for this long takes no more.
+const TAKEN_DEADLINE: Duration = Duration::from_millis(500);
 
 /// A runtime for clients.
 pub fn runtime() -> Runtime {
@@ -48,7 +58,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub struct Client {
     /// The connection.
     pub session: Session,
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
 }
 
 /// A request, and where its answer comes.
@@ -78,7 +88,7 @@ impl Client {
         );
         Client {
             session: session.await.unwrap(),
-            _endpoint: endpoint,
+            endpoint,
         }
     }
 
@@ -94,6 +104,28 @@ impl Client {
         };
         framed::write(&mut send, &request).await.unwrap();
         Asked { send, recv }
+    }
+
+    /// Asks for chunks, and behind each request sends bytes that nobody wants, until nothing more is
+    /// taken. Returns how many bytes were.
+    pub async fn pour(&self, content: ContentInfo) -> usize {
+        let mut held = Vec::new();
+        for chunk in 0..POURS {
+            held.push(self.ask(content, chunk).await);
+        }
+        let mut taken = 0;
+        for asked in &mut held {
+            while let Ok(Ok(written)) = timeout(TAKEN_DEADLINE, asked.send.write(&JUNK)).await {
+                taken += written;
+            }
+        }
+        taken
+    }
+
+    /// Leaves; returns when the node knows.
+    pub async fn leave(self) {
+        let goodbye = CloseCode::Goodbye;
+        self.endpoint.close(goodbye, GOODBYE_DEADLINE).await;
     }
 
     /// Asks for the first page of chunk hashes.

@@ -85,6 +85,12 @@ pub enum Manner {
     Endless,
     /// Answers with frames that are no messages.
     Junk,
+    /// Says what it has, and after that frames that are no messages.
+    JunkNews,
+    /// Answers requests for hashes with frames that are no messages.
+    JunkHashes,
+    /// The same where it is asked for chunks.
+    JunkChunks,
     /// Promises a frame of 4 GiB.
     HugeFrame,
     /// Alters a chunk hash.
@@ -386,16 +392,17 @@ async fn answer(shared: &Shared, mut send: SendStream, mut recv: RecvStream) -> 
     match shared.manner {
         Manner::Silent => return std::future::pending().await,
         Manner::Junk => {
-            // A frame of an unknown type, then one whose body makes no sense.
-            send.write_all(&[3, 0, 0, 0, 0xff, 0xff, 1, 2, 3]).await?;
-            send.write_all(&[4, 0, 0, 0, 38, 0, 0xff, 0xff, 0xff, 0xff])
-                .await?;
-            send.finish()?;
-            return Ok(());
+            return send_junk(&mut send).await;
         }
         Manner::HugeFrame => {
             send.write_all(&[0xff, 0xff, 0xff, 0xff, 33, 0]).await?;
             return flood(shared, &mut send).await;
+        }
+        _ => {}
+    }
+    match (frame.kind, shared.manner) {
+        (HashRequest::TYPE, Manner::JunkHashes) | (ChunkRequest::TYPE, Manner::JunkChunks) => {
+            return send_junk(&mut send).await;
         }
         _ => {}
     }
@@ -405,6 +412,15 @@ async fn answer(shared: &Shared, mut send: SendStream, mut recv: RecvStream) -> 
         ChunkRequest::TYPE => send_chunk(shared, &frame.decode()?, send, recv).await,
         _ => Ok(()),
     }
+}
+
+/// A frame of an unknown type, then one whose body makes no sense.
+async fn send_junk(send: &mut SendStream) -> Ending {
+    send.write_all(&[3, 0, 0, 0, 0xff, 0xff, 1, 2, 3]).await?;
+    let [low, high] = HaveMore::TYPE.to_le_bytes();
+    send.write_all(&[4, 0, 0, 0, low, high, 0xff, 0xff, 0xff, 0xff])
+        .await?;
+    Ok(())
 }
 
 async fn tell_what_it_has(
@@ -437,6 +453,13 @@ async fn tell_what_it_has(
             let all = more((0..count).collect());
             while framed::write(&mut send, &all).await.is_ok() {}
             shared.counts.cut_off.fetch_add(1, Ordering::Relaxed);
+        }
+        Manner::JunkNews => {
+            send_junk(&mut send).await?;
+            // Whoever has had enough ends its interest.
+            let _ = recv.read_chunk(1, true).await;
+            shared.counts.cut_off.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
         }
         Manner::ClaimsAgain => loop {
             framed::write(&mut send, &have).await?;
@@ -508,7 +531,7 @@ async fn send_chunk(
             }
             None
         }
-        Manner::FloodsHave => return std::future::pending().await,
+        Manner::FloodsHave | Manner::JunkNews => return std::future::pending().await,
         Manner::Gated => {
             // A withdrawn request is confirmed as a node would; what is allowed goes to others.
             tokio::select! {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use qshare_content::Chunks;
 use qshare_tests::asker::Asker;
+use qshare_tests::client::{Client, runtime, soon};
 use qshare_tests::files::{assert_same, noise};
 use qshare_tests::peer::{Manner, TestPeer};
 use qshare_tests::process::{Ended, eventually};
@@ -244,9 +245,40 @@ fn what_follows_the_end_of_a_chunk_is_nobodys() {
 }
 
 #[test]
-fn frames_that_are_no_messages_do_no_harm() {
+fn one_that_answers_with_no_messages_is_not_asked_without_end() {
     let (got, peer) = meet(Manner::Junk, until_connected);
     assert_nothing_from(&got, &peer);
+    let asked = peer.counts().interests.load(Relaxed);
+    assert!(asked < 20, "asked {asked} times");
+}
+
+#[test]
+fn news_that_are_no_messages_are_not_listened_to() {
+    let (got, peer) = meet(Manner::JunkNews, |peer| {
+        eventually("an end of the interest", || {
+            (peer.counts().cut_off.load(Relaxed) > 0).then_some(())
+        });
+    });
+    assert_nothing_from(&got, &peer);
+}
+
+#[test]
+fn one_whose_hashes_are_no_messages_is_not_asked_without_end() {
+    let (_, peer) = meet(Manner::JunkHashes, |peer| {
+        eventually("a hash request", || {
+            (peer.counts().hash_requests.load(Relaxed) > 0).then_some(())
+        });
+    });
+    let asked = peer.counts().hash_requests.load(Relaxed);
+    assert!(asked < 100, "asked {asked} times");
+}
+
+#[test]
+fn one_whose_chunks_are_no_messages_is_not_asked_without_end() {
+    let (got, peer) = meet(Manner::JunkChunks, |peer| peer.until_asked(1));
+    assert_nothing_from(&got, &peer);
+    let asked = peer.counts().chunk_requests.load(Relaxed);
+    assert!(asked < 100, "asked {asked} times");
 }
 
 #[test]
@@ -325,8 +357,15 @@ fn those_who_send_what_nobody_asked_for_soon_find_no_room() {
     let tracker = world.tracker();
     world.put("node", "x.bin", &noise(16 * MIB, 28));
     let node = world.node("node", tracker.address);
-    let found = tracker.client().until_complete("x.bin", 1);
-    let taken = Asker::pour(&node, found.info);
+    let content = tracker.client().until_complete("x.bin", 1).info;
+    let id = node.id.parse().unwrap();
+    let taken = runtime().block_on(soon("an end of what is taken", async {
+        let pouring = Client::connect(node.address, id, true).await;
+        // When somebody goes, the node divides its windows anew among those that it asks.
+        let going = Client::connect(node.address, id, true).await;
+        going.leave().await;
+        pouring.pour(content).await
+    }));
     assert!((1..TAKEN_MAX).contains(&taken), "{taken} bytes");
 }
 

@@ -157,11 +157,7 @@ impl Node {
             contents: Contents::new(library),
             buffers: Buffers::new(limits.buffers_kept_bytes),
             peers: Peers::new(&limits),
-            uploads: Uploads::new(
-                limits.serve.clone(),
-                limits.answers_max_bytes,
-                rand::random(),
-            ),
+            uploads: Uploads::new(&limits, rand::random()),
             downloads: Downloads::new(&limits),
             committer: Committer::new(),
             trips: Trips::new(),

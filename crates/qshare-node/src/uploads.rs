@@ -19,7 +19,7 @@ use bytes::Bytes;
 use qshare_content::{ChunkIndex, Chunks, LEAF_BYTES, tree};
 use qshare_net::framed;
 use qshare_storage::ReadError;
-use qshare_swarm::{PeerKey, Serve, ServeConfig, Ticket};
+use qshare_swarm::{PeerKey, Serve, Ticket};
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Interest};
 use qshare_wire::tracker::Find;
@@ -29,6 +29,8 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{debug, trace};
 
+use crate::buffers::Buffer;
+use crate::config::Limits;
 use crate::contents::Holding;
 use crate::node::Inner;
 use crate::peers::{Link, Peer};
@@ -82,13 +84,14 @@ struct Waiter {
 }
 
 impl Uploads {
-    pub(crate) fn new(config: ServeConfig, answers_max_bytes: u32, seed: u64) -> Uploads {
+    pub(crate) fn new(limits: &Limits, seed: u64) -> Uploads {
+        let clients_max = limits.accepted_connections_max;
         Uploads {
             queue: Mutex::new(Queue {
-                serve: Serve::new(config, seed),
+                serve: Serve::new(limits.serve.clone(), seed),
                 waiting: HashMap::new(),
             }),
-            memory: Memory::new(answers_max_bytes.into()),
+            memory: Memory::new(limits.answers_max_bytes.into(), clients_max),
             answering: watch::Sender::new(0),
             sent_bytes: AtomicU64::new(0),
             queue_told: watch::Sender::new(0),
@@ -503,8 +506,8 @@ impl Reader<'_> {
         let (data, path) = match usize::from(request.path_levels) {
             0 => (self.block(turn, &mut later).await?, Vec::new()),
             levels => {
-                later.start = later.end;
-                self.with_path(turn, wanted, request.height, levels).await?
+                self.with_path(turn, wanted, request.height, levels, &mut later)
+                    .await?
             }
         };
         Ok(First { data, path, later })
@@ -512,45 +515,57 @@ impl Reader<'_> {
 
     /// The next block of `unread`, which is shorter by it then.
     async fn block(&self, turn: &Turn<'_>, unread: &mut Range<u64>) -> Result<Bytes, Refused> {
-        let range = unread.start..unread.end.min(unread.start.saturating_add(BLOCK_BYTES));
-        unread.start = range.end;
-        let read = self.read(turn, range).await?;
-        Ok(Bytes::from_owner(read))
+        let (share, range) = self.room_for_block(turn, unread).await;
+        Ok(Charged::answer(self.read(range).await?, share))
     }
 
-    /// The bytes with their audit path, which needs the hashes of the whole chunk.
+    /// A block's beginning with the audit path of all that is wanted, which needs the hashes of the
+    /// whole chunk. The rest of the chunk is not held for as long as this takes to leave.
     async fn with_path(
         &self,
         turn: &Turn<'_>,
         wanted: &Subtree,
         height: u8,
         levels: usize,
+        unread: &mut Range<u64>,
     ) -> Result<(Bytes, Vec<qshare_content::Hash>), Refused> {
         let whole = self.chunks.range(self.chunk);
-        let mut read = self.read(turn, whole.clone()).await?;
+        let (share, range) = self.room_for_block(turn, unread).await;
+        let _work = turn.uploads.memory.work(whole.end - whole.start).await;
+        let read = self.read(whole.clone()).await?;
         let (chunks, index) = (self.chunks, wanted.index_in_chunk);
-        let start = (wanted.range.start - whole.start) as usize;
-        let end = (wanted.range.end - whole.start) as usize;
+        let block = (range.start - whole.start) as usize..(range.end - whole.start) as usize;
         let prove = move || {
-            let leaves = tree::leaf_hashes(read.as_ref());
+            let leaves = tree::leaf_hashes(&read);
             let mut path = tree::subtree_path(&chunks, leaves, height, index);
             path.truncate(levels);
-            // The rest of the chunk is not held for as long as this takes to leave.
-            read.keep(start..end);
-            (Bytes::from_owner(read), path)
+            let block: Box<[u8]> = read.get(block).unwrap_or_default().into();
+            (Charged::answer(block, share), path)
         };
         Ok(self.inner.blocking(prove).await)
     }
 
-    async fn read(&self, turn: &Turn<'_>, range: Range<u64>) -> Result<Charged, Refused> {
+    /// Room for the next block of `unread`, and what that is.
+    async fn room_for_block(
+        &self,
+        turn: &Turn<'_>,
+        unread: &mut Range<u64>,
+    ) -> (Share, Range<u64>) {
+        let most_bytes = (unread.end - unread.start).min(BLOCK_BYTES);
+        let share = room(turn, self.peer, most_bytes).await;
+        let range = unread.start..unread.start + share.bytes();
+        unread.start = range.end;
+        (share, range)
+    }
+
+    async fn read(&self, range: Range<u64>) -> Result<Buffer, Refused> {
         let bytes = range.end - range.start;
-        let share = room(turn, self.peer, bytes).await;
         let (reader, holding, chunk) = (self.inner.clone(), self.holding.clone(), self.chunk);
         let content = holding.info().id();
         let read = move || {
-            let mut data = Charged::new(reader.buffers.take(bytes as usize), share);
+            let mut data = reader.buffers.take(bytes as usize);
             let contents = &reader.contents;
-            contents.read_into(&holding, chunk, range.start, data.as_mut())?;
+            contents.read_into(&holding, chunk, range.start, &mut data)?;
             Ok(data)
         };
         let read = match bytes <= SMALL_READ_BYTES {
@@ -564,14 +579,15 @@ impl Reader<'_> {
     }
 }
 
-/// Room for so many bytes; whoever waits for it keeps nobody from being answered who needs less.
-async fn room(turn: &Turn<'_>, peer: &Peer, bytes: u64) -> Share {
+/// Room for so many bytes, or for as many as there are for this client now; whoever waits for it
+/// keeps nobody from being answered who has any.
+async fn room(turn: &Turn<'_>, peer: &Peer, most_bytes: u64) -> Share {
     let memory = &turn.uploads.memory;
-    if let Some(share) = memory.try_take(peer.key, bytes) {
+    if let Some(share) = memory.try_take(peer.key, most_bytes) {
         return share;
     }
     turn.set_blocked(true);
-    let mut share = std::pin::pin!(memory.take(peer.key, bytes));
+    let mut share = std::pin::pin!(memory.take(peer.key, most_bytes));
     let taken = match timeout(PARKED_AFTER, &mut share).await {
         Ok(share) => share,
         Err(_) => {
@@ -613,6 +629,7 @@ async fn write_piece(turn: &Turn<'_>, link: &Link, send: &mut SendStream, piece:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qshare_swarm::ServeConfig;
 
     #[tokio::test]
     async fn a_client_hears_when_its_last_request_stops_waiting() {

@@ -21,6 +21,10 @@ const STARTS_OVERLOOKED: u64 = 4;
 /// client is slow or gone, and costs the rest nothing more than an idle stream.
 const PARKED_AFTER: Duration = Duration::from_secs(2);
 
+/// Responses that were blocked for [`PARKED_AFTER`] altogether are of level 1, for twice as long of
+/// level 2, and so on. The last is that of two minutes: hardly any chunk takes longer.
+const LEVELS: usize = 7;
+
 /// Settings of a [`Serve`]. The defaults follow from the simulation in this crate's
 /// `examples/simulate.rs`.
 #[derive(Clone, Debug)]
@@ -38,8 +42,12 @@ pub struct ServeConfig {
     /// so that chunks are whole later and passed on later; the bytes of the next are read while
     /// those of the one before are still in the stream's buffer.
     pub running_max: u32,
-    /// Responses that may be under way, those included that are blocked.
+    /// Responses that may be under way, those included that are blocked; and as many again that
+    /// have been blocked for long.
     pub active_max: u32,
+    /// Of those that have been blocked about as long as each other (twice as long or half as long),
+    /// this many may be under way in any case.
+    pub active_always: u32,
     /// An answer of at most this many bytes is small: it costs more to wait for than to send.
     pub small_bytes: u64,
     /// Small responses that may be under way, beside the others: a directory of small files is
@@ -59,6 +67,7 @@ impl Default for ServeConfig {
             waiting_max: 2048,
             running_max: 1,
             active_max: 6,
+            active_always: 2,
             small_bytes: 16 * 1024,
             small_active_max: 64,
             retry_after: Duration::from_millis(200),
@@ -77,6 +86,9 @@ pub struct Busy {
 /// What a node answers next, over all contents and clients.
 ///
 /// Few responses at a time; others may start while those are blocked by flow or congestion control.
+/// A response that has been blocked for long altogether gives its place up to those that are not, and
+/// so does the next one to that client: whoever is slow waits for others who are as slow, and holds
+/// up nobody who is faster.
 /// Next is the content served longest ago, of that the chunk served least, then the client with
 /// the fewest responses under way, then the one that has waited longest for its turn: each of those
 /// who know nobody else soon has something to pass on. Every `handle_*` is total: an unknown ticket is ignored.
@@ -110,9 +122,34 @@ struct Active {
     chunk: ChunkIndex,
     bytes: u64,
     blocked_since: Option<Instant>,
+    /// How long it was blocked before that, altogether.
+    blocked_before: Duration,
+    /// What its client was good for when it started.
+    level_before: usize,
 }
 
-/// A client with requests waiting or active; forgotten when it has none.
+impl Active {
+    /// How slow it has been so far by itself.
+    fn own_level(&self, now: Instant) -> usize {
+        let since = |since| now.saturating_duration_since(since);
+        let blocked = self.blocked_before + self.blocked_since.map_or(Duration::ZERO, since);
+        let parked = blocked.as_millis() / PARKED_AFTER.as_millis();
+        let doublings = parked.checked_ilog2().map_or(0, |twos| twos as usize + 1);
+        doublings.min(LEVELS - 1)
+    }
+
+    fn level(&self, now: Instant) -> usize {
+        self.own_level(now).max(self.level_before)
+    }
+
+    /// Whether it has not come forward for so long that it is hardly there.
+    fn is_parked(&self, now: Instant) -> bool {
+        self.blocked_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= PARKED_AFTER)
+    }
+}
+
+/// A client with requests waiting or active, or one that was slow; else forgotten when it has none.
 #[derive(Debug, Default)]
 struct Client {
     waiting: u32,
@@ -120,13 +157,19 @@ struct Client {
     blocked: u32,
     /// The count of starts when it was last served, or came.
     last_start: u64,
+    /// How slow the last response to it was; one less with each that is not.
+    level: usize,
 }
 
 /// What may start now.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Room {
     for_small: bool,
     for_large: bool,
+    /// By level; the first is not used.
+    for_slow: [bool; LEVELS],
+    /// The level of each slow client.
+    slow: BTreeMap<PeerKey, usize>,
 }
 
 impl Serve {
@@ -216,10 +259,11 @@ impl Serve {
     }
 
     /// A blocked response can be written again.
-    pub fn handle_unblocked(&mut self, _now: Instant, ticket: Ticket) {
+    pub fn handle_unblocked(&mut self, now: Instant, ticket: Ticket) {
         if let Some(response) = self.active.get_mut(&ticket)
-            && response.blocked_since.take().is_some()
+            && let Some(since) = response.blocked_since.take()
         {
+            response.blocked_before += now.saturating_duration_since(since);
             let client = response.client;
             self.update_client(client, |client| client.blocked -= 1);
         }
@@ -227,16 +271,19 @@ impl Serve {
 
     /// A response has been written to its end, or was cut short after `bytes_sent` bytes. Also
     /// for a ticket that was refused after all, with 0.
-    pub fn handle_finished(&mut self, _now: Instant, ticket: Ticket, bytes_sent: u64) {
+    pub fn handle_finished(&mut self, now: Instant, ticket: Ticket, bytes_sent: u64) {
         let Some(response) = self.active.remove(&ticket) else {
             self.handle_withdraw(ticket);
             return;
         };
         self.queue_bytes = self.queue_bytes.saturating_sub(response.bytes);
-        if bytes_sent < response.bytes {
+        let is_whole = bytes_sent >= response.bytes;
+        if !is_whole {
             self.served.take_back(&response.content, response.chunk);
         }
+        let reached = response.own_level(now);
         self.update_client(response.client, |client| {
+            client.level = reached.max(client.level.saturating_sub(usize::from(is_whole)));
             client.active -= 1;
             client.blocked -= u32::from(response.blocked_since.is_some());
         });
@@ -271,14 +318,17 @@ impl Serve {
             return None;
         }
         let room = self.room(now);
-        if !room.for_small && !room.for_large {
+        if !room.for_small && !room.for_large && !room.for_slow.contains(&true) {
             return None;
         }
-        let ticket = self.overlooked(room).or_else(|| self.least_served(room))?;
+        let ticket = self
+            .overlooked(&room)
+            .or_else(|| self.least_served(&room))?;
         let request = self.waiting.remove(&ticket)?;
         self.starts += 1;
         self.served.add(request.content, request.chunk);
         let starts = self.starts;
+        let level_before = room.slow.get(&request.client).copied().unwrap_or(0);
         self.update_client(request.client, |client| {
             client.waiting -= 1;
             client.active += 1;
@@ -292,6 +342,8 @@ impl Serve {
                 chunk: request.chunk,
                 bytes: request.bytes,
                 blocked_since: None,
+                blocked_before: Duration::ZERO,
+                level_before,
             },
         );
         Some(ticket)
@@ -303,13 +355,11 @@ impl Serve {
             return None;
         }
         // Only a response that is not yet parked can free a place by time alone.
-        let newest = self
-            .active
-            .values()
-            .filter_map(|response| response.blocked_since);
-        newest
-            .max()
-            .map(|since| (since + PARKED_AFTER, "response blocked"))
+        let parked = self.active.values().filter_map(|response| {
+            let left = PARKED_AFTER.saturating_sub(response.blocked_before);
+            Some(response.blocked_since? + left)
+        });
+        parked.max().map(|at| (at, "response blocked"))
     }
 
     /// Whether requests of `client` wait to be answered.
@@ -328,33 +378,57 @@ impl Serve {
         bytes <= self.config.small_bytes
     }
 
+    /// The slow clients with their levels: as the last response to each was, or one under way is.
+    fn slow_clients(&self, now: Instant) -> BTreeMap<PeerKey, usize> {
+        let before = self
+            .clients
+            .iter()
+            .map(|(&key, client)| (key, client.level));
+        let under_way = self
+            .active
+            .values()
+            .map(|active| (active.client, active.level(now)));
+        let mut slow = BTreeMap::new();
+        for (key, level) in before.chain(under_way).filter(|&(_, level)| level > 0) {
+            let known = slow.entry(key).or_insert(level);
+            *known = level.max(*known);
+        }
+        slow
+    }
+
     fn room(&self, now: Instant) -> Room {
         let mut running = 0;
-        let mut active = 0;
+        let mut active = [0; LEVELS];
         let mut small = 0;
         for response in self.active.values() {
-            if self.is_small(response.bytes) {
+            let level = response.level(now);
+            if response.is_parked(now) {
+                continue;
+            }
+            if level == 0 && self.is_small(response.bytes) {
                 small += 1;
                 continue;
             }
-            match response.blocked_since {
-                None => running += 1,
-                Some(since) if now.saturating_duration_since(since) >= PARKED_AFTER => continue,
-                Some(_) => {}
-            }
-            active += 1;
+            active[level] += 1;
+            running += u32::from(level == 0 && response.blocked_since.is_none());
         }
+        let active_max = self.config.active_max.max(1);
+        let may_run = running < self.config.running_max.max(1);
+        let slow: u32 = active.iter().skip(1).sum();
+        let always = self.config.active_always.max(1);
         Room {
             for_small: small < self.config.small_active_max.max(1),
-            for_large: running < self.config.running_max.max(1)
-                && active < self.config.active_max.max(1),
+            for_large: may_run && active[0] < active_max,
+            for_slow: active.map(|count| may_run && (slow < active_max || count < always)),
+            slow: self.slow_clients(now),
         }
     }
 
-    fn fits(&self, request: &Waiting, room: Room) -> bool {
-        match self.is_small(request.bytes) {
-            true => room.for_small,
-            false => room.for_large,
+    fn fits(&self, request: &Waiting, room: &Room) -> bool {
+        match room.slow.get(&request.client).copied().unwrap_or(0) {
+            0 if self.is_small(request.bytes) => room.for_small,
+            0 => room.for_large,
+            level => room.for_slow[level],
         }
     }
 
@@ -368,7 +442,7 @@ impl Serve {
 
     /// A request of the client that has been overlooked longest, if any was overlooked for too
     /// long; of its requests the one for the least served chunk.
-    fn overlooked(&self, room: Room) -> Option<Ticket> {
+    fn overlooked(&self, room: &Room) -> Option<Ticket> {
         let waits = |client: &Client| client.waiting > 0;
         let waiting_clients = self.clients.values().filter(|client| waits(client)).count() as u64;
         let overlooked = self
@@ -383,7 +457,7 @@ impl Serve {
         self.first_of(|request| request.client == overlooked && self.fits(request, room))
     }
 
-    fn least_served(&self, room: Room) -> Option<Ticket> {
+    fn least_served(&self, room: &Room) -> Option<Ticket> {
         self.first_of(|request| self.can_start(request.client) && self.fits(request, room))
     }
 
@@ -415,7 +489,7 @@ impl Serve {
     fn update_client(&mut self, key: PeerKey, update: impl FnOnce(&mut Client)) {
         if let Some(client) = self.clients.get_mut(&key) {
             update(client);
-            if client.waiting == 0 && client.active == 0 {
+            if client.waiting == 0 && client.active == 0 && client.level == 0 {
                 self.clients.remove(&key);
             }
         }
@@ -547,6 +621,189 @@ mod tests {
         assert_eq!(bench.start(), Some(waiting));
     }
 
+    /// Clients that are always answered, and take what they are sent at their own pace.
+    struct Readers {
+        bench: Bench,
+        answers: Vec<Answer>,
+        next_chunk: u32,
+    }
+
+    struct Answer {
+        client: u64,
+        ticket: Ticket,
+        /// When the next piece will have been taken, once it is under way.
+        piece_taken_at: Option<Instant>,
+        pieces_left: u32,
+    }
+
+    /// The pieces of an answer, and what it takes to notice that one is not taken.
+    const PIECES: u32 = 8;
+    const STEP: Duration = Duration::from_millis(50);
+
+    impl Readers {
+        fn new(clients: std::ops::Range<u64>) -> Readers {
+            let mut readers = Readers {
+                bench: Bench::new(),
+                answers: Vec::new(),
+                next_chunk: 0,
+            };
+            clients.for_each(|client| readers.ask(client));
+            readers
+        }
+
+        fn ask(&mut self, client: u64) {
+            self.next_chunk += 1;
+            let ticket = self.bench.ask(client, self.next_chunk);
+            self.answers.push(Answer {
+                client,
+                ticket,
+                piece_taken_at: None,
+                pieces_left: PIECES,
+            });
+        }
+
+        /// One step: who takes a piece in time `pace(client)`, so that each answer ends after
+        /// [`PIECES`] of them. Returns the clients whose answers have ended.
+        fn step(&mut self, pace: impl Fn(u64) -> Duration) -> Vec<u64> {
+            let now = self.bench.now;
+            let serve = &mut self.bench.serve;
+            while let Some(ticket) = serve.poll_start(now) {
+                let mut answers = self.answers.iter_mut();
+                let answer = answers.find(|answer| answer.ticket == ticket).unwrap();
+                answer.piece_taken_at = Some(now + pace(answer.client));
+            }
+            self.bench.now += STEP;
+            let now = self.bench.now;
+            let mut ended = Vec::new();
+            for answer in &mut self.answers {
+                let Some(at) = answer.piece_taken_at else {
+                    continue;
+                };
+                if at > now {
+                    serve.handle_blocked(now, answer.ticket);
+                    continue;
+                }
+                serve.handle_unblocked(now, answer.ticket);
+                answer.piece_taken_at = Some(now + pace(answer.client));
+                answer.pieces_left -= 1;
+                if answer.pieces_left == 0 {
+                    serve.handle_finished(now, answer.ticket, CHUNK_BYTES);
+                    ended.push(answer.client);
+                }
+            }
+            self.answers.retain(|answer| answer.pieces_left > 0);
+            ended.iter().for_each(|&client| self.ask(client));
+            ended
+        }
+
+        /// How many answers to `client` ended within this time.
+        fn count(&mut self, client: u64, time: Duration, pace: impl Fn(u64) -> Duration) -> usize {
+            let steps = time.as_millis() / STEP.as_millis();
+            let ended = (0..steps).flat_map(|_| self.step(&pace));
+            ended.filter(|&ended| ended == client).count()
+        }
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    /// Just before an answer would be parked.
+    const SIP: Duration = Duration::from_millis(1900);
+
+    #[test]
+    fn those_who_take_a_piece_now_and_then_do_not_keep_the_places_of_others() {
+        let mut readers = Readers::new(0..40);
+        let pace = |client| if client == 0 { STEP } else { SIP };
+        let _ = readers.count(0, MINUTE / 2, pace);
+        let answered = readers.count(0, MINUTE, pace);
+        // Alone, it would be answered 150 times.
+        assert!(answered > 100, "{answered} answers");
+    }
+
+    #[test]
+    fn small_answers_that_nobody_takes_hold_up_others_for_two_seconds_at_most() {
+        let mut bench = Bench::new();
+        bench.serve.config.small_bytes = CHUNK_BYTES;
+        let places = bench.serve.config.small_active_max;
+        for chunk in 0..places {
+            bench.ask(1, chunk);
+        }
+        let started: Vec<_> = std::iter::from_fn(|| bench.start()).collect();
+        assert_eq!(started.len(), places as usize);
+        for ticket in started {
+            bench.serve.handle_blocked(bench.now, ticket);
+        }
+        let waiting = bench.ask(2, 0);
+        assert_eq!(bench.start(), None);
+        bench.now += PARKED_AFTER;
+        assert_eq!(bench.start(), Some(waiting));
+    }
+
+    #[test]
+    fn who_is_ten_times_slower_is_answered_among_those_who_are_slower_still() {
+        let mut readers = Readers::new(0..40);
+        let pace = |client| match client {
+            0 => 10 * STEP,
+            1..10 => STEP,
+            _ => SIP,
+        };
+        let _ = readers.count(0, MINUTE / 2, pace);
+        let answered = readers.count(0, MINUTE, pace);
+        // Alone, it would be answered 15 times.
+        assert!(answered >= 5, "{answered} answers");
+    }
+
+    /// How many of 20 slow clients are answered at once, beside others who take nothing at all.
+    fn slow_at_once(who_take_nothing: u64) -> f64 {
+        let mut readers = Readers::new(0..20 + who_take_nothing);
+        let pace = |client| if client < 20 { 20 * STEP } else { 60 * MINUTE };
+        let seconds_each = (20 * STEP * PIECES).as_secs_f64();
+        for _ in 0..MINUTE.as_millis() / STEP.as_millis() {
+            readers.step(pace);
+        }
+        let ended: usize = (0..MINUTE.as_millis() / STEP.as_millis())
+            .map(|_| readers.step(pace).len())
+            .sum();
+        ended as f64 * seconds_each / MINUTE.as_secs_f64()
+    }
+
+    #[test]
+    fn where_all_are_slow_as_many_are_answered_at_once_as_where_none_is() {
+        let at_once = slow_at_once(0);
+        assert!((5.0..12.0).contains(&at_once), "{at_once} at once");
+    }
+
+    #[test]
+    fn those_who_take_nothing_keep_no_places_of_the_slow() {
+        let at_once = slow_at_once(40);
+        assert!(at_once > 5.0, "{at_once} at once");
+    }
+
+    #[test]
+    fn who_was_slow_and_is_not_any_more_is_answered_like_all_others_soon() {
+        let mut readers = Readers::new(0..10);
+        let _ = readers.count(0, MINUTE, |client| if client == 0 { SIP } else { STEP });
+        assert!(
+            !readers
+                .bench
+                .serve
+                .slow_clients(readers.bench.now)
+                .is_empty()
+        );
+        let _ = readers.count(0, MINUTE, |_| STEP);
+        assert!(
+            readers
+                .bench
+                .serve
+                .slow_clients(readers.bench.now)
+                .is_empty()
+        );
+        let client = PeerKey(0);
+        readers
+            .bench
+            .serve
+            .handle_client_left(readers.bench.now, client);
+        assert!(!readers.bench.serve.clients.contains_key(&client));
+    }
+
     #[test]
     fn the_least_served_chunk_goes_first() {
         let mut bench = Bench::new();
@@ -658,16 +915,22 @@ mod tests {
     #[test]
     fn who_asks_for_hundreds_gets_little_more_than_who_asks_for_a_few() {
         let mut bench = Bench::new();
+        // Every other chunk is rare. Among hundreds there is always a rare one, among a few not.
+        for chunk in (1..2000).step_by(2) {
+            bench.ask(3, chunk);
+            let ticket = bench.start().unwrap();
+            bench.finish(ticket);
+        }
         for chunk in 0..200 {
             bench.ask(1, chunk);
         }
-        let mut of_modest: Vec<_> = (0..4).map(|chunk| bench.ask(2, 1000 + chunk)).collect();
+        let mut of_modest: Vec<_> = (0..4).map(|at| bench.ask(2, 1001 + 2 * at)).collect();
         let mut served_modest = 0;
         for turn in 0..100 {
             let ticket = bench.start().unwrap();
             if of_modest.contains(&ticket) {
                 served_modest += 1;
-                of_modest.push(bench.ask(2, 2000 + turn));
+                of_modest.push(bench.ask(2, 1101 + 2 * turn));
             }
             bench.finish(ticket);
         }

@@ -11,8 +11,9 @@ use quinn::{SendStream, VarInt};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::memory::Share;
+use super::memory::{Charged, Share};
 use super::{find, refuse_read};
+use crate::contents::Holding;
 use crate::node::Inner;
 use crate::peers::Peer;
 
@@ -23,18 +24,6 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// When to ask again if there is no room. A client asks for one page at a time.
 const RETRY_MS: u32 = 200;
 
-/// An encoded answer, with the room that it takes up.
-struct Page {
-    bytes: Vec<u8>,
-    _share: Share,
-}
-
-impl AsRef<[u8]> for Page {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// Answers with a page of chunk hashes and what proves it.
 pub(super) async fn answer(
     inner: &Arc<Inner>,
@@ -43,34 +32,62 @@ pub(super) async fn answer(
     send: &mut SendStream,
 ) -> Result<(), Refused> {
     let holding = find(inner, &request.content)?;
-    let room = inner.uploads.memory.try_take(peer.key, PAGE_MAX_BYTES);
-    let mut share = room.ok_or_else(|| {
+    let memory = &inner.uploads.memory;
+    let room = memory.try_take(peer.key, PAGE_MAX_BYTES);
+    let share = room.ok_or_else(|| {
         let mut busy = Refused::because(Refusal::Busy, "too many pages of hashes on their way");
         busy.retry_after_ms = RETRY_MS;
         busy
     })?;
-    let reader = inner.clone();
-    let page = inner.blocking(move || reader.contents.hash_page(&holding, request.page));
-    let page = page.await.map_err(|error| refuse_read(&error))?;
-    let bytes = Frame::encode(&Hashes {
-        hashes: page.hashes,
-        path: page.path,
-    });
-    let bytes = bytes.map_err(|_| Refused::new(Refusal::Failed))?;
-    share.shrink_to(bytes.len() as u64);
-    let page = Bytes::from_owner(Page {
-        bytes,
-        _share: share,
-    });
+    let (first, length) = part(inner, &holding, request.page, 0, share).await?;
     let _answering = inner.uploads.answering();
     let taken = async {
-        send.write_chunk(page).await.ok()?;
+        let mut sent = first.len();
+        send.write_chunk(first).await.ok()?;
+        while sent < length {
+            let share = memory.take(peer.key, (length - sent) as u64).await;
+            let next = part(inner, &holding, request.page, sent, share).await;
+            let (next, _) = next.ok().filter(|(next, _)| !next.is_empty())?;
+            sent += next.len();
+            send.write_chunk(next).await.ok()?;
+        }
         send.finish().ok()?;
         send.stopped().await.ok()
     };
-    if timeout(DEADLINE, taken).await.is_err() {
-        debug!(peer = %peer.node, "a page of hashes was not taken in time");
-        let _ = send.reset(VarInt::from_u32(0));
+    match timeout(DEADLINE, taken).await {
+        Ok(Some(_)) => {}
+        Ok(None) => _ = send.reset(VarInt::from_u32(0)),
+        Err(_) => {
+            debug!(peer = %peer.node, "a page of hashes was not taken in time");
+            let _ = send.reset(VarInt::from_u32(0));
+        }
     }
     Ok(())
+}
+
+/// As much of an encoded page, from a byte of it on, as there is room for, and the length of all of
+/// it. The page is made anew for each part, so that nothing is held beyond its room.
+async fn part(
+    inner: &Arc<Inner>,
+    holding: &Holding,
+    page: u32,
+    from: usize,
+    mut share: Share,
+) -> Result<(Bytes, usize), Refused> {
+    let _work = inner.uploads.memory.work(PAGE_MAX_BYTES).await;
+    let (reader, holding) = (inner.clone(), holding.clone());
+    let page = inner.blocking(move || reader.contents.hash_page(&holding, page));
+    let page = page.await.map_err(|error| refuse_read(&error))?;
+    let message = Hashes {
+        hashes: page.hashes,
+        path: page.path,
+    };
+    let mut bytes = Frame::encode(&message).map_err(|_| Refused::new(Refusal::Failed))?;
+    let length = bytes.len();
+    let end = length.min(from.saturating_add(share.bytes() as usize));
+    if from > 0 || end < length {
+        bytes = bytes.get(from..end).unwrap_or_default().to_vec();
+    }
+    share.shrink_to(bytes.len() as u64);
+    Ok((Charged::answer(bytes, share), length))
 }

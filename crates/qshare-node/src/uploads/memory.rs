@@ -2,28 +2,36 @@
 //!
 //! Bytes are charged from before they are read until their last holder drops them: QUIC holds what
 //! it sends until it is acknowledged, so that whoever reads slowly, or not at all, holds memory of
-//! ours. Half of the room is for whoever comes first, so that a long fat path can be filled; the
-//! other half is for those who hold little.
+//! ours. Half of the room is for whoever comes first, so that a long fat path can be filled; a
+//! quarter is for those who hold little; and of the last quarter every client that there can be has
+//! a share of its own, which nobody can take from it.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use qshare_swarm::PeerKey;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use crate::buffers::Buffer;
-
-/// What one client may hold of the room that is kept for those who hold little: one block of an
-/// answer. Whoever holds nothing may take what a single answer needs, if that is more.
+/// What one client may hold of the quarter that is kept for those who hold little: one block of an
+/// answer.
 const LITTLE_BYTES: u64 = 1 << 20;
+
+/// Bytes that may be in memory beside the answers, for as long as it takes to make something of
+/// them: two of the largest chunks. Nobody is waited for meanwhile.
+const WORK_MAX_BYTES: u64 = 8 << 20;
+
+const WORK_UNIT_BYTES: u64 = 16 << 10;
 
 /// The bytes of answers in memory.
 pub(super) struct Memory {
     max_bytes: u64,
+    /// What every client may hold.
+    always_bytes: u64,
     held: Mutex<Held>,
     freed: Notify,
+    work: Semaphore,
 }
 
 #[derive(Default)]
@@ -33,18 +41,19 @@ struct Held {
 }
 
 impl Held {
-    fn take(&mut self, max_bytes: u64, client: PeerKey, bytes: u64) -> bool {
+    /// What a client may have beyond what it holds.
+    fn left_for(&self, client: PeerKey, max_bytes: u64, always_bytes: u64) -> u64 {
         let theirs = self.by_client.get(&client).copied().unwrap_or(0);
-        let after = self.bytes.saturating_add(bytes);
-        let holds_little = theirs == 0 || theirs.saturating_add(bytes) <= LITTLE_BYTES;
-        // What is larger than all room is answered alone.
-        let fits = after <= max_bytes || self.bytes == 0;
-        if !fits || (after > max_bytes / 2 && !holds_little) {
-            return false;
-        }
-        self.bytes = after;
+        let below = |max: u64| max.saturating_sub(self.bytes);
+        let first_come = below(max_bytes / 2);
+        let little = below(max_bytes / 4 * 3).min(LITTLE_BYTES.saturating_sub(theirs));
+        let always = below(max_bytes).min(always_bytes.saturating_sub(theirs));
+        first_come.max(little).max(always)
+    }
+
+    fn take(&mut self, client: PeerKey, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
         *self.by_client.entry(client).or_default() += bytes;
-        true
     }
 
     fn give_back(&mut self, client: PeerKey, bytes: u64) {
@@ -59,34 +68,51 @@ impl Held {
 }
 
 impl Memory {
-    pub(super) fn new(max_bytes: u64) -> Arc<Memory> {
+    /// Room for so many bytes, for as many clients as there can be.
+    pub(super) fn new(max_bytes: u64, clients_max: usize) -> Arc<Memory> {
+        let clients = (clients_max as u64).max(1);
         Arc::new(Memory {
             max_bytes,
+            always_bytes: (max_bytes / 4 / clients).max(1),
             held: Mutex::default(),
             freed: Notify::new(),
+            work: Semaphore::new((WORK_MAX_BYTES / WORK_UNIT_BYTES) as usize),
         })
     }
 
-    /// Room for so many bytes, if there is any for this client now.
-    pub(super) fn try_take(self: &Arc<Self>, client: PeerKey, bytes: u64) -> Option<Share> {
-        let taken = self.lock().take(self.max_bytes, client, bytes);
-        taken.then(|| Share {
+    /// Room for so many bytes, or for as many as this client may have now: not less than what it
+    /// may always have.
+    pub(super) fn try_take(self: &Arc<Self>, client: PeerKey, most_bytes: u64) -> Option<Share> {
+        let mut held = self.lock();
+        let left = held.left_for(client, self.max_bytes, self.always_bytes);
+        if left < most_bytes.min(self.always_bytes) {
+            return None;
+        }
+        let bytes = most_bytes.min(left);
+        held.take(client, bytes);
+        Some(Share {
             memory: self.clone(),
             client,
             bytes,
         })
     }
 
-    /// Room for so many bytes, once there is any for this client.
-    pub(super) async fn take(self: &Arc<Self>, client: PeerKey, bytes: u64) -> Share {
+    /// The same, once there is any for this client.
+    pub(super) async fn take(self: &Arc<Self>, client: PeerKey, most_bytes: u64) -> Share {
         loop {
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
-            if let Some(share) = self.try_take(client, bytes) {
+            if let Some(share) = self.try_take(client, most_bytes) {
                 return share;
             }
             freed.await;
         }
+    }
+
+    /// Room for what an answer is made from; to be dropped before anybody is waited for.
+    pub(super) async fn work(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        let units = bytes.min(WORK_MAX_BYTES).div_ceil(WORK_UNIT_BYTES);
+        self.work.acquire_many(units as u32).await.ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -102,6 +128,10 @@ pub(super) struct Share {
 }
 
 impl Share {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Gives back all but so many bytes.
     pub(super) fn shrink_to(&mut self, bytes: u64) {
         let freed = self.bytes.saturating_sub(bytes);
@@ -118,47 +148,21 @@ impl Drop for Share {
 }
 
 /// Bytes of an answer, with the room that they take up.
-pub(super) struct Charged {
-    bytes: Storage,
-    share: Share,
+pub(super) struct Charged<B> {
+    bytes: B,
+    _share: Share,
 }
 
-enum Storage {
-    Buffer(Buffer),
-    Part(Box<[u8]>),
-}
-
-impl Charged {
-    pub(super) fn new(buffer: Buffer, share: Share) -> Charged {
-        Charged {
-            bytes: Storage::Buffer(buffer),
-            share,
-        }
-    }
-
-    /// Drops all but a part, and the room for it.
-    pub(super) fn keep(&mut self, part: Range<usize>) {
-        let kept: Box<[u8]> = self.as_ref().get(part).unwrap_or_default().into();
-        self.share.shrink_to(kept.len() as u64);
-        self.bytes = Storage::Part(kept);
+impl<B: AsRef<[u8]> + Send + 'static> Charged<B> {
+    pub(super) fn answer(bytes: B, share: Share) -> Bytes {
+        let _share = share;
+        Bytes::from_owner(Charged { bytes, _share })
     }
 }
 
-impl AsRef<[u8]> for Charged {
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Charged<B> {
     fn as_ref(&self) -> &[u8] {
-        match &self.bytes {
-            Storage::Buffer(buffer) => buffer,
-            Storage::Part(part) => part,
-        }
-    }
-}
-
-impl AsMut<[u8]> for Charged {
-    fn as_mut(&mut self) -> &mut [u8] {
-        match &mut self.bytes {
-            Storage::Buffer(buffer) => buffer,
-            Storage::Part(part) => part,
-        }
+        self.bytes.as_ref()
     }
 }
 
@@ -170,18 +174,18 @@ mod tests {
 
     #[test]
     fn clients_that_hold_on_to_much_leave_room_for_the_others() {
-        let memory = Memory::new(32 * MIB);
+        let memory = Memory::new(64 * MIB, 512);
         let mut held = Vec::new();
         for client in 0..8 {
             while let Some(share) = memory.try_take(PeerKey(client), MIB) {
                 held.push(share);
             }
         }
-        assert!(held.len() as u64 >= 16, "a long fat path is filled");
+        assert!(held.len() as u64 >= 32, "a long fat path is filled");
         for newcomer in 8..16 {
-            let share = memory.try_take(PeerKey(newcomer), MIB);
-            assert!(share.is_some(), "newcomer {newcomer}");
-            held.extend(share);
+            let share = memory.try_take(PeerKey(newcomer), MIB).unwrap();
+            assert!(share.bytes() > MIB / 2, "newcomer {newcomer}");
+            held.push(share);
         }
         drop(held);
         assert_eq!(memory.lock().bytes, 0);
@@ -189,21 +193,41 @@ mod tests {
     }
 
     #[test]
+    fn however_many_hold_all_they_can_each_client_has_something() {
+        const CLIENTS: u64 = 512;
+        const ALWAYS: u64 = 32 << 10;
+        let memory = Memory::new(64 * MIB, CLIENTS as usize);
+        let mut held = Vec::new();
+        for client in 0..CLIENTS {
+            let before = held.len();
+            while let Some(share) = memory.try_take(PeerKey(client), MIB) {
+                held.push(share);
+            }
+            let theirs: u64 = held[before..].iter().map(Share::bytes).sum();
+            assert!(theirs >= ALWAYS, "client {client} has {theirs} bytes");
+            assert!(memory.lock().bytes <= 64 * MIB);
+        }
+    }
+
+    #[test]
     fn what_is_shrunk_is_free_for_others() {
-        let memory = Memory::new(4 * MIB);
-        let mut share = memory.try_take(PeerKey(1), 4 * MIB).unwrap();
-        assert!(memory.try_take(PeerKey(2), MIB).is_none());
-        share.shrink_to(MIB);
-        assert!(memory.try_take(PeerKey(2), MIB).is_some());
+        let memory = Memory::new(4 * MIB, 512);
+        let mut share = memory.try_take(PeerKey(1), 2 * MIB).unwrap();
+        let _rest = memory.try_take(PeerKey(2), MIB).unwrap();
+        let before = memory.try_take(PeerKey(3), MIB).unwrap().bytes();
+        share.shrink_to(0);
+        assert!(before < MIB, "{before}");
+        let after = memory.try_take(PeerKey(3), MIB).unwrap().bytes();
+        assert!(after > MIB / 2, "{after}");
     }
 
     #[tokio::test]
     async fn who_waits_is_served_once_there_is_room() {
-        let memory = Memory::new(2 * MIB);
+        let memory = Memory::new(4 * MIB, 1);
         let held = memory.try_take(PeerKey(1), 2 * MIB).unwrap();
         let waiting = tokio::spawn({
             let memory = memory.clone();
-            async move { memory.take(PeerKey(2), MIB).await }
+            async move { memory.take(PeerKey(1), MIB).await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
