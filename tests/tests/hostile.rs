@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use qshare_content::Chunks;
@@ -219,6 +220,26 @@ fn where_one_stalls_when_99_of_100_chunks_are_there_only_the_rest_is_fetched_aga
     assert_eq!(fetched, rest * chunks.chunk_bytes(), "{asked:?}");
     let wasted = got.json()[0]["wasted_bytes"].as_u64().unwrap();
     assert!(wasted * 100 < bytes.len() as u64, "{got:?}");
+}
+
+#[test]
+fn what_is_missing_of_a_stalled_chunk_is_asked_of_several_others() {
+    let bytes = noise(4 * MIB, 34);
+    let chunk_bytes = Chunks::of_length(bytes.len() as u64).chunk_bytes();
+    let world = World::new();
+    let tracker = world.tracker();
+    let start = |manner| TestPeer::start(manner, tracker.address, "x.bin", &bytes);
+    let stalling = start(Manner::StallsMidChunk);
+    let others = [start(Manner::Gated), start(Manner::Gated)];
+    tracker.client().until_complete("x.bin", 3);
+    let getting = world.start_get("to", tracker.address, &["x.bin"]);
+    stalling.until_asked(1);
+    others.iter().for_each(TestPeer::open);
+    getting.end().well();
+    assert_same(&world.path("to/x.bin"), &bytes);
+    let asked: Vec<_> = others.iter().flat_map(TestPeer::take_asked).collect();
+    let part = |range: &Range<u64>| range.end - range.start < chunk_bytes;
+    assert!(asked.iter().any(|(_, range)| part(range)), "{asked:?}");
 }
 
 #[test]

@@ -168,7 +168,7 @@ struct Room {
     for_large: bool,
     /// By level; the first is not used.
     for_slow: [bool; LEVELS],
-    /// The level of each slow client.
+    /// The level of each slow client, once something may start.
     slow: BTreeMap<PeerKey, usize>,
 }
 
@@ -317,10 +317,11 @@ impl Serve {
         if self.waiting.is_empty() {
             return None;
         }
-        let room = self.room(now);
+        let mut room = self.room(now);
         if !room.for_small && !room.for_large && !room.for_slow.contains(&true) {
             return None;
         }
+        room.slow = self.slow_clients(now);
         let ticket = self
             .overlooked(&room)
             .or_else(|| self.least_served(&room))?;
@@ -420,7 +421,7 @@ impl Serve {
             for_small: small < self.config.small_active_max.max(1),
             for_large: may_run && active[0] < active_max,
             for_slow: active.map(|count| may_run && (slow < active_max || count < always)),
-            slow: self.slow_clients(now),
+            slow: BTreeMap::new(),
         }
     }
 
