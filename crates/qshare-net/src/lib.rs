@@ -27,7 +27,7 @@ mod socket;
 mod tls;
 mod transport;
 
-pub use congestion::{Congestion, UnknownCongestion};
+pub use congestion::{Congestion, UnknownCongestion, link_rate};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, udp_socket};
 pub use group::{GroupError, GroupSecret};
 pub use identity::{Identity, IdentityError, IdentityLock, IdentityRole, default_identity_dir};

@@ -47,9 +47,13 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 const PIECE_MIN_BYTES: u64 = 32 * 1024;
 const PIECE_MAX_BYTES: u64 = 256 * 1024;
 const PIECE_DEADLINE: Duration = Duration::from_secs(15);
-/// An answer that waits this long for the path counts as blocked, and others may go on. A piece
-/// takes 26 ms at 10 Mbit/s, which is no reason to begin another.
+/// An answer counts as blocked, and others may go on, when a piece of it takes so many times longer
+/// than it would if the answers that run shared our link: it is their path that is slow.
+const BLOCKED_TIMES: f64 = 2.0;
+/// The same before it is known what our link carries, and between these bounds.
 const BLOCKED_AFTER: Duration = Duration::from_millis(50);
+const BLOCKED_AFTER_MIN: Duration = Duration::from_millis(5);
+const BLOCKED_AFTER_MAX: Duration = Duration::from_millis(500);
 /// The same where what holds it up is not a link but the window, which lets so much go in a round
 /// trip and no more: others can use the link meanwhile.
 const WINDOW_FULL_AFTER: Duration = Duration::from_millis(2);
@@ -65,6 +69,7 @@ pub(crate) struct Uploads {
     /// Answers under way, until they are acknowledged.
     answering: watch::Sender<usize>,
     sent_bytes: AtomicU64,
+    running_max: u32,
     /// Bytes that wait to be answered, as others were last told.
     queue_told: watch::Sender<u64>,
     askers: lookup::Askers,
@@ -87,6 +92,7 @@ impl Uploads {
     pub(crate) fn new(limits: &Limits, seed: u64) -> Uploads {
         let clients_max = limits.accepted_connections_max;
         Uploads {
+            running_max: limits.serve.running_max,
             queue: Mutex::new(Queue {
                 serve: Serve::new(limits.serve.clone(), seed),
                 waiting: HashMap::new(),
@@ -599,20 +605,37 @@ async fn room(turn: &Turn<'_>, peer: &Peer, most_bytes: u64) -> Share {
     taken
 }
 
-/// How long an answer may wait for its path before others may go on. Where nothing queues on a
-/// long path, its link is not full.
-fn blocked_after(round_trip: Duration, shortest: Duration) -> Duration {
+/// How long a piece may wait for its path before others may go on, where our link would let
+/// `share_of_link` bytes of it go a second. Where nothing queues on a long path, its link is not full.
+fn blocked_after(
+    piece_bytes: usize,
+    share_of_link: Option<f64>,
+    round_trip: Duration,
+    shortest: Duration,
+) -> Duration {
     if shortest >= LONG_PATH && round_trip < shortest * 3 / 2 {
-        WINDOW_FULL_AFTER
-    } else {
-        BLOCKED_AFTER
+        return WINDOW_FULL_AFTER;
     }
+    share_of_link.map_or(BLOCKED_AFTER, |share| {
+        let seconds = BLOCKED_TIMES * piece_bytes as f64 / share;
+        let bounds = (
+            BLOCKED_AFTER_MIN.as_secs_f64(),
+            BLOCKED_AFTER_MAX.as_secs_f64(),
+        );
+        Duration::from_secs_f64(seconds.clamp(bounds.0, bounds.1))
+    })
 }
 
 /// Hands one piece to the stream; false when nobody takes it.
 async fn write_piece(turn: &Turn<'_>, link: &Link, send: &mut SendStream, piece: Bytes) -> bool {
+    let answers = f64::from(turn.uploads.running_max.max(1));
+    let blocked_after = blocked_after(
+        piece.len(),
+        qshare_net::link_rate(&link.connection).map(|rate| rate / answers),
+        link.connection.rtt(),
+        link.shortest_round_trip(),
+    );
     let mut write = std::pin::pin!(send.write_chunk(piece));
-    let blocked_after = blocked_after(link.connection.rtt(), link.shortest_round_trip());
     if let Ok(written) = timeout(blocked_after, &mut write).await {
         return written.is_ok();
     }
@@ -671,13 +694,25 @@ mod tests {
         timeout(Duration::from_secs(10), heard).await.unwrap();
     }
 
+    const MS: Duration = Duration::from_millis(1);
+
     #[test]
     fn others_go_on_at_once_where_only_the_window_is_full() {
-        let ms = Duration::from_millis;
-        assert_eq!(blocked_after(ms(42), ms(40)), WINDOW_FULL_AFTER);
+        let after = |round_trip, shortest| blocked_after(32 << 10, None, round_trip, shortest);
+        assert_eq!(after(42 * MS, 40 * MS), WINDOW_FULL_AFTER);
         // Something queues: the link is full.
-        assert_eq!(blocked_after(ms(70), ms(40)), BLOCKED_AFTER);
+        assert_eq!(after(70 * MS, 40 * MS), BLOCKED_AFTER);
         // A local network, before anything is known of its queue.
-        assert_eq!(blocked_after(ms(1), ms(1)), BLOCKED_AFTER);
+        assert_eq!(after(MS, MS), BLOCKED_AFTER);
+    }
+
+    #[test]
+    fn others_go_on_where_the_path_of_one_is_slower_than_its_share_of_our_link() {
+        let after = |mbit: f64| blocked_after(25_000, Some(mbit * 1e6 / 8.0), MS, MS);
+        // 25 kB take 4 ms at 50 Mbit/s.
+        assert_eq!(after(50.0), 8 * MS);
+        assert_eq!(after(10.0), 40 * MS);
+        assert_eq!(after(10_000.0), BLOCKED_AFTER_MIN);
+        assert_eq!(after(0.1), BLOCKED_AFTER_MAX);
     }
 }

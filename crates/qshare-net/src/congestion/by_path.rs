@@ -46,6 +46,15 @@ impl ControllerFactory for Chosen {
     }
 }
 
+/// What the link by which a connection leaves carried when it was busiest, in bytes a second: the
+/// sum over all connections of the endpoint. Unknown at first, on long paths, and where a controller
+/// was chosen by name.
+pub fn link_rate(connection: &quinn::Connection) -> Option<f64> {
+    let controller = connection.congestion_state().into_any();
+    let member = controller.downcast_ref::<ByPath>()?.member.as_ref()?;
+    member.link_rate()
+}
+
 struct ByPath {
     used: Box<dyn Controller>,
     /// Hears the same until it is decided.

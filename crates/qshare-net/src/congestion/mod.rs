@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use quinn::congestion::{BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 
+pub use by_path::link_rate;
 use model::Model;
 
 /// A congestion controller.

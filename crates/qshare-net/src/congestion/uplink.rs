@@ -103,12 +103,17 @@ impl State {
         self.best = self.best.max(rate);
     }
 
+    /// Bytes a second, once anything is known.
+    fn rate(&self) -> Option<f64> {
+        let rate = self.best.max(self.best_before);
+        (rate > 0.0).then_some(rate)
+    }
+
     /// Everything, while nothing is known.
     fn share_bytes(&self) -> u64 {
-        let rate = self.best.max(self.best_before);
-        if rate == 0.0 {
+        let Some(rate) = self.rate() else {
             return u64::MAX;
-        }
+        };
         let all = rate * QUEUE_MAX.as_secs_f64();
         (all as u64 / self.sending.max(1)).max(SHARE_MIN_BYTES)
     }
@@ -141,6 +146,11 @@ impl Member {
     /// What it may have in flight.
     pub(super) fn share_bytes(&self) -> u64 {
         self.uplink.share_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the link carried when it was busiest, in bytes a second, once that is known.
+    pub(super) fn link_rate(&self) -> Option<f64> {
+        self.uplink.state().rate()
     }
 
     pub(super) fn handle_sent(&mut self, bytes: u64) {
@@ -222,9 +232,10 @@ mod tests {
         let mut bench = Bench::new();
         let mut one = bench.member();
         bench.run(&mut one, 40 * MS, BYTES_A_MS);
-        assert_eq!(one.share_bytes(), u64::MAX);
+        assert_eq!((one.share_bytes(), one.link_rate()), (u64::MAX, None));
         bench.run(&mut one, 20 * MS, BYTES_A_MS);
         assert_near(one.share_bytes(), 40 * BYTES_A_MS);
+        assert_near(one.link_rate().unwrap() as u64, 1000 * BYTES_A_MS);
     }
 
     #[test]
