@@ -15,7 +15,7 @@ use crate::process::Process;
 
 const FILE: &str = "file.bin";
 const RATE: &str = "16mbit";
-/// What has come when it happens: some 1.5 s at [`RATE`].
+/// What has come when it happens: some 1.5 s of such a file at the path's rate (16 Mbit/s).
 pub const BEFORE_BYTES: u64 = 3_000_000;
 /// What the relay carries before a path is restored.
 const RELAYED_BYTES: u64 = 1_000_000;
