@@ -154,11 +154,13 @@ fn a_storm_of_withdrawals_costs_nothing_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn six_who_take_a_sip_now_and_then_do_not_keep_all_places() {
+fn those_who_take_a_sip_now_and_then_do_not_keep_all_places() {
+    // As many as there are places (`ServeConfig::active_max`).
+    const SIPPERS: usize = 10;
     let world = World::new();
     let bytes = noise(4 * MIB, 92);
     let (tracker, node, large) = with_a_large_file(&world, &bytes, 2 << 30);
-    let _readers = SlowReaders::start(node.address, node.id.parse().unwrap(), large, 6);
+    let _readers = SlowReaders::start(node.address, node.id.parse().unwrap(), large, SIPPERS);
     world.get("to", tracker.address, &["x.bin"]).well();
     assert_same(&world.path("to/x.bin"), &bytes);
 }

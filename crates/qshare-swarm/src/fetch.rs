@@ -20,7 +20,6 @@ use rand::{Rng, SeedableRng};
 
 use crate::{PeerKey, RequestId};
 pub use action::{DropReason, FetchAction, Refusal};
-use blame::stall_limit;
 pub use config::FetchConfig;
 use peer::Peer;
 use pool::Pool;
@@ -183,14 +182,12 @@ impl Fetch {
         entry.touched_at = now;
         let waited = now.saturating_duration_since(entry.asked_at);
         let key = entry.peer;
-        let mut limit = self.config.stall_min;
         self.handle_alive(now, key);
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.handle_latency(waited);
-            limit = stall_limit(&self.config, peer);
         }
         self.cancel_withdrawal(request);
-        self.timers.set(Timer::Stall(request), now + limit);
+        self.watch(now, request);
     }
 
     /// `bytes` more payload bytes of the answer are there.
@@ -211,16 +208,14 @@ impl Fetch {
             .is_some();
         let key = entry.peer;
         self.received_bytes += bytes;
-        let mut limit = self.config.stall_min;
         self.handle_alive(now, key);
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.received_bytes += bytes;
             let latency = peer.answer_latency();
             peer.rate.handle_bytes(now, bytes, latency);
-            limit = stall_limit(&self.config, peer);
         }
         if was_silent {
-            self.timers.set(Timer::Stall(request), now + limit);
+            self.watch(now, request);
         }
     }
 

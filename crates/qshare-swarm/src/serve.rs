@@ -66,7 +66,7 @@ impl Default for ServeConfig {
             waiting_always: 8,
             waiting_max: 2048,
             running_max: 1,
-            active_max: 6,
+            active_max: 10,
             active_always: 2,
             small_bytes: 16 * 1024,
             small_active_max: 64,
@@ -611,12 +611,13 @@ mod tests {
     #[test]
     fn slow_clients_hold_up_others_for_two_seconds_at_most() {
         let mut bench = Bench::new();
-        for client in 0..6 {
+        let places = u64::from(bench.serve.config.active_max);
+        for client in 0..places {
             bench.ask(client, 0);
             let ticket = bench.start().unwrap();
             bench.serve.handle_blocked(bench.now, ticket);
         }
-        let waiting = bench.ask(9, 0);
+        let waiting = bench.ask(places, 0);
         assert_eq!(bench.start(), None);
         bench.now += PARKED_AFTER;
         assert_eq!(bench.start(), Some(waiting));

@@ -82,6 +82,25 @@ fn an_answer_that_pauses_is_given_up_later_the_longer_its_peer_takes_to_answer()
 }
 
 #[test]
+fn an_answer_may_pause_for_as_long_as_answers_take_up_to_twice_the_configured_silence() {
+    let least = FetchConfig::default().stall_min;
+    for (usual, allowed) in [
+        (least / 2, least),
+        (least * 3 / 2, least * 3 / 2),
+        (least * 6, least * 2),
+    ] {
+        let (mut bench, [first, second]) = Bench::asked_of_one();
+        bench.fetch.handle_started(bench.now, first);
+        bench.now += usual;
+        bench.deliver(first);
+        bench.fetch.handle_started(bench.now, second);
+        bench.join_seed(2);
+        let silent = bench.time_until(&FetchAction::Abandon { request: second });
+        assert_eq!(silent, allowed, "where answers take {usual:?}");
+    }
+}
+
+#[test]
 fn a_withdrawal_is_waited_for_longer_the_longer_its_peer_takes_to_answer() {
     for latency in [Duration::from_millis(1), FAR] {
         let (mut bench, [first, second]) = Bench::asked_of_one();

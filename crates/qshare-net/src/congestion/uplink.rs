@@ -17,9 +17,10 @@ const QUEUE_MAX: Duration = Duration::from_millis(40);
 const SAMPLE: Duration = Duration::from_millis(50);
 /// A rate is believed for this long, and as long again.
 const REMEMBERED: Duration = Duration::from_secs(5);
-/// A connection may always have this much in flight: two calls of ten packets, so that the next is on
-/// its way while the one before is acknowledged.
-const SHARE_MIN_BYTES: u64 = 32 << 10;
+/// A connection may always have this much in flight: more than a call of ten packets, so that some are on
+/// their way while those are acknowledged; and not so much more that what several send to the same
+/// receiver at once overflows the queue in front of it.
+const SHARE_MIN_BYTES: u64 = 20_000;
 /// With less in flight a connection does not count as sending: it acknowledges, or tells news.
 const SENDING_MIN_BYTES: u64 = 4 << 10;
 

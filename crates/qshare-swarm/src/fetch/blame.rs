@@ -27,6 +27,10 @@ pub(super) fn stall_limit(config: &FetchConfig, peer: &Peer) -> Duration {
         .max(peer.answer_latency().saturating_mul(config.stall_factor))
 }
 
+/// An answer is never waited for longer than this many times the configured silence for the reason that
+/// others take long, too: what stalls at the end of a download costs a second.
+const USUAL_STRETCH_MAX: u32 = 2;
+
 /// Time after which a withdrawal counts as unanswered. Somewhat less than the above, for the two
 /// add up when a peer stalls, and are to stay under a second; at half of it, healthy peers whose
 /// answers are queued behind other data lose requests (0.6 % of the bytes of simulated swarms).
@@ -39,6 +43,14 @@ pub(super) fn withdrawal_limit(config: &FetchConfig, peer: &Peer) -> Duration {
 const WITHDRAWAL_PATIENCE: u32 = 4;
 
 impl Fetch {
+    /// A started answer has come forward, and is looked at again when it should have once more.
+    pub(super) fn watch(&mut self, now: Instant, id: RequestId) {
+        if let Some(request) = self.requests.get(&id) {
+            let silent_at = now + self.answer_limit(request);
+            self.timers.set(Timer::Stall(id), silent_at);
+        }
+    }
+
     /// An answer did not come forward for a while, or has been coming for a while: may others
     /// take it over?
     pub(super) fn handle_stall_timer(&mut self, now: Instant, id: RequestId) {
@@ -48,12 +60,7 @@ impl Fetch {
         if !matches!(request.phase, Phase::Started { .. }) {
             return;
         }
-        let limit = self
-            .peers
-            .get(&request.peer)
-            .map_or(self.config.stall_min, |peer| {
-                stall_limit(&self.config, peer)
-            });
+        let limit = self.answer_limit(request);
         let silent_at = request.touched_at + limit;
         let overdue = if silent_at <= now {
             Some(Overdue::Silent)
@@ -71,11 +78,26 @@ impl Fetch {
         }
     }
 
+    /// Silence after which a started answer counts as stalled: that of its peer, or what a whole answer
+    /// usually takes. Where servers answer many at once, each pauses while the others have their turns.
+    pub(super) fn answer_limit(&self, request: &Request) -> Duration {
+        let peer = self.peers.get(&request.peer);
+        let of_peer = peer.map_or(self.config.stall_min, |peer| {
+            stall_limit(&self.config, peer)
+        });
+        let usual = self.usual_time(request.size_bytes, 1.0);
+        of_peer.max(usual.min(self.config.stall_min * USUAL_STRETCH_MAX))
+    }
+
     fn slow_limit(&self, size_bytes: u64, stall_limit: Duration) -> Duration {
-        let usual_seconds = self.pace.unwrap_or(0.0) * size_bytes as f64;
-        let slow = Duration::try_from_secs_f64(usual_seconds * SLOW_FACTOR);
-        slow.unwrap_or(Duration::MAX)
+        self.usual_time(size_bytes, SLOW_FACTOR)
             .max(stall_limit.saturating_mul(2))
+    }
+
+    /// So many times what recent answers took, from start to end, for as many bytes.
+    fn usual_time(&self, size_bytes: u64, factor: f64) -> Duration {
+        let seconds = self.pace.unwrap_or(0.0) * size_bytes as f64 * factor;
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
     /// A withdrawal was not answered in time: the request is given up without an answer, and if
