@@ -239,6 +239,18 @@ impl Process {
         line.trim().parse().unwrap()
     }
 
+    /// The names of its threads, and how nice each is.
+    pub fn threads(&self) -> Vec<(String, i32)> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).ok();
+        let read = |stat: String| {
+            // "TID (NAME) STATE ...": see proc_pid_stat(5).
+            let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+            Some((name.into(), rest.split_whitespace().nth(16)?.parse().ok()?))
+        };
+        tasks.filter_map(|task| read(stat(task.ok()?)?)).collect()
+    }
+
     fn describe(&self) -> String {
         let (what, out, err) = (&self.what, self.out.text(), self.err.text());
         format!("{what}\n--- stdout\n{out}\n--- stderr\n{err}\n---")

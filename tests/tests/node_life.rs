@@ -54,6 +54,24 @@ fn additions_changes_and_removals_are_announced_by_themselves() {
 }
 
 #[test]
+fn threads_that_read_and_hash_are_nicer_than_the_networks() {
+    let world = World::new();
+    let tracker = world.tracker();
+    world.put("node", "file", &noise(MIB, 31));
+    let node = world.node("node", tracker.address);
+    world.get("to", tracker.address, &["file"]).well();
+    let threads = node.process.threads();
+    let Some(&(_, network)) = threads.first() else {
+        panic!("no threads")
+    };
+    let mut blocking = threads.iter().filter(|(name, _)| name == "tokio-rt-worker");
+    assert!(blocking.clone().count() > 0, "{threads:?}");
+    // 19 is as nice as can be.
+    let nicer = (network + 1).min(19);
+    assert!(blocking.all(|&(_, nice)| nice >= nicer), "{threads:?}");
+}
+
+#[test]
 fn what_must_not_be_shared_is_not() {
     let world = World::new();
     let tracker = world.tracker();

@@ -7,14 +7,16 @@
 //! runtime has been around twice, which takes microseconds while anybody is sending.
 //!
 //! Calls are no larger than what leaves in a millisecond: on a slow link large ones gain nothing,
-//! hold up what others send, and overflow short queues.
+//! hold up what others send, and overflow short queues. A call that receives takes in no more than what
+//! stays in a cache until quinn has copied it.
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
@@ -34,12 +36,18 @@ const CALL_MAX_TIME: Duration = Duration::from_millis(1);
 /// What was sent is counted for this long.
 const COUNTED: Duration = Duration::from_millis(8);
 
+/// A call takes in about so much, if it comes in datagrams as large as those before: what the system has
+/// copied is copied once more from there, and is to be in the cache still.
+const TAKEN_MAX_BYTES: usize = 128 << 10;
+
 /// A socket that holds packets back for a moment, to send more of them at once.
 #[derive(Debug)]
 pub(crate) struct Batching {
     inner: Arc<dyn AsyncUdpSocket>,
     waiting: Mutex<Waiting>,
     filled: Arc<Notify>,
+    /// The mean length of the datagrams that came last, each of which may hold many packets.
+    taken_bytes: AtomicUsize,
 }
 
 /// What has not left yet: one bundle for each destination, the oldest first.
@@ -98,6 +106,7 @@ impl Batching {
             inner,
             waiting: Mutex::default(),
             filled: filled.clone(),
+            taken_bytes: AtomicUsize::new(0),
         });
         tokio::spawn(flush_in_time(Arc::downgrade(&socket), filled));
         socket
@@ -235,7 +244,16 @@ impl AsyncUdpSocket for Batching {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        self.inner.poll_recv(cx, bufs, meta)
+        let usual_bytes = self.taken_bytes.load(Ordering::Relaxed).max(1);
+        let most = (TAKEN_MAX_BYTES / usual_bytes).max(1);
+        let most = most.min(bufs.len()).min(meta.len());
+        let (bufs, meta) = (&mut bufs[..most], &mut meta[..most]);
+        let count = ready!(self.inner.poll_recv(cx, bufs, meta))?;
+        let bytes: usize = meta.iter().take(count).map(|meta| meta.len).sum();
+        if let Some(mean) = bytes.checked_div(count) {
+            self.taken_bytes.store(mean, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(count))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -258,7 +276,8 @@ impl AsyncUdpSocket for Batching {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
+    use std::task::Waker;
 
     use super::*;
 
@@ -272,6 +291,8 @@ mod tests {
     struct Recorder {
         calls: Mutex<Vec<Call>>,
         is_busy: AtomicBool,
+        /// Datagrams of this length come in, as many as a call may take; none while it is 0.
+        coming_bytes: AtomicUsize,
     }
 
     impl AsyncUdpSocket for Recorder {
@@ -294,10 +315,16 @@ mod tests {
         fn poll_recv(
             &self,
             _: &mut Context<'_>,
-            _: &mut [IoSliceMut<'_>],
-            _: &mut [RecvMeta],
+            bufs: &mut [IoSliceMut<'_>],
+            meta: &mut [RecvMeta],
         ) -> Poll<io::Result<usize>> {
-            Poll::Pending
+            let length = self.coming_bytes.load(Ordering::Relaxed);
+            if length == 0 {
+                return Poll::Pending;
+            }
+            assert_eq!(bufs.len(), meta.len());
+            meta.iter_mut().for_each(|meta| meta.len = length);
+            Poll::Ready(Ok(meta.len()))
         }
 
         fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -459,6 +486,37 @@ mod tests {
             sent.iter().map(|(_, length)| length).sum::<usize>(),
             100 * SEGMENT
         );
+    }
+
+    #[tokio::test]
+    async fn a_call_takes_in_many_small_datagrams_or_a_few_large_ones() {
+        const BUFFERS: usize = 32;
+        let recorder = Arc::new(Recorder::default());
+        let socket = fast(&recorder);
+        let take = |length| {
+            recorder.coming_bytes.store(length, Ordering::Relaxed);
+            let mut room = [const { [] }; BUFFERS];
+            let mut bufs = room.each_mut().map(|room| IoSliceMut::new(room));
+            let mut meta = [RecvMeta::default(); BUFFERS];
+            let mut context = Context::from_waker(Waker::noop());
+            match socket.poll_recv(&mut context, &mut bufs, &mut meta) {
+                Poll::Ready(count) => Some(count.unwrap()),
+                Poll::Pending => None,
+            }
+        };
+        let taken = [
+            SEGMENT,
+            64 << 10,
+            64 << 10,
+            0,
+            256 << 10,
+            256 << 10,
+            SEGMENT,
+        ]
+        .map(take);
+        let expected = [32, 32, 2, usize::MAX, 2, 1, 1];
+        assert_eq!(taken.map(|count| count.unwrap_or(usize::MAX)), expected);
+        assert_eq!(take(SEGMENT), Some(BUFFERS), "they are small again");
     }
 
     #[tokio::test]

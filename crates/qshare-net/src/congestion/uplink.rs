@@ -4,7 +4,7 @@
 //! narrow one, as in most homes and in any crowd, all of these windows end up in one queue: with
 //! thirty connections it overflows before any of them has sent much, and what is wanted next waits
 //! behind what was wanted before. So together they have no more in flight than what the link
-//! carries in [`QUEUE_MAX`], each connection that sends an equal share of it.
+//! carries in [`QUEUE_MAX`], and [`QUEUE_MAX_BYTES`], each connection that sends an equal share of it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// All that is in flight on short paths may wait this long in queues: enough to keep links busy
 /// that several senders share, and less than routers hold.
 const QUEUE_MAX: Duration = Duration::from_millis(40);
+/// And it is no more than this: what a receiver does not take at once lies in the buffer of its socket,
+/// which holds little more, and cold memory there costs both ends a tenth of their processor time.
+const QUEUE_MAX_BYTES: u64 = 5_000_000;
 /// The rate is that of the best such time.
 const SAMPLE: Duration = Duration::from_millis(50);
 /// A rate is believed for this long, and as long again.
@@ -115,8 +118,8 @@ impl State {
         let Some(rate) = self.rate() else {
             return u64::MAX;
         };
-        let all = rate * QUEUE_MAX.as_secs_f64();
-        (all as u64 / self.sending.max(1)).max(SHARE_MIN_BYTES)
+        let all = ((rate * QUEUE_MAX.as_secs_f64()) as u64).min(QUEUE_MAX_BYTES);
+        (all / self.sending.max(1)).max(SHARE_MIN_BYTES)
     }
 }
 
@@ -237,6 +240,14 @@ mod tests {
         bench.run(&mut one, 20 * MS, BYTES_A_MS);
         assert_near(one.share_bytes(), 40 * BYTES_A_MS);
         assert_near(one.link_rate().unwrap() as u64, 1000 * BYTES_A_MS);
+    }
+
+    #[test]
+    fn on_a_fast_link_no_more_is_in_flight_than_what_sockets_hold() {
+        let mut bench = Bench::new();
+        let mut one = bench.member();
+        bench.run(&mut one, 200 * MS, 80 * BYTES_A_MS);
+        assert_eq!(one.share_bytes(), QUEUE_MAX_BYTES);
     }
 
     #[test]
