@@ -156,7 +156,7 @@ fn a_storm_of_withdrawals_costs_nothing_and_leaves_nothing_behind() {
 #[test]
 fn those_who_take_a_sip_now_and_then_do_not_keep_all_places() {
     // As many as there are places (`ServeConfig::active_max`).
-    const SIPPERS: usize = 10;
+    const SIPPERS: u32 = 10;
     let world = World::new();
     let bytes = noise(4 * MIB, 92);
     let (tracker, node, large) = with_a_large_file(&world, &bytes, 2 << 30);
