@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 
 use qshare_tests::files::{assert_same, info, noise};
-use qshare_tests::process::{Process, Signal};
+use qshare_tests::process::{Process, Signal, eventually};
 use qshare_tests::terminal::OnTerminal;
 use qshare_tests::world::{Node, Tracker, World};
 
@@ -60,15 +60,16 @@ fn threads_that_read_and_hash_are_nicer_than_the_networks() {
     world.put("node", "file", &noise(MIB, 31));
     let node = world.node("node", tracker.address);
     world.get("to", tracker.address, &["file"]).well();
-    let threads = node.process.threads();
-    let Some(&(_, network)) = threads.first() else {
-        panic!("no threads")
-    };
-    let mut blocking = threads.iter().filter(|(name, _)| name == "tokio-rt-worker");
-    assert!(blocking.clone().count() > 0, "{threads:?}");
-    // 19 is as nice as can be.
-    let nicer = (network + 1).min(19);
-    assert!(blocking.all(|&(_, nice)| nice >= nicer), "{threads:?}");
+    // A thread makes itself nicer as soon as it runs.
+    eventually("threads that block are nicer", || {
+        let threads = node.process.threads();
+        let &(_, network) = threads.first()?;
+        // 19 is as nice as can be.
+        let nicer = (network + 1).min(19);
+        let mut blocking = threads.iter().filter(|(name, _)| name == "tokio-rt-worker");
+        let some = blocking.clone().next().is_some();
+        (some && blocking.all(|&(_, nice)| nice >= nicer)).then_some(())
+    });
 }
 
 #[test]

@@ -21,7 +21,8 @@ use crate::{signals, terminal};
 /// After the command is done, this long is waited for blocking work that was given up.
 const LEFTOVERS_MAX: Duration = Duration::from_millis(500);
 
-/// By how much threads that read, hash and write are nicer than the network's.
+/// By how much threads that read, hash and write are nicer than the network's; those that they start, as
+/// the library's, inherit it.
 #[cfg(target_os = "linux")]
 const BLOCKING_NICE: i32 = 5;
 
