@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p qshare-swarm --example simulate [SEEDS] [COLUMN]`
 
-#[path = "../tests/sim/mod.rs"]
+#[path = "../tests/it/sim/mod.rs"]
 mod sim;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! `qshare net` tells what kind of router it is behind.
-#![cfg(target_os = "linux")]
 
 use qshare_tests::binary;
 use qshare_tests::lab::{HostPlan, Lab, NatKind, isolation};

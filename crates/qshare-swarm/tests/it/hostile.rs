@@ -1,11 +1,9 @@
 //! Whatever most peers do, what the honest hold is fetched from them.
 
-mod sim;
-
 use std::time::Duration;
 
+use crate::sim::{Behaviour, MBIT, MIB, Swarm};
 use qshare_swarm::Refusal;
-use sim::{Behaviour, MBIT, MIB, Swarm};
 
 const SEEDS: std::ops::Range<u64> = 0..8;
 

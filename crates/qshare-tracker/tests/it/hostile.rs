@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
-
 use std::time::Duration;
 
-use common::{DEADLINE, Joined, Node, config, entry, find, names, start, within};
+use crate::common::{DEADLINE, Joined, Node, config, entry, find, names, start, within};
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{Callee, dial};
 use qshare_tracker::Tracker;

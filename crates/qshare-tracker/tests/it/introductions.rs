@@ -2,9 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
-
-use common::{Joined, Node, start, within};
+use crate::common::{DEADLINE, Joined, Node, start, within};
 use qshare_content::NodeId;
 use qshare_net::framed::{self, ReadError};
 use qshare_net::punch::Introduced;
@@ -143,7 +141,7 @@ async fn relayed(tracker: &Tracker, a: &Node, b: &Node) -> Relayed {
     open(b, heard.peer, heard.relay.as_ref());
     let callee = Callee::Node(b.endpoint.id());
     let (dialled, accepted) = tokio::join!(
-        dial(&a.endpoint, &a.greeting, callee, address, common::DEADLINE),
+        dial(&a.endpoint, &a.greeting, callee, address, DEADLINE),
         async {
             let incoming = b.endpoint.accept().await.unwrap();
             accept(b.endpoint.id(), &b.greeting, incoming).await

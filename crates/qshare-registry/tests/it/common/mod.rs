@@ -1,6 +1,6 @@
 //! A registry with a clock that only the test moves.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
-
 use std::net::{SocketAddr, UdpSocket};
 
-use common::{Joined, Node, config, start, within};
+use crate::common::{Joined, Node, config, start, within};
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{At, Meeting, knock};
 use qshare_tracker::Tracker;

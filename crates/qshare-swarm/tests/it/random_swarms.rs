@@ -2,14 +2,12 @@
 //!
 //! `QSHARE_SWARMS=10000` runs that many; `QSHARE_SWARM_SEED=7` runs one and prints it.
 
-mod sim;
-
 use std::time::Duration;
 
+use crate::sim::{Behaviour, MBIT, MIB, Swarm};
 use qshare_swarm::Refusal;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use sim::{Behaviour, MBIT, MIB, Swarm};
 
 const SWARMS_DEFAULT: u64 = 150;
 

@@ -1,5 +1,4 @@
 //! Nodes behind routers reach each other, on the way that should be possible.
-#![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::Duration;

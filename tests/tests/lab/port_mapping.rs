@@ -1,5 +1,4 @@
 //! Routers that let others in when they are asked, and those that only say so.
-#![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::Write;

@@ -4,12 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::{World, address, entry, info, node_id, part};
+use crate::common::{World, address, entry, info, node_id, part};
 use proptest::prelude::*;
 use qshare_content::{ContentId, NamePattern, NodeId, Query};
 use qshare_registry::{GroupId, HolderChange, Output, RegistryConfig, SessionId, WatchId};

@@ -1,5 +1,5 @@
 //! A hundred thousand assets, some seconds. What it measured can be seen with
-//! `cargo test -p qshare-storage --test scale -- --nocapture`.
+//! `cargo test -p qshare-storage --test it scale -- --nocapture`.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 

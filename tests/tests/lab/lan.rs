@@ -1,5 +1,4 @@
 //! Nodes of one network find each other with no tracker: the real program, in namespaces.
-#![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};

@@ -1,6 +1,5 @@
 //! A tracker and nodes that talk to it, over real QUIC on loopback.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
-
 use std::time::Duration;
 
-use common::{World, address, entry, info, node_id, part};
+use crate::common::{World, address, entry, info, node_id, part};
 use qshare_content::Query;
 use qshare_registry::{
     Counts, Cursor, GroupId, HolderChange, NotAnnouncing, OpenError, Output, Readiness, Refusal,

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod common;
-
-use common::{DEADLINE, Node, config, entry, find, names, start, within};
+use crate::common::{DEADLINE, Node, config, entry, find, names, start, within};
 use qshare_net::framed::ReadError;
 use qshare_net::{BindError, DialError, GroupSecret, Identity, IdentityRole};
 use qshare_tracker::{StartError, Tracker};

@@ -2,11 +2,9 @@
 //!
 //! The clock is virtual, so a ratio is exact: it depends on the seed and nothing else.
 
-mod sim;
-
 use std::time::Duration;
 
-use sim::{Behaviour, MBIT, MIB, Outcome, Swarm};
+use crate::sim::{Behaviour, MBIT, MIB, Outcome, Swarm};
 
 const SEEDS: std::ops::Range<u64> = 0..2;
 

@@ -1,0 +1,4 @@
+//! The integration tests of this crate, one binary.
+
+mod proofs;
+mod vectors;
