@@ -1,12 +1,11 @@
 //! Downloads: the handles that an owner holds, and the tasks behind them.
 
 mod committer;
-mod given;
-mod holders;
 mod meter;
 mod request;
+mod single_chunk;
+mod sources;
 mod swarm;
-mod whole;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -24,7 +23,7 @@ pub(crate) use committer::Committer;
 use crate::config::Limits;
 use crate::error::DownloadError;
 use crate::node::Inner;
-use crate::report::{Contact, DownloadStatus, Progress, Report, Stage, SwarmView};
+use crate::vocabulary::{Contact, DownloadStatus, Progress, Report, Stage, SwarmView};
 
 /// What to download, and where to.
 #[derive(Debug, Clone)]
@@ -273,7 +272,7 @@ async fn run(
     }
     // Boxed, so that thousands which wait do not each take the room of the larger one.
     match expected {
-        Some(expected) => whole::run(inner, request, shared, turn, expected).await,
+        Some(expected) => single_chunk::run(inner, request, shared, turn, expected).await,
         None => Box::pin(swarm::run(inner, request, shared)).await,
     }
 }

@@ -23,8 +23,8 @@ use tracing::{debug, warn};
 
 use crate::node::Inner;
 use crate::peers::reach;
-use crate::report::{Contact, Findings, FoundFile};
-use crate::tracker_link::{HolderNews, LinkState};
+use crate::trackers::session::{HolderNews, SessionState};
+use crate::vocabulary::{Contact, Findings, FoundFile};
 
 /// Nodes of the network that are remembered.
 const NODES_MAX: usize = 256;
@@ -413,7 +413,7 @@ pub(crate) async fn watch(inner: Arc<Inner>, content: ContentId, news: mpsc::Sen
         if !inner.trackers.is_empty() {
             sleep(HEAD_START).await;
         }
-        let up = |state: LinkState| matches!(state, LinkState::Up(_));
+        let up = |state: SessionState| matches!(state, SessionState::Up(_));
         if inner.trackers.iter().any(|link| up(link.state())) {
             sleep(TRACKERS_FIRST).await;
         }

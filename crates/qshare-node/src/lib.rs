@@ -66,30 +66,28 @@
 //! }
 //! ```
 
-mod buffers;
-mod care;
-mod catalogue;
 mod config;
-mod contents;
 mod downloads;
 mod error;
-mod have;
 mod lan;
+mod nat;
 mod node;
 mod peers;
-mod port_mapping;
-mod reach;
-mod report;
-mod survey;
-mod tracker_link;
-mod trips;
+mod runtime;
+mod shares;
+mod trackers;
 mod uploads;
+mod vocabulary;
 
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, Shares};
 pub use downloads::{Download, DownloadRequest, unfinished_chunks};
 pub use error::{DownloadError, FindError, StartError};
+pub use nat::net_report::{
+    AddressMapping, Filtering, NatKind, NetReport, NetReportConfig, NetReportError,
+    PortMappingFound, Seen, net_report,
+};
+pub use nat::port_mapping::{MappedPort, PortMappingState};
 pub use node::Node;
-pub use port_mapping::{MappedPort, PortMappingState};
 pub use qshare_content as content;
 pub use qshare_net::{
     BindError, Congestion, GroupError, GroupSecret, Identity, IdentityError, IdentityLock,
@@ -100,11 +98,7 @@ pub use qshare_storage::{
     DiskError, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent, SkipReason, Sync,
     THREAD_WORTH_BYTES, Target, hash_file, hash_small_files,
 };
-pub use report::{
+pub use vocabulary::{
     Contact, DownloadStatus, Findings, FoundFile, NodeEvent, NodeStatus, PathKind, PeerView,
     Progress, Report, Source, Stage, SwarmView, TrackerState,
-};
-pub use survey::{
-    AddressMapping, Filtering, NatKind, PortMappingFound, Seen, Survey, SurveyConfig, SurveyError,
-    survey,
 };

@@ -25,19 +25,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::buffers::Buffers;
-use crate::catalogue::Catalogue;
 use crate::config::{Limits, NodeConfig, Shares};
-use crate::contents::Contents;
 use crate::downloads::{self, Committer, Download, DownloadRequest, Downloads};
 use crate::error::{FindError, StartError};
 use crate::lan::{self, Lan};
+use crate::nat::port_mapping::{self, PortMappings};
 use crate::peers::{self, Peers};
-use crate::port_mapping::{self, PortMappings};
-use crate::report::{Contact, Findings, FoundFile, NodeEvent, NodeStatus};
-use crate::tracker_link::{Established, LinkState, TrackerLink};
-use crate::trips::Trips;
+use crate::runtime::blocking_batch::BlockingBatch;
+use crate::runtime::buffer_pool::BufferPool;
+use crate::shares::catalogue::Catalogue;
+use crate::shares::contents::Contents;
+use crate::trackers::session::{Established, SessionState, TrackerSession};
 use crate::uploads::Uploads;
+use crate::vocabulary::{Contact, Findings, FoundFile, NodeEvent, NodeStatus};
 
 /// Events that a slow listener may lag behind before it misses some.
 const EVENTS_KEPT: usize = 1024;
@@ -67,17 +67,17 @@ pub(crate) struct Inner {
     pub(crate) meeting: Meeting,
     pub(crate) limits: Limits,
     pub(crate) known_trackers: Option<KnownTrackers>,
-    pub(crate) trackers: Vec<Arc<TrackerLink>>,
+    pub(crate) trackers: Vec<Arc<TrackerSession>>,
     pub(crate) lan: Lan,
     pub(crate) port_mappings: PortMappings,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) contents: Contents,
-    pub(crate) buffers: Arc<Buffers>,
+    pub(crate) buffers: Arc<BufferPool>,
     pub(crate) peers: Peers,
     pub(crate) uploads: Uploads,
     pub(crate) downloads: Downloads,
     pub(crate) committer: Committer,
-    pub(crate) trips: Trips,
+    pub(crate) batch: BlockingBatch,
     pub(crate) events: broadcast::Sender<NodeEvent>,
     /// Cancelled first: downloads stop resumably, everything else goes on.
     pub(crate) downloads_stopping: CancellationToken,
@@ -138,7 +138,7 @@ impl Node {
         };
         let trackers = trackers
             .into_iter()
-            .map(|tracker| Arc::new(TrackerLink::new(tracker)));
+            .map(|tracker| Arc::new(TrackerSession::new(tracker)));
         let meeting = Meeting::install(&endpoint);
         let inner = Arc::new(Inner {
             endpoint,
@@ -155,12 +155,12 @@ impl Node {
             port_mappings: PortMappings::new(port_mapping && role == Role::Node),
             catalogue,
             contents: Contents::new(library),
-            buffers: Buffers::new(limits.buffers_kept_bytes),
+            buffers: BufferPool::new(limits.buffers_kept_bytes),
             peers: Peers::new(&limits),
             uploads: Uploads::new(&limits, rand::random()),
             downloads: Downloads::new(&limits),
             committer: Committer::new(),
-            trips: Trips::new(),
+            batch: BlockingBatch::new(),
             events,
             downloads_stopping: CancellationToken::new(),
             stopping: CancellationToken::new(),
@@ -467,7 +467,7 @@ enum AskFailure {
 
 /// Asks one tracker, page by page.
 async fn ask(
-    link: &TrackerLink,
+    link: &TrackerSession,
     query: &Query,
     limit: usize,
     until: Instant,
@@ -475,9 +475,9 @@ async fn ask(
     let warm_until = Instant::now() + WARM_UP;
     loop {
         let up = match link.settled(until).await {
-            LinkState::Up(up) => up,
-            LinkState::Refused { cause } => return Err(AskFailure::Refused(cause)),
-            LinkState::Away { cause } => {
+            SessionState::Up(up) => up,
+            SessionState::Refused { cause } => return Err(AskFailure::Refused(cause)),
+            SessionState::Away { cause } => {
                 return Err(AskFailure::Away(
                     cause.unwrap_or_else(|| "no answer".into()),
                 ));

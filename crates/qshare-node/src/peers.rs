@@ -1,6 +1,9 @@
 //! Connections to other nodes: one each, used in both directions, whoever dialled. While a node
 //! is on its way from one path to a better one, or away from a dead one, it has two.
 
+mod path_monitor;
+pub(crate) mod path_race;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -16,17 +19,17 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace};
 
-use crate::care::{care, fall_silent};
 use crate::config::Limits;
 use crate::node::Inner;
-use crate::reach::{Ways, find_way};
-use crate::report::PathKind;
+use crate::peers::path_monitor::{care, fall_silent};
+use crate::peers::path_race::{PathsWanted, find_path};
 use crate::uploads;
+use crate::vocabulary::PathKind;
 
 /// Two dials within this time of each other were simultaneous; later, the newest wins, because
 /// the older one may be dead without our knowing.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
-/// Of two dials that cross, the second is through so many round trips after the first at the latest,
+/// Of two dials that cross, the second is through so many round batch after the first at the latest,
 /// if it gets through as easily.
 const CROSSING_TRIPS: u32 = 3;
 /// How long a connection that lost to another is left to what is in flight on it.
@@ -46,7 +49,7 @@ pub(crate) struct Peer {
     /// Names the node for as long as there is some way to it; another key if it comes back.
     pub(crate) key: PeerKey,
     pub(crate) node: NodeId,
-    link: watch::Sender<Arc<Link>>,
+    link: watch::Sender<Arc<PeerConnection>>,
     /// Answers awaited from it, and answers being sent to it.
     activity: watch::Sender<usize>,
     /// Whether we ask things of it. Whoever only asks us is not given much room.
@@ -56,7 +59,7 @@ pub(crate) struct Peer {
 }
 
 /// One connection to a node: a way.
-pub(crate) struct Link {
+pub(crate) struct PeerConnection {
     pub(crate) connection: quinn::Connection,
     pub(crate) path: PathKind,
     /// Where the other side is, if the connection has a made-up address for it.
@@ -74,7 +77,7 @@ pub(crate) struct Link {
     _control: SendStream,
 }
 
-impl Link {
+impl PeerConnection {
     /// Where the other side is, now.
     pub(crate) fn address(&self) -> SocketAddr {
         let remote = self.real.unwrap_or(self.connection.remote_address());
@@ -97,7 +100,7 @@ impl Link {
         Duration::from_micros(before.min(now))
     }
 
-    /// Whether packets to the other side were lost during the last round trips: that many are there.
+    /// Whether packets to the other side were lost during the last round batch: that many are there.
     pub(crate) fn is_losing(&self, lost_packets: u64) -> bool {
         let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
         losses.is_recent(Instant::now(), lost_packets, self.connection.rtt())
@@ -118,7 +121,7 @@ struct Losses {
 }
 
 impl Losses {
-    /// Round trips from a loss that is noticed until what was sent after it is not held up any more.
+    /// Round batch from a loss that is noticed until what was sent after it is not held up any more.
     const TRIPS: u32 = 2;
 
     fn is_recent(&mut self, now: Instant, packets: u64, round_trip: Duration) -> bool {
@@ -141,7 +144,7 @@ impl Drop for Busy<'_> {
 
 impl Peer {
     /// The way to it as it is now.
-    pub(crate) fn link(&self) -> Arc<Link> {
+    pub(crate) fn link(&self) -> Arc<PeerConnection> {
         self.link.borrow().clone()
     }
 
@@ -169,7 +172,7 @@ impl Peer {
     }
 
     /// The ways to it, as they change.
-    pub(crate) fn links(&self) -> watch::Receiver<Arc<Link>> {
+    pub(crate) fn links(&self) -> watch::Receiver<Arc<PeerConnection>> {
         self.link.subscribe()
     }
 }
@@ -313,7 +316,7 @@ async fn connect(
     }
     let mut way = {
         let inner = inner.clone();
-        Box::pin(async move { find_way(&inner, node, &addresses, Ways::All).await })
+        Box::pin(async move { find_path(&inner, node, &addresses, PathsWanted::All).await })
     };
     let reached = tokio::select! {
         reached = &mut way => reached,
@@ -421,7 +424,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
     } else {
         PathKind::Direct
     };
-    let link = Arc::new(Link {
+    let link = Arc::new(PeerConnection {
         connection,
         path,
         real: (real != remote).then_some(real),
@@ -482,17 +485,17 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
 
 /// A direct way stays before one through a relay, and of two simultaneous dials the one from the
 /// smaller id; else the newest.
-fn keeps_older(us: NodeId, node: NodeId, older: &Link, newer: &Link) -> bool {
+fn keeps_older(us: NodeId, node: NodeId, older: &PeerConnection, newer: &PeerConnection) -> bool {
     if older.suspect.load(Ordering::Relaxed) {
         return false;
     }
     let crossed = older.dialled != newer.dialled && older.since.elapsed() < SIMULTANEOUS;
-    let relayed = |link: &Link| link.path == PathKind::Relay;
+    let relayed = |link: &PeerConnection| link.path == PathKind::Relay;
     match (relayed(older), relayed(newer)) {
         (true, false) => false,
         (false, true) => crossed,
         _ => {
-            let dialler = |link: &Link| if link.dialled { us } else { node };
+            let dialler = |link: &PeerConnection| if link.dialled { us } else { node };
             crossed && dialler(older) < dialler(newer)
         }
     }
@@ -501,7 +504,7 @@ fn keeps_older(us: NodeId, node: NodeId, older: &Link, newer: &Link) -> bool {
 /// Ends the use of a connection that lost to another; what is in flight on it gets a while, for as
 /// long as anything gets through. The other side may have had a reason to dial that we have not
 /// noticed yet.
-fn retire(inner: &Arc<Inner>, older: Arc<Link>) {
+fn retire(inner: &Arc<Inner>, older: Arc<PeerConnection>) {
     older.retired.cancel();
     if older.suspect.load(Ordering::Relaxed) {
         close(&older.connection, CloseCode::Duplicate);
@@ -523,7 +526,7 @@ fn retire(inner: &Arc<Inner>, older: Arc<Link>) {
 async fn attend(
     inner: Arc<Inner>,
     peer: Arc<Peer>,
-    link: Arc<Link>,
+    link: Arc<PeerConnection>,
     mut control: quinn::RecvStream,
 ) {
     let max = qshare_wire::limits::SMALL_BODY_MAX_BYTES;

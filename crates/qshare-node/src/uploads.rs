@@ -2,12 +2,12 @@
 //!
 //! Every request is a stream of its own. Which chunk request is answered next is the scheduler's
 //! decision ([`Serve`]); here its decisions become bytes. Bytes in memory are bounded
-//! ([`memory`]): an answer is read from disk block by block, as it leaves.
+//! ([`memory_budget`]): an answer is read from disk block by block, as it leaves.
 
 mod hashes;
 mod interest;
 mod lookup;
-mod memory;
+mod memory_budget;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,12 +29,12 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 use tracing::{debug, trace};
 
-use crate::buffers::Buffer;
 use crate::config::Limits;
-use crate::contents::Holding;
 use crate::node::Inner;
-use crate::peers::{Link, Peer};
-use memory::{Charged, Memory, Share};
+use crate::peers::{Peer, PeerConnection};
+use crate::runtime::buffer_pool::Buffer;
+use crate::shares::contents::Holding;
+use memory_budget::{Charged, MemoryBudget, Share};
 
 /// Up to this many bytes are read together with what others ask for.
 const SMALL_READ_BYTES: u64 = 16 * 1024;
@@ -65,7 +65,7 @@ const PARKED_AFTER: Duration = Duration::from_millis(2100);
 /// What is being answered, over all peers.
 pub(crate) struct Uploads {
     queue: Mutex<Queue>,
-    memory: Arc<Memory>,
+    memory: Arc<MemoryBudget>,
     /// Answers under way, until they are acknowledged.
     answering: watch::Sender<usize>,
     sent_bytes: AtomicU64,
@@ -97,7 +97,7 @@ impl Uploads {
                 serve: Serve::new(limits.serve.clone(), seed),
                 waiting: HashMap::new(),
             }),
-            memory: Memory::new(limits.answers_max_bytes.into(), clients_max),
+            memory: MemoryBudget::new(limits.answers_max_bytes.into(), clients_max),
             answering: watch::Sender::new(0),
             sent_bytes: AtomicU64::new(0),
             queue_told: watch::Sender::new(0),
@@ -428,7 +428,7 @@ async fn chunk(
 /// Lets a connection take little more than its path holds. What waits in its buffers instead could
 /// not be put in another order any more, and an answer that is under way would look finished.
 /// Returns the size of the next piece.
-fn keep_little_unsent(inner: &Inner, link: &Link) -> usize {
+fn keep_little_unsent(inner: &Inner, link: &PeerConnection) -> usize {
     let path = link.connection.stats().path;
     let piece_bytes = (path.cwnd / 8).clamp(PIECE_MIN_BYTES, PIECE_MAX_BYTES);
     let is_long = link.shortest_round_trip() >= LONG_PATH;
@@ -575,7 +575,7 @@ impl Reader<'_> {
             Ok(data)
         };
         let read = match bytes <= SMALL_READ_BYTES {
-            true => self.inner.trips.run(read).await,
+            true => self.inner.batch.run(read).await,
             false => self.inner.blocking(read).await,
         };
         read.map_err(|error: ReadError| {
@@ -627,7 +627,12 @@ fn blocked_after(
 }
 
 /// Hands one piece to the stream; false when nobody takes it.
-async fn write_piece(turn: &Turn<'_>, link: &Link, send: &mut SendStream, piece: Bytes) -> bool {
+async fn write_piece(
+    turn: &Turn<'_>,
+    link: &PeerConnection,
+    send: &mut SendStream,
+    piece: Bytes,
+) -> bool {
     let answers = f64::from(turn.uploads.running_max.max(1));
     let blocked_after = blocked_after(
         piece.len(),

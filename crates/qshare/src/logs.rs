@@ -14,7 +14,7 @@ pub(crate) fn start(verbosity: &Verbosity, console: &Console) {
     let directives = match (verbosity.quiet, verbosity.verbose) {
         (true, _) => "error",
         // How the trackers are doing is told by the commands themselves.
-        (false, 0) => "warn,qshare_node::tracker_link=error",
+        (false, 0) => "warn,qshare_node::trackers=error",
         (false, 1) => "warn,qshare=info",
         (false, 2) => "info,qshare=debug",
         (false, _) => "debug,qshare=trace",

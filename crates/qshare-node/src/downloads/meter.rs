@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use qshare_content::NodeId;
 
 use crate::peers::Peer;
-use crate::report::{PathKind, Source};
+use crate::vocabulary::{PathKind, Source};
 
 /// The rate that people see is the mean over this time.
 const RATE_WINDOW: Duration = Duration::from_secs(5);

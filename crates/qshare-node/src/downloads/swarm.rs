@@ -7,8 +7,8 @@
 mod follow;
 mod hashes;
 mod open;
-mod outlook;
-mod places;
+mod peer_slots;
+mod progress;
 mod span;
 
 use std::collections::HashMap;
@@ -26,20 +26,20 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, trace};
 
-use super::holders::Holders;
 use super::meter::Meter;
 use super::request::Step;
-use super::whole::{blame, different, watch_all};
+use super::single_chunk::{blame, different, watch_all};
+use super::sources::holders::Holders;
 use super::{DownloadRequest, Shared};
-use crate::contents::Active;
 use crate::error::DownloadError;
 use crate::node::Inner;
 use crate::peers::{Peer, reach};
-use crate::report::{Report, Stage};
+use crate::shares::contents::Active;
+use crate::vocabulary::{Report, Stage};
 use follow::follow;
 use hashes::HashPages;
 use open::open;
-use outlook::LOG_EVERY;
+use progress::LOG_EVERY;
 use span::{FetchSpan, fetch_span};
 
 /// Time for the answer to an interest or a hash request.

@@ -11,11 +11,11 @@ use quinn::{SendStream, VarInt};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::memory::{Charged, Share};
+use super::memory_budget::{Charged, Share};
 use super::{find, refuse_read};
-use crate::contents::Holding;
 use crate::node::Inner;
 use crate::peers::Peer;
+use crate::shares::contents::Holding;
 
 /// A page's hashes, and those of its proof.
 const PAGE_MAX_BYTES: u64 = (tree::PAGE_CHUNKS as u64 + 64) * 32;

@@ -16,9 +16,9 @@ use tokio::time::sleep_until;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::find;
-use crate::contents::{Active, Holding};
 use crate::node::Inner;
 use crate::peers::Peer;
+use crate::shares::contents::{Active, Holding};
 
 /// Pause after something was told, before the queue is told with no chunks to tell.
 const QUEUE_PAUSE: Duration = Duration::from_millis(100);

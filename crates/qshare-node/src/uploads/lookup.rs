@@ -14,9 +14,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::PIECE_DEADLINE;
-use crate::catalogue::Listing;
 use crate::node::Inner;
 use crate::peers::Peer;
+use crate::shares::catalogue::Listing;
 
 /// Questions that one node may ask at once, and every second from then on. Each looks at no more
 /// than a few thousand names.

@@ -1,8 +1,8 @@
 //! `qshare net`: what lies between this machine and the others.
 
 use qshare_node::{
-    AddressMapping, Filtering, NatKind, PortMappingFound, Seen, Survey, SurveyConfig, SurveyError,
-    survey,
+    AddressMapping, Filtering, NatKind, NetReport, NetReportConfig, NetReportError,
+    PortMappingFound, Seen, net_report,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -22,14 +22,14 @@ async fn look(args: NetArgs, console: &Console, stop: CancellationToken) -> Resu
     let mut is_first = true;
     for tracker in args.trackers.resolve() {
         let place = tracker.host_port();
-        let config = SurveyConfig {
+        let config = NetReportConfig {
             tracker,
             group: args.group.load()?,
             known_trackers: args.certs.known_trackers(),
             port_mapping: !args.port_mapping.no_port_mapping,
         };
         let found = tokio::select! {
-            found = survey(&config) => found,
+            found = net_report(&config) => found,
             () = stop.cancelled() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
         };
         let found = match found {
@@ -57,18 +57,18 @@ async fn look(args: NetArgs, console: &Console, stop: CancellationToken) -> Resu
     failed.map_or(Ok(()), Err)
 }
 
-impl From<SurveyError> for Failure {
-    fn from(error: SurveyError) -> Failure {
+impl From<NetReportError> for Failure {
+    fn from(error: NetReportError) -> Failure {
         match error {
-            SurveyError::Start(error) => error.into(),
-            SurveyError::Identity(error) => error.into(),
-            SurveyError::Tracker(error) => (&error).into(),
+            NetReportError::Start(error) => error.into(),
+            NetReportError::Identity(error) => error.into(),
+            NetReportError::Tracker(error) => (&error).into(),
         }
     }
 }
 
 /// For people.
-fn describe(place: &str, found: &Survey) -> Vec<String> {
+fn describe(place: &str, found: &NetReport) -> Vec<String> {
     let mut lines = vec![format!("tracker       {place} ({})", found.tracker.short())];
     for (family, seen) in [("IPv4", &found.ipv4), ("IPv6", &found.ipv6)] {
         match seen {
@@ -146,7 +146,7 @@ fn describe_mapping(found: &PortMappingFound) -> String {
 }
 
 /// What it means, in a sentence or two.
-fn conclude(found: &Survey) -> String {
+fn conclude(found: &NetReport) -> String {
     let kind = |seen: &Result<Seen, String>| seen.as_ref().map(Seen::kind).ok();
     let is_here = |seen: &Result<Seen, String>| {
         let observed = seen.as_ref().map(|seen| seen.observed.ip());
@@ -240,7 +240,7 @@ struct MappingJson {
 }
 
 impl NetJson {
-    fn new(place: &str, found: &Survey) -> NetJson {
+    fn new(place: &str, found: &NetReport) -> NetJson {
         NetJson {
             tracker: place.to_owned(),
             id: found.tracker.to_string(),
@@ -322,8 +322,8 @@ mod tests {
 
     use super::*;
 
-    fn found(mapping: AddressMapping, filtering: Filtering, port: PortMappingFound) -> Survey {
-        Survey {
+    fn found(mapping: AddressMapping, filtering: Filtering, port: PortMappingFound) -> NetReport {
+        NetReport {
             tracker: NodeId([1; 32]),
             ipv4: Ok(Seen {
                 local: [10, 0, 0, 2].into(),
@@ -337,7 +337,7 @@ mod tests {
         }
     }
 
-    fn cone() -> Survey {
+    fn cone() -> NetReport {
         let none = PortMappingFound::None {
             cause: "no answer".into(),
         };

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{ANSWER_DEADLINE, Event};
-use crate::peers::{Link, Peer};
+use crate::peers::{Peer, PeerConnection};
 
 /// News that a peer may have at once, and a second. A node collects what is new for 20 ms, hence
 /// has at most 50 a second; what the network held back may come at once.
@@ -70,7 +70,7 @@ pub(super) async fn follow(
 
 async fn follow_until_lost(
     peer: &Peer,
-    link: &Link,
+    link: &PeerConnection,
     content: ContentId,
     count: u32,
     events: &mpsc::Sender<Event>,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use qshare_storage::{HashOptions, OpenError, Opened, Part, PartOptions};
 
-use super::super::whole::different;
+use super::super::single_chunk::different;
 use super::super::{DownloadRequest, Shared};
 use crate::error::DownloadError;
 use crate::node::Inner;
-use crate::report::Stage;
+use crate::vocabulary::Stage;
 
 /// Opens the part; hashes what an earlier run left.
 pub(super) async fn open(

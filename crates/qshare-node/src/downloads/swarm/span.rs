@@ -10,8 +10,8 @@ use tokio_util::task::TaskTracker;
 
 use super::super::request::{Answer, chunk_request, fetch};
 use super::Event;
-use crate::buffers::Buffers;
 use crate::peers::Peer;
+use crate::runtime::buffer_pool::BufferPool;
 
 pub(super) struct FetchSpan {
     pub(super) request: RequestId,
@@ -21,7 +21,7 @@ pub(super) struct FetchSpan {
     pub(super) span: Span,
     pub(super) part: Arc<Part>,
     pub(super) memory: Arc<Semaphore>,
-    pub(super) buffers: Arc<Buffers>,
+    pub(super) buffers: Arc<BufferPool>,
     pub(super) writes: TaskTracker,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) withdraw: oneshot::Receiver<()>,

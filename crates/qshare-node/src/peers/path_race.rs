@@ -22,8 +22,8 @@ use tracing::{debug, info};
 
 use crate::node::Inner;
 use crate::peers::{Peer, adopt};
-use crate::report::PathKind;
-use crate::tracker_link::{LinkState, resolve_candidates};
+use crate::trackers::session::{SessionState, resolve_candidates};
+use crate::vocabulary::PathKind;
 
 /// Time for one attempt to reach a node at one address.
 const DIAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ const PUNCH_WAIT: Duration = Duration::from_secs(5);
 
 /// Which ways are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ways {
+pub(crate) enum PathsWanted {
     /// Whatever works.
     All,
     /// There is a relayed one already.
@@ -54,11 +54,11 @@ struct Met {
 }
 
 /// Finds a way to a node and exchanges Hellos on it. The error says for people what was tried.
-pub(crate) async fn find_way(
+pub(crate) async fn find_path(
     inner: &Arc<Inner>,
     node: NodeId,
     addresses: &[SocketAddr],
-    ways: Ways,
+    ways: PathsWanted,
 ) -> Result<Session, String> {
     let begun = Instant::now();
     let mut race = Race::new(inner, node);
@@ -108,7 +108,7 @@ pub(crate) async fn find_way(
                     Ok(introduced) => {
                         punch_until = Some(Instant::now() + PUNCH_WAIT);
                         match introduced.relay {
-                            Ok(_) if ways == Ways::All => {
+                            Ok(_) if ways == PathsWanted::All => {
                                 relay_at = Some(begun + RELAY_READY_AFTER);
                             }
                             Ok(_) => {}
@@ -275,7 +275,7 @@ impl<'a> Race<'a> {
 async fn meet(inner: &Arc<Inner>, node: NodeId) -> Result<Met, String> {
     let mut asked = JoinSet::new();
     for link in &inner.trackers {
-        let LinkState::Up(up) = link.state() else {
+        let SessionState::Up(up) = link.state() else {
             continue;
         };
         let request = Introduce {

@@ -16,7 +16,7 @@ use quinn::Connection;
 use tokio::time::timeout;
 
 use crate::error::{FindError, StartError};
-use crate::port_mapping::MappedPort;
+use crate::nat::port_mapping::MappedPort;
 
 /// Time for the tracker to be reached by each family.
 const DIAL_DEADLINE: Duration = Duration::from_secs(4);
@@ -25,9 +25,9 @@ const GOODBYE: Duration = Duration::from_millis(50);
 /// Time for the router to take back what it was asked for.
 const GIVE_BACK: Duration = Duration::from_millis(1500);
 
-/// What [`survey`] wants to know.
+/// What [`net_report`] wants to know.
 #[derive(Debug)]
-pub struct SurveyConfig {
+pub struct NetReportConfig {
     /// Who is asked.
     pub tracker: TrackerAddress,
     /// The group that it must belong to.
@@ -40,7 +40,7 @@ pub struct SurveyConfig {
 
 /// Why nothing is known.
 #[derive(Debug, thiserror::Error)]
-pub enum SurveyError {
+pub enum NetReportError {
     /// This machine gave no socket.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -54,7 +54,7 @@ pub enum SurveyError {
 
 /// What a tracker sees of this machine.
 #[derive(Debug, Clone)]
-pub struct Survey {
+pub struct NetReport {
     /// Who told it.
     pub tracker: NodeId,
     /// Over IPv4, or why not.
@@ -183,7 +183,7 @@ enum Failed {
 /// # Errors
 ///
 /// When the tracker is reached over neither family, or is not who it should be.
-pub async fn survey(config: &SurveyConfig) -> Result<Survey, SurveyError> {
+pub async fn net_report(config: &NetReportConfig) -> Result<NetReport, NetReportError> {
     let tracker = || config.tracker.clone();
     let unreachable = |cause| FindError::Unreachable(vec![(tracker(), cause)]);
     let resolved = timeout(DIAL_DEADLINE, resolve(&config.tracker)).await;
@@ -224,7 +224,7 @@ pub async fn survey(config: &SurveyConfig) -> Result<Survey, SurveyError> {
     match (found, refused) {
         (_, Some(cause)) => Err(FindError::Refused(vec![(tracker(), cause)]).into()),
         (None, None) => Err(unreachable(causes.join("; ")).into()),
-        (Some(tracker), None) => Ok(Survey {
+        (Some(tracker), None) => Ok(NetReport {
             tracker,
             ipv4,
             ipv6,
@@ -242,10 +242,10 @@ struct Station {
 
 impl Station {
     async fn reach(
-        config: &SurveyConfig,
+        config: &NetReportConfig,
         listen: IpAddr,
         addresses: &[SocketAddr],
-    ) -> Result<Result<Station, Failed>, SurveyError> {
+    ) -> Result<Result<Station, Failed>, NetReportError> {
         let family = if listen.is_ipv4() { "IPv4" } else { "IPv6" };
         if addresses.is_empty() {
             let why = match config.tracker.host.parse::<IpAddr>() {
@@ -362,7 +362,7 @@ impl Station {
         knock(&self.meeting, self.connection(), at).await
     }
 
-    async fn ask_for_port(&self, config: &SurveyConfig, seen: &Seen) -> PortMappingFound {
+    async fn ask_for_port(&self, config: &NetReportConfig, seen: &Seen) -> PortMappingFound {
         if !config.port_mapping {
             return PortMappingFound::NotAsked("--no-port-mapping");
         }
@@ -407,7 +407,7 @@ impl Station {
     }
 }
 
-async fn check_trust(config: &SurveyConfig, session: &Session) -> Result<(), Failed> {
+async fn check_trust(config: &NetReportConfig, session: &Session) -> Result<(), Failed> {
     let Some(known) = config.known_trackers.clone() else {
         return Ok(());
     };

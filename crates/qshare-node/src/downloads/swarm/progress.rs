@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use qshare_swarm::FetchStatus;
 use tracing::info;
 
-use super::super::whole::no_source;
+use super::super::single_chunk::no_source;
 use super::Swarm;
 use crate::error::DownloadError;
-use crate::report::{PeerView, SwarmView};
+use crate::vocabulary::{PeerView, SwarmView};
 
 /// How often a download's sources are logged, at the level that `-v` shows.
 pub(super) const LOG_EVERY: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo};
 use qshare_storage::{HashPage, Library, Part, ReadError, SharedFile};
 
-use crate::have::Have;
+use crate::shares::availability::Availability;
 
 /// A download of ours, as those see it whom we serve from it.
 pub(crate) struct Active {
@@ -15,7 +15,7 @@ pub(crate) struct Active {
     pub(crate) chunks: Chunks,
     pub(crate) part: Arc<Part>,
     /// What can be served.
-    pub(crate) have: Arc<Have>,
+    pub(crate) have: Arc<Availability>,
 }
 
 impl Active {
@@ -24,7 +24,7 @@ impl Active {
             info,
             chunks: Chunks::of_length(info.length),
             part,
-            have: Arc::new(Have::new(verified)),
+            have: Arc::new(Availability::new(verified)),
         }
     }
 }

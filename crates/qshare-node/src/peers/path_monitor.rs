@@ -12,15 +12,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
 use crate::node::Inner;
-use crate::peers::{Link, Peer, adopt};
-use crate::reach::{Ways, find_way};
-use crate::report::PathKind;
+use crate::peers::path_race::{PathsWanted, find_path};
+use crate::peers::{Peer, PeerConnection, adopt};
+use crate::vocabulary::PathKind;
 
 /// How often a way in use is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 /// Silence after which we say something, where we wait for the other side.
 const ASK_AFTER: Duration = Duration::from_millis(500);
-/// What we said and nobody acknowledged for this long, or for so many round trips, was lost with
+/// What we said and nobody acknowledged for this long, or for so many round batch, was lost with
 /// all that followed it: the way is dead. Two seconds of transfer remain to find another.
 const DEAD_AFTER: Duration = Duration::from_millis(1000);
 const DEAD_AFTER_ROUND_TRIPS: u32 = 4;
@@ -52,7 +52,7 @@ async fn gone(peer: &Peer) {
 }
 
 /// What has come in and gone out on a connection, as it was seen last.
-struct Ears {
+struct Liveness {
     received: u64,
     sent: u64,
     heard_at: Instant,
@@ -61,10 +61,10 @@ struct Ears {
     asked: bool,
 }
 
-impl Ears {
-    fn new(link: &Link) -> Ears {
+impl Liveness {
+    fn new(link: &PeerConnection) -> Liveness {
         let stats = link.connection.stats();
-        Ears {
+        Liveness {
             received: stats.udp_rx.datagrams,
             sent: stats.udp_tx.datagrams,
             heard_at: Instant::now(),
@@ -74,7 +74,7 @@ impl Ears {
     }
 
     /// Looks again; whether something came in.
-    fn listen(&mut self, link: &Link) -> bool {
+    fn listen(&mut self, link: &PeerConnection) -> bool {
         let stats = link.connection.stats();
         let (received, sent) = (stats.udp_rx.datagrams, stats.udp_tx.datagrams);
         let now = Instant::now();
@@ -88,8 +88,8 @@ impl Ears {
         heard
     }
 
-    /// Whether something waits for an answer for so long, and for some round trips.
-    fn is_unanswered_for(&self, link: &Link, time: Duration) -> bool {
+    /// Whether something waits for an answer for so long, and for some round batch.
+    fn is_unanswered_for(&self, link: &PeerConnection, time: Duration) -> bool {
         let limit = time.max(DEAD_AFTER_ROUND_TRIPS * link.connection.rtt());
         self.unanswered_since
             .is_some_and(|since| since.elapsed() >= limit)
@@ -105,16 +105,16 @@ async fn watch_over(inner: &Arc<Inner>, peer: &Arc<Peer>) {
             return;
         }
         let link = peer.link();
-        let mut ears = Ears::new(&link);
+        let mut liveness = Liveness::new(&link);
         while *activity.borrow() > 0 && Arc::ptr_eq(&link, &peer.link()) && link.is_alive() {
             sleep(LOOK).await;
-            ears.listen(&link);
-            if ears.heard_at.elapsed() >= ASK_AFTER && !ears.asked {
-                ears.asked = true;
+            liveness.listen(&link);
+            if liveness.heard_at.elapsed() >= ASK_AFTER && !liveness.asked {
+                liveness.asked = true;
                 inner.tasks.spawn(ask(link.clone()));
             }
-            if ears.is_unanswered_for(&link, DEAD_AFTER) {
-                replace(inner, peer, &link, &mut ears).await;
+            if liveness.is_unanswered_for(&link, DEAD_AFTER) {
+                replace(inner, peer, &link, &mut liveness).await;
             }
         }
         if !link.is_alive() {
@@ -126,26 +126,26 @@ async fn watch_over(inner: &Arc<Inner>, peer: &Arc<Peer>) {
 
 /// Waits until nothing gets through any more on a way that another one has replaced: what is in
 /// flight on it waits in vain. Asks at once, since some time may have passed already.
-pub(crate) async fn fall_silent(link: &Arc<Link>) {
-    let mut ears = Ears::new(link);
+pub(crate) async fn fall_silent(link: &Arc<PeerConnection>) {
+    let mut liveness = Liveness::new(link);
     let mut questions = JoinSet::new();
     loop {
-        let is_quiet = ears.heard_at.elapsed() >= ASK_AFTER;
-        if questions.is_empty() || (is_quiet && !ears.asked) {
-            ears.asked = true;
-            ears.unanswered_since.get_or_insert(Instant::now());
+        let is_quiet = liveness.heard_at.elapsed() >= ASK_AFTER;
+        if questions.is_empty() || (is_quiet && !liveness.asked) {
+            liveness.asked = true;
+            liveness.unanswered_since.get_or_insert(Instant::now());
             questions.spawn(ask(link.clone()));
         }
         sleep(LOOK).await;
-        ears.listen(link);
-        if ears.is_unanswered_for(link, ASK_AFTER) {
+        liveness.listen(link);
+        if liveness.is_unanswered_for(link, ASK_AFTER) {
             return;
         }
     }
 }
 
 /// Says something to which the other side's QUIC must answer.
-async fn ask(link: Arc<Link>) {
+async fn ask(link: Arc<PeerConnection>) {
     let said = async {
         let (mut send, mut recv) = link.connection.open_bi().await.ok()?;
         framed::write(&mut send, &Ping {}).await.ok()?;
@@ -158,20 +158,25 @@ async fn ask(link: Arc<Link>) {
 }
 
 /// Finds another way in place of a dead one.
-async fn replace(inner: &Arc<Inner>, peer: &Arc<Peer>, link: &Arc<Link>, ears: &mut Ears) {
+async fn replace(
+    inner: &Arc<Inner>,
+    peer: &Arc<Peer>,
+    link: &Arc<PeerConnection>,
+    liveness: &mut Liveness,
+) {
     debug!(peer = %peer.node, address = %link.address(), "silent, looking for another way");
     link.suspect.store(true, Ordering::Relaxed);
     let addresses = [link.address()];
     let found = tokio::select! {
-        found = find_way(inner, peer.node, &addresses, Ways::All) => Some(found),
+        found = find_path(inner, peer.node, &addresses, PathsWanted::All) => Some(found),
         () = link.retired.cancelled() => return,
         _ = link.connection.closed() => return,
-        () = heard_again(link, ears) => None,
+        () = heard_again(link, liveness) => None,
     };
     match found {
         None => debug!(peer = %peer.node, "heard again"),
         Some(Ok(session)) => {
-            let silence = ears.heard_at.elapsed();
+            let silence = liveness.heard_at.elapsed();
             if adopt(inner, session, true).is_some() {
                 let path = peer.path();
                 info!(peer = %peer.node, ?path, ?silence, "took another way to a peer");
@@ -186,10 +191,10 @@ async fn replace(inner: &Arc<Inner>, peer: &Arc<Peer>, link: &Arc<Link>, ears: &
     link.suspect.store(false, Ordering::Relaxed);
 }
 
-async fn heard_again(link: &Link, ears: &mut Ears) {
+async fn heard_again(link: &PeerConnection, liveness: &mut Liveness) {
     loop {
         sleep(LOOK).await;
-        if ears.listen(link) {
+        if liveness.listen(link) {
             return;
         }
     }
@@ -217,7 +222,7 @@ async fn leave_relay(inner: &Arc<Inner>, peer: &Arc<Peer>) {
     loop {
         sleep(pause).await;
         pause = (pause * 2).min(IMPROVE_LAST);
-        match find_way(inner, peer.node, &[], Ways::Direct).await {
+        match find_path(inner, peer.node, &[], PathsWanted::Direct).await {
             Ok(session) => {
                 if adopt(inner, session, true).is_some() {
                     info!(peer = %peer.node, path = ?peer.path(), "left the relay");

@@ -25,7 +25,7 @@ const WORK_MAX_BYTES: u64 = 8 << 20;
 const WORK_UNIT_BYTES: u64 = 16 << 10;
 
 /// The bytes of answers in memory.
-pub(super) struct Memory {
+pub(super) struct MemoryBudget {
     max_bytes: u64,
     /// What every client may hold.
     always_bytes: u64,
@@ -67,11 +67,11 @@ impl Held {
     }
 }
 
-impl Memory {
+impl MemoryBudget {
     /// Room for so many bytes, for as many clients as there can be.
-    pub(super) fn new(max_bytes: u64, clients_max: usize) -> Arc<Memory> {
+    pub(super) fn new(max_bytes: u64, clients_max: usize) -> Arc<MemoryBudget> {
         let clients = (clients_max as u64).max(1);
-        Arc::new(Memory {
+        Arc::new(MemoryBudget {
             max_bytes,
             always_bytes: (max_bytes / 4 / clients).max(1),
             held: Mutex::default(),
@@ -122,7 +122,7 @@ impl Memory {
 
 /// Room that a client was given, free again when dropped.
 pub(super) struct Share {
-    memory: Arc<Memory>,
+    memory: Arc<MemoryBudget>,
     client: PeerKey,
     bytes: u64,
 }
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn clients_that_hold_on_to_much_leave_room_for_the_others() {
-        let memory = Memory::new(64 * MIB, 512);
+        let memory = MemoryBudget::new(64 * MIB, 512);
         let mut held = Vec::new();
         for client in 0..8 {
             while let Some(share) = memory.try_take(PeerKey(client), MIB) {
@@ -196,7 +196,7 @@ mod tests {
     fn however_many_hold_all_they_can_each_client_has_something() {
         const CLIENTS: u64 = 512;
         const ALWAYS: u64 = 32 << 10;
-        let memory = Memory::new(64 * MIB, CLIENTS as usize);
+        let memory = MemoryBudget::new(64 * MIB, CLIENTS as usize);
         let mut held = Vec::new();
         for client in 0..CLIENTS {
             let before = held.len();
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_shrunk_is_free_for_others() {
-        let memory = Memory::new(4 * MIB, 512);
+        let memory = MemoryBudget::new(4 * MIB, 512);
         let mut share = memory.try_take(PeerKey(1), 2 * MIB).unwrap();
         let _rest = memory.try_take(PeerKey(2), MIB).unwrap();
         let before = memory.try_take(PeerKey(3), MIB).unwrap().bytes();
@@ -223,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_served_once_there_is_room() {
-        let memory = Memory::new(4 * MIB, 1);
+        let memory = MemoryBudget::new(4 * MIB, 1);
         let held = memory.try_take(PeerKey(1), 2 * MIB).unwrap();
         let waiting = tokio::spawn({
             let memory = memory.clone();

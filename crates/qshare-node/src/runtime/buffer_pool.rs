@@ -1,4 +1,4 @@
-//! Buffers for the bytes of chunks, used again and again.
+//! BufferPool for the bytes of chunks, used again and again.
 //!
 //! A megabyte that is allocated anew for every chunk is mapped, zeroed and faulted in page by page,
 //! and unmapped afterwards: a tenth of what a transfer costs. Here a buffer returns when its last
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const SLACK_MAX: usize = 8;
 
 /// The buffers that nobody uses now, up to a bound.
-pub(crate) struct Buffers {
+pub(crate) struct BufferPool {
     kept: Mutex<Kept>,
     kept_max_bytes: usize,
 }
@@ -23,10 +23,10 @@ struct Kept {
     bytes: usize,
 }
 
-impl Buffers {
+impl BufferPool {
     /// Keeps at most so many bytes that nobody uses.
-    pub(crate) fn new(kept_max_bytes: usize) -> Arc<Buffers> {
-        Arc::new(Buffers {
+    pub(crate) fn new(kept_max_bytes: usize) -> Arc<BufferPool> {
+        Arc::new(BufferPool {
             kept: Mutex::default(),
             kept_max_bytes,
         })
@@ -62,7 +62,7 @@ impl Buffers {
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     length: usize,
-    home: Arc<Buffers>,
+    home: Arc<BufferPool>,
 }
 
 impl Deref for Buffer {
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_used_again_once_nobody_reads_it() {
-        let buffers = Buffers::new(1000);
+        let buffers = BufferPool::new(1000);
         let mut first = buffers.take(100);
         first[99] = 7;
         let place = first.as_ptr();
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_the_bound() {
-        let buffers = Buffers::new(1000);
+        let buffers = BufferPool::new(1000);
         let taken: Vec<Buffer> = (0..5).map(|_| buffers.take(300)).collect();
         drop(taken);
         let kept = buffers.kept.lock().unwrap();
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_large_buffer_is_not_spent_on_a_few_bytes() {
-        let buffers = Buffers::new(1000);
+        let buffers = BufferPool::new(1000);
         drop(buffers.take(1000));
         assert_eq!(buffers.take(10).bytes.len(), 10);
         assert_eq!(buffers.take(200).bytes.len(), 1000);

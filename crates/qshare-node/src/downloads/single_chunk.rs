@@ -16,16 +16,17 @@ use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
 use super::committer::Expected;
-use super::holders::Holders;
 use super::meter::Meter;
 use super::request::{Answer, chunk_request, fetch};
-use super::{DownloadRequest, Shared, given};
+use super::sources::holders::Holders;
+use super::sources::static_sources;
+use super::{DownloadRequest, Shared};
 use crate::error::DownloadError;
 use crate::lan;
 use crate::node::Inner;
 use crate::peers::{Peer, reach};
-use crate::report::{NodeEvent, Report, Stage};
-use crate::tracker_link::{HolderNews, watch};
+use crate::trackers::session::{HolderNews, watch};
+use crate::vocabulary::{NodeEvent, Report, Stage};
 
 /// Time for one attempt at one holder, once connected.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
@@ -45,7 +46,7 @@ pub(super) async fn run(
     let (path, info) = (request.target.path(), request.info);
     let standing = {
         let path = path.clone();
-        inner.trips.run(move || standing(&path, &info)).await?
+        inner.batch.run(move || standing(&path, &info)).await?
     };
     match standing {
         Standing::Same => {
@@ -230,8 +231,12 @@ pub(super) fn watch_all(
     }
     let around = lan::watch(inner.clone(), request.info.id(), sender.clone());
     inner.tasks.spawn(around);
-    for node in request.nodes.iter().filter(|node| given::is_name(node)) {
-        let resolve = given::resolve(node.clone(), sender.clone());
+    for node in request
+        .nodes
+        .iter()
+        .filter(|node| static_sources::is_name(node))
+    {
+        let resolve = static_sources::resolve(node.clone(), sender.clone());
         inner.tasks.spawn(resolve);
     }
     receiver

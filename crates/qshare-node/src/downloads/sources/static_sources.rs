@@ -10,8 +10,8 @@ use qshare_wire::{Address, Candidate, CandidateKind};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use crate::report::Contact;
-use crate::tracker_link::HolderNews;
+use crate::trackers::session::HolderNews;
+use crate::vocabulary::Contact;
 
 /// Longest wait for a resolver.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(4);
@@ -19,7 +19,7 @@ const RESOLVE_DEADLINE: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Those whose address needs no resolver.
-pub(super) fn at_once(nodes: &[NodeAddress]) -> Vec<Contact> {
+pub(in crate::downloads) fn at_once(nodes: &[NodeAddress]) -> Vec<Contact> {
     let literal = |node: &NodeAddress| {
         let ip: IpAddr = node.host.parse().ok()?;
         contact(node.id, [SocketAddr::new(ip, node.port)])
@@ -28,7 +28,7 @@ pub(super) fn at_once(nodes: &[NodeAddress]) -> Vec<Contact> {
 }
 
 /// Resolves the name of one of the others, until it has an address or nobody listens.
-pub(super) async fn resolve(node: NodeAddress, news: mpsc::Sender<HolderNews>) {
+pub(in crate::downloads) async fn resolve(node: NodeAddress, news: mpsc::Sender<HolderNews>) {
     loop {
         let resolved = tokio::select! {
             () = news.closed() => return,
@@ -60,7 +60,7 @@ pub(super) async fn resolve(node: NodeAddress, news: mpsc::Sender<HolderNews>) {
 }
 
 /// Whether a node's address needs a resolver.
-pub(super) fn is_name(node: &NodeAddress) -> bool {
+pub(in crate::downloads) fn is_name(node: &NodeAddress) -> bool {
     node.host.parse::<IpAddr>().is_err()
 }
 

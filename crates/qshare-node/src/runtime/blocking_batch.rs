@@ -11,24 +11,24 @@ use tokio::task::JoinSet;
 
 /// Pieces that go together, at most: the first waits for the last.
 const PIECES_MAX: usize = 64;
-/// Trips at once: a disk may answer several questions at a time.
-const TRIPS_MAX: usize = 2;
+/// BlockingBatch at once: a disk may answer several questions at a time.
+const BATCHES_MAX: usize = 2;
 
 /// Does the work, and returns what hands over its result.
 type Piece = Box<dyn FnOnce() -> HandOver + Send>;
 type HandOver = Box<dyn FnOnce() + Send>;
 
-/// Goes on trips until it is dropped.
-pub(crate) struct Trips {
+/// Goes on batch until it is dropped.
+pub(crate) struct BlockingBatch {
     pieces: mpsc::Sender<Piece>,
 }
 
-impl Trips {
+impl BlockingBatch {
     /// To be called within a runtime.
-    pub(crate) fn new() -> Trips {
+    pub(crate) fn new() -> BlockingBatch {
         let (pieces, waiting) = mpsc::channel(PIECES_MAX);
         tokio::spawn(go(waiting));
-        Trips { pieces }
+        BlockingBatch { pieces }
     }
 
     /// Runs something that blocks, but not for long. A panic in it goes on here.
@@ -55,24 +55,24 @@ impl Trips {
 }
 
 async fn go(mut waiting: mpsc::Receiver<Piece>) {
-    let mut trips = JoinSet::new();
+    let mut batch = JoinSet::new();
     loop {
         let mut pieces = Vec::new();
         let more = tokio::select! {
             biased;
-            Some(back) = trips.join_next() => {
+            Some(back) = batch.join_next() => {
                 let done: Vec<HandOver> = back.unwrap_or_default();
                 done.into_iter().for_each(|hand_over| hand_over());
                 continue;
             }
-            more = waiting.recv_many(&mut pieces, PIECES_MAX), if trips.len() < TRIPS_MAX => more,
+            more = waiting.recv_many(&mut pieces, PIECES_MAX), if batch.len() < BATCHES_MAX => more,
         };
         if more == 0 {
             break;
         }
-        trips.spawn_blocking(move || pieces.into_iter().map(|piece| piece()).collect());
+        batch.spawn_blocking(move || pieces.into_iter().map(|piece| piece()).collect());
     }
-    while let Some(back) = trips.join_next().await {
+    while let Some(back) = batch.join_next().await {
         let done: Vec<HandOver> = back.unwrap_or_default();
         done.into_iter().for_each(|hand_over| hand_over());
     }
@@ -85,11 +85,11 @@ mod tests {
 
     #[tokio::test]
     async fn everybody_gets_the_result_of_their_own_work() {
-        let trips = Arc::new(Trips::new());
+        let batch = Arc::new(BlockingBatch::new());
         let mut asked = JoinSet::new();
         for at in 0..1000u32 {
-            let trips = trips.clone();
-            asked.spawn(async move { (at, trips.run(move || at * 2).await) });
+            let batch = batch.clone();
+            asked.spawn(async move { (at, batch.run(move || at * 2).await) });
         }
         while let Some(answer) = asked.join_next().await {
             let (at, doubled) = answer.unwrap();
@@ -99,20 +99,20 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_up_meanwhile_goes_together() {
-        let trips = Arc::new(Trips::new());
-        let both_away = Arc::new(Barrier::new(TRIPS_MAX + 1));
+        let batch = Arc::new(BlockingBatch::new());
+        let both_away = Arc::new(Barrier::new(BATCHES_MAX + 1));
         let (release, gate) = blocking::channel::<()>();
         let gate = Arc::new(std::sync::Mutex::new(gate));
         let mut asked = JoinSet::new();
-        for _ in 0..TRIPS_MAX {
-            let (trips, away, gate) = (trips.clone(), both_away.clone(), gate.clone());
+        for _ in 0..BATCHES_MAX {
+            let (batch, away, gate) = (batch.clone(), both_away.clone(), gate.clone());
             asked.spawn(async move {
                 let work = move || {
                     away.wait();
                     let _ = gate.lock().unwrap().recv();
                     std::thread::current().id()
                 };
-                trips.run(work).await
+                batch.run(work).await
             });
             tokio::task::yield_now().await;
         }
@@ -122,8 +122,8 @@ mod tests {
             .unwrap();
         let mut later = JoinSet::new();
         for _ in 0..PIECES_MAX / 2 {
-            let trips = trips.clone();
-            later.spawn(async move { trips.run(|| std::thread::current().id()).await });
+            let batch = batch.clone();
+            later.spawn(async move { batch.run(|| std::thread::current().id()).await });
         }
         for _ in 0..10 {
             tokio::task::yield_now().await;
@@ -139,8 +139,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_the_askers_and_nobody_elses() {
-        let trips = Arc::new(Trips::new());
-        let (one, other) = (trips.clone(), trips.clone());
+        let batch = Arc::new(BlockingBatch::new());
+        let (one, other) = (batch.clone(), batch.clone());
         let panics = tokio::spawn(async move { one.run(|| panic!("on purpose")).await });
         let works = tokio::spawn(async move { other.run(|| 1).await });
         assert!(panics.await.unwrap_err().is_panic());

@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info};
 
 use crate::node::Inner;
-use crate::report::NodeEvent;
-use crate::tracker_link::{Established, LinkState};
+use crate::trackers::session::{Established, SessionState};
+use crate::vocabulary::NodeEvent;
 
 /// Pause after no router agreed, or none was believed. Routers change, and so do networks.
 const AGAIN: Duration = Duration::from_secs(600);
@@ -238,8 +238,8 @@ fn translated(inner: &Inner) -> Vec<Established> {
         })
     };
     let up = inner.trackers.iter().filter_map(|link| match link.state() {
-        LinkState::Up(up) => Some(up),
-        LinkState::Away { .. } | LinkState::Refused { .. } => None,
+        SessionState::Up(up) => Some(up),
+        SessionState::Away { .. } | SessionState::Refused { .. } => None,
     });
     up.filter(is_translated).collect()
 }
@@ -305,7 +305,7 @@ async fn hold(inner: &Arc<Inner>, mapping: &mut PortMapping) {
 
 fn is_connected(inner: &Inner) -> bool {
     let mut links = inner.trackers.iter();
-    links.any(|link| matches!(link.state(), LinkState::Up(_)))
+    links.any(|link| matches!(link.state(), SessionState::Up(_)))
 }
 
 /// Has every tracker that sees us behind a router knock at this port, and tell others if it was

@@ -8,9 +8,10 @@ use qshare_content::NodeId;
 use qshare_wire::limits::CANDIDATES_MAX;
 use rand::seq::IteratorRandom;
 
-use super::{DownloadRequest, given};
-use crate::report::Contact;
-use crate::tracker_link::HolderNews;
+use super::super::DownloadRequest;
+use super::static_sources;
+use crate::trackers::session::HolderNews;
+use crate::vocabulary::Contact;
 
 /// Contacts that are remembered; trackers hand out samples, so more come when these go.
 const CONTACTS_MAX: usize = 1024;
@@ -46,7 +47,7 @@ impl Known {
     }
 }
 
-pub(super) struct Holders {
+pub(in crate::downloads) struct Holders {
     us: NodeId,
     known: HashMap<NodeId, Known>,
     /// Addresses that others than trackers gave; trackers add to them and do not take them away.
@@ -56,7 +57,7 @@ pub(super) struct Holders {
 }
 
 impl Holders {
-    pub(super) fn new(us: NodeId, request: &DownloadRequest) -> Holders {
+    pub(in crate::downloads) fn new(us: NodeId, request: &DownloadRequest) -> Holders {
         let mut holders = Holders {
             us,
             known: HashMap::new(),
@@ -64,11 +65,11 @@ impl Holders {
             unresolved: BTreeMap::new(),
         };
         holders.join(request.holders.clone());
-        holders.give(given::at_once(&request.nodes));
+        holders.give(static_sources::at_once(&request.nodes));
         holders
     }
 
-    pub(super) fn handle_news(&mut self, news: HolderNews) {
+    pub(in crate::downloads) fn handle_news(&mut self, news: HolderNews) {
         match news {
             HolderNews::Joined(contacts) => self.join(contacts),
             HolderNews::Left(nodes) => self.leave(&nodes),
@@ -146,7 +147,7 @@ impl Holders {
     }
 
     /// A random node to try now, preferably one that has everything; it counts as connecting.
-    pub(super) fn next_to_dial(
+    pub(in crate::downloads) fn next_to_dial(
         &mut self,
         now: Instant,
         connected_max: usize,
@@ -175,7 +176,7 @@ impl Holders {
 
     /// Connections that others could take the places of: none while there are fewer than may be,
     /// or nobody else is there to be tried.
-    pub(super) fn wanted_places(&self, now: Instant, connected_max: usize) -> usize {
+    pub(in crate::downloads) fn wanted_places(&self, now: Instant, connected_max: usize) -> usize {
         if self.busy() < connected_max {
             return 0;
         }
@@ -188,21 +189,21 @@ impl Holders {
         self.known.values().filter(busy).count()
     }
 
-    pub(super) fn connected(&mut self, node: &NodeId) {
+    pub(in crate::downloads) fn connected(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
             known.state = State::Connected;
         }
     }
 
     /// It delivered: what failed before is forgiven.
-    pub(super) fn succeeded(&mut self, node: &NodeId) {
+    pub(in crate::downloads) fn succeeded(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
             known.failures = 0;
         }
     }
 
     /// It could not be reached, was lost, or is of no use at the moment.
-    pub(super) fn failed(&mut self, node: &NodeId, now: Instant, cause: String) {
+    pub(in crate::downloads) fn failed(&mut self, node: &NodeId, now: Instant, cause: String) {
         if let Some(known) = self.known.get_mut(node)
             && !matches!(known.state, State::Banned)
         {
@@ -216,21 +217,21 @@ impl Holders {
     }
 
     /// It lied about this content.
-    pub(super) fn ban(&mut self, node: &NodeId) {
+    pub(in crate::downloads) fn ban(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
             known.state = State::Banned;
             known.last_cause = "sent bytes that failed verification".into();
         }
     }
 
-    pub(super) fn any_banned(&self) -> bool {
+    pub(in crate::downloads) fn any_banned(&self) -> bool {
         self.known
             .values()
             .any(|known| matches!(known.state, State::Banned))
     }
 
     /// When a resting node may be tried again.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(in crate::downloads) fn poll_timeout(&self) -> Option<Instant> {
         let until = |known: &Known| match known.state {
             State::Resting { until } => Some(until),
             _ => None,
@@ -239,7 +240,7 @@ impl Holders {
     }
 
     /// What was tried and why it failed, for people: empty, or begins with a colon.
-    pub(super) fn describe_failures(&self) -> String {
+    pub(in crate::downloads) fn describe_failures(&self) -> String {
         let tried = self
             .known
             .values()

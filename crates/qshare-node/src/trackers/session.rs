@@ -26,10 +26,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use crate::catalogue::{Announced, Delta, key_of};
 use crate::node::Inner;
-use crate::reach::{be_introduced, local_candidates};
-use crate::report::{Contact, FoundFile, NodeEvent, TrackerState};
+use crate::peers::path_race::{be_introduced, local_candidates};
+use crate::shares::catalogue::{Announced, Delta, key_of};
+use crate::vocabulary::{Contact, FoundFile, NodeEvent, TrackerState};
 
 /// Time for one attempt to reach the tracker: a lookup has 5 s in all.
 const DIAL_DEADLINE: Duration = Duration::from_secs(4);
@@ -62,7 +62,7 @@ pub(crate) struct Established {
 
 /// How the session stands.
 #[derive(Clone)]
-pub(crate) enum LinkState {
+pub(crate) enum SessionState {
     /// Not there; `tried` once an attempt has failed.
     Away {
         cause: Option<String>,
@@ -73,16 +73,16 @@ pub(crate) enum LinkState {
     },
 }
 
-impl LinkState {
+impl SessionState {
     pub(crate) fn to_report(&self) -> TrackerState {
         match self {
-            LinkState::Away { cause } => TrackerState::Away {
+            SessionState::Away { cause } => TrackerState::Away {
                 cause: cause.clone(),
             },
-            LinkState::Refused { cause } => TrackerState::Refused {
+            SessionState::Refused { cause } => TrackerState::Refused {
                 cause: cause.clone(),
             },
-            LinkState::Up(up) => TrackerState::Connected {
+            SessionState::Up(up) => TrackerState::Connected {
                 id: up.id,
                 address: up.address,
                 seen_at: up.seen_at,
@@ -92,9 +92,9 @@ impl LinkState {
 }
 
 /// One tracker, as written by the user, and the session with it.
-pub(crate) struct TrackerLink {
+pub(crate) struct TrackerSession {
     pub(crate) tracker: TrackerAddress,
-    state: watch::Sender<LinkState>,
+    state: watch::Sender<SessionState>,
 }
 
 /// What a watched content's holders do.
@@ -115,15 +115,15 @@ enum ConnectError {
     Refused(String),
 }
 
-impl TrackerLink {
-    pub(crate) fn new(tracker: TrackerAddress) -> TrackerLink {
-        TrackerLink {
+impl TrackerSession {
+    pub(crate) fn new(tracker: TrackerAddress) -> TrackerSession {
+        TrackerSession {
             tracker,
-            state: watch::Sender::new(LinkState::Away { cause: None }),
+            state: watch::Sender::new(SessionState::Away { cause: None }),
         }
     }
 
-    pub(crate) fn state(&self) -> LinkState {
+    pub(crate) fn state(&self) -> SessionState {
         self.state.borrow().clone()
     }
 
@@ -135,14 +135,14 @@ impl TrackerLink {
     }
 
     /// Waits until the tracker is up, or refuses us, or `until`; then says how it stands.
-    pub(crate) async fn settled(&self, until: Instant) -> LinkState {
+    pub(crate) async fn settled(&self, until: Instant) -> SessionState {
         let mut state = self.state.subscribe();
-        let settled = state.wait_for(|state| !matches!(state, LinkState::Away { .. }));
+        let settled = state.wait_for(|state| !matches!(state, SessionState::Away { .. }));
         let _ = tokio::time::timeout_at(until, settled).await;
         self.state()
     }
 
-    fn set(&self, inner: &Inner, state: LinkState) {
+    fn set(&self, inner: &Inner, state: SessionState) {
         let report = state.to_report();
         let old = self.state.send_replace(state).to_report();
         if old != report {
@@ -169,15 +169,15 @@ impl TrackerLink {
                         return;
                     }
                     info!(tracker = %self.tracker.host_port(), %cause, "lost the tracker");
-                    self.set(&inner, LinkState::Away { cause: Some(cause) });
+                    self.set(&inner, SessionState::Away { cause: Some(cause) });
                 }
                 Err(ConnectError::Away(cause)) => {
                     debug!(tracker = %self.tracker.host_port(), %cause, "tracker away");
-                    self.set(&inner, LinkState::Away { cause: Some(cause) });
+                    self.set(&inner, SessionState::Away { cause: Some(cause) });
                 }
                 Err(ConnectError::Refused(cause)) => {
                     warn!(tracker = %self.tracker.host_port(), %cause, "tracker refused");
-                    self.set(&inner, LinkState::Refused { cause });
+                    self.set(&inner, SessionState::Refused { cause });
                     pause = PAUSE_REFUSED;
                 }
             }
@@ -273,7 +273,7 @@ impl TrackerLink {
             seen_at: hello.observed,
         };
         info!(tracker = %self.tracker.host_port(), id = %peer, "connected to the tracker");
-        self.set(inner, LinkState::Up(up));
+        self.set(inner, SessionState::Up(up));
         let (heard, acks) = mpsc::channel(1);
         tokio::select! {
             biased;
@@ -615,7 +615,7 @@ fn describe(error: &ReadError) -> String {
 /// Watches a content at one tracker, over as many sessions as it takes, until nobody listens.
 pub(crate) async fn watch(
     inner: Arc<Inner>,
-    link: Arc<TrackerLink>,
+    link: Arc<TrackerSession>,
     content: ContentId,
     news: mpsc::Sender<HolderNews>,
 ) {
@@ -624,12 +624,12 @@ pub(crate) async fn watch(
         let up = tokio::select! {
             () = inner.stopping.cancelled() => return,
             () = news.closed() => return,
-            up = state.wait_for(|state| matches!(state, LinkState::Up(_))) => match up {
+            up = state.wait_for(|state| matches!(state, SessionState::Up(_))) => match up {
                 Ok(up) => up.clone(),
                 Err(_) => return,
             },
         };
-        let LinkState::Up(up) = up else { continue };
+        let SessionState::Up(up) = up else { continue };
         up.watch(content, &news).await;
         if news.is_closed() {
             return;

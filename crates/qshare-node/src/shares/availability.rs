@@ -15,7 +15,7 @@ const NEWS_KEPT: usize = 64;
 const BATCH: Duration = Duration::from_millis(20);
 
 /// What can be served of a download, and what is news to whom.
-pub(crate) struct Have {
+pub(crate) struct Availability {
     state: Mutex<State>,
     news: broadcast::Sender<Arc<[ChunkIndex]>>,
     /// What those have whom we fetch from: it is no news to them.
@@ -29,9 +29,9 @@ struct State {
     told_at: Option<Instant>,
 }
 
-impl Have {
-    pub(crate) fn new(verified: Bitmap) -> Have {
-        Have {
+impl Availability {
+    pub(crate) fn new(verified: Bitmap) -> Availability {
+        Availability {
             state: Mutex::new(State {
                 verified,
                 fresh: Vec::new(),
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_is_told_at_once_and_what_follows_quickly_together() {
-        let have = Arc::new(Have::new(Bitmap::new(100)));
+        let have = Arc::new(Availability::new(Bitmap::new(100)));
         let (_, mut news) = have.subscribe();
         have.add(ChunkIndex(0));
         assert_eq!(&*news.try_recv().unwrap(), [ChunkIndex(0)]);
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_has_is_no_news_to_it() {
-        let have = Have::new(Bitmap::new(10));
+        let have = Availability::new(Bitmap::new(10));
         let (a, b) = (PeerKey(1), PeerKey(2));
         let mut theirs = Bitmap::new(10);
         theirs.insert(ChunkIndex(1));

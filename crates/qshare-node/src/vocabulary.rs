@@ -7,7 +7,7 @@ use std::time::Duration;
 use qshare_content::{AssetName, ContentId, ContentInfo, NodeId, TrackerAddress};
 use qshare_storage::LibraryEvent;
 
-use crate::port_mapping::PortMappingState;
+use crate::nat::port_mapping::PortMappingState;
 
 /// A file that somebody shares, as trackers tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]

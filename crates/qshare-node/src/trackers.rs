@@ -1,0 +1,3 @@
+//! Sessions with trackers.
+
+pub(crate) mod session;
