@@ -10,7 +10,7 @@ use quinn::Connection;
 use tokio::time::{interval, timeout};
 
 use crate::framed::{self, ReadError};
-use crate::meeting::Meeting;
+use crate::traversal::Traversal;
 
 /// Time for the tracker's answer: it waits a second for ours.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
@@ -58,14 +58,14 @@ pub enum KnockError {
     Lost(String),
 }
 
-/// Has the tracker at the other end of `connection`, which belongs to the endpoint of `meeting`,
+/// Has the tracker at the other end of `connection`, which belongs to the endpoint of `traversal`,
 /// knock. Takes about a second where nothing comes through.
 ///
 /// # Errors
 ///
 /// When the tracker gives no answer. That nothing came through is one.
 pub async fn knock(
-    meeting: &Meeting,
+    traversal: &Traversal,
     connection: &Connection,
     at: At,
 ) -> Result<Knocked, KnockError> {
@@ -80,7 +80,7 @@ pub async fn knock(
         offer,
         extensions: Vec::new(),
     };
-    let expected = meeting.expect_knock(id);
+    let expected = traversal.expect_knock(id);
     let ask = async {
         let asked = framed::ask::<wire::Knock, wire::Knocked>(connection, &request);
         match timeout(ANSWER_DEADLINE, asked).await {
@@ -99,7 +99,7 @@ pub async fn knock(
         loop {
             ticks.tick().await;
             let cookie = [0; 8];
-            meeting.send(second, &Datagram::Heard { id, cookie });
+            traversal.send(second, &Datagram::Heard { id, cookie });
         }
     };
     let answer = tokio::select! {

@@ -4,7 +4,7 @@
 //! serves and dials). Whoever dials or is dialled exchanges Hellos and comes out as a
 //! [`Session`]: an authenticated connection whose group was checked. [`framed`] reads and writes
 //! messages on its streams. [`KnownTrackers`] remembers keys as SSH does. Nodes behind routers
-//! find each other, directly or through a relay, in a [`Meeting`]; a router can be asked to let
+//! find each other, directly or through a relay, in a [`Traversal`]; a router can be asked to let
 //! others in ([`map_port`]), and a tracker whether they really get in ([`knock()`]).
 //!
 //! Nothing here knows what is shared or who wants it.
@@ -18,7 +18,6 @@ mod identity;
 mod knock;
 mod known_trackers;
 mod lan;
-mod meeting;
 mod port_mapping;
 pub mod punch;
 mod resolve;
@@ -26,6 +25,7 @@ mod session;
 mod socket;
 mod tls;
 mod transport;
+mod traversal;
 
 pub use congestion::{Congestion, UnknownCongestion, link_rate};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, udp_socket};
@@ -34,7 +34,6 @@ pub use identity::{Identity, IdentityError, IdentityLock, IdentityRole, default_
 pub use knock::{At, KnockError, Knocked, knock};
 pub use known_trackers::{KnownTrackers, TrustError};
 pub use lan::{LanDiscovery, LanError, LanEvent, Links};
-pub use meeting::Meeting;
 pub use port_mapping::{MappingError, MappingProtocol, PortMapping, map_port};
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{
@@ -43,3 +42,4 @@ pub use session::{
 };
 pub use socket::{Beside, BesideSender, Route, Verdict, is_virtual, virtual_address};
 pub use transport::TransportConfig;
+pub use traversal::Traversal;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use qshare_content::{AssetName, ContentId, Hash, NodeId, Query};
-use qshare_net::{Endpoint, EndpointConfig, Greeting, KnownTrackers, Meeting};
+use qshare_net::{Endpoint, EndpointConfig, Greeting, KnownTrackers, Traversal};
 use qshare_storage::{
     Asset, DiskError, HashOptions, Library, LibraryConfig, LibraryEvent, SharedFile, Sync, Target,
     unfinished,
@@ -64,7 +64,7 @@ pub struct Node {
 pub(crate) struct Inner {
     pub(crate) endpoint: Endpoint,
     pub(crate) greeting: Greeting,
-    pub(crate) meeting: Meeting,
+    pub(crate) traversal: Traversal,
     pub(crate) limits: Limits,
     pub(crate) known_trackers: Option<KnownTrackers>,
     pub(crate) trackers: Vec<Arc<TrackerSession>>,
@@ -139,10 +139,10 @@ impl Node {
         let trackers = trackers
             .into_iter()
             .map(|tracker| Arc::new(TrackerSession::new(tracker)));
-        let meeting = Meeting::install(&endpoint);
+        let traversal = Traversal::install(&endpoint);
         let inner = Arc::new(Inner {
             endpoint,
-            meeting,
+            traversal,
             greeting: Greeting {
                 role,
                 group,
@@ -171,9 +171,9 @@ impl Node {
         });
         inner.tasks.spawn(peers::accept_all(inner.clone()));
         inner.tasks.spawn({
-            let (meeting, stopping) = (inner.meeting.clone(), inner.stopping.clone());
+            let (traversal, stopping) = (inner.traversal.clone(), inner.stopping.clone());
             async move {
-                stopping.run_until_cancelled(meeting.run()).await;
+                stopping.run_until_cancelled(traversal.run()).await;
             }
         });
         inner.tasks.spawn(lan::run(inner.clone()));

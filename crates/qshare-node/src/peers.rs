@@ -554,7 +554,7 @@ async fn attend(
         }
     }
     if is_goodbye(&cause) {
-        inner.meeting.left(peer.node);
+        inner.traversal.left(peer.node);
     }
     inner.peers.share_windows();
     inner.uploads.client_left(&peer);

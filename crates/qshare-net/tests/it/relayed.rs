@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use qshare_net::{
-    Callee, Endpoint, EndpointConfig, Greeting, Identity, Meeting, Session, TransportConfig,
+    Callee, Endpoint, EndpointConfig, Greeting, Identity, Session, TransportConfig, Traversal,
     accept, dial, is_virtual,
 };
 use qshare_wire::ALPN_PEER;
@@ -119,14 +119,14 @@ async fn transfer(malice: Malice) -> (Vec<u8>, Vec<u8>, u32) {
     let relaying = tokio::spawn(relay(socket, malice, packets.clone()));
     let (a, b) = (endpoint(), endpoint());
     let open = |of: &Endpoint, peer: &Endpoint, handle| {
-        let meeting = Meeting::install(of);
-        tokio::spawn(meeting.clone().run());
+        let traversal = Traversal::install(of);
+        tokio::spawn(traversal.clone().run());
         let ticket = RelayTicket {
             handle,
             secret: [1; 16],
             lifetime_seconds: 600,
         };
-        meeting.open_channel(peer.id(), at, &ticket).unwrap()
+        traversal.open_channel(peer.id(), at, &ticket).unwrap()
     };
     let virtual_b = open(&a, &b, HANDLES[0]);
     open(&b, &a, HANDLES[1]);
@@ -190,14 +190,14 @@ async fn a_relay_that_drops_doubles_reorders_corrupts_and_replays_does_no_harm()
 async fn what_a_stranger_sends_as_a_relay_is_not_taken_for_the_relays() {
     let (a, b) = (endpoint(), endpoint());
     let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let meeting = Meeting::install(&a);
+    let traversal = Traversal::install(&a);
     let ticket = RelayTicket {
         handle: 5,
         secret: [1; 16],
         lifetime_seconds: 600,
     };
     let at = relay.local_addr().unwrap();
-    let address = meeting.open_channel(b.id(), at, &ticket).unwrap();
+    let address = traversal.open_channel(b.id(), at, &ticket).unwrap();
     let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to = a.local_addr().unwrap();
     let bound = Datagram::Bound { handle: 5 }.to_bytes();
@@ -222,7 +222,7 @@ async fn what_a_stranger_sends_as_a_relay_is_not_taken_for_the_relays() {
         }
     };
     timeout(DEADLINE, answered).await.unwrap();
-    assert!(!meeting.is_bound(address));
+    assert!(!traversal.is_bound(address));
     assert!(
         stranger.try_recv_from(&mut buffer).is_err(),
         "it was answered"

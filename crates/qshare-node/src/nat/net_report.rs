@@ -7,8 +7,8 @@ use std::time::Duration;
 use qshare_content::{NodeId, TrackerAddress};
 use qshare_net::{
     At, Callee, DialError, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity,
-    IdentityError, KnockError, KnownTrackers, Meeting, Session, TransportConfig, TrustError, dial,
-    knock, map_port, resolve,
+    IdentityError, KnockError, KnownTrackers, Session, TransportConfig, Traversal, TrustError,
+    dial, knock, map_port, resolve,
 };
 use qshare_wire::hello::Role;
 use qshare_wire::{ALPN_PEER, CloseCode, is_private};
@@ -236,7 +236,7 @@ pub async fn net_report(config: &NetReportConfig) -> Result<NetReport, NetReport
 /// A socket of one family, and the session with the tracker on it.
 struct Station {
     endpoint: Endpoint,
-    meeting: Meeting,
+    traversal: Traversal,
     session: Session,
 }
 
@@ -269,7 +269,7 @@ impl Station {
             // A machine may be without one of the two.
             Err(error) => return Ok(Err(Failed::Away(error.to_string()))),
         };
-        let meeting = Meeting::install(&endpoint);
+        let traversal = Traversal::install(&endpoint);
         let greeting = Greeting {
             role: Role::OneShot,
             features: 0,
@@ -284,7 +284,7 @@ impl Station {
                     return Ok(match check_trust(config, &session).await {
                         Ok(()) => Ok(Station {
                             endpoint,
-                            meeting,
+                            traversal,
                             session,
                         }),
                         Err(failed) => Err(failed),
@@ -359,7 +359,7 @@ impl Station {
     }
 
     async fn knock(&self, at: At) -> Result<qshare_net::Knocked, KnockError> {
-        knock(&self.meeting, self.connection(), at).await
+        knock(&self.traversal, self.connection(), at).await
     }
 
     async fn ask_for_port(&self, config: &NetReportConfig, seen: &Seen) -> PortMappingFound {

@@ -315,7 +315,7 @@ async fn prove(inner: &Arc<Inner>, port: u16) -> Result<Option<SocketAddr>, Stri
     let mut cause = None;
     for up in translated(inner) {
         let at = At::Port { port, offer: true };
-        match knock(&inner.meeting, &up.connection, at).await {
+        match knock(&inner.traversal, &up.connection, at).await {
             Ok(knocked) => {
                 let address = SocketAddr::new(knocked.observed.ip(), port);
                 // Neither the router's word nor the tracker's alone.

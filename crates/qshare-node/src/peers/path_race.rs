@@ -326,11 +326,11 @@ fn begin(inner: &Arc<Inner>, introduction: Introduction, tracker: SocketAddr) ->
     let relay = match relay {
         None => Err("the tracker does not relay"),
         Some(ticket) => inner
-            .meeting
+            .traversal
             .open_channel(peer, tracker, &ticket)
             .ok_or("too many channels"),
     };
-    let answered = inner.meeting.introduced(Introduced {
+    let answered = inner.traversal.introduced(Introduced {
         peer,
         id,
         key,

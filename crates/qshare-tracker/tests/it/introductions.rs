@@ -6,7 +6,7 @@ use crate::common::{DEADLINE, Joined, Node, start, within};
 use qshare_content::NodeId;
 use qshare_net::framed::{self, ReadError};
 use qshare_net::punch::Introduced;
-use qshare_net::{Callee, Meeting, Session, accept, dial};
+use qshare_net::{Callee, Session, Traversal, accept, dial};
 use qshare_tracker::Tracker;
 use qshare_wire::datagram::{Datagram, Probe};
 use qshare_wire::hello::FEATURE_PUNCH_HARD;
@@ -52,9 +52,9 @@ async fn both_are_told_the_same_secret_and_where_the_other_is() {
     let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let mut answered = Vec::new();
     for (node, introduction, port) in [(&a, &told, b.port()), (&b, &heard, a.port())] {
-        let meeting = Meeting::install(&node.endpoint);
-        tokio::spawn(meeting.clone().run());
-        answered.push(meeting.introduced(Introduced {
+        let traversal = Traversal::install(&node.endpoint);
+        tokio::spawn(traversal.clone().run());
+        answered.push(traversal.introduced(Introduced {
             peer: introduction.peer,
             id: introduction.id,
             key: introduction.key,
@@ -132,9 +132,9 @@ async fn relayed(tracker: &Tracker, a: &Node, b: &Node) -> Relayed {
     let (to_a, mut to_b) = (a.join(tracker).await, b.join(tracker).await);
     let (told, heard) = both(&to_a, &mut to_b, b).await;
     let open = |node: &Node, peer: NodeId, ticket: Option<&RelayTicket>| {
-        let meeting = Meeting::install(&node.endpoint);
-        tokio::spawn(meeting.clone().run());
-        let address = meeting.open_channel(peer, tracker.listen(), ticket.unwrap());
+        let traversal = Traversal::install(&node.endpoint);
+        tokio::spawn(traversal.clone().run());
+        let address = traversal.open_channel(peer, tracker.listen(), ticket.unwrap());
         address.unwrap()
     };
     let address = open(a, told.peer, told.relay.as_ref());

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use crate::common::{Joined, Node, config, start, within};
 use qshare_net::framed::{self, ReadError};
-use qshare_net::{At, Meeting, knock};
+use qshare_net::{At, Traversal, knock};
 use qshare_tracker::Tracker;
 use qshare_wire::Refusal;
 use qshare_wire::datagram::Datagram;
@@ -44,13 +44,13 @@ async fn a_knock_is_heard_and_its_answer_seen_from_where_it_went() {
     let tracker = start();
     let node = Node::new(None);
     let session = node.join(&tracker).await;
-    let meeting = Meeting::install(&node.endpoint);
+    let traversal = Traversal::install(&node.endpoint);
     let connection = &session.session.connection;
     let at = At::Port {
         port: node.port(),
         offer: true,
     };
-    let knocked = within(knock(&meeting, connection, at)).await.unwrap();
+    let knocked = within(knock(&traversal, connection, at)).await.unwrap();
     assert!(knocked.was_heard);
     assert_eq!(knocked.observed, here(node.port()));
     assert_eq!(knocked.came_from, Some(here(node.port())));
@@ -58,7 +58,7 @@ async fn a_knock_is_heard_and_its_answer_seen_from_where_it_went() {
 
     let second_port = knocked.second_port;
     let at = At::Nowhere { second_port };
-    let unasked = within(knock(&meeting, connection, at)).await.unwrap();
+    let unasked = within(knock(&traversal, connection, at)).await.unwrap();
     assert!(!unasked.was_heard);
     assert_eq!(unasked.came_from, Some(here(node.port())));
 }

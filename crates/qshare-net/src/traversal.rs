@@ -39,7 +39,7 @@ const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 
 /// Where a node meets others. Clones are the same.
 #[derive(Clone)]
-pub struct Meeting {
+pub struct Traversal {
     shared: Arc<Shared>,
 }
 
@@ -84,9 +84,9 @@ struct Channel {
     expires: Instant,
 }
 
-impl Meeting {
-    /// Takes over what travels beside QUIC on this endpoint's socket. [`Meeting::run`] must run.
-    pub fn install(endpoint: &Endpoint) -> Meeting {
+impl Traversal {
+    /// Takes over what travels beside QUIC on this endpoint's socket. [`Traversal::run`] must run.
+    pub fn install(endpoint: &Endpoint) -> Traversal {
         let sender = endpoint.beside().clone();
         // Routers that make them necessary are of IPv4.
         let ip = match endpoint.local_addr().map(|address| address.ip()) {
@@ -108,7 +108,7 @@ impl Meeting {
             wake: Notify::new(),
         });
         sender.install(Box::new(Handler(Arc::clone(&shared))));
-        Meeting { shared }
+        Traversal { shared }
     }
 
     /// Begins to probe for an introduced node; tells the address at which it answered. The
