@@ -12,7 +12,7 @@ use quinn::{Runtime, TokioRuntime, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::batching::Batching;
-use crate::socket::{BesideSender, Socket as SharedSocket};
+use crate::socket::{NonQuicSender, Socket as SharedSocket};
 use crate::{Identity, TransportConfig, tls};
 
 /// Socket buffers that hold a burst while the process is busy; the kernel may grant less.
@@ -56,7 +56,7 @@ pub struct Endpoint {
     id: NodeId,
     to_tracker: quinn::ClientConfig,
     to_peer: quinn::ClientConfig,
-    beside: BesideSender,
+    non_quic: NonQuicSender,
 }
 
 impl Endpoint {
@@ -94,7 +94,7 @@ impl Endpoint {
         let socket = udp_socket(config.listen)?;
         let socket = runtime.wrap_udp_socket(socket).map_err(io_error)?;
         let socket = Arc::new(SharedSocket::new(Batching::new(socket)).map_err(io_error)?);
-        let beside = socket.sender();
+        let non_quic = socket.sender();
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             endpoint_config,
             Some(server),
@@ -107,7 +107,7 @@ impl Endpoint {
             id: identity.id(),
             to_tracker,
             to_peer,
-            beside,
+            non_quic,
         })
     }
 
@@ -123,13 +123,13 @@ impl Endpoint {
     }
 
     /// What is sent beside QUIC on the same socket, and where to install who receives it.
-    pub fn beside(&self) -> &BesideSender {
-        &self.beside
+    pub fn non_quic(&self) -> &NonQuicSender {
+        &self.non_quic
     }
 
     /// Where a node really is that is dialled through an extra socket; other addresses stay.
     pub fn real_address(&self, address: SocketAddr) -> SocketAddr {
-        self.beside.real_address(address)
+        self.non_quic.real_address(address)
     }
 
     /// The next one who dials; None once the endpoint is closed.

@@ -40,6 +40,6 @@ pub use session::{
     AcceptError, Callee, DialError, Greeting, Session, accept, close_reason, connect, dial, greet,
     is_goodbye,
 };
-pub use socket::{Beside, BesideSender, Route, Verdict, is_virtual, virtual_address};
+pub use socket::{NonQuic, NonQuicSender, Route, Verdict, is_virtual, virtual_address};
 pub use transport::TransportConfig;
 pub use traversal::Traversal;

@@ -1,7 +1,7 @@
 //! The one UDP socket: QUIC on it, and what travels beside QUIC ([`qshare_wire::datagram`]).
 //!
 //! [`Socket`] stands between quinn and the system. It takes out what is not QUIC, and hands it to
-//! the one [`Beside`] that was installed; and packets to a *virtual* address (one for each node
+//! the one [`NonQuic`] that was installed; and packets to a *virtual* address (one for each node
 //! that is reached through a relay) leave for the relay, with a header in front of them. What it
 //! costs all other packets is a look at their first byte. Where only another socket gets through to
 //! a node, packets to that node's virtual address leave from there (`extra`).
@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use qshare_content::NodeId;
-use qshare_wire::datagram::{RELAY_HEADER_BYTES, is_beside_quic, relay_header};
+use qshare_wire::datagram::{RELAY_HEADER_BYTES, is_non_quic, relay_header};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tracing::trace;
@@ -81,7 +81,7 @@ pub enum Verdict {
 }
 
 /// Deals with what travels beside QUIC. Called on the endpoint's own task: it must not wait.
-pub trait Beside: Send + Sync {
+pub trait NonQuic: Send + Sync {
     /// Takes a datagram that came from `from`.
     fn handle(&self, from: SocketAddr, datagram: &[u8]) -> Verdict;
     /// Where packets to a virtual address go; None drops them.
@@ -92,7 +92,7 @@ pub(crate) struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
     /// An IPv4 socket, shown to quinn as one of IPv6, because virtual addresses are of IPv6.
     is_v4: bool,
-    beside: OnceLock<Box<dyn Beside>>,
+    non_quic: OnceLock<Box<dyn NonQuic>>,
     extras: Arc<Extras>,
     /// Packets out of relays, not yet taken by quinn; at most what one call received.
     relayed: Mutex<VecDeque<(SocketAddr, Bytes)>>,
@@ -109,13 +109,13 @@ impl Debug for Socket {
 
 /// Sends beside QUIC; does nothing once the endpoint is gone.
 #[derive(Debug, Clone)]
-pub struct BesideSender(Weak<Socket>);
+pub struct NonQuicSender(Weak<Socket>);
 
-impl BesideSender {
+impl NonQuicSender {
     /// Installs whoever deals with what comes in. Only the first one is.
-    pub fn install(&self, beside: Box<dyn Beside>) {
+    pub fn install(&self, handler: Box<dyn NonQuic>) {
         if let Some(socket) = self.0.upgrade() {
-            let _ = socket.beside.set(beside);
+            let _ = socket.non_quic.set(handler);
         }
     }
 
@@ -131,7 +131,7 @@ impl BesideSender {
         };
         if is_extra(to.ip()) {
             if let Some(extra) = socket.extras.get(to) {
-                extra.send_beside(datagram);
+                extra.send_non_quic(datagram);
             }
             return Ok(());
         }
@@ -197,15 +197,15 @@ impl Socket {
         Ok(Socket {
             inner,
             is_v4,
-            beside: OnceLock::new(),
+            non_quic: OnceLock::new(),
             extras: Arc::default(),
             relayed: Mutex::default(),
             relayed_count: AtomicUsize::new(0),
         })
     }
 
-    pub(crate) fn sender(self: &Arc<Self>) -> BesideSender {
-        BesideSender(Arc::downgrade(self))
+    pub(crate) fn sender(self: &Arc<Self>) -> NonQuicSender {
+        NonQuicSender(Arc::downgrade(self))
     }
 
     /// Sends to a real address. quinn would give a connection up without a word on most errors,
@@ -228,8 +228,8 @@ impl Socket {
 
     /// Sends to a virtual address, through its relay.
     fn send_relayed(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let route = self.beside.get();
-        let Some(route) = route.and_then(|beside| beside.route(transmit.destination)) else {
+        let route = self.non_quic.get();
+        let Some(route) = route.and_then(|handler| handler.route(transmit.destination)) else {
             return Ok(());
         };
         let header = relay_header(route.handle);
@@ -257,8 +257,8 @@ impl Socket {
         let (mut at, mut kept) = (0, 0);
         while at < meta.len {
             let end = (at + meta.stride).min(meta.len);
-            if is_beside_quic(buffer[at]) {
-                self.take_beside(from, &buffer[at..end]);
+            if is_non_quic(buffer[at]) {
+                self.take_non_quic(from, &buffer[at..end]);
             } else {
                 buffer.copy_within(at..end, kept);
                 kept += end - at;
@@ -268,11 +268,11 @@ impl Socket {
         meta.len = kept;
     }
 
-    fn take_beside(&self, from: SocketAddr, datagram: &[u8]) {
-        let Some(beside) = self.beside.get() else {
+    fn take_non_quic(&self, from: SocketAddr, datagram: &[u8]) {
+        let Some(handler) = self.non_quic.get() else {
             return;
         };
-        if let Verdict::RelayedFrom(peer) = beside.handle(from, datagram)
+        if let Verdict::RelayedFrom(peer) = handler.handle(from, datagram)
             && let Some(packet) = datagram.get(RELAY_HEADER_BYTES..)
             && !packet.is_empty()
         {
@@ -352,13 +352,13 @@ fn to_mapped(ip: IpAddr) -> IpAddr {
 }
 
 /// Whether any datagram in a buffer is not QUIC's.
-fn holds_beside(buffer: &[u8], stride: usize) -> bool {
+fn holds_non_quic(buffer: &[u8], stride: usize) -> bool {
     match buffer.len() <= stride {
-        true => buffer.first().is_some_and(|&first| is_beside_quic(first)),
+        true => buffer.first().is_some_and(|&first| is_non_quic(first)),
         false => buffer
             .iter()
             .step_by(stride.max(1))
-            .any(|&first| is_beside_quic(first)),
+            .any(|&first| is_non_quic(first)),
     }
 }
 
@@ -395,7 +395,7 @@ impl AsyncUdpSocket for Socket {
         let count = ready!(self.poll_any(cx, bufs, meta))?;
         for (buffer, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(count) {
             let buffer = buffer.get_mut(..meta.len).unwrap_or_default();
-            if holds_beside(buffer, meta.stride) {
+            if holds_non_quic(buffer, meta.stride) {
                 self.sift(buffer, meta);
             }
             if self.is_v4 {
@@ -460,7 +460,7 @@ mod tests {
     /// Takes everything relayed as coming from one node, and remembers the rest.
     struct Recorder(Arc<Mutex<Vec<Vec<u8>>>>);
 
-    impl Beside for Recorder {
+    impl NonQuic for Recorder {
         fn handle(&self, _: SocketAddr, datagram: &[u8]) -> Verdict {
             if datagram[0] == 0x16 {
                 return Verdict::RelayedFrom(virtual_address(NodeId([9; 32])));
@@ -476,8 +476,8 @@ mod tests {
     fn socket() -> (Socket, Arc<Mutex<Vec<Vec<u8>>>>) {
         let socket = Socket::new(Arc::new(NoSocket)).unwrap();
         let seen = Arc::default();
-        let recorder: Box<dyn Beside> = Box::new(Recorder(Arc::clone(&seen)));
-        let _ = socket.beside.set(recorder);
+        let recorder: Box<dyn NonQuic> = Box::new(Recorder(Arc::clone(&seen)));
+        let _ = socket.non_quic.set(recorder);
         (socket, seen)
     }
 
@@ -496,7 +496,7 @@ mod tests {
         let (socket, seen) = socket();
         let mut buffer = *b"\x40aa\x11bb\xc0cc\x15d";
         let mut meta = meta(buffer.len(), 3);
-        assert!(holds_beside(&buffer, meta.stride));
+        assert!(holds_non_quic(&buffer, meta.stride));
         socket.sift(&mut buffer, &mut meta);
         assert_eq!((meta.len, meta.stride), (6, 3));
         assert_eq!(&buffer[..6], b"\x40aa\xc0cc");
@@ -508,9 +508,9 @@ mod tests {
 
     #[test]
     fn a_datagram_of_quic_alone_is_left_alone() {
-        assert!(!holds_beside(b"\x40aaaa\xffbbbb\x40c", 5));
-        assert!(!holds_beside(b"", 0));
-        assert!(holds_beside(b"\x40aaaa\xffbbbb\x00", 5));
+        assert!(!holds_non_quic(b"\x40aaaa\xffbbbb\x40c", 5));
+        assert!(!holds_non_quic(b"", 0));
+        assert!(holds_non_quic(b"\x40aaaa\xffbbbb\x00", 5));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tracing::debug;
 use crate::Endpoint;
 use crate::endpoint::widen_buffers;
 use crate::punch::{Introduced, Output, Puncher};
-use crate::socket::{Beside, BesideSender, Route, Verdict, virtual_address};
+use crate::socket::{NonQuic, NonQuicSender, Route, Verdict, virtual_address};
 
 /// Channels at once; further ones are not opened.
 const CHANNELS_MAX: usize = 1024;
@@ -44,7 +44,7 @@ pub struct Traversal {
 }
 
 struct Shared {
-    sender: BesideSender,
+    sender: NonQuicSender,
     /// Where extra sockets are bound.
     bind: SocketAddr,
     state: Mutex<State>,
@@ -87,7 +87,7 @@ struct Channel {
 impl Traversal {
     /// Takes over what travels beside QUIC on this endpoint's socket. [`Traversal::run`] must run.
     pub fn install(endpoint: &Endpoint) -> Traversal {
-        let sender = endpoint.beside().clone();
+        let sender = endpoint.non_quic().clone();
         // Routers that make them necessary are of IPv4.
         let ip = match endpoint.local_addr().map(|address| address.ip()) {
             Ok(IpAddr::V4(ip)) => ip,
@@ -412,7 +412,7 @@ impl Drop for ExpectedKnock {
 
 struct Handler(Arc<Shared>);
 
-impl Beside for Handler {
+impl NonQuic for Handler {
     fn handle(&self, from: SocketAddr, datagram: &[u8]) -> Verdict {
         let Some(parsed) = Datagram::parse(datagram) else {
             return Verdict::Done;

@@ -536,8 +536,8 @@ async fn attend(
     }
     let cause = link.connection.closed().await;
     debug!(peer = %peer.node, path = ?link.path, %cause, "disconnected");
-    let beside = inner.endpoint.beside();
-    beside.end_socket(link.connection.remote_address());
+    let non_quic = inner.endpoint.non_quic();
+    non_quic.end_socket(link.connection.remote_address());
     {
         let mut slots = inner.peers.lock();
         if !Arc::ptr_eq(&peer.link(), &link) {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
-use qshare_net::{Beside, BesideSender, Route, Verdict};
+use qshare_net::{NonQuic, NonQuicSender, Route, Verdict};
 use qshare_wire::datagram::Datagram;
 use qshare_wire::introduction::RelayTicket;
 use subtle::ConstantTimeEq;
@@ -472,7 +472,7 @@ pub(crate) struct Relay {
 }
 
 struct Shared {
-    sender: BesideSender,
+    sender: NonQuicSender,
     state: Mutex<State>,
     queued: Notify,
 }
@@ -485,7 +485,7 @@ impl fmt::Debug for Relay {
 
 impl Relay {
     /// Takes over what travels beside QUIC on this socket. [`Relay::run`] must run.
-    pub(crate) fn install(sender: &BesideSender, limits: RelayLimits) -> Relay {
+    pub(crate) fn install(sender: &NonQuicSender, limits: RelayLimits) -> Relay {
         let shared = Arc::new(Shared {
             sender: sender.clone(),
             state: Mutex::new(State::new(limits, Instant::now())),
@@ -554,7 +554,7 @@ impl Shared {
 
 struct Handler(Arc<Shared>);
 
-impl Beside for Handler {
+impl NonQuic for Handler {
     fn handle(&self, from: SocketAddr, datagram: &[u8]) -> Verdict {
         let shared = &self.0;
         let mut state = shared.lock();

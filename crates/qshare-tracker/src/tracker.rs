@@ -72,7 +72,7 @@ impl Tracker {
         };
         let relay = config
             .relay
-            .map(|limits| Relay::install(endpoint.beside(), limits));
+            .map(|limits| Relay::install(endpoint.non_quic(), limits));
         let knocker = Knocker::bind(listen);
         let moves_interval = config.limits.moves_interval;
         let door = Arc::new(Door {

@@ -37,7 +37,7 @@ const KNOCK: u8 = 0x17;
 const HEARD: u8 = 0x18;
 
 /// Whether a datagram that begins with this byte is one of these, rather than QUIC's.
-pub const fn is_beside_quic(first_byte: u8) -> bool {
+pub const fn is_non_quic(first_byte: u8) -> bool {
     first_byte & 0xc0 == 0
 }
 
@@ -254,7 +254,7 @@ mod tests {
     fn all_kinds_round_trip_and_none_looks_like_quic() {
         for datagram in all() {
             let bytes = datagram.to_bytes();
-            assert!(is_beside_quic(bytes[0]));
+            assert!(is_non_quic(bytes[0]));
             assert!(bytes.len() <= DATAGRAM_MAX_BYTES);
             assert_eq!(Datagram::parse(&bytes), Some(datagram));
         }

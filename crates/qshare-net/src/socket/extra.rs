@@ -37,7 +37,7 @@ pub(super) struct Extra {
     /// For quinn, which waits until it can send.
     quic: Arc<dyn AsyncUdpSocket>,
     /// For what is sent beside QUIC, now or not at all.
-    beside: UdpSocket,
+    non_quic: UdpSocket,
     heard_at: Mutex<Instant>,
     /// When its connection ended.
     ended_at: OnceLock<Instant>,
@@ -70,7 +70,7 @@ impl Extras {
     /// Adds one; what quinn is to call the node at its other end.
     pub(super) fn add(&self, socket: UdpSocket, peer: SocketAddr) -> io::Result<SocketAddr> {
         let now = Instant::now();
-        let beside = socket.try_clone()?;
+        let non_quic = socket.try_clone()?;
         let quic = Batching::new(TokioRuntime.wrap_udp_socket(socket)?);
         let mut list = self.list();
         list.retain(|extra| !extra.is_unused(now));
@@ -90,7 +90,7 @@ impl Extras {
             address,
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             quic,
-            beside,
+            non_quic,
             heard_at: Mutex::new(now),
             ended_at: OnceLock::new(),
             is_blocked: AtomicBool::new(false),
@@ -220,8 +220,8 @@ impl Extra {
     }
 
     /// Sends beside QUIC.
-    pub(super) fn send_beside(&self, datagram: &[u8]) {
-        let _ = self.beside.send_to(datagram, self.peer);
+    pub(super) fn send_non_quic(&self, datagram: &[u8]) {
+        let _ = self.non_quic.send_to(datagram, self.peer);
     }
 }
 

@@ -12,7 +12,7 @@ use qshare_net::{
     accept, dial, is_virtual,
 };
 use qshare_wire::ALPN_PEER;
-use qshare_wire::datagram::{Datagram, is_beside_quic};
+use qshare_wire::datagram::{Datagram, is_non_quic};
 use qshare_wire::hello::Role;
 use qshare_wire::introduction::RelayTicket;
 use tokio::net::UdpSocket;
@@ -60,7 +60,7 @@ async fn relay(socket: UdpSocket, malice: Malice, packets: Arc<AtomicU32>) {
     let mut buffer = [0; 2048];
     loop {
         let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
-        assert!(is_beside_quic(buffer[0]), "QUIC of its own to a relay");
+        assert!(is_non_quic(buffer[0]), "QUIC of its own to a relay");
         match Datagram::parse(&buffer[..length]) {
             Some(Datagram::Bind { handle, .. }) => {
                 let end = HANDLES.iter().position(|&known| known == handle).unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use qshare_net::{Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, accept, framed};
 use qshare_node::{Node, NodeConfig, content::NodeId};
-use qshare_wire::datagram::is_beside_quic;
+use qshare_wire::datagram::is_non_quic;
 use qshare_wire::hello::Role;
 use qshare_wire::introduction::{EXTENSION_PUNCH_HARD, Introduction};
 use qshare_wire::limits::{DATAGRAM_MAX_BYTES, PROBES_PER_ADDRESS_MAX};
@@ -89,11 +89,11 @@ async fn assert_third_party_gets_little(punch_hard: bool) {
         let received = timeout(DEADLINE, last.recv_from(&mut buffer)).await;
         let (length, from) = received.unwrap().unwrap();
         assert_eq!(from, node.listen_address());
-        assert!(length <= DATAGRAM_MAX_BYTES && is_beside_quic(buffer[0]));
+        assert!(length <= DATAGRAM_MAX_BYTES && is_non_quic(buffer[0]));
     }
     let (mut packets, mut bytes) = (0, 0);
     while let Ok((length, _)) = victim.try_recv_from(&mut buffer) {
-        assert!(length <= DATAGRAM_MAX_BYTES && is_beside_quic(buffer[0]));
+        assert!(length <= DATAGRAM_MAX_BYTES && is_non_quic(buffer[0]));
         packets += 1;
         bytes += length;
     }
