@@ -102,15 +102,15 @@ struct Modelled;
 impl ControllerFactory for Modelled {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let model = Model::new(now, INITIAL_WINDOW_BYTES, current_mtu, rand::random());
-        Box::new(Skin(model))
+        Box::new(QuinnAdapter(model))
     }
 }
 
 /// What quinn calls.
 #[derive(Debug, Clone)]
-struct Skin(Model);
+struct QuinnAdapter(Model);
 
-impl Controller for Skin {
+impl Controller for QuinnAdapter {
     fn on_sent(&mut self, now: Instant, bytes: u64, _last_packet_number: u64) {
         self.0.handle_sent(now, bytes);
     }
