@@ -7,9 +7,9 @@
 //! [`PROBES_PER_SECOND_MAX`] datagrams of 33 bytes a second to one address,
 //! [`PROBES_PER_ADDRESS_MAX`] in all to one that does not answer, and `PROBES_MAX` a second in
 //! all. An answer counts only from the address that its probe went to. Where both nodes agreed to
-//! it, `hard` adds many more, to one public address of the peer's, with bounds of its own.
+//! it, `birthday` adds many more, to one public address of the peer's, with bounds of its own.
 
-mod hard;
+mod birthday;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use qshare_wire::limits::{PROBED_ADDRESSES_MAX, PROBES_PER_ADDRESS_MAX, PROBES_P
 use rand::Rng;
 use sha2::Sha256;
 
-use hard::{Due, HardBudget, HardPunch};
+use birthday::{BirthdayBudget, BirthdayPunch, Due};
 
 /// How long an introduction is worth an effort, and answers its probes.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 const ATTEMPTS_MAX: usize = 256;
 /// Of these, introductions that are followed with many probes: they take many sockets, and many
 /// entries in routers.
-const HARD_ATTEMPTS_MAX: usize = 2;
+const BIRTHDAY_ATTEMPTS_MAX: usize = 2;
 /// Probes and answers a second to all addresses together.
 const PROBES_MAX: u32 = 400;
 /// An address that was left alone for this long counts as one never tried.
@@ -51,7 +51,7 @@ pub struct Introduced {
     pub addresses: Vec<SocketAddr>,
     /// Where the tracker saw the other one, if both agreed to many probes and it is a public IPv4
     /// address.
-    pub hard: Option<SocketAddr>,
+    pub birthday: Option<SocketAddr>,
 }
 
 /// What is to be done.
@@ -131,7 +131,7 @@ struct Attempt {
     begun: Instant,
     targets: Vec<Target>,
     answered: bool,
-    hard: Option<HardPunch>,
+    birthday: Option<BirthdayPunch>,
 }
 
 /// All introductions that are being followed.
@@ -141,7 +141,7 @@ pub struct Puncher {
     attempts: HashMap<u64, Attempt>,
     allowances: HashMap<SocketAddr, Allowance>,
     all: Bucket,
-    hard: HardBudget,
+    birthday: BirthdayBudget,
     outputs: VecDeque<Output>,
 }
 
@@ -156,7 +156,7 @@ impl Puncher {
                 tokens: f64::from(PROBES_MAX),
                 at: now,
             },
-            hard: HardBudget::new(now),
+            birthday: BirthdayBudget::new(now),
             outputs: VecDeque::new(),
         }
     }
@@ -166,14 +166,17 @@ impl Puncher {
         if self.attempts.len() >= ATTEMPTS_MAX || self.attempts.contains_key(&introduced.id) {
             return false;
         }
-        let hard_ones = self.attempts.values().filter(|other| other.hard.is_some());
-        let is_free = hard_ones.count() < HARD_ATTEMPTS_MAX;
-        let hard = introduced.hard.filter(|_| is_free);
+        let birthday_attempts = self
+            .attempts
+            .values()
+            .filter(|other| other.birthday.is_some());
+        let is_free = birthday_attempts.count() < BIRTHDAY_ATTEMPTS_MAX;
+        let birthday = introduced.birthday.filter(|_| is_free);
         let mut attempt = Attempt {
             begun: now,
             targets: Vec::new(),
             answered: false,
-            hard: hard.map(|seen_at| HardPunch::new(now, seen_at)),
+            birthday: birthday.map(|seen_at| BirthdayPunch::new(now, seen_at)),
             introduced,
         };
         for address in attempt.introduced.addresses.clone() {
@@ -206,12 +209,12 @@ impl Puncher {
             .targets
             .iter()
             .any(|target| target.address == from && target.nonces.contains(&probe.nonce));
-        let hard = attempt.hard.as_ref();
-        if !asked && !hard.is_some_and(|hard| hard.asked(from, probe.nonce)) {
+        let birthday = attempt.birthday.as_ref();
+        if !asked && !birthday.is_some_and(|birthday| birthday.asked(from, probe.nonce)) {
             return;
         }
-        if let Some(hard) = attempt.hard.take() {
-            self.hard.forgive(hard.seen_at().ip());
+        if let Some(birthday) = attempt.birthday.take() {
+            self.birthday.forgive(birthday.seen_at().ip());
             self.outputs.push_back(Output::CloseSockets(probe.id));
         }
         if let Some(allowance) = self.allowances.get_mut(&from) {
@@ -246,7 +249,7 @@ impl Puncher {
     /// The peer has said goodbye: it is not looked for any more with many probes.
     pub fn handle_left(&mut self, peer: NodeId) {
         for (&id, attempt) in &mut self.attempts {
-            if attempt.introduced.peer == peer && attempt.hard.take().is_some() {
+            if attempt.introduced.peer == peer && attempt.birthday.take().is_some() {
                 self.outputs.push_back(Output::CloseSockets(id));
             }
         }
@@ -261,12 +264,15 @@ impl Puncher {
             .map(|(&id, _)| id)
             .collect();
         for id in over {
-            if let Some(Attempt { hard: Some(_), .. }) = self.attempts.remove(&id) {
+            if let Some(Attempt {
+                birthday: Some(_), ..
+            }) = self.attempts.remove(&id)
+            {
                 self.outputs.push_back(Output::CloseSockets(id));
             }
             self.outputs.push_back(Output::Ended(id));
         }
-        self.send_hard(now);
+        self.send_birthday(now);
         let mut due = Vec::new();
         for attempt in self.attempts.values_mut() {
             if attempt.answered {
@@ -302,30 +308,30 @@ impl Puncher {
     }
 
     /// Sends what is due in vain, but for one.
-    fn send_hard(&mut self, now: Instant) {
+    fn send_birthday(&mut self, now: Instant) {
         let Puncher {
             attempts,
-            hard: budget,
+            birthday: budget,
             outputs,
             us,
             ..
         } = self;
         for (&id, attempt) in attempts {
-            let Some(hard) = &mut attempt.hard else {
+            let Some(birthday) = &mut attempt.birthday else {
                 continue;
             };
-            if now >= hard.ends() {
-                attempt.hard = None;
+            if now >= birthday.ends() {
+                attempt.birthday = None;
                 outputs.push_back(Output::CloseSockets(id));
                 continue;
             }
-            for due in hard.due(now) {
-                if !budget.permits(now, hard.seen_at().ip()) {
+            for due in birthday.due(now) {
+                if !budget.permits(now, birthday.seen_at().ip()) {
                     continue;
                 }
                 let mut probe = Probe {
                     id,
-                    nonce: hard.nonce(due),
+                    nonce: birthday.nonce(due),
                     mac: [0; 16],
                 };
                 probe.mac = mac(&attempt.introduced.key, &probe, false, *us);
@@ -353,9 +359,10 @@ impl Puncher {
             let probed = |target: &&Target| target.credit != Some(0);
             let due = attempt.targets.iter().filter(probed);
             let due = due.map(|target| target.next_at);
-            let hard = attempt.hard.as_ref();
-            let hard = hard.map(|hard| hard.poll_timeout().unwrap_or(hard.ends()));
-            due.chain(hard).min().map_or(over, |due| due.min(over))
+            let birthday = attempt.birthday.as_ref();
+            let birthday =
+                birthday.map(|birthday| birthday.poll_timeout().unwrap_or(birthday.ends()));
+            due.chain(birthday).min().map_or(over, |due| due.min(over))
         };
         self.attempts.values().map(next).min()
     }
@@ -471,7 +478,7 @@ mod tests {
             id: 5,
             key: [7; 16],
             addresses: addresses.iter().map(|text| at(text)).collect(),
-            hard: None,
+            birthday: None,
         }
     }
 
@@ -670,7 +677,7 @@ mod tests {
         let mut nodes = [Puncher::new(A, now), Puncher::new(B, now)];
         for (side, peer) in [(0, B), (1, A)] {
             let mut met = introduced(peer, &[&seen[1 - side].to_string()]);
-            met.hard = Some(seen[1 - side]);
+            met.birthday = Some(seen[1 - side]);
             assert!(nodes[side].handle_introduced(now, met));
         }
         // An extra socket that was heard on is known by an address of its own.
@@ -736,7 +743,7 @@ mod tests {
         let mut puncher = Puncher::new(A, now);
         for id in 0..20 {
             let mut met = introduced(B, &[]);
-            (met.id, met.hard) = (id, Some(at("198.51.100.1:1000")));
+            (met.id, met.birthday) = (id, Some(at("198.51.100.1:1000")));
             assert!(puncher.handle_introduced(now, met));
         }
         let later = now + Duration::from_millis(100);

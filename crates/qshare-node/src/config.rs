@@ -26,8 +26,8 @@ pub struct NodeConfig {
     pub known_trackers: Option<KnownTrackers>,
     /// Whether nodes on the same network are looked for, and told that this one is here.
     pub lan: bool,
-    /// Whether up to [`qshare_wire::limits::HARD_PORTS`] ports of another node's router are probed,
-    /// and [`qshare_wire::limits::HARD_SOCKETS`] sockets opened, where nothing less leads to a
+    /// Whether up to [`qshare_wire::limits::BIRTHDAY_PORTS`] ports of another node's router are probed,
+    /// and [`qshare_wire::limits::BIRTHDAY_SOCKETS`] sockets opened, where nothing less leads to a
     /// direct way and the other node agrees.
     pub punch_hard: bool,
     /// Whether the router is asked to let others in (PCP, NAT-PMP, UPnP), once a tracker sees that

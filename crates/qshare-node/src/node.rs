@@ -14,7 +14,7 @@ use qshare_storage::{
     Asset, DiskError, HashOptions, Library, LibraryConfig, LibraryEvent, SharedFile, Sync, Target,
     unfinished,
 };
-use qshare_wire::hello::{FEATURE_PUNCH_HARD, Role};
+use qshare_wire::hello::{FEATURE_BIRTHDAY_PUNCH, Role};
 use qshare_wire::limits::MATCHES_MAX;
 use qshare_wire::tracker::Readiness;
 use qshare_wire::{ALPN_PEER, CloseCode};
@@ -147,7 +147,11 @@ impl Node {
                 role,
                 group,
                 candidates: Vec::new(),
-                features: if punch_hard { FEATURE_PUNCH_HARD } else { 0 },
+                features: if punch_hard {
+                    FEATURE_BIRTHDAY_PUNCH
+                } else {
+                    0
+                },
             },
             known_trackers,
             trackers: trackers.collect(),

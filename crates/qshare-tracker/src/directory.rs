@@ -13,7 +13,7 @@ use qshare_registry::{
     WatchError, WatchId,
 };
 use qshare_wire::CloseCode;
-use qshare_wire::hello::FEATURE_PUNCH_HARD;
+use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
 use quinn::Connection;
 use tokio::sync::Notify;
 use tracing::debug;
@@ -48,7 +48,7 @@ pub(crate) struct Member {
     pub(crate) control: Control,
     claimed: Vec<SocketAddr>,
     /// It agrees to many probes.
-    pub(crate) may_punch_hard: bool,
+    pub(crate) may_birthday_punch: bool,
     /// Where a knock came back from, if others are to be told.
     proven: Mutex<Option<SocketAddr>>,
     introductions: Mutex<(f64, Instant)>,
@@ -65,7 +65,7 @@ impl Member {
             connection,
             control,
             claimed,
-            may_punch_hard: features & FEATURE_PUNCH_HARD != 0,
+            may_birthday_punch: features & FEATURE_BIRTHDAY_PUNCH != 0,
             proven: Mutex::default(),
             introductions: Mutex::new((INTRODUCTIONS_BURST, Instant::now())),
         }

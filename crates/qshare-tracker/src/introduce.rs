@@ -2,7 +2,7 @@
 
 use qshare_net::framed;
 use qshare_registry::Contact;
-use qshare_wire::introduction::{EXTENSION_PUNCH_HARD, Introduce, Introduction};
+use qshare_wire::introduction::{EXTENSION_BIRTHDAY_PUNCH, Introduce, Introduction};
 use qshare_wire::{Refusal, Refused};
 use quinn::SendStream;
 use tokio::time::timeout;
@@ -48,8 +48,8 @@ pub(crate) async fn introduce(
     let (ticket_of_asker, ticket_of_asked) = tickets.unzip();
     let (id, key) = (rand::random(), rand::random());
     let asker_may = shared.directory.introducible(client.node);
-    let extensions = match asker_may.is_some_and(|asker| asker.may_punch_hard) {
-        true if other.may_punch_hard => vec![(EXTENSION_PUNCH_HARD, Vec::new())],
+    let extensions = match asker_may.is_some_and(|asker| asker.may_birthday_punch) {
+        true if other.may_birthday_punch => vec![(EXTENSION_BIRTHDAY_PUNCH, Vec::new())],
         _ => Vec::new(),
     };
     let to_asked = Introduction {

@@ -32,8 +32,8 @@ pub(crate) fn check_extensions<M: Message>(extensions: &Extensions) -> Result<()
 }
 
 /// Bit of [`Hello::features`]: the sender agrees to many probes where its router and the other's
-/// leave no other direct way (see [`crate::introduction::EXTENSION_PUNCH_HARD`]).
-pub const FEATURE_PUNCH_HARD: u64 = 1;
+/// leave no other direct way (see [`crate::introduction::EXTENSION_BIRTHDAY_PUNCH`]).
+pub const FEATURE_BIRTHDAY_PUNCH: u64 = 1;
 
 /// What the sender is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub enum Role {
 pub struct Hello {
     /// Lowest and highest version that the sender speaks; both use the highest in common.
     pub versions: (u16, u16),
-    /// Feature bits ([`FEATURE_PUNCH_HARD`]); unknown ones are ignored.
+    /// Feature bits ([`FEATURE_BIRTHDAY_PUNCH`]); unknown ones are ignored.
     pub features: u64,
     /// What the sender is.
     pub role: Role,

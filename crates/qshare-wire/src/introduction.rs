@@ -14,9 +14,9 @@ use crate::limits::{CANDIDATES_MAX, SMALL_BODY_MAX_BYTES};
 use crate::{Candidate, Message, WireError};
 
 /// Extension of [`Introduction`]: both nodes said in their Hellos to the tracker that they agree to
-/// many probes ([`crate::hello::FEATURE_PUNCH_HARD`]). Its bytes are empty in version 1; what
+/// many probes ([`crate::hello::FEATURE_BIRTHDAY_PUNCH`]). Its bytes are empty in version 1; what
 /// later versions put there is ignored.
-pub const EXTENSION_PUNCH_HARD: u16 = 1;
+pub const EXTENSION_BIRTHDAY_PUNCH: u16 = 1;
 
 /// `Introduce`: tell this node and us of each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,10 +72,10 @@ pub struct Introduction {
 
 impl Introduction {
     /// Whether both nodes agree to many probes.
-    pub fn may_punch_hard(&self) -> bool {
+    pub fn may_birthday_punch(&self) -> bool {
         self.extensions
             .iter()
-            .any(|&(number, _)| number == EXTENSION_PUNCH_HARD)
+            .any(|&(number, _)| number == EXTENSION_BIRTHDAY_PUNCH)
     }
 }
 

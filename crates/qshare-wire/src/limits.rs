@@ -40,18 +40,18 @@ pub const PROBED_ADDRESSES_MAX: usize = 2 * CANDIDATES_MAX;
 /// Sockets that a node opens where it is to be found behind a router that takes another port for
 /// each destination. With so many of 64,512 ports open, 1,024 random probes hit one in 98 of 100
 /// cases, 2,048 in 99.97.
-pub const HARD_SOCKETS: u16 = 256;
+pub const BIRTHDAY_SOCKETS: u16 = 256;
 /// Probes that each of them sends: the first opens the router, the others are for those that are
 /// lost or come too early.
-pub const HARD_ROUNDS: u16 = 3;
+pub const BIRTHDAY_ROUNDS: u16 = 3;
 /// Probes to random ports of one IP address after one introduction.
-pub const HARD_PORTS: u16 = 2048;
+pub const BIRTHDAY_PORTS: u16 = 2048;
 /// Probes to random ports a second: most that are answered are so before the relay would be used.
-pub const HARD_PORTS_PER_SECOND: u32 = 1536;
+pub const BIRTHDAY_PORTS_PER_SECOND: u32 = 1536;
 /// Probes of both kinds a second, to all addresses together.
-pub const HARD_PROBES_PER_SECOND_MAX: u32 = 2560;
+pub const BIRTHDAY_PROBES_PER_SECOND_MAX: u32 = 2560;
 /// Probes of both kinds to one IP address in an hour, unless one is answered.
-pub const HARD_PROBES_PER_HOUR_MAX: u32 = 8192;
+pub const BIRTHDAY_PROBES_PER_HOUR_MAX: u32 = 8192;
 
 /// Entries of one announcement batch.
 pub const ANNOUNCE_ENTRIES_MAX: usize = 2048;

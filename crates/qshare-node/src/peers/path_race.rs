@@ -10,9 +10,9 @@ use std::time::Duration;
 use qshare_content::NodeId;
 use qshare_net::punch::Introduced;
 use qshare_net::{Callee, Endpoint, Session, connect, dial, greet, is_virtual};
-use qshare_wire::hello::FEATURE_PUNCH_HARD;
+use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
 use qshare_wire::introduction::{Introduce, Introduction};
-use qshare_wire::limits::{CANDIDATE_PORT_MIN, CANDIDATES_MAX, HARD_PORTS};
+use qshare_wire::limits::{BIRTHDAY_PORTS, CANDIDATE_PORT_MIN, CANDIDATES_MAX};
 use qshare_wire::{Address, Candidate, CandidateKind, is_private};
 use quinn::Connection;
 use tokio::sync::mpsc;
@@ -132,7 +132,7 @@ pub(crate) async fn find_path(
                 punch_until = None;
                 let probed = met.as_ref().map_or(0, |met| met.probed);
                 let hard = met.as_ref().is_some_and(|met| met.hard);
-                let ports = if hard { format!(" and of {HARD_PORTS} ports") } else { String::new() };
+                let ports = if hard { format!(" and of {BIRTHDAY_PORTS} ports") } else { String::new() };
                 race.causes.push(format!("no answer to probes of {probed} addresses{ports}"));
             }
             () = at(relay_at) => {
@@ -307,7 +307,7 @@ pub(crate) fn be_introduced(inner: &Arc<Inner>, introduction: Introduction, trac
 }
 
 fn begin(inner: &Arc<Inner>, introduction: Introduction, tracker: SocketAddr) -> Met {
-    let may_punch_hard = introduction.may_punch_hard();
+    let may_birthday_punch = introduction.may_birthday_punch();
     let Introduction {
         peer,
         candidates,
@@ -319,7 +319,7 @@ fn begin(inner: &Arc<Inner>, introduction: Introduction, tracker: SocketAddr) ->
     let addresses = resolve_candidates(candidates.iter(), tracker);
     let probed = addresses.len();
     // A tracker that is not asked to does not say that both agree; ours is not taken for granted.
-    let hard = match may_punch_hard && inner.greeting.features & FEATURE_PUNCH_HARD != 0 {
+    let hard = match may_birthday_punch && inner.greeting.features & FEATURE_BIRTHDAY_PUNCH != 0 {
         true => seen_in_public(&candidates),
         false => None,
     };
@@ -335,7 +335,7 @@ fn begin(inner: &Arc<Inner>, introduction: Introduction, tracker: SocketAddr) ->
         id,
         key,
         addresses,
-        hard,
+        birthday: hard,
     });
     Met {
         answered,

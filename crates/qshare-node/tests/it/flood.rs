@@ -48,7 +48,7 @@ fn probes(id: u64, node: NodeId) -> Vec<Vec<u8>> {
             addresses: (0..8)
                 .map(|last| ([192, 0, 2, last], 1024).into())
                 .collect(),
-            hard: None,
+            birthday: None,
         },
     );
     let mut probes = Vec::new();

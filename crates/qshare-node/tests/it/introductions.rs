@@ -9,7 +9,7 @@ use qshare_net::{Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, 
 use qshare_node::{Node, NodeConfig, content::NodeId};
 use qshare_wire::datagram::is_non_quic;
 use qshare_wire::hello::Role;
-use qshare_wire::introduction::{EXTENSION_PUNCH_HARD, Introduction};
+use qshare_wire::introduction::{EXTENSION_BIRTHDAY_PUNCH, Introduction};
 use qshare_wire::limits::{DATAGRAM_MAX_BYTES, PROBES_PER_ADDRESS_MAX};
 use qshare_wire::{ALPN_TRACKER, Address, Candidate, CandidateKind, Frame};
 use tokio::net::UdpSocket;
@@ -31,7 +31,7 @@ fn introduction(id: u64, to: SocketAddr) -> Introduction {
         id,
         key: [7; 16],
         relay: None,
-        extensions: vec![(EXTENSION_PUNCH_HARD, Vec::new())],
+        extensions: vec![(EXTENSION_BIRTHDAY_PUNCH, Vec::new())],
     }
 }
 

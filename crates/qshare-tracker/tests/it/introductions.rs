@@ -9,7 +9,7 @@ use qshare_net::punch::Introduced;
 use qshare_net::{Callee, Session, Traversal, accept, dial};
 use qshare_tracker::Tracker;
 use qshare_wire::datagram::{Datagram, Probe};
-use qshare_wire::hello::FEATURE_PUNCH_HARD;
+use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
 use qshare_wire::introduction::{Introduce, Introduction, RelayTicket};
 use qshare_wire::{Address, Refusal};
 use tokio::net::UdpSocket;
@@ -59,7 +59,7 @@ async fn both_are_told_the_same_secret_and_where_the_other_is() {
             id: introduction.id,
             key: introduction.key,
             addresses: vec![address(port)],
-            hard: None,
+            birthday: None,
         }));
     }
     assert_eq!(within(answered[0].recv()).await, Some(address(b.port())));
@@ -71,7 +71,7 @@ async fn both_are_told_that_they_agree_to_many_probes_if_both_do() {
     let tracker = start();
     for (of_a, of_b) in [
         (0, 0),
-        (FEATURE_PUNCH_HARD, 0),
+        (FEATURE_BIRTHDAY_PUNCH, 0),
         (0, u64::MAX),
         (u64::MAX, 1),
     ] {
@@ -79,9 +79,9 @@ async fn both_are_told_that_they_agree_to_many_probes_if_both_do() {
         (a.greeting.features, b.greeting.features) = (of_a, of_b);
         let (to_a, mut to_b) = (a.join(&tracker).await, b.join(&tracker).await);
         let (told, heard) = both(&to_a, &mut to_b, &b).await;
-        let agreed = of_a & of_b & FEATURE_PUNCH_HARD != 0;
+        let agreed = of_a & of_b & FEATURE_BIRTHDAY_PUNCH != 0;
         assert_eq!(
-            (told.may_punch_hard(), heard.may_punch_hard()),
+            (told.may_birthday_punch(), heard.may_birthday_punch()),
             (agreed, agreed)
         );
     }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 use qshare_content::{AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, NodeId, Query};
 use qshare_wire::hello::{Hello, Role};
-use qshare_wire::introduction::{EXTENSION_PUNCH_HARD, Introduce, Introduction, RelayTicket};
+use qshare_wire::introduction::{EXTENSION_BIRTHDAY_PUNCH, Introduce, Introduction, RelayTicket};
 use qshare_wire::knock::{Knock, Knocked};
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
 use qshare_wire::tracker::{
@@ -177,7 +177,7 @@ fn every_message_round_trips_and_is_refused_when_cut_short() {
             secret: [8; 16],
             lifetime_seconds: 600,
         }),
-        extensions: vec![(EXTENSION_PUNCH_HARD, Vec::new())],
+        extensions: vec![(EXTENSION_BIRTHDAY_PUNCH, Vec::new())],
     });
     round_trip(&Knock {
         id: u64::MAX,

@@ -7,7 +7,7 @@
 //! room who have the same birthday. Nobody knows which side is which, so both do both.
 //!
 //! What is sent in vain goes to the one public address at which the tracker saw the peer, at most
-//! [`HARD_PROBES_PER_SECOND_MAX`] a second and [`HARD_PROBES_PER_HOUR_MAX`] an hour.
+//! [`BIRTHDAY_PROBES_PER_SECOND_MAX`] a second and [`BIRTHDAY_PROBES_PER_HOUR_MAX`] an hour.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -15,8 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use qshare_wire::limits::{
-    CANDIDATE_PORT_MIN, HARD_PORTS, HARD_PORTS_PER_SECOND, HARD_PROBES_PER_HOUR_MAX,
-    HARD_PROBES_PER_SECOND_MAX, HARD_ROUNDS, HARD_SOCKETS,
+    BIRTHDAY_PORTS, BIRTHDAY_PORTS_PER_SECOND, BIRTHDAY_PROBES_PER_HOUR_MAX,
+    BIRTHDAY_PROBES_PER_SECOND_MAX, BIRTHDAY_ROUNDS, BIRTHDAY_SOCKETS, CANDIDATE_PORT_MIN,
 };
 
 use super::Bucket;
@@ -48,7 +48,7 @@ pub(super) enum Due {
 
 /// One such attempt.
 #[derive(Debug)]
-pub(super) struct HardPunch {
+pub(super) struct BirthdayPunch {
     /// Where the tracker saw the peer.
     seen_at: SocketAddr,
     begins: Instant,
@@ -59,16 +59,16 @@ pub(super) struct HardPunch {
     nonces: RandomState,
 }
 
-impl HardPunch {
-    pub(super) fn new(now: Instant, seen_at: SocketAddr) -> HardPunch {
+impl BirthdayPunch {
+    pub(super) fn new(now: Instant, seen_at: SocketAddr) -> BirthdayPunch {
         let range = usize::from(u16::MAX - CANDIDATE_PORT_MIN) + 1;
-        let sample = rand::seq::index::sample(&mut rand::rng(), range, HARD_PORTS.into());
+        let sample = rand::seq::index::sample(&mut rand::rng(), range, BIRTHDAY_PORTS.into());
         let ports = sample
             .into_iter()
             .filter_map(|offset| u16::try_from(offset).ok())
             .map(|offset| CANDIDATE_PORT_MIN + offset)
             .collect();
-        HardPunch {
+        BirthdayPunch {
             seen_at,
             begins: now + BEGINS_AFTER,
             ports,
@@ -85,13 +85,13 @@ impl HardPunch {
 
     /// When nothing more can come of it.
     pub(super) fn ends(&self) -> Instant {
-        let sending = Duration::from_secs(1) * HARD_PORTS.into() / HARD_PORTS_PER_SECOND;
+        let sending = Duration::from_secs(1) * BIRTHDAY_PORTS.into() / BIRTHDAY_PORTS_PER_SECOND;
         self.begins + sending + LISTEN
     }
 
     /// When the next probes are due; None once all are sent.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let all = u32::from(HARD_SOCKETS) * u32::from(HARD_ROUNDS);
+        let all = u32::from(BIRTHDAY_SOCKETS) * u32::from(BIRTHDAY_ROUNDS);
         let left = !self.ports.is_empty() || self.sockets_sent < all;
         left.then_some(self.next_at)
     }
@@ -106,13 +106,13 @@ impl HardPunch {
         let mut due = Vec::new();
         let sockets_due = sockets_due(elapsed).saturating_sub(self.sockets_sent);
         for _ in 0..sockets_due.min(SOCKETS_PER_TICK) {
-            let index = self.sockets_sent % u32::from(HARD_SOCKETS);
-            // Less than HARD_SOCKETS.
+            let index = self.sockets_sent % u32::from(BIRTHDAY_SOCKETS);
+            // Less than BIRTHDAY_SOCKETS.
             due.push(Due::Socket(index as u16, self.seen_at));
             self.sockets_sent += 1;
         }
-        let ports_due = (elapsed + TICK).as_millis() * u128::from(HARD_PORTS_PER_SECOND) / 1000;
-        let ports_sent = usize::from(HARD_PORTS) - self.ports.len();
+        let ports_due = (elapsed + TICK).as_millis() * u128::from(BIRTHDAY_PORTS_PER_SECOND) / 1000;
+        let ports_sent = usize::from(BIRTHDAY_PORTS) - self.ports.len();
         let ports_due = ports_due.saturating_sub(ports_sent as u128);
         for _ in 0..ports_due.min(PORTS_PER_TICK_MAX.into()) {
             let Some(port) = self.ports.pop() else { break };
@@ -142,22 +142,22 @@ fn sockets_due(elapsed: Duration) -> u32 {
         let since = elapsed.checked_sub(ROUND * round)?;
         let ticks = u32::try_from(since.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX);
         let sent = ticks.saturating_add(1).saturating_mul(SOCKETS_PER_TICK);
-        Some(sent.min(HARD_SOCKETS.into()))
+        Some(sent.min(BIRTHDAY_SOCKETS.into()))
     };
-    (0..HARD_ROUNDS.into()).filter_map(in_round).sum()
+    (0..BIRTHDAY_ROUNDS.into()).filter_map(in_round).sum()
 }
 
 /// What such attempts may send.
 #[derive(Debug)]
-pub(super) struct HardBudget {
+pub(super) struct BirthdayBudget {
     all: Bucket,
     /// Unanswered probes by address, and since when they are counted.
     by_ip: HashMap<IpAddr, (u32, Instant)>,
 }
 
-impl HardBudget {
-    pub(super) fn new(now: Instant) -> HardBudget {
-        HardBudget {
+impl BirthdayBudget {
+    pub(super) fn new(now: Instant) -> BirthdayBudget {
+        BirthdayBudget {
             all: Bucket {
                 tokens: Self::BURST,
                 at: now,
@@ -167,7 +167,7 @@ impl HardBudget {
     }
 
     /// Enough for a round of all sockets, beside the probes to random ports.
-    const BURST: f64 = HARD_PROBES_PER_SECOND_MAX as f64 / 4.0;
+    const BURST: f64 = BIRTHDAY_PROBES_PER_SECOND_MAX as f64 / 4.0;
 
     pub(super) fn permits(&mut self, now: Instant, ip: IpAddr) -> bool {
         let over = |since: Instant| now.saturating_duration_since(since) >= HOUR;
@@ -182,9 +182,9 @@ impl HardBudget {
             (*count, *since) = (0, now);
         }
         // What may be sent at once comes on top of what comes back within the second.
-        let per_second = f64::from(HARD_PROBES_PER_SECOND_MAX) - Self::BURST;
+        let per_second = f64::from(BIRTHDAY_PROBES_PER_SECOND_MAX) - Self::BURST;
         let permitted =
-            *count < HARD_PROBES_PER_HOUR_MAX && self.all.take(now, Self::BURST, per_second);
+            *count < BIRTHDAY_PROBES_PER_HOUR_MAX && self.all.take(now, Self::BURST, per_second);
         if permitted {
             *count += 1;
         }
@@ -210,10 +210,10 @@ mod tests {
     #[test]
     fn each_port_is_probed_once_and_each_socket_three_times_within_a_second_and_a_half() {
         let begun = Instant::now();
-        let mut punch = HardPunch::new(begun, peer());
+        let mut punch = BirthdayPunch::new(begun, peer());
         // Alone, it has its way with the budget.
-        let mut budget = HardBudget::new(begun);
-        let (mut ports, mut sockets) = (HashSet::new(), vec![0; HARD_SOCKETS.into()]);
+        let mut budget = BirthdayBudget::new(begun);
+        let (mut ports, mut sockets) = (HashSet::new(), vec![0; BIRTHDAY_SOCKETS.into()]);
         let mut last = begun;
         while let Some(at) = punch.poll_timeout() {
             last = at;
@@ -232,8 +232,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ports.len(), usize::from(HARD_PORTS));
-        assert!(sockets.iter().all(|&count| count == HARD_ROUNDS));
+        assert_eq!(ports.len(), usize::from(BIRTHDAY_PORTS));
+        assert!(sockets.iter().all(|&count| count == BIRTHDAY_ROUNDS));
         let took = last - begun - BEGINS_AFTER;
         assert!(took <= Duration::from_millis(1500), "{took:?}");
         assert!(last < punch.ends());
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn an_address_that_never_answers_gets_its_hourly_share_and_never_too_much_in_a_second() {
         let mut now = Instant::now();
-        let mut budget = HardBudget::new(now);
+        let mut budget = BirthdayBudget::new(now);
         let mut times = Vec::new();
         let end = now + HOUR - Duration::from_secs(1);
         while now < end {
@@ -253,13 +253,13 @@ mod tests {
             }
             now += Duration::from_millis(if times.len() < 8192 { 10 } else { 1000 });
         }
-        assert_eq!(times.len(), HARD_PROBES_PER_HOUR_MAX as usize);
+        assert_eq!(times.len(), BIRTHDAY_PROBES_PER_HOUR_MAX as usize);
         let mut first = 0;
         for (index, &time) in times.iter().enumerate() {
             while time - times[first] >= Duration::from_secs(1) {
                 first += 1;
             }
-            assert!(index - first < HARD_PROBES_PER_SECOND_MAX as usize);
+            assert!(index - first < BIRTHDAY_PROBES_PER_SECOND_MAX as usize);
         }
         budget.forgive(peer().ip());
         assert!(budget.permits(now, peer().ip()));
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_nonce_is_good_for_its_port_only() {
-        let punch = HardPunch::new(Instant::now(), peer());
+        let punch = BirthdayPunch::new(Instant::now(), peer());
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let nonce = punch.nonce(Due::Port(at("198.51.100.1:6000")));
         assert!(punch.asked(at("198.51.100.1:6000"), nonce));
