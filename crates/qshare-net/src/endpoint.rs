@@ -11,7 +11,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Runtime, TokioRuntime, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::batching::Batching;
+use crate::coalesce::CoalescingSocket;
 use crate::socket::{NonQuicSender, Socket as SharedSocket};
 use crate::{Identity, TransportConfig, tls};
 
@@ -93,7 +93,7 @@ impl Endpoint {
         let runtime = Arc::new(TokioRuntime);
         let socket = udp_socket(config.listen)?;
         let socket = runtime.wrap_udp_socket(socket).map_err(io_error)?;
-        let socket = Arc::new(SharedSocket::new(Batching::new(socket)).map_err(io_error)?);
+        let socket = Arc::new(SharedSocket::new(CoalescingSocket::new(socket)).map_err(io_error)?);
         let non_quic = socket.sender();
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             endpoint_config,

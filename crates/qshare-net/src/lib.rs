@@ -9,7 +9,7 @@
 //!
 //! Nothing here knows what is shared or who wants it.
 
-mod batching;
+mod coalesce;
 mod congestion;
 mod endpoint;
 pub mod framed;

@@ -15,7 +15,7 @@ use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use tracing::debug;
 
 use super::{VIRTUAL_PORT, virtual_ip};
-use crate::batching::Batching;
+use crate::coalesce::CoalescingSocket;
 
 /// Extra sockets at once.
 const SOCKETS_MAX: usize = 32;
@@ -71,7 +71,7 @@ impl Extras {
     pub(super) fn add(&self, socket: UdpSocket, peer: SocketAddr) -> io::Result<SocketAddr> {
         let now = Instant::now();
         let non_quic = socket.try_clone()?;
-        let quic = Batching::new(TokioRuntime.wrap_udp_socket(socket)?);
+        let quic = CoalescingSocket::new(TokioRuntime.wrap_udp_socket(socket)?);
         let mut list = self.list();
         list.retain(|extra| !extra.is_unused(now));
         if list.len() >= SOCKETS_MAX

@@ -42,7 +42,7 @@ const TAKEN_MAX_BYTES: usize = 128 << 10;
 
 /// A socket that holds packets back for a moment, to send more of them at once.
 #[derive(Debug)]
-pub(crate) struct Batching {
+pub(crate) struct CoalescingSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     waiting: Mutex<Waiting>,
     filled: Arc<Notify>,
@@ -98,11 +98,11 @@ struct Head {
     segment_size: usize,
 }
 
-impl Batching {
+impl CoalescingSocket {
     /// Wraps a socket. Runs on the current tokio runtime for as long as the socket lives.
-    pub(crate) fn new(inner: Arc<dyn AsyncUdpSocket>) -> Arc<Batching> {
+    pub(crate) fn new(inner: Arc<dyn AsyncUdpSocket>) -> Arc<CoalescingSocket> {
         let filled = Arc::new(Notify::new());
-        let socket = Arc::new(Batching {
+        let socket = Arc::new(CoalescingSocket {
             inner,
             waiting: Mutex::default(),
             filled: filled.clone(),
@@ -153,7 +153,7 @@ impl Batching {
 }
 
 /// Sends what has waited for long enough, until the socket is gone.
-async fn flush_in_time(socket: Weak<Batching>, filled: Arc<Notify>) {
+async fn flush_in_time(socket: Weak<CoalescingSocket>, filled: Arc<Notify>) {
     loop {
         filled.notified().await;
         for _ in 0..ROUNDS {
@@ -171,13 +171,13 @@ async fn flush_in_time(socket: Weak<Batching>, filled: Arc<Notify>) {
     }
 }
 
-impl Drop for Batching {
+impl Drop for CoalescingSocket {
     fn drop(&mut self) {
         self.filled.notify_one();
     }
 }
 
-impl AsyncUdpSocket for Batching {
+impl AsyncUdpSocket for CoalescingSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         self.inner.clone().create_io_poller()
     }
@@ -349,7 +349,7 @@ mod tests {
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
     }
 
-    fn send(socket: &Batching, port: u16, contents: &[u8]) -> io::Result<()> {
+    fn send(socket: &CoalescingSocket, port: u16, contents: &[u8]) -> io::Result<()> {
         socket.try_send(&Transmit {
             destination: to(port),
             ecn: None,
@@ -360,8 +360,8 @@ mod tests {
     }
 
     /// A socket that has lately sent a lot.
-    fn fast(recorder: &Arc<Recorder>) -> Arc<Batching> {
-        let socket = Batching::new(recorder.clone());
+    fn fast(recorder: &Arc<Recorder>) -> Arc<CoalescingSocket> {
+        let socket = CoalescingSocket::new(recorder.clone());
         socket.waiting().rate = Rate {
             since: Some(Instant::now() + Duration::from_secs(3600)),
             bytes: 0,
@@ -373,7 +373,7 @@ mod tests {
     #[tokio::test]
     async fn calls_are_short_where_little_is_sent() {
         let recorder = Arc::new(Recorder::default());
-        let socket = Batching::new(recorder.clone());
+        let socket = CoalescingSocket::new(recorder.clone());
         for _ in 0..3 {
             send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
         }
