@@ -513,7 +513,7 @@ pub(crate) struct PortMappingArg {
 /// How fast to send.
 #[derive(Debug, Args)]
 pub(crate) struct CongestionArg {
-    /// Congestion control of what is sent: auto (model on long paths, else cubic), cubic, bbr or model
+    /// Congestion control of what is sent: auto (bbr3 on long paths, else cubic), cubic, bbr or bbr3
     #[arg(
         long = "congestion",
         value_name = "NAME",

@@ -1,8 +1,8 @@
 //! How fast to send: which congestion controller a connection gets.
 
-mod by_path;
+mod auto;
+mod bbr3;
 mod delivery;
-mod model;
 #[cfg(test)]
 mod tests;
 mod uplink;
@@ -17,22 +17,22 @@ use std::time::Instant;
 
 use quinn::congestion::{BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 
-pub use by_path::link_rate;
-use model::Model;
+pub use auto::link_rate;
+use bbr3::Bbr3;
 
 /// A congestion controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Congestion {
-    /// By the path: the model where it is long, CUBIC where it is short.
+    /// By the path: BBRv3 where it is long, CUBIC where it is short.
     #[default]
     Auto,
     /// CUBIC (RFC 9438), as quinn has it.
     Cubic,
     /// BBR version 1, as quinn has it; for comparison.
     Bbr,
-    /// Ours: sends at the rate that the path delivers, as later versions of BBR do, and takes the
-    /// losses that a path has anyway for no reason to slow down.
-    Model,
+    /// BBR version 3 (draft-ietf-ccwg-bbr), our implementation: sends at the path's delivery rate
+    /// and ignores the loss rate that the path has at any load. It sets a window, not a pace.
+    Bbr3,
 }
 
 /// Bytes that may leave before anything is acknowledged: three round trips of slow start less than
@@ -42,7 +42,7 @@ pub(crate) const INITIAL_WINDOW_BYTES: u64 = 64 * 1024;
 
 /// A name that no controller has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is none of auto, cubic, bbr and model")]
+#[error("{0:?} is none of auto, cubic, bbr and bbr3")]
 pub struct UnknownCongestion(String);
 
 impl Congestion {
@@ -51,7 +51,7 @@ impl Congestion {
         Congestion::Auto,
         Congestion::Cubic,
         Congestion::Bbr,
-        Congestion::Model,
+        Congestion::Bbr3,
     ];
 
     /// As it is written.
@@ -60,13 +60,13 @@ impl Congestion {
             Congestion::Auto => "auto",
             Congestion::Cubic => "cubic",
             Congestion::Bbr => "bbr",
-            Congestion::Model => "model",
+            Congestion::Bbr3 => "bbr3",
         }
     }
 
     pub(crate) fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
-            Congestion::Auto => Arc::new(by_path::Chosen::new()),
+            Congestion::Auto => Arc::new(auto::AutoFactory::new()),
             Congestion::Cubic => {
                 let mut config = CubicConfig::default();
                 config.initial_window(INITIAL_WINDOW_BYTES);
@@ -77,7 +77,7 @@ impl Congestion {
                 config.initial_window(INITIAL_WINDOW_BYTES);
                 Arc::new(config)
             }
-            Congestion::Model => Arc::new(Modelled),
+            Congestion::Bbr3 => Arc::new(Bbr3Factory),
         }
     }
 }
@@ -87,6 +87,8 @@ impl FromStr for Congestion {
 
     fn from_str(text: &str) -> Result<Congestion, UnknownCongestion> {
         let found = Congestion::ALL.into_iter().find(|one| one.name() == text);
+        // The name of `bbr3` in earlier versions.
+        let found = found.or((text == "model").then_some(Congestion::Bbr3));
         found.ok_or_else(|| UnknownCongestion(text.to_owned()))
     }
 }
@@ -97,18 +99,18 @@ impl fmt::Display for Congestion {
     }
 }
 
-struct Modelled;
+struct Bbr3Factory;
 
-impl ControllerFactory for Modelled {
+impl ControllerFactory for Bbr3Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        let model = Model::new(now, INITIAL_WINDOW_BYTES, current_mtu, rand::random());
-        Box::new(QuinnAdapter(model))
+        let bbr3 = Bbr3::new(now, INITIAL_WINDOW_BYTES, current_mtu, rand::random());
+        Box::new(QuinnAdapter(bbr3))
     }
 }
 
 /// What quinn calls.
 #[derive(Debug, Clone)]
-struct QuinnAdapter(Model);
+struct QuinnAdapter(Bbr3);
 
 impl Controller for QuinnAdapter {
     fn on_sent(&mut self, now: Instant, bytes: u64, _last_packet_number: u64) {

@@ -1,9 +1,9 @@
-//! The model on a virtual bottleneck. Shares are of the bottleneck's rate.
+//! BBRv3 on a virtual bottleneck. Shares are of the bottleneck's rate.
 
 use std::time::{Duration, Instant};
 
 use super::Congestion;
-use super::model::Model;
+use super::bbr3::Bbr3;
 use super::virtual_link::{Controller, Cubic, PACKET, Path, World};
 
 const fn ms(ms: u64) -> Duration {
@@ -31,8 +31,8 @@ const WIDE: Path = Path {
 
 fn world_with_one(path: Path, seed: u64) -> World {
     let mut world = World::new(path, seed);
-    let model = world.model(seed);
-    world.flow(model, Duration::ZERO);
+    let bbr3 = world.bbr3(seed);
+    world.flow(bbr3, Duration::ZERO);
     world
 }
 
@@ -140,8 +140,8 @@ fn who_has_little_to_send_learns_nothing_wrong_about_the_path() {
 
     // And from the beginning, when nothing is known yet.
     let mut world = World::new(LONG, 1);
-    let model = world.model(1);
-    world.flow(model, Duration::ZERO);
+    let bbr3 = world.bbr3(1);
+    world.flow(bbr3, Duration::ZERO);
     world.set_supply(0, Some(0.25e6));
     world.run_until(secs(10));
     world.set_supply(0, None);
@@ -175,8 +175,8 @@ fn half_the_rate_and_twice_the_rate_are_noticed_within_seconds() {
 fn two_share_a_bottleneck_and_a_latecomer_gets_its_part() {
     for queue in [ms(10), ms(40), ms(160)] {
         let mut world = world_with_one(Path { queue, ..WIDE }, 3);
-        let model = world.model(4);
-        world.flow(model, secs(3));
+        let bbr3 = world.bbr3(4);
+        world.flow(bbr3, secs(3));
         world.run_until(secs(10));
         let shares = shares(&mut world, secs(20));
         let all: f64 = shares.iter().sum();
@@ -195,8 +195,8 @@ fn two_share_a_bottleneck_and_a_latecomer_gets_its_part() {
 fn eight_share_a_bottleneck_in_the_long_run() {
     let mut world = World::new(WIDE, 5);
     for seed in 0..8 {
-        let model = world.model(100 + seed);
-        world.flow(model, ms(10 * seed));
+        let bbr3 = world.bbr3(100 + seed);
+        world.flow(bbr3, ms(10 * seed));
     }
     world.run_until(secs(5));
     let shares = shares(&mut world, secs(40));
@@ -211,83 +211,83 @@ fn a_cubic_flow_keeps_a_good_part() {
     for (queue, least) in [(ms(10), 0.2), (ms(40), 0.25), (ms(160), 0.1)] {
         let mut world = World::new(Path { queue, ..WIDE }, 1);
         world.flow(Box::new(Cubic::new()), Duration::ZERO);
-        let model = world.model(7);
-        world.flow(model, secs(5));
+        let bbr3 = world.bbr3(7);
+        world.flow(bbr3, secs(5));
         world.run_until(secs(9));
         let shares = shares(&mut world, secs(30));
-        let [cubic, model] = shares[..] else {
+        let [cubic, bbr3] = shares[..] else {
             panic!("{shares:?}")
         };
         assert!(
-            cubic > least && model > 0.1,
-            "Cubic {cubic}, the model {model}, with a queue of {queue:?}"
+            cubic > least && bbr3 > 0.1,
+            "Cubic {cubic}, BBRv3 {bbr3}, with a queue of {queue:?}"
         );
     }
 }
 
-/// A model at rest, with a window that it learned.
-fn experienced(now: Instant) -> (Model, Instant) {
-    let mut model = Model::new(now, 64 << 10, PACKET as u16, 1);
+/// A controller at rest, with a window that it learned.
+fn experienced(now: Instant) -> (Bbr3, Instant) {
+    let mut bbr3 = Bbr3::new(now, 64 << 10, PACKET as u16, 1);
     let mut at = now;
     for _ in 0..200 {
         let sent_at = at;
-        model.sent(sent_at, 100 * PACKET);
+        bbr3.sent(sent_at, 100 * PACKET);
         at += ms(20);
         for _ in 0..100 {
-            model.acked(at, sent_at, PACKET, false, ms(20));
+            bbr3.acked(at, sent_at, PACKET, false, ms(20));
         }
-        model.acks_end(at, 0, false);
+        bbr3.acks_end(at, 0, false);
     }
-    (model, at)
+    (bbr3, at)
 }
 
 #[test]
 fn a_mark_by_the_network_counts_as_too_much_once_a_round_trip() {
-    let (mut model, now) = experienced(Instant::now());
-    let before = model.window_bytes();
-    model.sent(now, 10 * PACKET);
+    let (mut bbr3, now) = experienced(Instant::now());
+    let before = bbr3.window_bytes();
+    bbr3.sent(now, 10 * PACKET);
     let sent_at = now;
-    model.lost(now + ms(20), sent_at, 0, false);
-    let after = model.window_bytes();
+    bbr3.lost(now + ms(20), sent_at, 0, false);
+    let after = bbr3.window_bytes();
     assert!(after < before, "{after} of {before}");
-    model.lost(now + ms(21), sent_at, 0, false);
-    assert_eq!(model.window_bytes(), after);
+    bbr3.lost(now + ms(21), sent_at, 0, false);
+    assert_eq!(bbr3.window_bytes(), after);
 }
 
 #[test]
 fn a_few_losses_are_no_reason_and_many_are() {
-    let (mut model, now) = experienced(Instant::now());
-    let before = model.window_bytes();
-    model.sent(now, 100 * PACKET);
-    model.lost(now + ms(20), now, 2 * PACKET, false);
-    assert_eq!(model.window_bytes(), before);
-    model.lost(now + ms(20), now, 30 * PACKET, false);
-    assert!(model.window_bytes() < before);
+    let (mut bbr3, now) = experienced(Instant::now());
+    let before = bbr3.window_bytes();
+    bbr3.sent(now, 100 * PACKET);
+    bbr3.lost(now + ms(20), now, 2 * PACKET, false);
+    assert_eq!(bbr3.window_bytes(), before);
+    bbr3.lost(now + ms(20), now, 30 * PACKET, false);
+    assert!(bbr3.window_bytes() < before);
 }
 
 #[test]
 fn a_path_that_carries_nothing_any_more_is_learned_anew() {
-    let (mut model, now) = experienced(Instant::now());
-    assert!(model.rate() > 0.0);
-    model.sent(now, 10 * PACKET);
-    model.lost(now + secs(3), now, 10 * PACKET, true);
-    assert_eq!(model.rate(), 0.0);
-    assert_eq!(model.window_bytes(), 8 * PACKET);
+    let (mut bbr3, now) = experienced(Instant::now());
+    assert!(bbr3.rate() > 0.0);
+    bbr3.sent(now, 10 * PACKET);
+    bbr3.lost(now + secs(3), now, 10 * PACKET, true);
+    assert_eq!(bbr3.rate(), 0.0);
+    assert_eq!(bbr3.window_bytes(), 8 * PACKET);
 }
 
 #[test]
 fn memory_does_not_grow_with_what_is_in_flight() {
     let now = Instant::now();
-    let mut model = Model::new(now, 64 << 10, PACKET as u16, 1);
+    let mut bbr3 = Bbr3::new(now, 64 << 10, PACKET as u16, 1);
     for packet in 0..100_000 {
-        model.sent(now + Duration::from_micros(100 * packet), PACKET);
+        bbr3.sent(now + Duration::from_micros(100 * packet), PACKET);
     }
-    assert!(model.remembered() <= 160, "{}", model.remembered());
+    assert!(bbr3.remembered() <= 160, "{}", bbr3.remembered());
     // What comes back after all that time is measured none the less.
     let end = now + secs(11);
-    model.acked(end, now + secs(9), PACKET, false, secs(2));
-    model.acks_end(end, 0, false);
-    assert!(model.rate() > 0.0);
+    bbr3.acked(end, now + secs(9), PACKET, false, secs(2));
+    bbr3.acks_end(end, 0, false);
+    assert!(bbr3.rate() > 0.0);
 }
 
 #[test]

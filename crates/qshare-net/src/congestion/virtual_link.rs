@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::model::Model;
+use super::bbr3::Bbr3;
 
 pub(super) const PACKET: u64 = 1452;
 const INITIAL_WINDOW: u64 = 64 << 10;
@@ -25,7 +25,7 @@ pub(super) trait Controller {
     fn lost(&mut self, now: Instant, sent_at: Instant, bytes: u64, persistent: bool);
 }
 
-impl Controller for Model {
+impl Controller for Bbr3 {
     fn window(&self) -> u64 {
         self.window_bytes()
     }
@@ -182,9 +182,9 @@ impl World {
         }
     }
 
-    pub(super) fn model(&mut self, seed: u64) -> Box<Model> {
+    pub(super) fn bbr3(&mut self, seed: u64) -> Box<Bbr3> {
         let packet = PACKET as u16;
-        Box::new(Model::new(self.began, INITIAL_WINDOW, packet, seed))
+        Box::new(Bbr3::new(self.began, INITIAL_WINDOW, packet, seed))
     }
 
     /// Adds a sender; returns its number.

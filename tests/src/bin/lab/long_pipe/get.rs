@@ -21,7 +21,7 @@ Examples:
   lab long-get
   lab long-get --loss 0.1% --size 512
   lab long-get --rate 20mbit --rtt 300ms --queue 150ms --loss 2% --size 32
-  lab long-get --congestion model,cubic --every
+  lab long-get --congestion bbr3,cubic --every
 
 Build both binaries optimised first: cargo build --release -p qshare -p qshare-tests.
 

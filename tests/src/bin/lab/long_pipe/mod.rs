@@ -24,13 +24,13 @@ Examples:
   lab long-pipe
   lab long-pipe --loss 0.1%
   lab long-pipe --rate 20mbit --rtt 300ms --loss 2% --seconds 30
-  lab long-pipe --rate 100mbit --rtt 40ms --beside tcp-cubic --flow tcp-bbr,quic-model,quic-cubic
-  lab long-pipe --rate 100mbit --rtt 40ms --at-once 8 --flow quic-model,quic-cubic
+  lab long-pipe --rate 100mbit --rtt 40ms --beside tcp-cubic --flow tcp-bbr,quic-bbr3,quic-cubic
+  lab long-pipe --rate 100mbit --rtt 40ms --at-once 8 --flow quic-bbr3,quic-cubic
 
 Build it optimised first: cargo build --release -p qshare-tests.
 
 Flows are tcp-NAME (the kernel's TCP under that congestion control, with windows of up to 64 MiB),
-and quic-cubic, quic-bbr, quic-model: connections as qshare makes them, from memory to memory.
+and quic-cubic, quic-bbr, quic-bbr3: connections as qshare makes them, from memory to memory.
 The bottleneck is in front of the receiver and drops the tail of its queue; each of the two
 directions has half the round trip, and loses packets with the same probability.
 
@@ -50,7 +50,7 @@ pub(crate) struct LongPipeArgs {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "tcp-cubic,tcp-bbr,quic-cubic,quic-bbr,quic-model"
+        default_value = "tcp-cubic,tcp-bbr,quic-cubic,quic-bbr,quic-bbr3"
     )]
     flow: Vec<Flow>,
     /// Another flow that shares the bottleneck, from a host of its own

@@ -122,7 +122,7 @@ impl Trip {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Model {
+pub(super) struct Bbr3 {
     deliveries: Deliveries,
     phase: Phase,
     window_bytes: u64,
@@ -151,9 +151,9 @@ pub(super) struct Model {
     random: u64,
 }
 
-impl Model {
-    pub(super) fn new(now: Instant, initial_bytes: u64, packet_bytes: u16, seed: u64) -> Model {
-        Model {
+impl Bbr3 {
+    pub(super) fn new(now: Instant, initial_bytes: u64, packet_bytes: u16, seed: u64) -> Bbr3 {
+        Bbr3 {
             deliveries: Deliveries::new(now),
             phase: STARTUP,
             window_bytes: initial_bytes,

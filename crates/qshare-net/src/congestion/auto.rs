@@ -1,4 +1,4 @@
-//! The controller that suits a path: CUBIC on short ones, the model on long ones.
+//! The controller that suits a path: CUBIC on short ones, BBRv3 on long ones.
 //!
 //! On a local network little is lost but by full queues, and CUBIC lets swarms end earlier there. On
 //! a long path a packet in a thousand that is lost for any other reason leaves CUBIC a hundredth of
@@ -22,24 +22,24 @@ const LONG_PATH: Duration = Duration::from_millis(5);
 const PACKETS_UNDECIDED: u32 = 16;
 
 /// Builds the controller that decides.
-pub(super) struct Chosen {
+pub(super) struct AutoFactory {
     uplink: Arc<Uplink>,
 }
 
-impl Chosen {
-    pub(super) fn new() -> Chosen {
-        Chosen {
+impl AutoFactory {
+    pub(super) fn new() -> AutoFactory {
+        AutoFactory {
             uplink: Uplink::new(),
         }
     }
 }
 
-impl ControllerFactory for Chosen {
+impl ControllerFactory for AutoFactory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let build = |one: Congestion| one.factory().build(now, current_mtu);
-        Box::new(ByPath {
+        Box::new(Auto {
             used: build(Congestion::Cubic),
-            other: Some(build(Congestion::Model)),
+            other: Some(build(Congestion::Bbr3)),
             acked_packets: 0,
             member: Some(Member::new(self.uplink.clone())),
         })
@@ -51,11 +51,11 @@ impl ControllerFactory for Chosen {
 /// was chosen by name.
 pub fn link_rate(connection: &quinn::Connection) -> Option<f64> {
     let controller = connection.congestion_state().into_any();
-    let member = controller.downcast_ref::<ByPath>()?.member.as_ref()?;
+    let member = controller.downcast_ref::<Auto>()?.member.as_ref()?;
     member.link_rate()
 }
 
-struct ByPath {
+struct Auto {
     used: Box<dyn Controller>,
     /// Hears the same until it is decided.
     other: Option<Box<dyn Controller>>,
@@ -64,7 +64,7 @@ struct ByPath {
     member: Option<Member>,
 }
 
-impl ByPath {
+impl Auto {
     fn both(&mut self, tell: impl Fn(&mut dyn Controller)) {
         tell(&mut *self.used);
         if let Some(other) = &mut self.other {
@@ -79,16 +79,16 @@ impl ByPath {
     }
 
     fn decide(&mut self, shortest_round_trip: Duration) {
-        if let Some(model) = self.other.take()
+        if let Some(bbr3) = self.other.take()
             && shortest_round_trip >= LONG_PATH
         {
-            self.used = model;
+            self.used = bbr3;
             self.member = None;
         }
     }
 }
 
-impl Controller for ByPath {
+impl Controller for Auto {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
         self.both(|one| one.on_sent(now, bytes, last_packet_number));
         if let Some(member) = &mut self.member {
@@ -152,7 +152,7 @@ impl Controller for ByPath {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(ByPath {
+        Box::new(Auto {
             used: self.used.clone_box(),
             other: self.other.as_ref().map(|other| other.clone_box()),
             acked_packets: self.acked_packets,
@@ -173,22 +173,22 @@ impl Controller for ByPath {
 mod tests {
     use super::*;
 
-    /// What is paced by, which only the model tells.
-    fn is_the_model(controller: &ByPath) -> bool {
+    /// What is paced by, which only BBRv3 reports.
+    fn is_bbr3(controller: &Auto) -> bool {
         controller.metrics().pacing_rate.is_some()
     }
 
-    fn decided(shortest: Duration) -> ByPath {
+    fn decided(shortest: Duration) -> Auto {
         let now = Instant::now();
         let build = |one: Congestion| one.factory().build(now, 1200);
-        let mut controller = ByPath {
+        let mut controller = Auto {
             used: build(Congestion::Cubic),
-            other: Some(build(Congestion::Model)),
+            other: Some(build(Congestion::Bbr3)),
             acked_packets: 0,
             member: Some(Member::new(Uplink::new())),
         };
         controller.on_sent(now, 1200, 0);
-        assert!(!is_the_model(&controller));
+        assert!(!is_bbr3(&controller));
         controller.decide(shortest);
         assert!(controller.other.is_none());
         controller
@@ -211,9 +211,9 @@ mod tests {
     }
 
     #[test]
-    fn long_paths_get_the_model_and_short_ones_cubic() {
+    fn long_paths_get_bbr3_and_short_ones_cubic() {
         let long = decided(Duration::from_millis(20));
-        assert!(is_the_model(&long) && long.member.is_none());
-        assert!(!is_the_model(&decided(Duration::from_micros(300))));
+        assert!(is_bbr3(&long) && long.member.is_none());
+        assert!(!is_bbr3(&decided(Duration::from_micros(300))));
     }
 }
