@@ -12,7 +12,7 @@ use bytes::Bytes;
 use clap::{Subcommand, ValueEnum};
 use data_encoding::HEXLOWER;
 use qshare_net::{
-    Callee, Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, accept, dial,
+    DialTarget, Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, accept, dial,
 };
 use qshare_tests::files::noise;
 use qshare_tests::process::Process;
@@ -239,7 +239,7 @@ fn fetch(setup: Setup, at: SocketAddr, id: &str, bytes: u64) -> anyhow::Result<(
         match setup {
             Setup::Tuned => {
                 let endpoint = endpoint(near(at.ip()))?;
-                let server = Callee::Node(id.parse().ok().context("that is not a node id")?);
+                let server = DialTarget::Node(id.parse().ok().context("that is not a node id")?);
                 let session = dial(&endpoint, &greeting(), server, at, DIAL_DEADLINE).await?;
                 fetch_all(&session.connection, bytes).await
             }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use qshare_content::{Chunks, ContentInfo};
-use qshare_net::{Callee, Identity, Session, TransportConfig, dial, framed};
+use qshare_net::{DialTarget, Identity, Session, TransportConfig, dial, framed};
 use qshare_wire::hello::Role;
 use qshare_wire::peer::{ChunkRequest, HashRequest, Hashes};
 use qshare_wire::{FRAME_HEADER_BYTES, FrameHeader, Message};
@@ -86,8 +86,8 @@ fn run<T: Send + 'static, H, F: Future<Output = (T, H)>>(
         runtime.block_on(async {
             let endpoint = endpoint_with(&Identity::ephemeral().unwrap(), transport);
             let greeting = greeting(Role::OneShot, None);
-            let callee = Callee::Node(peer);
-            let session = dial(&endpoint, &greeting, callee, address, DIAL_DEADLINE).await;
+            let target = DialTarget::Node(peer);
+            let session = dial(&endpoint, &greeting, target, address, DIAL_DEADLINE).await;
             let (found, held) = work(session.unwrap()).await;
             ready.send(found).unwrap();
             let _ = stopped.await;

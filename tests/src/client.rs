@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use qshare_content::{ChunkIndex, Chunks, ContentInfo, NodeId};
 use qshare_net::framed::{self, ReadError};
-use qshare_net::{Callee, Endpoint, Identity, Session, TransportConfig, dial};
+use qshare_net::{DialTarget, Endpoint, Identity, Session, TransportConfig, dial};
 use qshare_wire::hello::Role;
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
 use qshare_wire::{CloseCode, Message, limits};
@@ -82,7 +82,7 @@ impl Client {
         let session = dial(
             &endpoint,
             &greeting,
-            Callee::Node(node),
+            DialTarget::Node(node),
             address,
             DIAL_DEADLINE,
         );

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use qshare_content::NodeId;
 use qshare_net::{
-    Callee, Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, accept, dial,
+    DialTarget, Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, accept, dial,
 };
 use qshare_wire::ALPN_PEER;
 use qshare_wire::hello::Role;
@@ -96,9 +96,9 @@ async fn ask_after(idle: Duration, identity: &Identity, keep_alive: Duration) ->
 /// Dials, and answers until nobody asks any more.
 async fn answer(at: SocketAddr, id: NodeId, idle: Duration, keep_alive: Duration) {
     let (endpoint, greeting) = endpoint(&Identity::ephemeral().unwrap(), keep_alive);
-    let callee = Callee::Node(id);
+    let target = DialTarget::Node(id);
     // The other one may not listen yet; QUIC asks again.
-    let session = dial(&endpoint, &greeting, callee, at, DEADLINE)
+    let session = dial(&endpoint, &greeting, target, at, DEADLINE)
         .await
         .unwrap();
     let answered = async {

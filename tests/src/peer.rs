@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use qshare_content::{AssetName, Chunks, ContentId, ContentInfo, Hash, LEAF_BYTES, NodeId, tree};
-use qshare_net::{Callee, Endpoint, Identity, Session, accept, dial, framed};
+use qshare_net::{DialTarget, Endpoint, Identity, Session, accept, dial, framed};
 use qshare_wire::hello::Role;
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
@@ -310,8 +310,8 @@ impl Drop for TestPeer {
 
 async fn announce(endpoint: &Endpoint, tracker: SocketAddr, shared: &Shared) -> Session {
     let greeting = greeting(Role::Node, None);
-    let callee = Callee::Tracker(None);
-    let session = dial(endpoint, &greeting, callee, tracker, DIAL_DEADLINE).await;
+    let target = DialTarget::Tracker(None);
+    let session = dial(endpoint, &greeting, target, tracker, DIAL_DEADLINE).await;
     let mut session = session.unwrap();
     let entries = shared.assets.values().map(|asset| Entry {
         name: asset.name.clone(),

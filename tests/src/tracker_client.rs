@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use qshare_content::{ContentId, NodeId};
 use qshare_net::{
-    Callee, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity, Session, TransportConfig,
-    dial, framed,
+    DialTarget, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity, Session,
+    TransportConfig, dial, framed,
 };
 use qshare_wire::hello::Role;
 use qshare_wire::tracker::{Find, Found, Holder, Holders, HoldersChanged, Match, Watch};
@@ -39,7 +39,7 @@ impl TrackerClient {
             let session = dial(
                 &endpoint,
                 &greeting,
-                Callee::Tracker(None),
+                DialTarget::Tracker(None),
                 address,
                 DIAL_DEADLINE,
             );

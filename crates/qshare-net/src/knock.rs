@@ -19,7 +19,7 @@ const AGAIN: Duration = Duration::from_millis(150);
 
 /// Where the tracker is to knock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum At {
+pub enum KnockTarget {
     /// At this port of the IP address at which it sees us.
     Port {
         /// The port.
@@ -67,12 +67,12 @@ pub enum KnockError {
 pub async fn knock(
     traversal: &Traversal,
     connection: &Connection,
-    at: At,
+    at: KnockTarget,
 ) -> Result<Knocked, KnockError> {
     let id = rand::random();
     let (port, offer) = match at {
-        At::Port { port, offer } => (Some(port), offer),
-        At::Nowhere { .. } => (None, false),
+        KnockTarget::Port { port, offer } => (Some(port), offer),
+        KnockTarget::Nowhere { .. } => (None, false),
     };
     let request = wire::Knock {
         id,
@@ -91,7 +91,7 @@ pub async fn knock(
         }
     };
     let send = async {
-        let At::Nowhere { second_port } = at else {
+        let KnockTarget::Nowhere { second_port } = at else {
             return std::future::pending().await;
         };
         let second = SocketAddr::new(connection.remote_address().ip(), second_port);

@@ -63,7 +63,7 @@ pub struct LanDiscovery {
     events: Receiver<ServiceEvent>,
     us: NodeId,
     group: Option<GroupSecret>,
-    links: Links,
+    links: LocalNetworks,
     instances: usize,
     advertised: Option<String>,
 }
@@ -80,7 +80,7 @@ impl LanDiscovery {
             events,
             us,
             group,
-            links: Links::default(),
+            links: LocalNetworks::default(),
             instances: 0,
             advertised: None,
         })
@@ -208,12 +208,12 @@ fn is_link_local(ip: IpAddr) -> bool {
 
 /// The networks that our interfaces are on.
 #[derive(Debug, Default)]
-pub struct Links {
+pub struct LocalNetworks {
     interfaces: Vec<Interface>,
     learnt: Option<Instant>,
 }
 
-impl Links {
+impl LocalNetworks {
     /// Whether an address is on one of them, with no router between: never so for loopback.
     pub fn reach(&mut self, ip: IpAddr) -> bool {
         if self.learnt.is_none_or(|at| at.elapsed() > LINKS_KEPT) {

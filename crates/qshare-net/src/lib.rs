@@ -31,14 +31,14 @@ pub use congestion::{Congestion, UnknownCongestion, link_rate};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, udp_socket};
 pub use group::{GroupError, GroupSecret};
 pub use identity::{Identity, IdentityError, IdentityLock, IdentityRole, default_identity_dir};
-pub use knock::{At, KnockError, Knocked, knock};
+pub use knock::{KnockError, KnockTarget, Knocked, knock};
 pub use known_trackers::{KnownTrackers, TrustError};
-pub use lan::{LanDiscovery, LanError, LanEvent, Links};
+pub use lan::{LanDiscovery, LanError, LanEvent, LocalNetworks};
 pub use port_mapping::{MappingError, MappingProtocol, PortMapping, map_port};
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{
-    AcceptError, Callee, DialError, Greeting, Session, accept, close_reason, connect, dial, greet,
-    is_goodbye,
+    AcceptError, DialError, DialTarget, Greeting, Session, accept, close_reason, connect, dial,
+    greet, is_goodbye,
 };
 pub use socket::{NonQuic, NonQuicSender, Route, Verdict, is_virtual, virtual_address};
 pub use transport::TransportConfig;

@@ -86,7 +86,7 @@ pub enum AcceptError {
 
 /// Whom a dialler wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Callee {
+pub enum DialTarget {
     /// A tracker; without an id, whoever answers (and [`crate::KnownTrackers`] decides).
     Tracker(Option<NodeId>),
     /// Exactly this node.
@@ -97,12 +97,12 @@ pub enum Callee {
 pub async fn dial(
     endpoint: &Endpoint,
     greeting: &Greeting,
-    callee: Callee,
+    target: DialTarget,
     address: SocketAddr,
     deadline: Duration,
 ) -> Result<Session, DialError> {
     let exchange = async {
-        let connection = shake_hands(endpoint, callee, address).await?;
+        let connection = shake_hands(endpoint, target, address).await?;
         greet(endpoint, greeting, connection).await
     };
     timeout(deadline, exchange)
@@ -114,23 +114,23 @@ pub async fn dial(
 /// be chosen, before the other side takes any of them for the one: [`greet`] goes on from here.
 pub async fn connect(
     endpoint: &Endpoint,
-    callee: Callee,
+    target: DialTarget,
     address: SocketAddr,
     deadline: Duration,
 ) -> Result<Connection, DialError> {
-    timeout(deadline, shake_hands(endpoint, callee, address))
+    timeout(deadline, shake_hands(endpoint, target, address))
         .await
         .map_err(|_| DialError::TimedOut(address))?
 }
 
 async fn shake_hands(
     endpoint: &Endpoint,
-    callee: Callee,
+    target: DialTarget,
     address: SocketAddr,
 ) -> Result<Connection, DialError> {
-    let (connecting, pin) = match callee {
-        Callee::Tracker(pin) => (endpoint.connect_tracker(address)?, pin),
-        Callee::Node(peer) => (endpoint.connect_peer(address, peer)?, Some(peer)),
+    let (connecting, pin) = match target {
+        DialTarget::Tracker(pin) => (endpoint.connect_tracker(address)?, pin),
+        DialTarget::Node(peer) => (endpoint.connect_peer(address, peer)?, Some(peer)),
     };
     let connection = connecting
         .await

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use qshare_content::{AssetName, ContentId, NodeId, Query};
-use qshare_net::{LanDiscovery, LanError, LanEvent, Links, framed};
+use qshare_net::{LanDiscovery, LanError, LanEvent, LocalNetworks, framed};
 use qshare_wire::hello::Role;
 use qshare_wire::limits::MATCHES_MAX;
 use qshare_wire::tracker::{Find, Found};
@@ -71,7 +71,7 @@ pub(crate) struct Lan {
     known: Mutex<BTreeMap<NodeId, Known>>,
     /// Counts what was learnt.
     news: watch::Sender<u64>,
-    links: Mutex<Links>,
+    links: Mutex<LocalNetworks>,
 }
 
 impl Lan {

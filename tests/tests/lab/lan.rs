@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mdns_sd::{ServiceDaemon, ServiceInfo};
 use qshare_net::framed::{self, ReadError};
-use qshare_net::{Callee, Identity, dial};
+use qshare_net::{DialTarget, Identity, dial};
 use qshare_tests::binary;
 use qshare_tests::files::{assert_same, noise};
 use qshare_tests::lab::{Host, HostPlan, Lab, NatKind, isolation};
@@ -248,8 +248,8 @@ fn a_node_tells_strangers_from_elsewhere_what_it_has_only_through_a_tracker() {
     let refused = runtime.block_on(async {
         let endpoint = endpoint(&Identity::ephemeral().unwrap());
         let greeting = greeting(Role::OneShot, None);
-        let callee = Callee::Node(node.id.parse().unwrap());
-        let session = dial(&endpoint, &greeting, callee, node.address, PATIENCE).await;
+        let target = DialTarget::Node(node.id.parse().unwrap());
+        let session = dial(&endpoint, &greeting, target, node.address, PATIENCE).await;
         let find = Find {
             query: "**".parse().unwrap(),
             after: None,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use qshare_net::{
-    Callee, Endpoint, EndpointConfig, Greeting, Identity, Session, TransportConfig, Traversal,
+    DialTarget, Endpoint, EndpointConfig, Greeting, Identity, Session, TransportConfig, Traversal,
     accept, dial, is_virtual,
 };
 use qshare_wire::ALPN_PEER;
@@ -146,7 +146,7 @@ async fn transfer(malice: Malice) -> (Vec<u8>, Vec<u8>, u32) {
     };
     let receiver = async {
         let greeting = greeting();
-        let session = dial(&a, &greeting, Callee::Node(b.id()), virtual_b, DEADLINE);
+        let session = dial(&a, &greeting, DialTarget::Node(b.id()), virtual_b, DEADLINE);
         let session = session.await.unwrap();
         let (mut send, mut recv) = session.connection.open_bi().await.unwrap();
         send.write_all(b"go").await.unwrap();

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use qshare_net::{
-    AcceptError, Callee, DialError, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity,
+    AcceptError, DialError, DialTarget, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity,
     Session, TransportConfig, accept, close_reason, dial,
 };
 use qshare_wire::hello::Role;
@@ -44,9 +44,10 @@ async fn meet(
     let (a, _) = endpoint("[::]:0", ALPN_PEER);
     let (b, at) = endpoint("127.0.0.1:0", ALPN_PEER);
     let (to_b, of_b) = (greeting(dialler), greeting(acceptor));
-    tokio::join!(dial(&a, &to_b, Callee::Node(b.id()), at, DEADLINE), async {
-        accept(b.id(), &of_b, b.accept().await.unwrap()).await
-    })
+    tokio::join!(
+        dial(&a, &to_b, DialTarget::Node(b.id()), at, DEADLINE),
+        async { accept(b.id(), &of_b, b.accept().await.unwrap()).await }
+    )
 }
 
 #[tokio::test]
@@ -95,10 +96,10 @@ async fn an_impostor_is_refused_during_the_handshake() {
     let (b, at) = endpoint("127.0.0.1:0", ALPN_PEER);
     let wanted = Identity::ephemeral().unwrap().id();
     let hi = greeting(None);
-    let (dialled, accepted) =
-        tokio::join!(dial(&a, &hi, Callee::Node(wanted), at, DEADLINE), async {
-            accept(b.id(), &hi, b.accept().await.unwrap()).await
-        });
+    let (dialled, accepted) = tokio::join!(
+        dial(&a, &hi, DialTarget::Node(wanted), at, DEADLINE),
+        async { accept(b.id(), &hi, b.accept().await.unwrap()).await }
+    );
     assert!(dialled.is_err());
     assert!(accepted.is_err());
 }
@@ -109,8 +110,8 @@ async fn a_tracker_with_another_id_than_the_pinned_one_is_named() {
     let (tracker, at) = endpoint("127.0.0.1:0", ALPN_TRACKER);
     let wanted = Identity::ephemeral().unwrap().id();
     let hi = greeting(None);
-    let callee = Callee::Tracker(Some(wanted));
-    let (dialled, _) = tokio::join!(dial(&a, &hi, callee, at, DEADLINE), async {
+    let target = DialTarget::Tracker(Some(wanted));
+    let (dialled, _) = tokio::join!(dial(&a, &hi, target, at, DEADLINE), async {
         accept(tracker.id(), &hi, tracker.accept().await.unwrap()).await
     });
     match dialled {
@@ -124,10 +125,10 @@ async fn a_peer_is_not_a_tracker() {
     let (a, _) = endpoint("127.0.0.1:0", ALPN_PEER);
     let (b, at) = endpoint("127.0.0.1:0", ALPN_PEER);
     let hi = greeting(None);
-    let (dialled, accepted) =
-        tokio::join!(dial(&a, &hi, Callee::Tracker(None), at, DEADLINE), async {
-            accept(b.id(), &hi, b.accept().await.unwrap()).await
-        });
+    let (dialled, accepted) = tokio::join!(
+        dial(&a, &hi, DialTarget::Tracker(None), at, DEADLINE),
+        async { accept(b.id(), &hi, b.accept().await.unwrap()).await }
+    );
     assert!(dialled.is_err());
     assert!(accepted.is_err());
 }
@@ -137,10 +138,10 @@ async fn a_goodbye_reaches_the_other_side_as_such() {
     let (a, _) = endpoint("127.0.0.1:0", ALPN_PEER);
     let (b, at) = endpoint("127.0.0.1:0", ALPN_PEER);
     let hi = greeting(None);
-    let (dialled, accepted) =
-        tokio::join!(dial(&a, &hi, Callee::Node(b.id()), at, DEADLINE), async {
-            accept(b.id(), &hi, b.accept().await.unwrap()).await
-        });
+    let (dialled, accepted) = tokio::join!(
+        dial(&a, &hi, DialTarget::Node(b.id()), at, DEADLINE),
+        async { accept(b.id(), &hi, b.accept().await.unwrap()).await }
+    );
     let (_dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
     a.close(CloseCode::Goodbye, DEADLINE).await;
     let error = accepted.connection.closed().await;

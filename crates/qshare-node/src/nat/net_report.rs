@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use qshare_content::{NodeId, TrackerAddress};
 use qshare_net::{
-    At, Callee, DialError, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity,
-    IdentityError, KnockError, KnownTrackers, Session, TransportConfig, Traversal, TrustError,
-    dial, knock, map_port, resolve,
+    DialError, DialTarget, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity,
+    IdentityError, KnockError, KnockTarget, KnownTrackers, Session, TransportConfig, Traversal,
+    TrustError, dial, knock, map_port, resolve,
 };
 use qshare_wire::hello::Role;
 use qshare_wire::{ALPN_PEER, CloseCode, is_private};
@@ -278,8 +278,8 @@ impl Station {
         };
         let mut failed = Failed::Away(format!("no {family}"));
         for &address in addresses {
-            let callee = Callee::Tracker(config.tracker.id);
-            match dial(&endpoint, &greeting, callee, address, DIAL_DEADLINE).await {
+            let target = DialTarget::Tracker(config.tracker.id);
+            match dial(&endpoint, &greeting, target, address, DIAL_DEADLINE).await {
                 Ok(session) => {
                     return Ok(match check_trust(config, &session).await {
                         Ok(()) => Ok(Station {
@@ -326,11 +326,11 @@ impl Station {
 
     /// What is let in must be asked before anything was sent to the second port.
     async fn ask(&self, seen: &mut Seen) -> Result<(), KnockError> {
-        let at = |port| At::Port { port, offer: false };
+        let at = |port| KnockTarget::Port { port, offer: false };
         let stranger = self.knock(at(seen.observed.port())).await?;
         seen.observed = stranger.observed;
         let second_port = stranger.second_port;
-        let ours = self.knock(At::Nowhere { second_port }).await?;
+        let ours = self.knock(KnockTarget::Nowhere { second_port }).await?;
         let port = self.endpoint.local_addr().map_or(0, |at| at.port());
         seen.mapping = match ours.came_from {
             _ if seen.observed == SocketAddr::new(seen.local, port) => AddressMapping::None,
@@ -358,7 +358,7 @@ impl Station {
         Ok(())
     }
 
-    async fn knock(&self, at: At) -> Result<qshare_net::Knocked, KnockError> {
+    async fn knock(&self, at: KnockTarget) -> Result<qshare_net::Knocked, KnockError> {
         knock(&self.traversal, self.connection(), at).await
     }
 
@@ -385,7 +385,7 @@ impl Station {
             gateway: mapping.gateway(),
             port: mapping.external_port(),
         };
-        let at = At::Port {
+        let at = KnockTarget::Port {
             port: mapped.port,
             offer: false,
         };

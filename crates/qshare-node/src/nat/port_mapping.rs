@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use qshare_net::{At, MappingProtocol, PortMapping, knock, map_port};
+use qshare_net::{KnockTarget, MappingProtocol, PortMapping, knock, map_port};
 use qshare_wire::is_private;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -314,7 +314,7 @@ async fn prove(inner: &Arc<Inner>, port: u16) -> Result<Option<SocketAddr>, Stri
     let mut proven = None;
     let mut cause = None;
     for up in translated(inner) {
-        let at = At::Port { port, offer: true };
+        let at = KnockTarget::Port { port, offer: true };
         match knock(&inner.traversal, &up.connection, at).await {
             Ok(knocked) => {
                 let address = SocketAddr::new(knocked.observed.ip(), port);

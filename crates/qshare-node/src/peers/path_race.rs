@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use qshare_content::NodeId;
 use qshare_net::punch::Introduced;
-use qshare_net::{Callee, Endpoint, Session, connect, dial, greet, is_virtual};
+use qshare_net::{DialTarget, Endpoint, Session, connect, dial, greet, is_virtual};
 use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
 use qshare_wire::introduction::{Introduce, Introduction};
 use qshare_wire::limits::{BIRTHDAY_PORTS, CANDIDATE_PORT_MIN, CANDIDATES_MAX};
@@ -169,11 +169,11 @@ async fn leave_once_answered(inner: Arc<Inner>, node: NodeId, met: Met, until: I
     if !inner.peers.connected(&node).is_some_and(is_relayed) {
         return;
     }
-    let callee = Callee::Node(node);
+    let target = DialTarget::Node(node);
     let dialled = dial(
         &inner.endpoint,
         &inner.greeting,
-        callee,
+        target,
         address,
         DIAL_DEADLINE,
     )
@@ -233,9 +233,9 @@ impl<'a> Race<'a> {
     }
 
     fn dial_again(&mut self, address: SocketAddr) {
-        let (inner, callee) = (self.inner.clone(), Callee::Node(self.node));
+        let (inner, target) = (self.inner.clone(), DialTarget::Node(self.node));
         self.dials.spawn(async move {
-            let connected = connect(&inner.endpoint, callee, address, DIAL_DEADLINE).await;
+            let connected = connect(&inner.endpoint, target, address, DIAL_DEADLINE).await;
             (address, connected.map_err(|error| error.to_string()))
         });
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use qshare_content::{ContentId, NodeId, Query, TrackerAddress};
 use qshare_net::framed::{self, ReadError};
-use qshare_net::{Callee, DialError, Greeting, Session, TrustError, dial, resolve};
+use qshare_net::{DialError, DialTarget, Greeting, Session, TrustError, dial, resolve};
 use qshare_storage::Asset;
 use qshare_wire::hello::Role;
 use qshare_wire::introduction::{Introduce, Introduction};
@@ -203,8 +203,8 @@ impl TrackerSession {
                 ..inner.greeting.clone()
             };
             dials.spawn(async move {
-                let callee = Callee::Tracker(pin);
-                dial(&inner.endpoint, &greeting, callee, address, DIAL_DEADLINE).await
+                let target = DialTarget::Tracker(pin);
+                dial(&inner.endpoint, &greeting, target, address, DIAL_DEADLINE).await
             });
         }
         let mut last = ConnectError::Away("it has no address".into());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::common::{DEADLINE, Joined, Node, config, entry, find, names, start, within};
 use qshare_net::framed::{self, ReadError};
-use qshare_net::{Callee, dial};
+use qshare_net::{DialTarget, dial};
 use qshare_tracker::Tracker;
 use qshare_wire::limits::ANNOUNCE_ENTRIES_MAX;
 use qshare_wire::tracker::{Announce, AnnounceStage, Entry, EntryKey, Find};
@@ -221,11 +221,11 @@ async fn too_many_requests_are_refused_with_a_time_and_then_end_the_session() {
 async fn a_nodes_protocol_is_not_spoken() {
     let tracker = start();
     let node = Node::new(None);
-    let callee = Callee::Node(tracker.id());
+    let target = DialTarget::Node(tracker.id());
     let dialled = dial(
         &node.endpoint,
         &node.greeting,
-        callee,
+        target,
         tracker.listen(),
         DEADLINE,
     );

@@ -6,7 +6,7 @@ use crate::common::{DEADLINE, Joined, Node, start, within};
 use qshare_content::NodeId;
 use qshare_net::framed::{self, ReadError};
 use qshare_net::punch::Introduced;
-use qshare_net::{Callee, Session, Traversal, accept, dial};
+use qshare_net::{DialTarget, Session, Traversal, accept, dial};
 use qshare_tracker::Tracker;
 use qshare_wire::datagram::{Datagram, Probe};
 use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
@@ -139,9 +139,9 @@ async fn relayed(tracker: &Tracker, a: &Node, b: &Node) -> Relayed {
     };
     let address = open(a, told.peer, told.relay.as_ref());
     open(b, heard.peer, heard.relay.as_ref());
-    let callee = Callee::Node(b.endpoint.id());
+    let target = DialTarget::Node(b.endpoint.id());
     let (dialled, accepted) = tokio::join!(
-        dial(&a.endpoint, &a.greeting, callee, address, DEADLINE),
+        dial(&a.endpoint, &a.greeting, target, address, DEADLINE),
         async {
             let incoming = b.endpoint.accept().await.unwrap();
             accept(b.endpoint.id(), &b.greeting, incoming).await

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use crate::common::{Joined, Node, config, start, within};
 use qshare_net::framed::{self, ReadError};
-use qshare_net::{At, Traversal, knock};
+use qshare_net::{KnockTarget, Traversal, knock};
 use qshare_tracker::Tracker;
 use qshare_wire::Refusal;
 use qshare_wire::datagram::Datagram;
@@ -46,7 +46,7 @@ async fn a_knock_is_heard_and_its_answer_seen_from_where_it_went() {
     let session = node.join(&tracker).await;
     let traversal = Traversal::install(&node.endpoint);
     let connection = &session.session.connection;
-    let at = At::Port {
+    let at = KnockTarget::Port {
         port: node.port(),
         offer: true,
     };
@@ -57,7 +57,7 @@ async fn a_knock_is_heard_and_its_answer_seen_from_where_it_went() {
     assert_eq!(knocked.second_port, second_port(&tracker));
 
     let second_port = knocked.second_port;
-    let at = At::Nowhere { second_port };
+    let at = KnockTarget::Nowhere { second_port };
     let unasked = within(knock(&traversal, connection, at)).await.unwrap();
     assert!(!unasked.was_heard);
     assert_eq!(unasked.came_from, Some(here(node.port())));

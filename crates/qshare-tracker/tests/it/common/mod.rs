@@ -8,7 +8,7 @@ use std::time::Duration;
 use qshare_content::{AssetName, ContentId, ContentInfo, Hash, NodeId, Query};
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{
-    Callee, DialError, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity, Session,
+    DialError, DialTarget, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity, Session,
     TransportConfig, dial,
 };
 use qshare_tracker::{Tracker, TrackerConfig};
@@ -67,11 +67,11 @@ impl Node {
     }
 
     pub(crate) async fn try_join(&self, tracker: &Tracker) -> Result<Joined, DialError> {
-        let callee = Callee::Tracker(Some(tracker.id()));
+        let target = DialTarget::Tracker(Some(tracker.id()));
         let session = dial(
             &self.endpoint,
             &self.greeting,
-            callee,
+            target,
             tracker.listen(),
             DEADLINE,
         );

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use qshare_content::NodeId;
 use qshare_net::{
-    Callee, Congestion, Endpoint, EndpointConfig, Greeting, Identity, Session, TransportConfig,
+    Congestion, DialTarget, Endpoint, EndpointConfig, Greeting, Identity, Session, TransportConfig,
     accept, dial,
 };
 use qshare_tests::lab::Host;
@@ -108,8 +108,8 @@ fn receive(
     runtime()?.block_on(async {
         let (endpoint, greeting) = endpoint(congestion, host)?;
         let (peer, address) = said.await?;
-        let callee = Callee::Node(peer);
-        let session = dial(&endpoint, &greeting, callee, address, DIAL_WITHIN).await?;
+        let target = DialTarget::Node(peer);
+        let session = dial(&endpoint, &greeting, target, address, DIAL_WITHIN).await?;
         for _ in 0..REQUESTS {
             let (connection, watch) = (session.connection.clone(), watch.clone());
             tokio::spawn(async move { while fetch(&connection, &watch).await.is_ok() {} });
