@@ -11,7 +11,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Runtime, TokioRuntime, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::coalesce::CoalescingSocket;
+use crate::socket::coalesce::CoalescingSocket;
 use crate::socket::{NonQuicSender, Socket as SharedSocket};
 use crate::{Identity, TransportConfig, tls};
 

@@ -1,5 +1,8 @@
 //! Who this process is: a key pair, its self-signed certificate, and a lock on both.
 
+pub(crate) mod group;
+mod known_trackers;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +12,9 @@ use qshare_content::NodeId;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ED25519};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+pub use group::{GroupError, GroupSecret};
+pub use known_trackers::{KnownTrackers, TrustError};
 
 use crate::tls;
 

@@ -1,25 +1,27 @@
-//! The network as qshare sees it: who am I, whom do I reach, and what did they say.
+//! The network layer of qshare: identities, authenticated QUIC sessions, and NAT traversal.
 //!
 //! [`Identity`] (a key pair and its certificate) makes an [`Endpoint`] (one UDP socket that both
-//! serves and dials). Whoever dials or is dialled exchanges Hellos and comes out as a
-//! [`Session`]: an authenticated connection whose group was checked. [`framed`] reads and writes
-//! messages on its streams. [`KnownTrackers`] remembers keys as SSH does. Nodes behind routers
-//! find each other, directly or through a relay, in a [`Traversal`]; a router can be asked to let
-//! others in ([`map_port`]), and a tracker whether they really get in ([`knock()`]).
+//! serves and dials). [`dial`] and [`accept`] exchange Hellos and return a [`Session`]: an
+//! authenticated connection whose group was checked. [`framed`] reads and writes messages on its
+//! streams. [`KnownTrackers`] remembers tracker keys as SSH remembers host keys. [`Traversal`]
+//! connects nodes behind NATs, directly (hole punching) or through a relay; [`map_port`] asks a
+//! router to forward a port, and [`knock()`] has a tracker verify that a port is reachable.
 //!
-//! Nothing here knows what is shared or who wants it.
+//! This crate knows neither what is shared nor who wants it.
+//!
+//! | module | contents |
+//! |---|---|
+//! | `identity` | keys and certificates on disk, group secrets, remembered tracker keys |
+//! | `tls` | TLS 1.3 with pinned self-signed certificates |
+//! | `endpoint`, `transport` | the QUIC endpoint and its settings |
+//! | `session` | dial, accept, Hello, frames on streams |
+//! | `socket` | the UDP socket below quinn: demultiplexing, relayed packets, coalescing |
+//! | `traversal` | hole punching, relay channels, port mapping, knocks, multicast DNS |
+//! | `congestion` | congestion controllers |
 
-mod coalesce;
 mod congestion;
 mod endpoint;
-pub mod framed;
-mod group;
 mod identity;
-mod knock;
-mod known_trackers;
-mod lan;
-mod port_mapping;
-pub mod punch;
 mod resolve;
 mod session;
 mod socket;
@@ -29,17 +31,18 @@ mod traversal;
 
 pub use congestion::{Congestion, UnknownCongestion, link_rate};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, udp_socket};
-pub use group::{GroupError, GroupSecret};
-pub use identity::{Identity, IdentityError, IdentityLock, IdentityRole, default_identity_dir};
-pub use knock::{KnockError, KnockTarget, Knocked, knock};
-pub use known_trackers::{KnownTrackers, TrustError};
-pub use lan::{LanDiscovery, LanError, LanEvent, LocalNetworks};
-pub use port_mapping::{MappingError, MappingProtocol, PortMapping, map_port};
+pub use identity::{
+    GroupError, GroupSecret, Identity, IdentityError, IdentityLock, IdentityRole, KnownTrackers,
+    TrustError, default_identity_dir,
+};
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{
     AcceptError, DialError, DialTarget, Greeting, Session, accept, close_reason, connect, dial,
-    greet, is_goodbye,
+    framed, greet, is_goodbye,
 };
 pub use socket::{NonQuic, NonQuicSender, Route, Verdict, is_virtual, virtual_address};
 pub use transport::TransportConfig;
-pub use traversal::Traversal;
+pub use traversal::{
+    KnockError, KnockTarget, Knocked, LanDiscovery, LanError, LanEvent, LocalNetworks,
+    MappingError, MappingProtocol, PortMapping, Traversal, knock, map_port, punch,
+};

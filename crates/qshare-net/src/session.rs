@@ -1,5 +1,7 @@
 //! From a dialled or accepted connection to a peer that said Hello and proved its group.
 
+pub mod framed;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,9 +13,9 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use crate::group::{EXPORTER_LABEL, ProofBinding};
+use crate::identity::group::{EXPORTER_LABEL, ProofBinding};
 use crate::socket::is_made_up;
-use crate::{Endpoint, GroupSecret, framed, tls};
+use crate::{Endpoint, GroupSecret, tls};
 
 /// What we say about ourselves to everybody.
 #[derive(Debug, Clone)]

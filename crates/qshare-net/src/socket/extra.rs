@@ -1,9 +1,9 @@
 //! Extra sockets beside the one: each was opened for one node, and is the only one that the node's
-//! packets get through to ([`crate::punch`]). quinn knows such a node by a virtual address.
+//! packets get through to ([`crate::traversal::punch`]). quinn knows such a node by a virtual address.
 
 use std::fmt::{self, Debug};
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,8 +14,10 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use tracing::debug;
 
-use super::{VIRTUAL_PORT, virtual_ip};
-use crate::coalesce::CoalescingSocket;
+use super::coalesce::CoalescingSocket;
+use super::virtual_address::extra_address;
+#[cfg(test)]
+use super::virtual_address::is_extra;
 
 /// Extra sockets at once.
 const SOCKETS_MAX: usize = 32;
@@ -84,8 +86,7 @@ impl Extras {
             return Err(io::Error::other("too many sockets"));
         }
         let name = self.named.load(Ordering::Acquire);
-        let ip = virtual_ip(super::EXTRA, name);
-        let address = SocketAddr::new(ip.into(), VIRTUAL_PORT);
+        let address = extra_address(name);
         list.push(Arc::new(Extra {
             address,
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
@@ -281,16 +282,6 @@ impl UdpPoller for Poller {
             false => Poll::Pending,
         }
     }
-}
-
-/// Whether an address stands for a node that is reached through an extra socket.
-pub(super) fn is_extra(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(ip) if segments(ip) == super::EXTRA)
-}
-
-fn segments(ip: Ipv6Addr) -> [u16; 4] {
-    let [a, b, c, d, ..] = ip.segments();
-    [a, b, c, d]
 }
 
 #[cfg(test)]

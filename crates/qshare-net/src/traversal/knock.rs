@@ -9,8 +9,8 @@ use qshare_wire::knock as wire;
 use quinn::Connection;
 use tokio::time::{interval, timeout};
 
+use super::Traversal;
 use crate::framed::{self, ReadError};
-use crate::traversal::Traversal;
 
 /// Time for the tracker's answer: it waits a second for ours.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);

@@ -9,8 +9,6 @@
 //! all. An answer counts only from the address that its probe went to. Where both nodes agreed to
 //! it, `birthday` adds many more, to one public address of the peer's, with bounds of its own.
 
-mod birthday;
-
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -22,7 +20,7 @@ use qshare_wire::limits::{PROBED_ADDRESSES_MAX, PROBES_PER_ADDRESS_MAX, PROBES_P
 use rand::Rng;
 use sha2::Sha256;
 
-use birthday::{BirthdayBudget, BirthdayPunch, Due};
+use super::birthday::{BirthdayBudget, BirthdayPunch, Due};
 
 /// How long an introduction is worth an effort, and answers its probes.
 const ATTEMPT: Duration = Duration::from_secs(10);
@@ -81,14 +79,14 @@ pub enum Output {
 
 /// A budget that fills up again.
 #[derive(Debug, Clone, Copy)]
-struct Bucket {
-    tokens: f64,
-    at: Instant,
+pub(super) struct Bucket {
+    pub(super) tokens: f64,
+    pub(super) at: Instant,
 }
 
 impl Bucket {
     /// Takes one of `burst` tokens that come back at `per_second`.
-    fn take(&mut self, now: Instant, burst: f64, per_second: f64) -> bool {
+    pub(super) fn take(&mut self, now: Instant, burst: f64, per_second: f64) -> bool {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * per_second).min(burst);
         self.at = now;

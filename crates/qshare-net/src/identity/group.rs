@@ -62,7 +62,7 @@ impl GroupSecret {
             cause,
         };
         let secret = GroupSecret::random();
-        let mut file = crate::identity::create_private(path).map_err(io)?;
+        let mut file = super::create_private(path).map_err(io)?;
         let line = HEXLOWER_PERMISSIVE.encode(&secret.0) + "\n";
         file.write_all(line.as_bytes())
             .and_then(|()| file.sync_all())

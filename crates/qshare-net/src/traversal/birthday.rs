@@ -19,7 +19,7 @@ use qshare_wire::limits::{
     BIRTHDAY_PROBES_PER_SECOND_MAX, BIRTHDAY_ROUNDS, BIRTHDAY_SOCKETS, CANDIDATE_PORT_MIN,
 };
 
-use super::Bucket;
+use super::punch::Bucket;
 
 /// Time that ordinary probes get first: most routers need no more.
 const BEGINS_AFTER: Duration = Duration::from_millis(100);

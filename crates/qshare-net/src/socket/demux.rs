@@ -1,0 +1,504 @@
+//! Demultiplexing: QUIC on the one UDP socket, and datagrams that are not QUIC's
+//! ([`qshare_wire::datagram`]).
+
+use std::collections::VecDeque;
+use std::fmt::{self, Debug};
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use qshare_wire::datagram::{RELAY_HEADER_BYTES, is_non_quic, relay_header};
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tracing::trace;
+
+use super::extra::{Extras, Poller};
+use super::virtual_address::{is_extra, is_virtual};
+
+/// Where packets to a virtual address really go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The relay.
+    pub relay: SocketAddr,
+    /// Our end of the channel.
+    pub handle: u64,
+}
+
+/// What becomes of a datagram beside QUIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was dealt with, or means nothing.
+    Done,
+    /// What follows a relay's header is a packet from this virtual address.
+    RelayedFrom(SocketAddr),
+}
+
+/// Deals with what travels beside QUIC. Called on the endpoint's own task: it must not wait.
+pub trait NonQuic: Send + Sync {
+    /// Takes a datagram that came from `from`.
+    fn handle(&self, from: SocketAddr, datagram: &[u8]) -> Verdict;
+    /// Where packets to a virtual address go; None drops them.
+    fn route(&self, to: SocketAddr) -> Option<Route>;
+}
+
+pub(crate) struct Socket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    /// An IPv4 socket, shown to quinn as one of IPv6, because virtual addresses are of IPv6.
+    is_v4: bool,
+    non_quic: OnceLock<Box<dyn NonQuic>>,
+    extras: Arc<Extras>,
+    /// Packets out of relays, not yet taken by quinn; at most what one call received.
+    relayed: Mutex<VecDeque<(SocketAddr, Bytes)>>,
+    relayed_count: AtomicUsize,
+}
+
+impl Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("inner", &self.inner)
+            .finish()
+    }
+}
+
+/// Sends beside QUIC; does nothing once the endpoint is gone.
+#[derive(Debug, Clone)]
+pub struct NonQuicSender(Weak<Socket>);
+
+impl NonQuicSender {
+    /// Installs whoever deals with what comes in. Only the first one is.
+    pub fn install(&self, handler: Box<dyn NonQuic>) {
+        if let Some(socket) = self.0.upgrade() {
+            let _ = socket.non_quic.set(handler);
+        }
+    }
+
+    /// Sends a datagram now.
+    ///
+    /// # Errors
+    ///
+    /// Only [`io::ErrorKind::WouldBlock`]: the system's buffer is full. What else may go wrong
+    /// would not have been told by the network either.
+    pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        let Some(socket) = self.0.upgrade() else {
+            return Ok(());
+        };
+        if is_extra(to.ip()) {
+            if let Some(extra) = socket.extras.get(to) {
+                extra.send_non_quic(datagram);
+            }
+            return Ok(());
+        }
+        socket.send_to(Transmit {
+            destination: to,
+            ecn: None,
+            contents: datagram,
+            segment_size: None,
+            src_ip: None,
+        })
+    }
+
+    /// Adds a socket on which the node at `peer` is heard; the address at which it can be dialled
+    /// through it. The socket is closed when nothing was heard on it for a minute.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many, or the system takes no more.
+    pub fn add_socket(&self, socket: UdpSocket, peer: SocketAddr) -> io::Result<SocketAddr> {
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        self.0.upgrade().ok_or_else(gone)?.extras.add(socket, peer)
+    }
+
+    /// Closes added sockets that are not used any more; whether any is left.
+    pub fn prune_sockets(&self) -> bool {
+        self.0.upgrade().is_some_and(|socket| socket.extras.prune())
+    }
+
+    /// The connection through an added socket has ended; other addresses mean nothing here.
+    pub fn end_socket(&self, address: SocketAddr) {
+        if is_extra(address.ip())
+            && let Some(extra) = self.0.upgrade().and_then(|one| one.extras.get(address))
+        {
+            extra.end();
+        }
+    }
+
+    /// Where a node really is that is dialled through an added socket; other addresses stay.
+    pub fn real_address(&self, address: SocketAddr) -> SocketAddr {
+        let extra = match is_extra(address.ip()) {
+            true => self
+                .0
+                .upgrade()
+                .and_then(|socket| socket.extras.get(address)),
+            false => None,
+        };
+        extra.map_or(address, |extra| extra.peer)
+    }
+
+    /// Waits until sending may succeed again.
+    pub async fn writable(&self) {
+        let Some(socket) = self.0.upgrade() else {
+            return;
+        };
+        let mut poller = socket.create_io_poller();
+        let _ = std::future::poll_fn(|context| poller.as_mut().poll_writable(context)).await;
+    }
+}
+
+impl Socket {
+    pub(crate) fn new(inner: Arc<dyn AsyncUdpSocket>) -> io::Result<Socket> {
+        let is_v4 = inner.local_addr()?.is_ipv4();
+        Ok(Socket {
+            inner,
+            is_v4,
+            non_quic: OnceLock::new(),
+            extras: Arc::default(),
+            relayed: Mutex::default(),
+            relayed_count: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn sender(self: &Arc<Self>) -> NonQuicSender {
+        NonQuicSender(Arc::downgrade(self))
+    }
+
+    /// Sends to a real address. quinn would give a connection up without a word on most errors,
+    /// so none but "not now" reaches it.
+    fn send_to(&self, mut transmit: Transmit<'_>) -> io::Result<()> {
+        let ip = transmit.destination.ip();
+        let wanted = match self.is_v4 {
+            true => ip.to_canonical(),
+            false => to_mapped(ip),
+        };
+        transmit.destination.set_ip(wanted);
+        match self.inner.try_send(&transmit) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                trace!(to = %transmit.destination, %error, "not sent");
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    /// Sends to a virtual address, through its relay.
+    fn send_relayed(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let route = self.non_quic.get();
+        let Some(route) = route.and_then(|handler| handler.route(transmit.destination)) else {
+            return Ok(());
+        };
+        let header = relay_header(route.handle);
+        let contents = transmit.contents;
+        let segment = transmit.segment_size.unwrap_or(contents.len()).max(1);
+        let segments = contents.len().div_ceil(segment);
+        let mut bytes = Vec::with_capacity(contents.len() + segments * header.len());
+        for packet in contents.chunks(segment) {
+            bytes.extend_from_slice(&header);
+            bytes.extend_from_slice(packet);
+        }
+        self.send_to(Transmit {
+            destination: route.relay,
+            ecn: None,
+            contents: &bytes,
+            segment_size: transmit.segment_size.map(|size| size + header.len()),
+            src_ip: None,
+        })
+    }
+
+    /// Takes out of a buffer what is not QUIC. The rest moves together; all of it but the last
+    /// datagram keeps the length of `stride`.
+    fn sift(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
+        let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+        let (mut at, mut kept) = (0, 0);
+        while at < meta.len {
+            let end = (at + meta.stride).min(meta.len);
+            if is_non_quic(buffer[at]) {
+                self.take_non_quic(from, &buffer[at..end]);
+            } else {
+                buffer.copy_within(at..end, kept);
+                kept += end - at;
+            }
+            at = end;
+        }
+        meta.len = kept;
+    }
+
+    fn take_non_quic(&self, from: SocketAddr, datagram: &[u8]) {
+        let Some(handler) = self.non_quic.get() else {
+            return;
+        };
+        if let Verdict::RelayedFrom(peer) = handler.handle(from, datagram)
+            && let Some(packet) = datagram.get(RELAY_HEADER_BYTES..)
+            && !packet.is_empty()
+        {
+            let mut relayed = self.relayed.lock().unwrap_or_else(PoisonError::into_inner);
+            relayed.push_back((peer, Bytes::copy_from_slice(packet)));
+            self.relayed_count.store(relayed.len(), Ordering::Release);
+        }
+    }
+
+    /// Gives quinn what came through relays.
+    fn take_relayed(&self, buffers: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
+        let mut relayed = self.relayed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = 0;
+        while count < buffers.len().min(meta.len()) {
+            let Some((from, packet)) = relayed.pop_front() else {
+                break;
+            };
+            let Some(room) = buffers[count].get_mut(..packet.len()) else {
+                continue;
+            };
+            room.copy_from_slice(&packet);
+            meta[count] = RecvMeta {
+                addr: from,
+                len: packet.len(),
+                stride: packet.len(),
+                ecn: None,
+                dst_ip: None,
+            };
+            count += 1;
+        }
+        self.relayed_count.store(relayed.len(), Ordering::Release);
+        count
+    }
+}
+
+impl Socket {
+    /// Receives from the one socket, or from an extra one.
+    fn poll_any(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let ever = self.extras.ever();
+            let mut received = Poll::Pending;
+            if self.extras.is_empty() {
+                received = self.inner.poll_recv(cx, bufs, meta);
+            } else {
+                let extras_first = self.extras.are_first();
+                for extras in [extras_first, !extras_first] {
+                    received = match extras {
+                        true => self.extras.poll_recv(cx, bufs, meta),
+                        false => self.inner.poll_recv(cx, bufs, meta),
+                    };
+                    if received.is_ready() {
+                        break;
+                    }
+                }
+            }
+            if received.is_pending() {
+                self.extras.wait_for_more(cx);
+                if self.extras.ever() != ever {
+                    continue;
+                }
+            }
+            return received;
+        }
+    }
+}
+
+fn to_mapped(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().into(),
+        ip => ip,
+    }
+}
+
+/// Whether any datagram in a buffer is not QUIC's.
+fn holds_non_quic(buffer: &[u8], stride: usize) -> bool {
+    match buffer.len() <= stride {
+        true => buffer.first().is_some_and(|&first| is_non_quic(first)),
+        false => buffer
+            .iter()
+            .step_by(stride.max(1))
+            .any(|&first| is_non_quic(first)),
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        let one = self.inner.clone().create_io_poller();
+        Box::pin(Poller::new(self.extras.clone(), one))
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let ip = transmit.destination.ip();
+        if is_virtual(ip) {
+            return self.send_relayed(transmit);
+        }
+        if is_extra(ip) {
+            let extra = self.extras.get(transmit.destination);
+            return extra.map_or(Ok(()), |extra| extra.send_quic(transmit));
+        }
+        self.send_to(transmit.clone())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        if self.relayed_count.load(Ordering::Acquire) > 0 {
+            let count = self.take_relayed(bufs, meta);
+            if count > 0 {
+                return Poll::Ready(Ok(count));
+            }
+        }
+        let count = ready!(self.poll_any(cx, bufs, meta))?;
+        for (buffer, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(count) {
+            let buffer = buffer.get_mut(..meta.len).unwrap_or_default();
+            if holds_non_quic(buffer, meta.stride) {
+                self.sift(buffer, meta);
+            }
+            if self.is_v4 {
+                meta.addr.set_ip(to_mapped(meta.addr.ip()));
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        let mut address = self.inner.local_addr()?;
+        address.set_ip(to_mapped(address.ip()));
+        Ok(address)
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct NoSocket;
+
+    impl UdpPoller for NoSocket {
+        fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncUdpSocket for NoSocket {
+        fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+            Box::pin(NoSocket)
+        }
+        fn try_send(&self, _: &Transmit<'_>) -> io::Result<()> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+        fn poll_recv(
+            &self,
+            _: &mut Context<'_>,
+            _: &mut [IoSliceMut<'_>],
+            _: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(SocketAddr::from(([127, 0, 0, 1], 1)))
+        }
+    }
+
+    /// Takes everything relayed as coming from one node, and remembers the rest.
+    struct Recorder(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl NonQuic for Recorder {
+        fn handle(&self, _: SocketAddr, datagram: &[u8]) -> Verdict {
+            if datagram[0] == 0x16 {
+                return Verdict::RelayedFrom(virtual_address(NodeId([9; 32])));
+            }
+            self.0.lock().unwrap().push(datagram.to_vec());
+            Verdict::Done
+        }
+        fn route(&self, _: SocketAddr) -> Option<Route> {
+            None
+        }
+    }
+
+    fn socket() -> (Socket, Arc<Mutex<Vec<Vec<u8>>>>) {
+        let socket = Socket::new(Arc::new(NoSocket)).unwrap();
+        let seen = Arc::default();
+        let recorder: Box<dyn NonQuic> = Box::new(Recorder(Arc::clone(&seen)));
+        let _ = socket.non_quic.set(recorder);
+        (socket, seen)
+    }
+
+    fn meta(len: usize, stride: usize) -> RecvMeta {
+        RecvMeta {
+            addr: SocketAddr::from(([192, 0, 2, 1], 5000)),
+            len,
+            stride,
+            ecn: None,
+            dst_ip: None,
+        }
+    }
+
+    #[test]
+    fn what_is_beside_quic_is_taken_out_of_a_bundle_and_the_rest_moves_together() {
+        let (socket, seen) = socket();
+        let mut buffer = *b"\x40aa\x11bb\xc0cc\x15d";
+        let mut meta = meta(buffer.len(), 3);
+        assert!(holds_non_quic(&buffer, meta.stride));
+        socket.sift(&mut buffer, &mut meta);
+        assert_eq!((meta.len, meta.stride), (6, 3));
+        assert_eq!(&buffer[..6], b"\x40aa\xc0cc");
+        assert_eq!(
+            *seen.lock().unwrap(),
+            [b"\x11bb".to_vec(), b"\x15d".to_vec()]
+        );
+    }
+
+    #[test]
+    fn a_datagram_of_quic_alone_is_left_alone() {
+        assert!(!holds_non_quic(b"\x40aaaa\xffbbbb\x40c", 5));
+        assert!(!holds_non_quic(b"", 0));
+        assert!(holds_non_quic(b"\x40aaaa\xffbbbb\x00", 5));
+    }
+
+    #[test]
+    fn relayed_packets_come_from_their_virtual_address() {
+        let (socket, _) = socket();
+        let datagram = [&relay_header(5)[..], b"\x40packet"].concat();
+        let mut buffer = datagram.clone();
+        let mut one = meta(buffer.len(), buffer.len());
+        socket.sift(&mut buffer, &mut one);
+        assert_eq!(one.len, 0);
+        let (mut room, mut metas) = ([0; 64], [RecvMeta::default()]);
+        let count = socket.take_relayed(&mut [IoSliceMut::new(&mut room)], &mut metas);
+        assert_eq!((count, metas[0].len), (1, 7));
+        assert!(is_virtual(metas[0].addr.ip()));
+        assert_eq!(&room[..7], b"\x40packet");
+        assert_eq!(socket.relayed_count.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn errors_of_the_system_do_not_reach_quinn() {
+        let (socket, _) = socket();
+        let to = SocketAddr::from(([192, 0, 2, 1], 5000));
+        for destination in [to, virtual_address(NodeId([9; 32]))] {
+            let transmit = Transmit {
+                destination,
+                ecn: None,
+                contents: b"\x40",
+                segment_size: None,
+                src_ip: None,
+            };
+            socket.try_send(&transmit).unwrap();
+        }
+    }
+}
