@@ -383,6 +383,9 @@ impl AsyncUdpSocket for Socket {
 
 #[cfg(test)]
 mod tests {
+    use qshare_content::NodeId;
+
+    use super::super::virtual_address::virtual_address;
     use super::*;
 
     #[derive(Debug)]
