@@ -7,6 +7,8 @@
 
 mod bitmap;
 mod chunks;
+pub mod fair;
+mod glob;
 mod id;
 mod link;
 mod name;
@@ -16,10 +18,11 @@ pub mod tree;
 
 pub use bitmap::Bitmap;
 pub use chunks::{ChunkIndex, Chunks, LEAF_BYTES, LENGTH_MAX_BYTES};
+pub use glob::{GLOB_MAX_BYTES, GlobError, NamePattern};
 pub use id::{ContentId, ContentInfo, Hash, IdParseError, IdPrefix, NodeId};
 pub use link::{
     DEFAULT_TRACKER_PORT, Link, LinkParseError, NodeAddress, NodeAddressError, TrackerAddress,
     TrackerAddressError,
 };
 pub use name::{AssetName, META_SUFFIX, NAME_MAX_BYTES, NameError, PART_SUFFIX};
-pub use query::{GLOB_MAX_BYTES, NamePattern, Query, QueryParseError, is_glob};
+pub use query::{Query, QueryParseError, is_glob};

@@ -3,13 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
 
-use crate::{AssetName, ContentId, IdParseError, IdPrefix, NameError, NodeId};
-
-/// Longest glob in bytes: a stranger's glob is compiled by the tracker.
-pub const GLOB_MAX_BYTES: usize = 256;
+use crate::{
+    AssetName, ContentId, GlobError, IdParseError, IdPrefix, NameError, NamePattern, NodeId,
+};
 
 /// What is looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +36,13 @@ pub enum QueryParseError {
         /// What is wrong with it.
         cause: NameError,
     },
-    /// Not a valid glob, or longer than [`GLOB_MAX_BYTES`].
+    /// Not a valid glob.
     #[error("{text:?} is not a valid glob: {cause}")]
     Glob {
         /// What was asked for.
         text: String,
         /// What is wrong with it.
-        cause: String,
+        cause: GlobError,
     },
 }
 
@@ -93,34 +91,6 @@ impl fmt::Display for Query {
     }
 }
 
-/// A compiled glob over names: `*` stops at `/`, `**` does not.
-#[derive(Clone, Debug)]
-pub struct NamePattern(GlobMatcher);
-
-impl NamePattern {
-    /// Compiles a glob of at most [`GLOB_MAX_BYTES`].
-    pub fn new(glob: &str) -> Result<NamePattern, QueryParseError> {
-        let refused = |cause: String| QueryParseError::Glob {
-            text: glob.into(),
-            cause,
-        };
-        if glob.len() > GLOB_MAX_BYTES {
-            return Err(refused(format!("longer than {GLOB_MAX_BYTES} bytes")));
-        }
-        GlobBuilder::new(glob)
-            .literal_separator(true)
-            .backslash_escape(false)
-            .build()
-            .map(|glob| NamePattern(glob.compile_matcher()))
-            .map_err(|cause| refused(cause.kind().to_string()))
-    }
-
-    /// Whether the name matches.
-    pub fn matches(&self, name: &str) -> bool {
-        self.0.is_match(name)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,17 +114,5 @@ mod tests {
         assert!("../x".parse::<Query>().is_err());
         assert!("id:zz".parse::<Query>().is_err());
         assert!("".parse::<Query>().is_err());
-    }
-
-    #[test]
-    fn a_star_stops_at_a_slash_and_two_do_not() {
-        let one = NamePattern::new("a/*").unwrap();
-        assert!(one.matches("a/b") && !one.matches("a/b/c"));
-        let two = NamePattern::new("a/**").unwrap();
-        assert!(two.matches("a/b") && two.matches("a/b/c"));
-        let all = NamePattern::new("**").unwrap();
-        assert!(all.matches("b") && all.matches("a/b/c"));
-        assert!(NamePattern::new(&"*".repeat(300)).is_err());
-        assert!(NamePattern::new("[").is_err());
     }
 }

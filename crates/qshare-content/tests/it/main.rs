@@ -1,4 +1,5 @@
 //! The integration tests of this crate, one binary.
 
+mod globs;
 mod proofs;
 mod vectors;

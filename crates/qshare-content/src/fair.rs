@@ -1,0 +1,360 @@
+//! Fair shares of a bounded resource: who yields when it is full.
+//!
+//! Identities are free, so a limit for each identity limits nobody. What an attacker has to pay
+//! for is addresses, and these come in networks: a /24 of IPv4, a /48 of IPv6. So use is counted
+//! by network first and by user within the network. Nobody is limited while the resource lasts.
+//! Once it is full, the heaviest user of the heaviest network yields to whoever uses less.
+//!
+//! [`FairShares`] only counts and decides. Its owner takes the resource away from the one who
+//! yields, and says so to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A network that one party is likely to control as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Network {
+    /// A /24 of IPv4, by its first three octets.
+    V4([u8; 3]),
+    /// A /48 of IPv6, by its first six octets.
+    V6([u8; 6]),
+    /// A single address: loopback, private, link-local, or of a carrier's inner network. Such
+    /// networks hold many parties, or belong to the operator.
+    Address(IpAddr),
+}
+
+impl Network {
+    /// The network of an address. An IPv4 address mapped into IPv6 counts as IPv4.
+    pub fn of(address: IpAddr) -> Network {
+        match address.to_canonical() {
+            IpAddr::V4(v4) if is_local_v4(v4) => Network::Address(v4.into()),
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                Network::V4([a, b, c])
+            }
+            IpAddr::V6(v6) if is_local_v6(v6) => Network::Address(v6.into()),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, ..] = v6.octets();
+                Network::V6([a, b, c, d, e, f])
+            }
+        }
+    }
+
+    /// Whether it is a single local address ([`Network::Address`]).
+    pub fn is_local(self) -> bool {
+        matches!(self, Network::Address(_))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Network::V4([a, b, c]) => write!(f, "{a}.{b}.{c}.0/24"),
+            Network::V6([a, b, c, d, e, g]) => {
+                let pair = |high, low| u16::from_be_bytes([high, low]);
+                let address = Ipv6Addr::new(pair(a, b), pair(c, d), pair(e, g), 0, 0, 0, 0, 0);
+                write!(f, "{address}/48")
+            }
+            Network::Address(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+fn is_local_v4(address: Ipv4Addr) -> bool {
+    let [a, b, ..] = address.octets();
+    // RFC 6598: a carrier's inner network.
+    let shared = a == 100 && (64..128).contains(&b);
+    shared || address.is_loopback() || address.is_private() || address.is_link_local()
+}
+
+fn is_local_v6(address: Ipv6Addr) -> bool {
+    address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+}
+
+/// A user of a resource: a node or a session, and the network that it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct User<U> {
+    /// Where it is.
+    pub network: Network,
+    /// Who it is within the network.
+    pub id: U,
+}
+
+/// What [`FairShares::claim`] decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim<U> {
+    /// There was room; the amount is counted.
+    Granted,
+    /// There is no room, and this user must yield some of what it has. Take something from it,
+    /// [`FairShares::release`] that, and claim again.
+    Yields(User<U>),
+    /// There is no room, and nobody uses more than the claimant would.
+    Refused,
+}
+
+/// Who uses how much of a resource that all share.
+///
+/// Amounts are in any unit: bytes, entries, connections. Each operation takes time logarithmic in
+/// the number of users. A user that uses nothing takes no memory.
+#[derive(Debug, Clone)]
+pub struct FairShares<U> {
+    capacity: u64,
+    used: u64,
+    networks: BTreeMap<Network, NetworkUse<U>>,
+    networks_by_use: BTreeSet<(u64, Network)>,
+}
+
+#[derive(Debug, Clone)]
+struct NetworkUse<U> {
+    used: u64,
+    users: BTreeMap<U, u64>,
+    users_by_use: BTreeSet<(u64, U)>,
+}
+
+impl<U: Copy + Ord> FairShares<U> {
+    /// A resource of which nothing is used.
+    pub fn new(capacity: u64) -> FairShares<U> {
+        FairShares {
+            capacity,
+            used: 0,
+            networks: BTreeMap::new(),
+            networks_by_use: BTreeSet::new(),
+        }
+    }
+
+    /// How much there is.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// How much all use together.
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// How much a network uses.
+    pub fn used_by_network(&self, network: Network) -> u64 {
+        self.networks.get(&network).map_or(0, |of| of.used)
+    }
+
+    /// How much a user uses.
+    pub fn used_by(&self, user: User<U>) -> u64 {
+        let network = self.networks.get(&user.network);
+        network.map_or(0, |of| of.users.get(&user.id).copied().unwrap_or(0))
+    }
+
+    /// Whether this much more fits.
+    pub fn fits(&self, amount: u64) -> bool {
+        amount <= self.capacity.saturating_sub(self.used)
+    }
+
+    /// The heaviest user of the heaviest network; None where nothing is used.
+    pub fn heaviest(&self) -> Option<User<U>> {
+        let &(_, network) = self.networks_by_use.last()?;
+        let &(_, id) = self.networks.get(&network)?.users_by_use.last()?;
+        Some(User { network, id })
+    }
+
+    /// Counts `amount` more of `user`'s if it fits. Otherwise says who must yield: somebody who
+    /// uses at least as much as the claimant would use afterwards, first by network, then within
+    /// the claimant's own. So no two users can take the same room from each other in turn.
+    pub fn claim(&mut self, user: User<U>, amount: u64) -> Claim<U> {
+        if self.fits(amount) {
+            self.add(user, amount);
+            return Claim::Granted;
+        }
+        let Some(heaviest) = self.heaviest() else {
+            return Claim::Refused;
+        };
+        let wanted = |used: u64| used.saturating_add(amount);
+        if heaviest.network != user.network
+            && wanted(self.used_by_network(user.network)) <= self.used_by_network(heaviest.network)
+        {
+            return Claim::Yields(heaviest);
+        }
+        // The claimant's network is the heaviest, or would be: one of its own users yields.
+        let own = self.networks.get(&user.network);
+        let own = own.and_then(|network| network.users_by_use.last());
+        match own {
+            Some(&(used, id)) if id != user.id && wanted(self.used_by(user)) <= used => {
+                let network = user.network;
+                Claim::Yields(User { network, id })
+            }
+            _ => Claim::Refused,
+        }
+    }
+
+    /// Counts `amount` more, whether it fits or not.
+    pub fn add(&mut self, user: User<U>, amount: u64) {
+        let used = self.used_by(user);
+        self.set(user, used.saturating_add(amount));
+    }
+
+    /// Counts `amount` less.
+    pub fn release(&mut self, user: User<U>, amount: u64) {
+        let used = self.used_by(user);
+        self.set(user, used.saturating_sub(amount));
+    }
+
+    /// Counts nothing of a user any more; returns what it used.
+    pub fn forget(&mut self, user: User<U>) -> u64 {
+        let used = self.used_by(user);
+        self.set(user, 0);
+        used
+    }
+
+    fn set(&mut self, user: User<U>, amount: u64) {
+        let User { network, id } = user;
+        let of_network = self.networks.entry(network).or_insert_with(|| NetworkUse {
+            used: 0,
+            users: BTreeMap::new(),
+            users_by_use: BTreeSet::new(),
+        });
+        let before = match amount {
+            0 => of_network.users.remove(&id),
+            _ => of_network.users.insert(id, amount),
+        };
+        let before = before.unwrap_or(0);
+        if before == amount {
+            if of_network.users.is_empty() {
+                self.networks.remove(&network);
+            }
+            return;
+        }
+        of_network.users_by_use.remove(&(before, id));
+        self.networks_by_use.remove(&(of_network.used, network));
+        of_network.used = of_network.used - before + amount;
+        self.used = self.used - before + amount;
+        if amount > 0 {
+            of_network.users_by_use.insert((amount, id));
+        }
+        if of_network.users.is_empty() {
+            self.networks.remove(&network);
+        } else {
+            self.networks_by_use.insert((of_network.used, network));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn user(network: u8, id: u32) -> User<u32> {
+        let network = Network::V4([203, 0, network]);
+        User { network, id }
+    }
+
+    /// Claims until it is granted or refused; those who yield give up one each time.
+    fn insist(shares: &mut FairShares<u32>, user: User<u32>, amount: u64) -> bool {
+        loop {
+            match shares.claim(user, amount) {
+                Claim::Granted => return true,
+                Claim::Refused => return false,
+                Claim::Yields(other) => shares.release(other, 1),
+            }
+        }
+    }
+
+    #[test]
+    fn one_user_may_use_all_that_nobody_else_wants() {
+        let mut shares = FairShares::new(100);
+        assert_eq!(shares.claim(user(1, 1), 100), Claim::Granted);
+        assert_eq!(shares.claim(user(1, 1), 1), Claim::Refused);
+    }
+
+    #[test]
+    fn a_newcomer_is_served_at_the_cost_of_the_heaviest_user_of_the_heaviest_network() {
+        let mut shares = FairShares::new(100);
+        // A hundred identities of one network, each of which uses less than the honest one.
+        shares.add(user(2, 1), 20);
+        for id in 0..80 {
+            shares.add(user(1, id), 1);
+        }
+        shares.add(user(1, 7), 1);
+        shares.release(user(1, 8), 1);
+        assert_eq!(shares.claim(user(3, 1), 10), Claim::Yields(user(1, 7)));
+        assert!(insist(&mut shares, user(3, 1), 10));
+        assert_eq!(shares.used_by_network(user(1, 0).network), 70);
+        assert_eq!(shares.used_by(user(2, 1)), 20);
+        assert_eq!(shares.used_by(user(3, 1)), 10);
+    }
+
+    #[test]
+    fn in_the_heaviest_network_a_newcomer_is_served_by_its_heaviest_user() {
+        let mut shares = FairShares::new(10);
+        shares.add(user(1, 1), 10);
+        assert!(insist(&mut shares, user(1, 2), 1));
+        assert_eq!(shares.used_by(user(1, 1)), 9);
+        assert!(insist(&mut shares, user(1, 2), 4));
+        assert!(!insist(&mut shares, user(1, 2), 1), "both have half");
+    }
+
+    #[test]
+    fn networks_are_told_apart_by_24_and_48_bits_and_local_addresses_singly() {
+        let of = |text: &str| Network::of(text.parse().unwrap());
+        assert_eq!(of("203.0.113.1"), of("203.0.113.200"));
+        assert_eq!(of("203.0.113.1"), of("::ffff:203.0.113.200"));
+        assert_ne!(of("203.0.113.1"), of("203.0.114.1"));
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
+        for local in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.0.9",
+            "169.254.1.1",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(of(local).is_local(), "{local}");
+        }
+        assert_ne!(of("10.1.2.3"), of("10.1.2.4"));
+        assert_eq!(of("203.0.113.9").to_string(), "203.0.113.0/24");
+        assert_eq!(of("2001:db8:1:2::1").to_string(), "2001:db8:1::/48");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_claimed_nobody_loses_to_somebody_who_has_more(
+            claims in prop::collection::vec((0..4u8, 0..3u32, 0..12u64, any::<bool>()), 1..80)
+        ) {
+            let mut shares = FairShares::new(40);
+            for (network, id, amount, gives_back) in claims {
+                let user = user(network, id);
+                if gives_back {
+                    shares.release(user, amount);
+                    continue;
+                }
+                let before = shares.clone();
+                let granted = insist(&mut shares, user, amount);
+                let networks: Vec<Network> = before.networks.keys().copied().collect();
+                for network in networks {
+                    let (had, has) = (before.used_by_network(network), shares.used_by_network(network));
+                    // Who lost something still has as much as the claimant's network, but for
+                    // the step of the last claim.
+                    if network != user.network && has < had {
+                        prop_assert!(has + amount >= shares.used_by_network(user.network));
+                    }
+                }
+                prop_assert!(shares.used() <= shares.capacity());
+                if granted {
+                    prop_assert_eq!(shares.used_by(user), before.used_by(user) + amount);
+                }
+                let total: u64 = shares.networks.values().map(|of| of.used).sum();
+                prop_assert_eq!(total, shares.used());
+                for (network, of) in &shares.networks {
+                    prop_assert_eq!(of.users.values().sum::<u64>(), of.used);
+                    prop_assert_eq!(of.users.len(), of.users_by_use.len());
+                    prop_assert!(shares.networks_by_use.contains(&(of.used, *network)));
+                }
+                prop_assert_eq!(shares.networks.len(), shares.networks_by_use.len());
+            }
+        }
+    }
+}
