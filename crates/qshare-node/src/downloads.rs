@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::{AssetName, Bitmap, Chunks, ContentId, ContentInfo, NodeAddress, PART_SUFFIX};
-use qshare_storage::{Opened, Part, PartOptions, Sync, Target};
+use qshare_storage::{Durability, Opened, Part, PartOptions, Target};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
@@ -41,7 +41,7 @@ pub struct DownloadRequest {
     /// Replace a different file at the target.
     pub force: bool,
     /// Whether the file must be durable before the download counts as done.
-    pub sync: Sync,
+    pub durability: Durability,
     /// Give up when there was nobody to fetch from for this long; None waits for ever.
     pub give_up_after: Option<Duration>,
     /// Serve the finished file until the node stops, if it does not lie in a shared directory.

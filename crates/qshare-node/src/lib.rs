@@ -12,7 +12,7 @@
 //! ```
 //! use std::{fs, net::SocketAddr, time::Duration};
 //!
-//! use qshare_node::{DownloadRequest, Identity, Node, NodeConfig, Shares, Sync, Target};
+//! use qshare_node::{DownloadRequest, Identity, Node, NodeConfig, Shares, Durability, Target};
 //! use qshare_tracker::{Tracker, TrackerConfig};
 //!
 //! #[tokio::main(flavor = "current_thread")]
@@ -52,7 +52,7 @@
 //!         holders: file.holders,
 //!         nodes: Vec::new(),
 //!         force: false,
-//!         sync: Sync::Now,
+//!         durability: Durability::Immediate,
 //!         give_up_after: Some(10 * second),
 //!         keep_serving: false,
 //!     });
@@ -95,8 +95,8 @@ pub use qshare_net::{
     default_identity_dir,
 };
 pub use qshare_storage::{
-    DiskError, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent, SkipReason, Sync,
-    THREAD_WORTH_BYTES, Target, hash_file, hash_small_files,
+    DiskError, Durability, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent,
+    SkipReason, THREAD_WORTH_BYTES, Target, hash_file, hash_small_files,
 };
 pub use vocabulary::{
     Contact, DownloadStatus, Findings, FoundFile, NodeEvent, NodeStatus, PathKind, PeerView,

@@ -11,8 +11,8 @@ use std::time::Duration;
 use qshare_content::{AssetName, ContentId, Hash, NodeId, Query};
 use qshare_net::{Endpoint, EndpointConfig, Greeting, KnownTrackers, Traversal};
 use qshare_storage::{
-    Asset, DiskError, HashOptions, Library, LibraryConfig, LibraryEvent, SharedFile, Sync, Target,
-    unfinished,
+    Asset, DiskError, Durability, HashOptions, Library, LibraryConfig, LibraryEvent, SharedFile,
+    Target, unfinished,
 };
 use qshare_wire::hello::{FEATURE_BIRTHDAY_PUNCH, Role};
 use qshare_wire::limits::MATCHES_MAX;
@@ -207,7 +207,7 @@ impl Node {
                 holders: Vec::new(),
                 nodes: Vec::new(),
                 force: false,
-                sync: Sync::Now,
+                durability: Durability::Immediate,
                 give_up_after: None,
                 keep_serving: false,
             });

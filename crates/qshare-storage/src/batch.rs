@@ -12,7 +12,7 @@ use crate::directories::{Directories, Spot};
 use crate::disk::{RealDisk, SharedDisk};
 use crate::system::{Access, Dir, Entry, SYNCS_FILESYSTEM, read_exact_at};
 use crate::temporary::temporary_name;
-use crate::{DiskError, Sync, Target};
+use crate::{DiskError, Durability, Target};
 
 /// Up to this many files are flushed one by one: flushing the whole file system would also wait
 /// for what other programs have written.
@@ -20,7 +20,7 @@ const FLUSHED_SINGLY: usize = 8;
 
 /// Why a whole file cannot be written.
 #[derive(Debug, thiserror::Error)]
-pub enum WholeError {
+pub enum BatchError {
     /// A different file at the target; only `force` overwrites it.
     #[error("a different file is already at {}", .0.display())]
     Different(PathBuf),
@@ -33,15 +33,15 @@ pub enum WholeError {
 }
 
 /// The bytes of a content of one chunk, compared with its root.
-pub struct Whole {
+pub struct SingleChunk {
     info: ContentInfo,
     bytes: Vec<u8>,
 }
 
-impl Whole {
+impl SingleChunk {
     /// None if these bytes are not that content, or it has more than one chunk.
-    pub fn verified(info: ContentInfo, bytes: Vec<u8>) -> Option<Whole> {
-        is_whole(info, &bytes).then_some(Whole { info, bytes })
+    pub fn verified(info: ContentInfo, bytes: Vec<u8>) -> Option<SingleChunk> {
+        is_whole(info, &bytes).then_some(SingleChunk { info, bytes })
     }
 
     /// Names the bytes.
@@ -64,14 +64,14 @@ pub fn write_whole(
     info: ContentInfo,
     bytes: &[u8],
     force: bool,
-    sync: Sync,
-) -> Result<PathBuf, WholeError> {
+    durability: Durability,
+) -> Result<PathBuf, BatchError> {
     let mut batch = Batch::new(force);
     batch.add(target, info, bytes)?;
-    match batch.commit(sync).pop() {
+    match batch.commit(durability).pop() {
         Some((_, result)) => result,
         // Unreachable: one file was added.
-        None => Err(WholeError::Mismatch(target.path())),
+        None => Err(BatchError::Mismatch(target.path())),
     }
 }
 
@@ -114,23 +114,23 @@ impl Batch {
         target: &Target,
         info: ContentInfo,
         bytes: &[u8],
-    ) -> Result<(), WholeError> {
+    ) -> Result<(), BatchError> {
         if !is_whole(info, bytes) {
-            return Err(WholeError::Mismatch(target.path()));
+            return Err(BatchError::Mismatch(target.path()));
         }
         self.put(target, info, bytes)
     }
 
     /// The same for bytes that are known to be right.
-    pub fn add_whole(&mut self, target: &Target, whole: &Whole) -> Result<(), WholeError> {
+    pub fn add_verified(&mut self, target: &Target, whole: &SingleChunk) -> Result<(), BatchError> {
         self.put(target, whole.info, &whole.bytes)
     }
 
-    fn put(&mut self, target: &Target, info: ContentInfo, bytes: &[u8]) -> Result<(), WholeError> {
+    fn put(&mut self, target: &Target, info: ContentInfo, bytes: &[u8]) -> Result<(), BatchError> {
         let place = self.directories.resolve(target)?;
         let temporary = match standing(&place, bytes)? {
             Standing::Same => None,
-            Standing::Different if !self.force => return Err(WholeError::Different(place.path)),
+            Standing::Different if !self.force => return Err(BatchError::Different(place.path)),
             Standing::Different | Standing::Nothing => {
                 let temporary = temporary_name(&place.file_name, &info.id());
                 if let Err(error) = self.write(&place, &temporary, bytes) {
@@ -165,24 +165,24 @@ impl Batch {
         self.waiting.is_empty()
     }
 
-    /// Makes all of them durable with one sync (unless `Sync::Later`) and gives them their
+    /// Makes all of them durable with one sync (unless `Durability::Deferred`) and gives them their
     /// names. The result of each, in the order of [`add`](Self::add). The batch is empty then.
-    pub fn commit(&mut self, sync: Sync) -> Vec<(Target, Result<PathBuf, WholeError>)> {
+    pub fn commit(&mut self, durability: Durability) -> Vec<(Target, Result<PathBuf, BatchError>)> {
         let waiting = std::mem::take(&mut self.waiting);
         let made_directories = std::mem::take(&mut self.directories.made_any);
         self.directories.forget();
         let together = SYNCS_FILESYSTEM && (waiting.len() > FLUSHED_SINGLY || made_directories);
         let mut flush = Flush {
             disk: &self.disk,
-            together: sync == Sync::Now && together,
+            together: durability == Durability::Immediate && together,
             by_device: HashMap::new(),
             noted: None,
         };
         let directories = &mut self.directories;
         let bytes_durable: Vec<_> = waiting
             .iter()
-            .map(|file| match (&file.temporary, sync) {
-                (Some(temporary), Sync::Now) => directories
+            .map(|file| match (&file.temporary, durability) {
+                (Some(temporary), Durability::Immediate) => directories
                     .resolve(&file.target)
                     .and_then(|spot| flush.bytes(spot, temporary)),
                 _ => Ok(()),
@@ -195,11 +195,11 @@ impl Batch {
             .map(|(file, durable)| {
                 let result = durable
                     .and_then(|()| Flush::again(&flushed))
-                    .map_err(WholeError::from)
+                    .map_err(BatchError::from)
                     .and_then(|()| Ok(directories.resolve(&file.target)?))
                     .and_then(|place| rename(&self.disk, &file, place, self.force))
                     .and_then(|place| {
-                        if sync == Sync::Now && !together {
+                        if durability == Durability::Immediate && !together {
                             flush_names(&self.disk, &place)?;
                         }
                         Ok(place.path)
@@ -215,8 +215,8 @@ impl Batch {
         }
         // The names; cheap, since the bytes are already there.
         let flushed = flush.all();
-        let named = |result: Result<PathBuf, WholeError>| {
-            Flush::again(&flushed).map_err(WholeError::from).and(result)
+        let named = |result: Result<PathBuf, BatchError>| {
+            Flush::again(&flushed).map_err(BatchError::from).and(result)
         };
         results
             .into_iter()
@@ -226,7 +226,7 @@ impl Batch {
 }
 
 /// Gives a file its name, unless an identical one has it already.
-fn rename(disk: &SharedDisk, file: &Waiting, place: Spot, force: bool) -> Result<Spot, WholeError> {
+fn rename(disk: &SharedDisk, file: &Waiting, place: Spot, force: bool) -> Result<Spot, BatchError> {
     let Some(temporary) = &file.temporary else {
         return Ok(place);
     };
@@ -247,9 +247,9 @@ fn rename(disk: &SharedDisk, file: &Waiting, place: Spot, force: bool) -> Result
             remove_temporary(disk, file);
             Ok(place)
         }
-        Some(_) => Err(WholeError::Different(place.path)),
+        Some(_) => Err(BatchError::Different(place.path)),
         None if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(WholeError::Different(place.path))
+            Err(BatchError::Different(place.path))
         }
         None => Err(DiskError::new("rename", place.path, error).into()),
     }
@@ -436,7 +436,7 @@ mod tests {
                 for (target, info, bytes) in &contents {
                     told += usize::from(batch.add(target, *info, bytes).is_ok());
                 }
-                let results = batch.commit(Sync::Now);
+                let results = batch.commit(Durability::Immediate);
                 assert_eq!(results.len(), told);
                 for (target, result) in &results {
                     assert!(result.is_err() || target.path().is_file());
@@ -445,7 +445,7 @@ mod tests {
                     if let Ok(there) = fs::read(target.path()) {
                         assert_eq!(there, *bytes);
                     }
-                    write_whole(target, *info, bytes, false, Sync::Now).unwrap();
+                    write_whole(target, *info, bytes, false, Durability::Immediate).unwrap();
                     assert_eq!(fs::read(target.path()).unwrap(), *bytes);
                 }
                 assert_eq!(fs::read_dir(temp.path()).unwrap().count(), count);

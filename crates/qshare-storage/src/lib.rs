@@ -19,15 +19,15 @@ mod error;
 mod event;
 mod hashing;
 mod index;
-mod keeper;
 mod library;
 mod meta;
+mod offered_files;
 mod open_files;
 mod part;
 mod reading;
 mod roots;
+mod scanner;
 mod shared_file;
-mod shelf;
 mod stamp;
 mod system;
 mod target;
@@ -35,7 +35,7 @@ mod temporary;
 mod walk;
 mod watch;
 
-pub use batch::{Batch, Whole, WholeError, write_whole};
+pub use batch::{Batch, BatchError, SingleChunk, write_whole};
 pub use cancel::Cancel;
 pub use error::DiskError;
 pub use event::{Asset, LibraryEvent, SkipReason};
@@ -45,7 +45,8 @@ pub use hashing::{
 };
 pub use library::{AdoptError, Library, LibraryConfig, LibraryError, ReadError};
 pub use part::{
-    FinishError, OpenError, Opened, Part, PartError, PartOptions, Sync, Unfinished, unfinished,
+    Durability, FinishError, OpenError, Opened, Part, PartError, PartOptions, Unfinished,
+    unfinished,
 };
 pub use shared_file::SharedFile;
 pub use target::Target;

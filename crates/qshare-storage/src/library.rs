@@ -12,10 +12,10 @@ use crate::DiskError;
 use crate::event::{Asset, LibraryEvent};
 use crate::hashing::HashPage;
 use crate::index::Index;
-use crate::keeper::{Keeper, Message, Shared, hash_jobs};
+use crate::offered_files::Offered;
 use crate::reading::is_readable;
 use crate::roots::Roots;
-use crate::shelf::Offered;
+use crate::scanner::{LibraryState, Message, Scanner, hash_jobs};
 use crate::system::{read_exact_at, stamp_of};
 use crate::walk::{Naming, naming};
 use crate::watch::Watch;
@@ -77,7 +77,7 @@ pub enum AdoptError {
 /// Opening returns at once; scanning, hashing and watching go on in the library's own threads
 /// until it is dropped. Safe to share between threads.
 pub struct Library {
-    shared: Arc<Shared>,
+    shared: Arc<LibraryState>,
     messages: Sender<Message>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -95,7 +95,7 @@ impl Library {
         let roots = Roots::new(&config.roots, &exclude)
             .map_err(|error| DiskError::new("find", &config.state_dir, error))?;
         let index = Index::open(&config.state_dir)?;
-        let shared = Arc::new(Shared::new(roots, index, config.hash_threads));
+        let shared = Arc::new(LibraryState::new(roots, index, config.hash_threads));
         let (messages, inbox) = mpsc::channel();
         let (jobs, job_queue) = mpsc::channel();
         let job_queue = Arc::new(Mutex::new(job_queue));
@@ -109,13 +109,13 @@ impl Library {
             let work = move || hash_jobs(&shared, &queue, &done);
             threads.push(spawn("qshare-hash", Box::new(work))?);
         }
-        let (keeper_shared, hints) = (shared.clone(), messages.clone());
+        let (scanner_shared, hints) = (shared.clone(), messages.clone());
         let keep = move || {
             let watch = Watch::new(move |hint| {
-                // Only fails when the keeper has stopped.
+                // Only fails when the scanner has stopped.
                 let _ = hints.send(Message::Hint(hint));
             });
-            Keeper::new(keeper_shared, inbox, jobs, watch, on_event).run();
+            Scanner::new(scanner_shared, inbox, jobs, watch, on_event).run();
         };
         threads.push(spawn("qshare-library", Box::new(keep))?);
         Ok(Library {
@@ -127,17 +127,17 @@ impl Library {
 
     /// Everything that is offered now; each (name, content) once.
     pub fn assets(&self) -> Vec<Arc<Asset>> {
-        self.shared.shelf().assets()
+        self.shared.offered_files().assets()
     }
 
     /// The content, under one of its names.
     pub fn find(&self, id: &ContentId) -> Option<Arc<Asset>> {
-        self.shared.shelf().find(id).cloned()
+        self.shared.offered_files().find(id).cloned()
     }
 
     /// The path of a file that holds the content.
     pub fn path(&self, id: &ContentId) -> Option<PathBuf> {
-        let first = self.shared.shelf().holders(id).first()?.clone();
+        let first = self.shared.offered_files().holders(id).first()?.clone();
         Some(self.shared.roots.full_path(&first.key))
     }
 
@@ -167,7 +167,7 @@ impl Library {
         bytes: &mut [u8],
     ) -> Result<(), ReadError> {
         let mut worst = ReadError::NotHere;
-        let holders = self.shared.shelf().holders(id).to_vec();
+        let holders = self.shared.offered_files().holders(id).to_vec();
         for offered in holders {
             if !is_readable(offset, bytes, offered.asset.info.length) {
                 return Err(ReadError::NotHere);
@@ -234,8 +234,11 @@ impl Library {
         let entry = (&stamp, &info, hashes);
         self.shared.index.put([entry].into_iter(), false)?;
         let asset = Asset::new(name.clone(), info);
-        let events = self.shared.shelf_mut().insert(key, name, stamp, info);
-        // Only fails when the keeper has stopped.
+        let events = self
+            .shared
+            .offered_files_mut()
+            .insert(key, name, stamp, info);
+        // Only fails when the scanner has stopped.
         let _ = self.messages.send(Message::Adopted(events));
         Ok(asset)
     }
@@ -280,11 +283,17 @@ impl Library {
     fn withdraw(&self, offered: &Arc<Offered>) {
         let key = &offered.key;
         self.shared.open_files.forget(key);
-        let mut shelf = self.shared.shelf_mut();
-        let same = shelf.get(key).is_some_and(|now| now.stamp == offered.stamp);
-        let event = if same { shelf.remove(key) } else { None };
-        drop(shelf);
-        // Only fails when the keeper has stopped.
+        let mut offered_files = self.shared.offered_files_mut();
+        let same = offered_files
+            .get(key)
+            .is_some_and(|now| now.stamp == offered.stamp);
+        let event = if same {
+            offered_files.remove(key)
+        } else {
+            None
+        };
+        drop(offered_files);
+        // Only fails when the scanner has stopped.
         let _ = self
             .messages
             .send(Message::Withdrawn(offered.clone(), event));
@@ -295,7 +304,7 @@ impl Drop for Library {
     fn drop(&mut self) {
         self.shared.cancel.cancel();
         let _ = self.messages.send(Message::Stop);
-        // The keeper ends, hence its queue of jobs, hence the others.
+        // The scanner ends, hence its queue of jobs, hence the others.
         for thread in self.threads.drain(..).rev() {
             // An event may have dropped us.
             if thread.thread().id() != std::thread::current().id() {

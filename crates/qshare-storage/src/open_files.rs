@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::shelf::{Key, Offered};
+use crate::offered_files::{Key, Offered};
 
 /// Most files that stay open: opening one costs some microseconds, and a process may have 1,024
 /// open by default.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::beneath;
-use crate::shelf::Key;
+use crate::offered_files::Key;
 use crate::system::{Access, Dir};
 
 /// The shared directories. They are numbered by their place.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_node::content::{AssetName, Chunks, ContentId, ContentInfo, NodeAddress};
-use qshare_node::{Contact, Download, DownloadError, DownloadRequest, Node, Report, Sync, Target};
+use qshare_node::{
+    Contact, Download, DownloadError, DownloadRequest, Durability, Node, Report, Target,
+};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -138,10 +140,10 @@ impl Run {
             holders: item.holders.clone(),
             nodes: item.nodes.clone(),
             force: self.terms.force,
-            sync: if self.terms.durable {
-                Sync::Now
+            durability: if self.terms.durable {
+                Durability::Immediate
             } else {
-                Sync::Later
+                Durability::Deferred
             },
             give_up_after: self.terms.give_up_after,
             keep_serving: self.terms.seed,

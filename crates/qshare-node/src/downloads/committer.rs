@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_storage::{Batch, Sync, Target, Whole, WholeError};
+use qshare_storage::{Batch, BatchError, Durability, SingleChunk, Target};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Bytes of files that may wait to be written, in units of a kilobyte.
@@ -22,10 +22,10 @@ const FULL: usize = 16 * 1024;
 
 struct Job {
     target: Target,
-    whole: Whole,
+    whole: SingleChunk,
     force: bool,
-    sync: Sync,
-    done: oneshot::Sender<Result<PathBuf, WholeError>>,
+    durability: Durability,
+    done: oneshot::Sender<Result<PathBuf, BatchError>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -80,10 +80,10 @@ impl Committer {
         &self,
         expected: Expected,
         target: Target,
-        whole: Whole,
+        whole: SingleChunk,
         force: bool,
-        sync: Sync,
-    ) -> Option<Result<PathBuf, WholeError>> {
+        durability: Durability,
+    ) -> Option<Result<PathBuf, BatchError>> {
         let (done, result) = oneshot::channel();
         let kib = u32::try_from(whole.info().length.div_ceil(1024)).unwrap_or(QUEUE_KIB);
         let room = self.room.clone();
@@ -95,7 +95,7 @@ impl Committer {
             target,
             whole,
             force,
-            sync,
+            durability,
             done,
             _room: room,
         };
@@ -165,7 +165,7 @@ fn commit_some(shared: &Shared) -> bool {
     let Some(mut jobs) = shared.first() else {
         return false;
     };
-    let Some((force, sync)) = jobs.first().map(|job| (job.force, job.sync)) else {
+    let Some((force, durability)) = jobs.first().map(|job| (job.force, job.durability)) else {
         return true;
     };
     let begun = Instant::now();
@@ -173,7 +173,7 @@ fn commit_some(shared: &Shared) -> bool {
     let mut waiting = Vec::new();
     while !jobs.is_empty() {
         for job in jobs {
-            if (job.force, job.sync) != (force, sync) {
+            if (job.force, job.durability) != (force, durability) {
                 // Of another kind, and rare: on its own.
                 let mut alone = Batch::new(job.force);
                 add(&mut alone, &mut Vec::new(), job, true);
@@ -184,7 +184,7 @@ fn commit_some(shared: &Shared) -> bool {
         let full = batch.len() >= FULL || begun.elapsed() >= OLD;
         jobs = if full { Vec::new() } else { shared.more() };
     }
-    for ((_, result), done) in batch.commit(sync).into_iter().zip(waiting) {
+    for ((_, result), done) in batch.commit(durability).into_iter().zip(waiting) {
         let _ = done.send(result);
     }
     true
@@ -192,13 +192,13 @@ fn commit_some(shared: &Shared) -> bool {
 
 fn add(
     batch: &mut Batch,
-    waiting: &mut Vec<oneshot::Sender<Result<PathBuf, WholeError>>>,
+    waiting: &mut Vec<oneshot::Sender<Result<PathBuf, BatchError>>>,
     job: Job,
     commit: bool,
 ) {
-    match batch.add_whole(&job.target, &job.whole) {
+    match batch.add_verified(&job.target, &job.whole) {
         Ok(()) if commit => {
-            if let Some((_, result)) = batch.commit(job.sync).into_iter().next() {
+            if let Some((_, result)) = batch.commit(job.durability).into_iter().next() {
                 let _ = job.done.send(result);
             }
         }

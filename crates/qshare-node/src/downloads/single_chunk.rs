@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qshare_content::{ChunkIndex, Chunks, ContentInfo, NodeId, tree};
-use qshare_storage::{DiskError, Whole, WholeError};
+use qshare_storage::{BatchError, DiskError, SingleChunk};
 use qshare_swarm::Span;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -63,8 +63,10 @@ pub(super) async fn run(
     let mut meter = Meter::default();
     let mut wasted_bytes = 0;
     let whole = if info.length == 0 {
-        Whole::verified(info, Vec::new()).ok_or_else(|| DownloadError::VerificationFailed {
-            name: request.name.clone(),
+        SingleChunk::verified(info, Vec::new()).ok_or_else(|| {
+            DownloadError::VerificationFailed {
+                name: request.name.clone(),
+            }
         })?
     } else {
         shared.set_stage(Stage::Searching);
@@ -76,20 +78,20 @@ pub(super) async fn run(
     // Others may fetch while this one waits to become durable.
     drop(turn);
     shared.set_stage(Stage::Finishing);
-    let (target, force, sync) = (request.target.clone(), request.force, request.sync);
+    let (target, force, durability) = (request.target.clone(), request.force, request.durability);
     let committed = inner
         .committer
-        .commit(expected, target, whole, force, sync)
+        .commit(expected, target, whole, force, durability)
         .await;
     let path = match committed.ok_or(DownloadError::Stopped)? {
         Ok(path) => path,
-        Err(WholeError::Different(path)) => return Err(different(path)),
-        Err(WholeError::Mismatch(_)) => {
+        Err(BatchError::Different(path)) => return Err(different(path)),
+        Err(BatchError::Mismatch(_)) => {
             return Err(DownloadError::VerificationFailed {
                 name: request.name.clone(),
             });
         }
-        Err(WholeError::Disk(error)) => return Err(error.into()),
+        Err(BatchError::Disk(error)) => return Err(error.into()),
     };
     inner.take_in(request, &path, Vec::new()).await;
     Ok(Report {
@@ -151,7 +153,7 @@ async fn get(
     request: &DownloadRequest,
     meter: &mut Meter,
     wasted_bytes: &mut u64,
-) -> Result<Whole, DownloadError> {
+) -> Result<SingleChunk, DownloadError> {
     let mut holders = Holders::new(inner.endpoint.id(), request);
     let mut news: Option<mpsc::Receiver<HolderNews>> = None;
     let mut attempts = JoinSet::new();
@@ -272,7 +274,7 @@ async fn attempt(
     node: NodeId,
     addresses: Vec<SocketAddr>,
     info: ContentInfo,
-) -> (NodeId, Result<(Arc<Peer>, Whole), Failure>) {
+) -> (NodeId, Result<(Arc<Peer>, SingleChunk), Failure>) {
     let peer = match reach(&inner, node, &addresses).await {
         Ok(peer) => peer,
         Err(cause) => return (node, Err(Failure::Other(cause))),
@@ -300,7 +302,7 @@ async fn attempt(
             refused.refusal()
         ))),
         // 128 KiB at most: hashing it here costs less than handing it to another thread.
-        Ok(Answer::Data { bytes, .. }) => match Whole::verified(info, bytes) {
+        Ok(Answer::Data { bytes, .. }) => match SingleChunk::verified(info, bytes) {
             Some(whole) => Ok((peer, whole)),
             None => Err(Failure::Lied),
         },

@@ -601,12 +601,12 @@ impl Swarm<'_> {
 
     async fn finish(self, resumed_bytes: u64) -> Result<Report, DownloadError> {
         self.shared.set_stage(Stage::Finishing);
-        let (part, sync) = (self.part.clone(), self.request.sync);
+        let (part, durability) = (self.part.clone(), self.request.durability);
         let finished = self
             .inner
             .blocking(move || {
                 let hashes = part.hashes().ok().flatten().unwrap_or_default();
-                part.finish(sync).map(|path| (path, hashes))
+                part.finish(durability).map(|path| (path, hashes))
             })
             .await;
         let (path, hashes) = match finished {

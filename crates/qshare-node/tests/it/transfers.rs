@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use qshare_node::{
-    DownloadError, DownloadRequest, FoundFile, Identity, Node, NodeConfig, NodeEvent, Shares, Sync,
-    Target, content::Query,
+    DownloadError, DownloadRequest, Durability, FoundFile, Identity, Node, NodeConfig, NodeEvent,
+    Shares, Target, content::Query,
 };
 use qshare_tracker::{Tracker, TrackerConfig};
 
@@ -97,7 +97,7 @@ fn request(file: FoundFile, dir: &Path) -> DownloadRequest {
         holders: file.holders,
         nodes: Vec::new(),
         force: false,
-        sync: Sync::Now,
+        durability: Durability::Immediate,
         give_up_after: Some(PATIENCE),
         keep_serving: false,
     }

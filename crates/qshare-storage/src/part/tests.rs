@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use qshare_content::{AssetName, Bitmap, ChunkIndex, Chunks, ContentInfo, Hash, tree};
 
-use super::{FinishError, OpenError, Opened, Part, PartError, PartOptions, Sync, unfinished};
+use super::{Durability, FinishError, OpenError, Opened, Part, PartError, PartOptions, unfinished};
 use crate::disk::{Disk, RealDisk, SharedDisk};
 use crate::hashing::{HashOptions, HashedFile, hash_file};
 use crate::system::{self, Dir};
@@ -235,7 +235,7 @@ impl Fixture {
         part.set_hashes(self.content.hashes.clone()).unwrap();
         let missing: Vec<_> = part.verified().missing().map(|chunk| chunk.0).collect();
         self.fill(&part, missing);
-        let path = part.finish(Sync::Now).unwrap();
+        let path = part.finish(Durability::Immediate).unwrap();
         assert!(fs::read(path).unwrap() == self.bytes);
         let left: Vec<_> = fs::read_dir(self.path("dir")).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
@@ -380,14 +380,14 @@ fn a_file_that_appears_meanwhile_is_not_overwritten() {
     let part = fixture.open();
     part.set_hashes(fixture.content.hashes.clone()).unwrap();
     fixture.fill(&part, [0]);
-    let refused = part.finish(Sync::Now);
+    let refused = part.finish(Durability::Immediate);
     assert!(matches!(
         refused,
         Err(FinishError::Incomplete { missing: 1 })
     ));
     fixture.fill(&part, [1]);
     fs::write(&target, b"somebody's").unwrap();
-    let refused = part.finish(Sync::Now);
+    let refused = part.finish(Durability::Immediate);
     assert!(matches!(refused, Err(FinishError::Different(_))));
     assert_eq!(fs::read(&target).unwrap(), b"somebody's");
 
@@ -482,7 +482,7 @@ fn another_contents_unfinished_download_is_only_discarded_by_force() {
     part.set_hashes(other.content.hashes.clone()).unwrap();
     assert!(part.verified().is_empty());
     other.fill(&part, 0..2);
-    let path = part.finish(Sync::Later).unwrap();
+    let path = part.finish(Durability::Deferred).unwrap();
     assert!(fs::read(path).unwrap() == other.bytes);
 }
 
@@ -499,8 +499,8 @@ fn what_has_ended_is_read_but_no_longer_written() {
 
     let part = fixture.open();
     fixture.fill(&part, [1]);
-    let path = part.finish(Sync::Later).unwrap();
-    assert!(part.finish(Sync::Later).is_err());
+    let path = part.finish(Durability::Deferred).unwrap();
+    assert!(part.finish(Durability::Deferred).is_err());
     fixture.check(&part);
     fs::write(&path, vec![0; 2 * CHUNK + 1]).unwrap();
     assert!(matches!(part.read(ChunkIndex(0)), Err(ReadError::Changed)));
@@ -651,7 +651,9 @@ fn download(fixture: &Fixture, disk: &SharedDisk, durable: &mut Bitmap) -> Resul
             *durable = part.durable();
         }
     }
-    part.finish(Sync::Now).map(|_| ()).map_err(|_| ())
+    part.finish(Durability::Immediate)
+        .map(|_| ())
+        .map_err(|_| ())
 }
 
 #[test]
@@ -721,7 +723,7 @@ fn after_a_failed_flush_nothing_more_is_called_durable() {
     assert!(part.checkpoint().is_err());
     assert!(part.checkpoint().is_err());
     assert!(part.durable().is_empty());
-    assert!(part.finish(Sync::Now).is_err());
+    assert!(part.finish(Durability::Immediate).is_err());
     drop(part);
     fixture.complete(fixture.open());
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use qshare_content::{AssetName, Chunks, ContentInfo, tree};
-use qshare_storage::{Batch, Sync, Target, WholeError, write_whole};
+use qshare_storage::{Batch, BatchError, Durability, Target, write_whole};
 
 fn info(bytes: &[u8]) -> ContentInfo {
     let chunks = Chunks::of_length(bytes.len() as u64);
@@ -47,7 +47,7 @@ fn two_thousand_small_files_get_their_names_together() {
     }
     assert_eq!(batch.len(), 2_000);
     assert!(!temp.path().join(name(5)).exists());
-    let results = batch.commit(Sync::Now);
+    let results = batch.commit(Durability::Immediate);
     assert!(batch.is_empty());
     for (at, (committed, result)) in (0..).zip(&results) {
         assert_eq!(*committed, target(temp.path(), &name(at)));
@@ -62,10 +62,12 @@ fn a_file_in_the_way_is_kept_unless_forced() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("a");
     let target = target(temp.path(), "a");
-    let write = |bytes: &[u8], force| write_whole(&target, info(bytes), bytes, force, Sync::Now);
+    let write = |bytes: &[u8], force| {
+        write_whole(&target, info(bytes), bytes, force, Durability::Immediate)
+    };
     assert_eq!(write(b"one", false).unwrap(), path);
     assert_eq!(write(b"one", false).unwrap(), path);
-    assert!(matches!(write(b"two", false), Err(WholeError::Different(at)) if at == path));
+    assert!(matches!(write(b"two", false), Err(BatchError::Different(at)) if at == path));
     assert_eq!(fs::read(&path).unwrap(), b"one");
     assert_eq!(write(b"two", true).unwrap(), path);
     assert_eq!(fs::read(&path).unwrap(), b"two");
@@ -78,11 +80,17 @@ fn a_file_in_the_way_is_kept_unless_forced() {
 fn bytes_of_another_content_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let target = target(temp.path(), "a");
-    let wrong = write_whole(&target, info(b"one"), b"two", false, Sync::Now);
-    assert!(matches!(wrong, Err(WholeError::Mismatch(_))));
+    let wrong = write_whole(&target, info(b"one"), b"two", false, Durability::Immediate);
+    assert!(matches!(wrong, Err(BatchError::Mismatch(_))));
     let two_chunks = vec![0; 200_000];
-    let wrong = write_whole(&target, info(&two_chunks), &two_chunks, false, Sync::Now);
-    assert!(matches!(wrong, Err(WholeError::Mismatch(_))));
+    let wrong = write_whole(
+        &target,
+        info(&two_chunks),
+        &two_chunks,
+        false,
+        Durability::Immediate,
+    );
+    assert!(matches!(wrong, Err(BatchError::Mismatch(_))));
     assert_eq!(count_files(temp.path()), 0);
 }
 
@@ -98,8 +106,8 @@ fn a_file_that_appears_before_the_commit_is_kept_and_the_others_are_written() {
     }
     fs::write(temp.path().join("a"), b"somebody's").unwrap();
     fs::write(temp.path().join("c"), b"c").unwrap();
-    let results = batch.commit(Sync::Later);
-    assert!(matches!(results[0].1, Err(WholeError::Different(_))));
+    let results = batch.commit(Durability::Deferred);
+    assert!(matches!(results[0].1, Err(BatchError::Different(_))));
     assert!(results[1..].iter().all(|(_, result)| result.is_ok()));
     assert_eq!(fs::read(temp.path().join("a")).unwrap(), b"somebody's");
     assert_eq!(count_files(temp.path()), 3);
@@ -125,13 +133,13 @@ fn links_in_the_way_are_not_followed() {
     fs::write(outside.path().join("f"), b"precious").unwrap();
     symlink(outside.path(), temp.path().join("dir")).unwrap();
     let through = target(temp.path(), "dir/f");
-    let refused = write_whole(&through, info(b"x"), b"x", true, Sync::Now);
-    assert!(matches!(refused, Err(WholeError::Disk(_))));
+    let refused = write_whole(&through, info(b"x"), b"x", true, Durability::Immediate);
+    assert!(matches!(refused, Err(BatchError::Disk(_))));
 
     symlink(outside.path().join("f"), temp.path().join("link")).unwrap();
     let link = target(temp.path(), "link");
-    let refused = write_whole(&link, info(b"x"), b"x", false, Sync::Now);
-    assert!(matches!(refused, Err(WholeError::Different(_))));
-    write_whole(&link, info(b"x"), b"x", true, Sync::Now).unwrap();
+    let refused = write_whole(&link, info(b"x"), b"x", false, Durability::Immediate);
+    assert!(matches!(refused, Err(BatchError::Different(_))));
+    write_whole(&link, info(b"x"), b"x", true, Durability::Immediate).unwrap();
     assert_eq!(fs::read(outside.path().join("f")).unwrap(), b"precious");
 }

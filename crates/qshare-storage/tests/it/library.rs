@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use qshare_content::{Chunks, ContentId, tree};
 use qshare_storage::{
-    Asset, HashOptions, Library, LibraryConfig, LibraryEvent, Opened, Part, PartOptions, ReadError,
-    SkipReason, Sync, Target, hash_file,
+    Asset, Durability, HashOptions, Library, LibraryConfig, LibraryEvent, Opened, Part,
+    PartOptions, ReadError, SkipReason, Target, hash_file,
 };
 
 /// No event takes this long; only a failing test waits for it.
@@ -360,7 +360,7 @@ fn a_completed_download_is_adopted_without_hashing() {
         let bytes = &bytes[range.start as usize..range.end as usize];
         part.write_verified(chunk, bytes).unwrap();
     }
-    let path = part.finish(Sync::Now).unwrap();
+    let path = part.finish(Durability::Immediate).unwrap();
     let asset = (running.library)
         .adopt(&path, hashed.info, &hashed.hashes)
         .unwrap();

@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use qshare_content::{Chunks, ContentInfo, tree};
-use qshare_storage::{Batch, Library, LibraryConfig, LibraryEvent, Sync, Target};
+use qshare_storage::{Batch, Durability, Library, LibraryConfig, LibraryEvent, Target};
 
 /// Resident memory of this process in bytes.
 fn resident_bytes() -> u64 {
@@ -95,7 +95,7 @@ fn ten_thousand_small_files_are_durable_with_one_sync() {
         batch.add(&target, info, &bytes).unwrap();
     }
     let written = started.elapsed();
-    let results = batch.commit(Sync::Now);
+    let results = batch.commit(Durability::Immediate);
     assert!(results.iter().all(|(_, result)| result.is_ok()));
     println!("written {written:?}, with commit {:?}", started.elapsed());
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use qshare_node::content::{NodeAddress, Query};
-use qshare_node::{Download, DownloadRequest, FoundFile, Node, Sync, Target};
+use qshare_node::{Download, DownloadRequest, Durability, FoundFile, Node, Target};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
@@ -179,7 +179,7 @@ impl Desk {
             holders: file.holders,
             nodes,
             force: false,
-            sync: Sync::Now,
+            durability: Durability::Immediate,
             give_up_after: in_script.then_some(SCRIPT_SOURCE_PATIENCE),
             // The downloads directory is shared.
             keep_serving: false,

@@ -1,4 +1,4 @@
-//! The thread that keeps the shelf as the disk is: looks where something may have changed, has
+//! The thread that keeps the list of offered files as the disk is: looks where something may have changed, has
 //! files hashed once they have settled, and tells what that comes to.
 
 use std::cmp::Reverse;
@@ -15,9 +15,9 @@ use qshare_content::{AssetName, ContentInfo, LENGTH_MAX_BYTES};
 use crate::event::{LibraryEvent, SkipReason};
 use crate::hashing::{HashError, HashOptions, HashedFile, hash_opened, thread_count};
 use crate::index::{Index, KnownFiles};
+use crate::offered_files::{Key, Offered, OfferedFiles};
 use crate::open_files::OpenFiles;
 use crate::roots::Roots;
-use crate::shelf::{Key, Offered, Shelf};
 use crate::stamp::Stamp;
 use crate::system::stamp_of;
 use crate::walk::{Found, walk};
@@ -47,26 +47,26 @@ const SKIPPED_MAX: usize = 10_000;
 const INDEX_SLACK: u64 = 10_000;
 
 /// What the library's threads share.
-pub(crate) struct Shared {
+pub(crate) struct LibraryState {
     pub(crate) roots: Roots,
     pub(crate) index: Index,
     pub(crate) open_files: OpenFiles,
     pub(crate) cancel: Cancel,
-    shelf: RwLock<Shelf>,
+    offered_files: RwLock<OfferedFiles>,
     threads: usize,
     /// Held while a large file is hashed.
     large: Mutex<()>,
     hashed_bytes: Arc<AtomicU64>,
 }
 
-impl Shared {
-    pub(crate) fn new(roots: Roots, index: Index, hash_threads: usize) -> Shared {
-        Shared {
+impl LibraryState {
+    pub(crate) fn new(roots: Roots, index: Index, hash_threads: usize) -> LibraryState {
+        LibraryState {
             roots,
             index,
             open_files: OpenFiles::default(),
             cancel: Cancel::new(),
-            shelf: RwLock::default(),
+            offered_files: RwLock::default(),
             threads: thread_count(hash_threads),
             large: Mutex::new(()),
             hashed_bytes: Arc::default(),
@@ -77,16 +77,20 @@ impl Shared {
         self.threads
     }
 
-    pub(crate) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
-        self.shelf.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn offered_files(&self) -> RwLockReadGuard<'_, OfferedFiles> {
+        self.offered_files
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn shelf_mut(&self) -> RwLockWriteGuard<'_, Shelf> {
-        self.shelf.write().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn offered_files_mut(&self) -> RwLockWriteGuard<'_, OfferedFiles> {
+        self.offered_files
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What the keeper is told.
+/// What the scanner is told.
 pub(crate) enum Message {
     /// Something may have changed.
     Hint(Hint),
@@ -108,7 +112,11 @@ pub(crate) struct Job {
 }
 
 /// Hashes files until there are no more jobs.
-pub(crate) fn hash_jobs(shared: &Shared, jobs: &Mutex<Receiver<Job>>, done: &Sender<Message>) {
+pub(crate) fn hash_jobs(
+    shared: &LibraryState,
+    jobs: &Mutex<Receiver<Job>>,
+    done: &Sender<Message>,
+) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
@@ -122,7 +130,7 @@ pub(crate) fn hash_jobs(shared: &Shared, jobs: &Mutex<Receiver<Job>>, done: &Sen
     }
 }
 
-fn hash_one(shared: &Shared, job: &Job) -> Result<(HashedFile, Stamp), HashError> {
+fn hash_one(shared: &LibraryState, job: &Job) -> Result<(HashedFile, Stamp), HashError> {
     let path = shared.roots.full_path(&job.key);
     let large = job.size >= LARGE_BYTES;
     let _turn = large.then(|| shared.large.lock().unwrap_or_else(PoisonError::into_inner));
@@ -144,9 +152,9 @@ fn hash_one(shared: &Shared, job: &Job) -> Result<(HashedFile, Stamp), HashError
     hash_opened(&file, &path, &options)
 }
 
-/// The keeper's own state.
-pub(crate) struct Keeper<F> {
-    shared: Arc<Shared>,
+/// The scanner's own state.
+pub(crate) struct Scanner<F> {
+    shared: Arc<LibraryState>,
     inbox: Receiver<Message>,
     jobs: Sender<Job>,
     on_event: F,
@@ -170,16 +178,16 @@ pub(crate) struct Keeper<F> {
     index_unflushed: bool,
 }
 
-impl<F: Fn(LibraryEvent)> Keeper<F> {
+impl<F: Fn(LibraryEvent)> Scanner<F> {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<LibraryState>,
         inbox: Receiver<Message>,
         jobs: Sender<Job>,
         watch: Watch,
         on_event: F,
-    ) -> Keeper<F> {
+    ) -> Scanner<F> {
         let now = Instant::now();
-        Keeper {
+        Scanner {
             watched: vec![None; shared.roots.iter().count()],
             shared,
             inbox,
@@ -389,7 +397,7 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
         }
     }
 
-    /// Makes the shelf agree with what is at a path and beneath it.
+    /// Makes the list of offered files agree with what is at a path and beneath it.
     fn look(&mut self, start: &Key) {
         let shared = self.shared.clone();
         let known = match shared.index.files() {
@@ -399,7 +407,7 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
                 None
             }
         };
-        let mut stale: BTreeSet<_> = shared.shelf().beneath(start).into_iter().collect();
+        let mut stale: BTreeSet<_> = shared.offered_files().beneath(start).into_iter().collect();
         let root = shared.roots.path(start.root);
         let excluded = shared.roots.excluded(start.root);
         walk(root, &start.relative, &excluded, |found| match found {
@@ -423,7 +431,11 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
     }
 
     fn consider(&mut self, key: Key, name: AssetName, stamp: Stamp, known: Option<&KnownFiles>) {
-        let offered = self.shared.shelf().get(&key).map(|offered| offered.stamp);
+        let offered = self
+            .shared
+            .offered_files()
+            .get(&key)
+            .map(|offered| offered.stamp);
         if offered == Some(stamp) {
             return;
         }
@@ -454,7 +466,10 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
     }
 
     fn offer(&self, key: Key, name: AssetName, stamp: Stamp, info: ContentInfo) {
-        let events = self.shared.shelf_mut().insert(key, name, stamp, info);
+        let events = self
+            .shared
+            .offered_files_mut()
+            .insert(key, name, stamp, info);
         self.tell(events);
     }
 
@@ -470,7 +485,7 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
     }
 
     fn withdraw(&self, key: &Key) {
-        let event = self.shared.shelf_mut().remove(key);
+        let event = self.shared.offered_files_mut().remove(key);
         self.shared.open_files.forget(key);
         self.tell(event);
     }
@@ -508,7 +523,7 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
         let waited = self.started.elapsed() >= FIRST_SCAN_WAITS;
         if !self.scan_told && idle && (self.later.is_empty() || waited) {
             self.scan_told = true;
-            let (assets, bytes) = self.shared.shelf().totals();
+            let (assets, bytes) = self.shared.offered_files().totals();
             self.tell([LibraryEvent::ScanFinished { assets, bytes }]);
             self.tidy_index(assets);
         }
@@ -524,14 +539,14 @@ impl<F: Fn(LibraryEvent)> Keeper<F> {
         if !all_here || files <= 2 * assets + INDEX_SLACK {
             return;
         }
-        let shelf = self.shared.shelf();
-        let live: HashSet<_> = shelf
+        let offered_files = self.shared.offered_files();
+        let live: HashSet<_> = offered_files
             .stamps()
             .map(|stamp| (stamp.device, stamp.inode))
             .collect();
         let tidied = self.shared.index.retain(
             |device, inode| live.contains(&(device, inode)),
-            |id| shelf.find(id).is_some(),
+            |id| offered_files.find(id).is_some(),
         );
         if let Err(error) = tidied {
             tracing::warn!(%error, "the index was not tidied");

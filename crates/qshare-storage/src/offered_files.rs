@@ -36,7 +36,7 @@ pub(crate) struct Offered {
 
 /// What is offered.
 #[derive(Default)]
-pub(crate) struct Shelf {
+pub(crate) struct OfferedFiles {
     by_key: BTreeSet<Arc<Offered>>,
     by_content: HashSet<Holders>,
 }
@@ -49,7 +49,7 @@ enum Holders {
     Many(Vec<Arc<Offered>>),
 }
 
-impl Shelf {
+impl OfferedFiles {
     /// Offers a file, in place of what was under its path before.
     pub(crate) fn insert(
         &mut self,
@@ -300,43 +300,46 @@ mod tests {
         ctime_ns: 0,
     };
 
-    fn put(shelf: &mut Shelf, key: &Key, seed: u8) -> Vec<LibraryEvent> {
+    fn put(offered_files: &mut OfferedFiles, key: &Key, seed: u8) -> Vec<LibraryEvent> {
         let name = AssetName::new(key.relative.to_str().unwrap()).unwrap();
-        shelf.insert(key.clone(), name, STAMP, info(seed))
+        offered_files.insert(key.clone(), name, STAMP, info(seed))
     }
 
     #[test]
     fn one_content_at_several_paths_goes_only_with_the_last() {
-        let mut shelf = Shelf::default();
+        let mut offered_files = OfferedFiles::default();
         let (one, other_root, two) = (key(0, "a"), key(1, "a"), key(0, "b"));
-        assert_eq!(put(&mut shelf, &one, 1).len(), 1);
-        assert_eq!(put(&mut shelf, &other_root, 1).len(), 0);
-        assert_eq!(put(&mut shelf, &two, 1).len(), 1);
-        assert_eq!(shelf.assets().len(), 2);
-        assert_eq!(shelf.remove(&one), None);
+        assert_eq!(put(&mut offered_files, &one, 1).len(), 1);
+        assert_eq!(put(&mut offered_files, &other_root, 1).len(), 0);
+        assert_eq!(put(&mut offered_files, &two, 1).len(), 1);
+        assert_eq!(offered_files.assets().len(), 2);
+        assert_eq!(offered_files.remove(&one), None);
         assert!(matches!(
-            shelf.remove(&other_root),
+            offered_files.remove(&other_root),
             Some(LibraryEvent::Removed(_))
         ));
-        assert_eq!(shelf.find(&info(1).id()).unwrap().name.as_str(), "b");
-        assert!(shelf.remove(&two).is_some());
-        assert_eq!(shelf.find(&info(1).id()), None);
-        assert_eq!(shelf.totals(), (0, 0));
+        assert_eq!(
+            offered_files.find(&info(1).id()).unwrap().name.as_str(),
+            "b"
+        );
+        assert!(offered_files.remove(&two).is_some());
+        assert_eq!(offered_files.find(&info(1).id()), None);
+        assert_eq!(offered_files.totals(), (0, 0));
     }
 
     #[test]
     fn different_contents_of_one_name_are_both_offered() {
-        let mut shelf = Shelf::default();
-        put(&mut shelf, &key(0, "a"), 1);
-        put(&mut shelf, &key(1, "a"), 2);
-        assert_eq!(shelf.assets().len(), 2);
+        let mut offered_files = OfferedFiles::default();
+        put(&mut offered_files, &key(0, "a"), 1);
+        put(&mut offered_files, &key(1, "a"), 2);
+        assert_eq!(offered_files.assets().len(), 2);
     }
 
     #[test]
     fn a_replaced_file_is_removed_and_added() {
-        let mut shelf = Shelf::default();
-        put(&mut shelf, &key(0, "a"), 1);
-        let events = put(&mut shelf, &key(0, "a"), 2);
+        let mut offered_files = OfferedFiles::default();
+        put(&mut offered_files, &key(0, "a"), 1);
+        let events = put(&mut offered_files, &key(0, "a"), 2);
         assert!(matches!(
             events[..],
             [LibraryEvent::Removed(_), LibraryEvent::Added(_)]
@@ -345,14 +348,14 @@ mod tests {
 
     #[test]
     fn what_is_beneath_a_directory_does_not_include_its_namesakes() {
-        let mut shelf = Shelf::default();
+        let mut offered_files = OfferedFiles::default();
         for path in ["a", "a.txt", "d/x", "d/y/z", "d-", "d0/x", "e"] {
-            put(&mut shelf, &key(0, path), 1);
+            put(&mut offered_files, &key(0, path), 1);
         }
-        put(&mut shelf, &key(1, "d/x"), 1);
-        let found = shelf.beneath(&key(0, "d"));
+        put(&mut offered_files, &key(1, "d/x"), 1);
+        let found = offered_files.beneath(&key(0, "d"));
         let found: Vec<_> = found.iter().map(|offered| &offered.key).collect();
         assert_eq!(found, [&key(0, "d/x"), &key(0, "d/y/z")]);
-        assert_eq!(shelf.beneath(&key(0, "")).len(), 7);
+        assert_eq!(offered_files.beneath(&key(0, "")).len(), 7);
     }
 }

@@ -33,11 +33,11 @@ use hashes::ChunkHashes;
 
 /// When a finished file must be durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
+pub enum Durability {
     /// Before the call returns.
-    Now,
+    Immediate,
     /// Whenever the system likes (`--no-sync`).
-    Later,
+    Deferred,
 }
 
 /// One unfinished download: `NAME.qshare.part` and `NAME.qshare.meta`, exclusively locked.
@@ -281,7 +281,7 @@ impl Part {
     ///
     /// What could not be finished stays on disk, resumable, and is not ended. What was finished
     /// can still be read, until the file is changed.
-    pub fn finish(&self, sync: Sync) -> Result<PathBuf, FinishError> {
+    pub fn finish(&self, durability: Durability) -> Result<PathBuf, FinishError> {
         let _no_checkpoint = self.generation();
         self.still_ours()?;
         let verified = self.verified();
@@ -292,7 +292,7 @@ impl Part {
         self.disk
             .set_len(&self.data, self.info.length)
             .map_err(|error| self.data_failed("cut", error))?;
-        if sync == Sync::Now {
+        if durability == Durability::Immediate {
             self.flush_data()?;
         }
         let file_name = &self.place.file_name;
@@ -313,7 +313,7 @@ impl Part {
             }
             Err(error) => return Err(self.data_failed("rename", error).into()),
         }
-        if sync == Sync::Now {
+        if durability == Durability::Immediate {
             self.disk
                 .sync_dir(&self.place.dir)
                 .map_err(|error| DiskError::new("flush the directory of", self.path(), error))?;
