@@ -148,19 +148,6 @@ pub fn chunk_hash(chunks: &Chunks, bytes: &[u8]) -> Hash {
     fold(leaves, 0, levels)
 }
 
-/// Hash of a chunk, from its leaves.
-pub fn chunk_hash_of_leaves(chunks: &Chunks, leaves: Vec<Hash>) -> Hash {
-    let levels = chunk_levels(chunks, leaves.len() as u64);
-    fold_layer(leaves, 0, levels)
-}
-
-/// Whether `bytes` are those of `chunk`, by its hash.
-pub fn verify_chunk(chunks: &Chunks, chunk: ChunkIndex, hash: &Hash, bytes: &[u8]) -> bool {
-    chunk.0 < chunks.count()
-        && bytes.len() as u64 == chunks.size(chunk)
-        && chunk_hash(chunks, bytes) == *hash
-}
-
 /// Root of a file, from the hashes of all its chunks.
 pub fn root_of_chunks(chunks: &Chunks, hashes: &[Hash]) -> Hash {
     let levels = height_over(u64::from(chunks.count()));
@@ -219,13 +206,6 @@ pub fn page_path_levels(chunks: &Chunks) -> u8 {
 /// Root of one page of chunk hashes.
 pub fn page_root(chunks: &Chunks, hashes: &[Hash]) -> Hash {
     fold_layer(hashes.to_vec(), chunks.height(), page_levels(chunks))
-}
-
-/// Root of a file, from the roots of all its pages: for files whose chunk hashes are not held in
-/// memory at once.
-pub fn root_of_pages(chunks: &Chunks, page_roots: Vec<Hash>) -> Hash {
-    let height = chunks.height() + page_levels(chunks);
-    fold_layer(page_roots, height, page_path_levels(chunks))
 }
 
 /// The audit path of page `page`, from the roots of all pages.

@@ -10,7 +10,8 @@ use qshare_content::{Chunks, ContentInfo, tree};
 
 use crate::directories::{Directories, Spot};
 use crate::disk::{RealDisk, SharedDisk};
-use crate::system::{Access, Dir, Entry, SYNCS_FILESYSTEM, read_exact_at};
+use crate::existing::Existing;
+use crate::system::{Access, Dir, Entry, SYNCS_FILESYSTEM};
 use crate::temporary::temporary_name;
 use crate::{DiskError, Durability, Target};
 
@@ -24,6 +25,9 @@ pub enum BatchError {
     /// A different file at the target; only `force` overwrites it.
     #[error("a different file is already at {}", .0.display())]
     Different(PathBuf),
+    /// A directory, a device, a FIFO or a socket at the target; it is never replaced.
+    #[error("{} is not a regular file", .0.display())]
+    NotAFile(PathBuf),
     /// These bytes are not that content, or it has more than one chunk.
     #[error("the bytes for {} do not belong to this content", .0.display())]
     Mismatch(PathBuf),
@@ -55,24 +59,6 @@ fn is_whole(info: ContentInfo, bytes: &[u8]) -> bool {
     bytes.len() as u64 == info.length
         && chunks.count() == 1
         && tree::chunk_hash(&chunks, bytes) == info.root
-}
-
-/// Writes a content of one chunk: under a temporary name, then renamed. An identical file that
-/// is already there is left alone. Returns the final path.
-pub fn write_whole(
-    target: &Target,
-    info: ContentInfo,
-    bytes: &[u8],
-    force: bool,
-    durability: Durability,
-) -> Result<PathBuf, BatchError> {
-    let mut batch = Batch::new(force);
-    batch.add(target, info, bytes)?;
-    match batch.commit(durability).pop() {
-        Some((_, result)) => result,
-        // Unreachable: one file was added.
-        None => Err(BatchError::Mismatch(target.path())),
-    }
 }
 
 /// Many small files that become durable, and get their names, together.
@@ -128,10 +114,13 @@ impl Batch {
 
     fn put(&mut self, target: &Target, info: ContentInfo, bytes: &[u8]) -> Result<(), BatchError> {
         let place = self.directories.resolve(target)?;
-        let temporary = match standing(&place, bytes)? {
-            Standing::Same => None,
-            Standing::Different if !self.force => return Err(BatchError::Different(place.path)),
-            Standing::Different | Standing::Nothing => {
+        let temporary = match Existing::at_once(&place.dir, &place.file_name, target, &info)? {
+            Existing::Same => None,
+            Existing::Directory | Existing::Special => {
+                return Err(BatchError::NotAFile(place.path));
+            }
+            Existing::Different if !self.force => return Err(BatchError::Different(place.path)),
+            Existing::Different | Existing::Nothing => {
                 let temporary = temporary_name(&place.file_name, &info.id());
                 if let Err(error) = self.write(&place, &temporary, bytes) {
                     let _ = self.disk.remove(&place.dir, &temporary);
@@ -240,18 +229,16 @@ fn rename(disk: &SharedDisk, file: &Waiting, place: Spot, force: bool) -> Result
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => {}
         _ => return Err(DiskError::new("rename", place.path, error).into()),
     }
-    match read_standing(&place, file.info.length)? {
-        Some(bytes)
-            if tree::chunk_hash(&Chunks::of_length(file.info.length), &bytes) == file.info.root =>
-        {
+    match Existing::at_once(&place.dir, &place.file_name, &file.target, &file.info)? {
+        Existing::Same => {
             remove_temporary(disk, file);
             Ok(place)
         }
-        Some(_) => Err(BatchError::Different(place.path)),
-        None if error.kind() == io::ErrorKind::AlreadyExists => {
-            Err(BatchError::Different(place.path))
+        Existing::Nothing if error.kind() == io::ErrorKind::NotFound => {
+            Err(DiskError::new("rename", place.path, error).into())
         }
-        None => Err(DiskError::new("rename", place.path, error).into()),
+        Existing::Nothing | Existing::Different => Err(BatchError::Different(place.path)),
+        Existing::Directory | Existing::Special => Err(BatchError::NotAFile(place.path)),
     }
 }
 
@@ -267,37 +254,6 @@ fn remove_temporary(disk: &SharedDisk, file: &Waiting) {
     if let (Some(temporary), Ok(place)) = (&file.temporary, file.target.resolve()) {
         let _ = disk.remove(&place.dir, temporary);
     }
-}
-
-/// What stands at a place.
-enum Standing {
-    Nothing,
-    Same,
-    Different,
-}
-
-fn standing(place: &Spot, bytes: &[u8]) -> Result<Standing, DiskError> {
-    let failed = |error| DiskError::new("look at", &place.path, error);
-    if place.dir.entry(&place.file_name).map_err(failed)?.is_none() {
-        return Ok(Standing::Nothing);
-    }
-    Ok(match read_standing(place, bytes.len() as u64)? {
-        Some(standing) if standing == bytes => Standing::Same,
-        _ => Standing::Different,
-    })
-}
-
-/// The bytes of the file at a place, if it is one of this length.
-fn read_standing(place: &Spot, length: u64) -> Result<Option<Vec<u8>>, DiskError> {
-    let failed = |error| DiskError::new("read", &place.path, error);
-    match place.dir.entry(&place.file_name).map_err(failed)? {
-        Some(Entry::File(stamp)) if stamp.size == length => {}
-        _ => return Ok(None),
-    }
-    let file = place.dir.open_file(&place.file_name, Access::Read);
-    let mut bytes = vec![0; length as usize];
-    read_exact_at(&file.map_err(failed)?, &mut bytes, 0).map_err(failed)?;
-    Ok(Some(bytes))
 }
 
 /// Makes the name of a file, and those of the directories made for it, durable.
@@ -445,7 +401,11 @@ mod tests {
                     if let Ok(there) = fs::read(target.path()) {
                         assert_eq!(there, *bytes);
                     }
-                    write_whole(target, *info, bytes, false, Durability::Immediate).unwrap();
+                    let mut again = Batch::new(false);
+                    again.add(target, *info, bytes).unwrap();
+                    for (_, result) in again.commit(Durability::Immediate) {
+                        result.unwrap();
+                    }
                     assert_eq!(fs::read(target.path()).unwrap(), *bytes);
                 }
                 assert_eq!(fs::read_dir(temp.path()).unwrap().count(), count);

@@ -4,8 +4,9 @@
 //! the outside:
 //!
 //! - [`Library`]: shared directories, scanned, hashed, watched; reads checked against change.
-//! - [`Part`]: one unfinished download, its verified and its durable chunks; [`Batch`] and
-//!   [`write_whole`] for small files, [`unfinished`] for what an earlier run left.
+//! - [`Part`]: one unfinished download, its verified and its durable chunks; [`Batch`]
+//!   for small files, [`unfinished`] for what an earlier run left, [`Existing`] for what lies at
+//!   a target.
 //!
 //! The bytes of `.qshare.meta` files are described in docs/format.md. Names that come from
 //! strangers are opened beneath their directory without following symbolic links.
@@ -17,6 +18,7 @@ mod directories;
 mod disk;
 mod error;
 mod event;
+mod existing;
 mod hashing;
 mod index;
 mod library;
@@ -35,10 +37,11 @@ mod temporary;
 mod walk;
 mod watch;
 
-pub use batch::{Batch, BatchError, SingleChunk, write_whole};
+pub use batch::{Batch, BatchError, SingleChunk};
 pub use cancel::Cancel;
 pub use error::DiskError;
 pub use event::{Asset, LibraryEvent, SkipReason};
+pub use existing::Existing;
 pub use hashing::{
     HashError, HashOptions, HashPage, HashedFile, OnHashed, THREAD_WORTH_BYTES, hash_file,
     hash_small_files,

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use qshare_content::{ChunkIndex, Chunks, ContentId, ContentInfo, Hash, tree};
+use qshare_content::{Chunks, ContentId, ContentInfo, Hash, tree};
 
 use crate::DiskError;
 use crate::event::{Asset, LibraryEvent};
@@ -182,18 +182,6 @@ impl Library {
             }
         }
         Err(worst)
-    }
-
-    /// The bytes of one chunk.
-    pub fn read_chunk(&self, id: &ContentId, chunk: ChunkIndex) -> Result<Vec<u8>, ReadError> {
-        let asset = self.find(id).ok_or(ReadError::NotHere)?;
-        let chunks = Chunks::of_length(asset.info.length);
-        if chunk.0 >= chunks.count() {
-            return Err(ReadError::NotHere);
-        }
-        let mut bytes = vec![0; chunks.size(chunk) as usize];
-        self.read_into(id, chunks.range(chunk).start, &mut bytes)?;
-        Ok(bytes)
     }
 
     /// Takes in a completed download without hashing it again. `hashes` may be empty for a

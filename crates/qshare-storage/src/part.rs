@@ -22,12 +22,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo, Hash};
 
 use crate::disk::SharedDisk;
-use crate::hashing::{HashOptions, HashPage};
+use crate::existing::Existing;
+use crate::hashing::{HashError, HashOptions, HashPage};
 use crate::meta::{Layout, Slot, encode_hashes};
 use crate::reading::is_readable;
 use crate::stamp::Stamp;
 use crate::system::{read_exact_at, stamp_of};
-use crate::target::Place;
+use crate::target::{Place, Target};
 use crate::{DiskError, ReadError};
 use hashes::ChunkHashes;
 
@@ -50,6 +51,7 @@ pub enum Durability {
 pub struct Part {
     disk: SharedDisk,
     place: Place,
+    target: Target,
     info: ContentInfo,
     id: ContentId,
     chunks: Chunks,
@@ -172,7 +174,8 @@ impl Part {
     }
 
     /// The chunks that survive a power cut.
-    pub fn durable(&self) -> Bitmap {
+    #[cfg(test)]
+    pub(crate) fn durable(&self) -> Bitmap {
         self.progress().durable.clone()
     }
 
@@ -302,10 +305,11 @@ impl Part {
         match renamed {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let different = || FinishError::Different(self.place.path.clone());
-                let hashed = open::is_content(&self.place, &self.info, &self.hashing);
-                if !errors::identity(hashed, different())? {
-                    return Err(different());
+                let (dir, name) = (&self.place.dir, &self.place.file_name);
+                match Existing::under(dir, name, &self.target, &self.info, &self.hashing) {
+                    Ok(Existing::Same) => {}
+                    Err(HashError::Disk(error)) => return Err(error.into()),
+                    _ => return Err(FinishError::Different(self.place.path.clone())),
                 }
                 self.disk
                     .remove(&self.place.dir, &self.data_name)

@@ -38,8 +38,10 @@ pub(crate) enum Entry {
     File(Stamp),
     /// A directory.
     Directory(Stamp),
-    /// A link, a socket, a device and so on.
-    Other,
+    /// A symbolic link.
+    Link,
+    /// A socket, a device and so on.
+    Special,
 }
 
 /// Reads exactly `bytes.len()` bytes.

@@ -52,9 +52,9 @@ impl Target {
         }
     }
 
-    /// Opens the directory that the file goes into, making what is missing.
-    pub(crate) fn resolve(&self) -> Result<Place, DiskError> {
-        let path = self.path();
+    /// The directory that is the user's own, the path from there to the file's directory, and
+    /// the file's name.
+    pub(crate) fn split(&self) -> Result<(PathBuf, &Path, &OsStr), DiskError> {
         let (base, relative) = match self {
             Target::Beneath { base, name } => (base.as_path(), Path::new(name.as_str())),
             Target::Path(path) => match (path.parent(), path.file_name()) {
@@ -64,7 +64,7 @@ impl Target {
         };
         let (Some(inner), Some(file_name)) = (relative.parent(), relative.file_name()) else {
             let source = std::io::ErrorKind::InvalidInput.into();
-            return Err(DiskError::new("write", path, source));
+            return Err(DiskError::new("write", self.path(), source));
         };
         // A bare file name has an empty parent.
         let base = if base == Path::new("") {
@@ -72,6 +72,13 @@ impl Target {
         } else {
             base
         };
+        Ok((base.to_path_buf(), inner, file_name))
+    }
+
+    /// Opens the directory that the file goes into, making what is missing.
+    pub(crate) fn resolve(&self) -> Result<Place, DiskError> {
+        let (base, inner, file_name) = self.split()?;
+        let base = base.as_path();
         std::fs::create_dir_all(base)
             .map_err(|error| DiskError::new("make directory", base, error))?;
         let opened = Dir::open(base).and_then(|base| beneath::open_dir(base, inner, true));
@@ -80,7 +87,7 @@ impl Target {
         Ok(Place {
             dir,
             file_name: file_name.to_os_string(),
-            path,
+            path: self.path(),
             changed,
         })
     }

@@ -1,14 +1,11 @@
 //! Contents of one chunk: no hashes to fetch, no meta file, one holder suffices.
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qshare_content::{ChunkIndex, Chunks, ContentInfo, NodeId, tree};
-use qshare_storage::{BatchError, DiskError, SingleChunk};
+use qshare_content::{ChunkIndex, Chunks, ContentInfo, NodeId};
+use qshare_storage::{BatchError, Existing, SingleChunk};
 use qshare_swarm::Span;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -44,12 +41,13 @@ pub(super) async fn run(
     expected: Expected,
 ) -> Result<Report, DownloadError> {
     let (path, info) = (request.target.path(), request.info);
-    let standing = {
-        let path = path.clone();
-        inner.batch.run(move || standing(&path, &info)).await?
+    let existing = {
+        let target = request.target.clone();
+        let look = move || Existing::at(&target, &info);
+        inner.batch.run(look).await?
     };
-    match standing {
-        Standing::Same => {
+    match existing {
+        Existing::Same => {
             inner.take_in(request, &path, Vec::new()).await;
             return Ok(Report::already_there(
                 request,
@@ -57,8 +55,9 @@ pub(super) async fn run(
                 shared.started.elapsed(),
             ));
         }
-        Standing::Different if !request.force => return Err(different(path)),
-        Standing::Different | Standing::Nothing => {}
+        Existing::Directory | Existing::Special => return Err(not_a_file(path)),
+        Existing::Different if !request.force => return Err(different(path)),
+        Existing::Different | Existing::Nothing => {}
     }
     let mut meter = Meter::default();
     let mut wasted_bytes = 0;
@@ -86,6 +85,7 @@ pub(super) async fn run(
     let path = match committed.ok_or(DownloadError::Stopped)? {
         Ok(path) => path,
         Err(BatchError::Different(path)) => return Err(different(path)),
+        Err(BatchError::NotAFile(path)) => return Err(not_a_file(path)),
         Err(BatchError::Mismatch(_)) => {
             return Err(DownloadError::VerificationFailed {
                 name: request.name.clone(),
@@ -108,34 +108,12 @@ pub(super) async fn run(
     })
 }
 
-enum Standing {
-    Nothing,
-    Same,
-    Different,
-}
-
-/// What is at the target now.
-fn standing(path: &Path, info: &ContentInfo) -> Result<Standing, DiskError> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Standing::Nothing),
-        Err(error) => return Err(DiskError::new("look at", path, error)),
-        Ok(there) if there.is_dir() => {
-            let error = io::Error::from(io::ErrorKind::IsADirectory);
-            return Err(DiskError::new("write", path, error));
-        }
-        Ok(there) if !there.is_file() || there.len() != info.length => {
-            return Ok(Standing::Different);
-        }
-        Ok(_) => {}
+fn not_a_file(path: std::path::PathBuf) -> DownloadError {
+    let why = "not a regular file, and never replaced; -o writes elsewhere";
+    DownloadError::InTheWay {
+        path,
+        why: why.into(),
     }
-    let bytes = fs::read(path).map_err(|error| DiskError::new("read", path, error))?;
-    let same = bytes.len() as u64 == info.length
-        && tree::chunk_hash(&Chunks::of_length(info.length), &bytes) == info.root;
-    Ok(if same {
-        Standing::Same
-    } else {
-        Standing::Different
-    })
 }
 
 pub(super) fn different(path: std::path::PathBuf) -> DownloadError {

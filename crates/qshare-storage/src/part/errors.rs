@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use qshare_content::{ChunkIndex, ContentId};
 
 use super::recover::RecoverError;
-use crate::{DiskError, HashError};
+use crate::DiskError;
 
 /// Why a part cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +13,9 @@ pub enum OpenError {
     /// A different file at the target; only `force` overwrites it.
     #[error("a different file is already at {}", .0.display())]
     Different(PathBuf),
+    /// A directory, a device, a FIFO or a socket at the target; it is never replaced.
+    #[error("{} is not a regular file", .0.display())]
+    NotAFile(PathBuf),
     /// Another content's unfinished download of the same name; only `force` discards it.
     #[error("{} belongs to an unfinished download of {other}", .path.display())]
     OtherUnfinished {
@@ -95,18 +98,5 @@ impl From<RecoverError> for PartError {
             RecoverError::Cancelled => PartError::Cancelled,
             RecoverError::Disk(error) => error.into(),
         }
-    }
-}
-
-/// What becomes of an attempt to tell whether the file at the target is the content.
-pub(super) fn identity<E: From<DiskError>>(
-    hashed: Result<bool, HashError>,
-    cancelled: E,
-) -> Result<bool, E> {
-    match hashed {
-        Ok(same) => Ok(same),
-        Err(HashError::Cancelled) => Err(cancelled),
-        Err(HashError::Disk(error)) => Err(error.into()),
-        Err(HashError::Changed(_) | HashError::NotAFile(_) | HashError::TooLong(_)) => Ok(false),
     }
 }

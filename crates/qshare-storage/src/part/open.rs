@@ -10,14 +10,14 @@ use qshare_content::{
     Bitmap, Chunks, ContentId, ContentInfo, LENGTH_MAX_BYTES, META_SUFFIX, PART_SUFFIX,
 };
 
-use super::errors::identity;
 use super::hashes::ChunkHashes;
 use super::recover::verified_chunks;
 use super::unfinished::{latest_slot, read_head};
 use super::{OpenError, Part, Progress};
 use crate::DiskError;
 use crate::disk::{RealDisk, SharedDisk};
-use crate::hashing::{HashError, HashOptions, hash_opened};
+use crate::existing::Existing;
+use crate::hashing::{HashError, HashOptions};
 use crate::meta::{Head, HeadRead, PartLook, Slot};
 use crate::system::{Access, Entry, stamp_of};
 use crate::target::{Place, Target};
@@ -78,15 +78,16 @@ impl Part {
             },
             chunks: Chunks::of_length(info.length),
         };
-        if ours.entry(&place.file_name)?.is_some() {
-            let hashed = is_content(&place, &info, &options.hashing);
-            if identity(hashed, OpenError::Cancelled)? {
+        match ours.existing(target, &options.hashing)? {
+            Existing::Same => {
                 ours.remove_leftovers();
                 return Ok(Opened::Complete { path: place.path });
             }
-            if !options.force {
-                return Err(OpenError::Different(place.path));
+            Existing::Directory | Existing::Special => {
+                return Err(OpenError::NotAFile(place.path));
             }
+            Existing::Different if !options.force => return Err(OpenError::Different(place.path)),
+            Existing::Different | Existing::Nothing => {}
         }
         let meta = Arc::new(ours.lock_meta(options.force)?);
         let data = ours.open_data()?;
@@ -99,6 +100,7 @@ impl Part {
         let (data_name, meta_name) = (place.name_with(PART_SUFFIX), place.name_with(META_SUFFIX));
         Ok(Opened::Part(Part {
             disk,
+            target: target.clone(),
             info,
             id,
             chunks,
@@ -137,25 +139,6 @@ fn head_name(target: &Target) -> String {
     }
 }
 
-/// Whether the file at a place is this content.
-pub(super) fn is_content(
-    place: &Place,
-    info: &ContentInfo,
-    options: &HashOptions,
-) -> Result<bool, HashError> {
-    let failed = |error| DiskError::new("read", &place.path, error);
-    match place.dir.entry(&place.file_name).map_err(failed)? {
-        Some(Entry::File(stamp)) if stamp.size == info.length => {}
-        _ => return Ok(false),
-    }
-    let file = place
-        .dir
-        .open_file(&place.file_name, Access::Read)
-        .map_err(failed)?;
-    let (hashed, _) = hash_opened(&file, &place.path, options)?;
-    Ok(hashed.info == *info)
-}
-
 /// The working files of one download.
 struct Ours<'a> {
     disk: &'a SharedDisk,
@@ -175,6 +158,18 @@ struct State {
 }
 
 impl Ours<'_> {
+    fn existing(&self, target: &Target, options: &HashOptions) -> Result<Existing, OpenError> {
+        let (dir, name) = (&self.place.dir, &self.place.file_name);
+        match Existing::under(dir, name, target, &self.head.info, options) {
+            Ok(existing) => Ok(existing),
+            Err(HashError::Cancelled) => Err(OpenError::Cancelled),
+            Err(HashError::Disk(error)) => Err(error.into()),
+            Err(HashError::Changed(_) | HashError::NotAFile(_) | HashError::TooLong(_)) => {
+                Ok(Existing::Different)
+            }
+        }
+    }
+
     fn entry(&self, name: &OsStr) -> Result<Option<Entry>, DiskError> {
         let entry = self.place.dir.entry(name);
         entry.map_err(|error| DiskError::new("look at", self.place.beside(name), error))

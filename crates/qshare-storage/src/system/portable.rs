@@ -40,7 +40,10 @@ impl Dir {
 
     /// Opens a file in this directory.
     pub(crate) fn open_file(&self, name: &OsStr, access: Access) -> io::Result<File> {
-        if matches!(self.entry(name)?, Some(Entry::Other | Entry::Directory(_))) {
+        if matches!(
+            self.entry(name)?,
+            Some(Entry::Link | Entry::Special | Entry::Directory(_))
+        ) {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let edit = access != Access::Read;
@@ -60,7 +63,8 @@ impl Dir {
             Ok(metadata) if metadata.is_dir() => {
                 Ok(Some(Entry::Directory(stamp_of(&metadata, &path))))
             }
-            Ok(_) => Ok(Some(Entry::Other)),
+            Ok(metadata) if metadata.is_symlink() => Ok(Some(Entry::Link)),
+            Ok(_) => Ok(Some(Entry::Special)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -81,7 +81,8 @@ impl Dir {
         Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Entry::File(stamp),
             FileType::Directory => Entry::Directory(stamp),
-            _ => Entry::Other,
+            FileType::Symlink => Entry::Link,
+            _ => Entry::Special,
         }))
     }
 

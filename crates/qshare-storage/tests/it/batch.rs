@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use qshare_content::{AssetName, Chunks, ContentInfo, tree};
-use qshare_storage::{Batch, BatchError, Durability, Target, write_whole};
+use qshare_storage::{Batch, BatchError, Durability, Target};
 
 fn info(bytes: &[u8]) -> ContentInfo {
     let chunks = Chunks::of_length(bytes.len() as u64);
@@ -18,6 +18,19 @@ fn info(bytes: &[u8]) -> ContentInfo {
 
 fn target(base: &Path, name: &str) -> Target {
     Target::beneath(base, AssetName::new(name).unwrap())
+}
+
+/// Writes one file, as a batch of its own.
+fn write_one(
+    target: &Target,
+    info: ContentInfo,
+    bytes: &[u8],
+    force: bool,
+) -> Result<PathBuf, BatchError> {
+    let mut batch = Batch::new(force);
+    batch.add(target, info, bytes)?;
+    let (_, result) = batch.commit(Durability::Immediate).remove(0);
+    result
 }
 
 /// Every file beneath a directory, hidden ones too.
@@ -62,9 +75,7 @@ fn a_file_in_the_way_is_kept_unless_forced() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("a");
     let target = target(temp.path(), "a");
-    let write = |bytes: &[u8], force| {
-        write_whole(&target, info(bytes), bytes, force, Durability::Immediate)
-    };
+    let write = |bytes: &[u8], force| write_one(&target, info(bytes), bytes, force);
     assert_eq!(write(b"one", false).unwrap(), path);
     assert_eq!(write(b"one", false).unwrap(), path);
     assert!(matches!(write(b"two", false), Err(BatchError::Different(at)) if at == path));
@@ -80,16 +91,10 @@ fn a_file_in_the_way_is_kept_unless_forced() {
 fn bytes_of_another_content_are_refused() {
     let temp = tempfile::tempdir().unwrap();
     let target = target(temp.path(), "a");
-    let wrong = write_whole(&target, info(b"one"), b"two", false, Durability::Immediate);
+    let wrong = write_one(&target, info(b"one"), b"two", false);
     assert!(matches!(wrong, Err(BatchError::Mismatch(_))));
     let two_chunks = vec![0; 200_000];
-    let wrong = write_whole(
-        &target,
-        info(&two_chunks),
-        &two_chunks,
-        false,
-        Durability::Immediate,
-    );
+    let wrong = write_one(&target, info(&two_chunks), &two_chunks, false);
     assert!(matches!(wrong, Err(BatchError::Mismatch(_))));
     assert_eq!(count_files(temp.path()), 0);
 }
@@ -133,13 +138,20 @@ fn links_in_the_way_are_not_followed() {
     fs::write(outside.path().join("f"), b"precious").unwrap();
     symlink(outside.path(), temp.path().join("dir")).unwrap();
     let through = target(temp.path(), "dir/f");
-    let refused = write_whole(&through, info(b"x"), b"x", true, Durability::Immediate);
+    let refused = write_one(&through, info(b"x"), b"x", true);
     assert!(matches!(refused, Err(BatchError::Disk(_))));
 
     symlink(outside.path().join("f"), temp.path().join("link")).unwrap();
     let link = target(temp.path(), "link");
-    let refused = write_whole(&link, info(b"x"), b"x", false, Durability::Immediate);
+    let refused = write_one(&link, info(b"x"), b"x", false);
     assert!(matches!(refused, Err(BatchError::Different(_))));
-    write_whole(&link, info(b"x"), b"x", true, Durability::Immediate).unwrap();
+    write_one(&link, info(b"x"), b"x", true).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, temp.path().join("fifo"), 0o600.into()).unwrap();
+    for name in ["fifo", "subdirectory"] {
+        fs::create_dir_all(temp.path().join("subdirectory")).unwrap();
+        let refused = write_one(&target(temp.path(), name), info(b"x"), b"x", true);
+        assert!(matches!(refused, Err(BatchError::NotAFile(_))), "{name}");
+        assert!(!temp.path().join(name).is_file());
+    }
     assert_eq!(fs::read(outside.path().join("f")).unwrap(), b"precious");
 }

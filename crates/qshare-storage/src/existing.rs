@@ -1,0 +1,207 @@
+//! What lies at a download's target before anything is written there.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use qshare_content::ContentInfo;
+
+use crate::beneath;
+use crate::hashing::{HashError, HashOptions, hash_opened};
+use crate::system::{Access, Dir, Entry};
+use crate::{DiskError, Target};
+
+/// What lies at a download's target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing.
+    Nothing,
+    /// A file with the bytes of the content. At a path that the user chose, also a symbolic link
+    /// to one.
+    Same,
+    /// Another file, or a symbolic link. Only `force` replaces it.
+    Different,
+    /// A directory. It is never replaced.
+    Directory,
+    /// A device, a FIFO or a socket, or at a path that the user chose a symbolic link to one. It
+    /// is never replaced.
+    Special,
+}
+
+impl Existing {
+    /// Looks at the target of a download of `info`, and hashes the file there, on this thread,
+    /// if its length is the right one. Makes no directories.
+    ///
+    /// # Errors
+    ///
+    /// A directory on the way cannot be opened, or the file cannot be read.
+    pub fn at(target: &Target, info: &ContentInfo) -> Result<Existing, DiskError> {
+        match target.find()? {
+            Some((dir, file_name)) => Existing::at_once(&dir, &file_name, target, info),
+            None => Ok(Existing::Nothing),
+        }
+    }
+
+    /// [`Existing::under`] on this thread alone.
+    pub(crate) fn at_once(
+        dir: &Dir,
+        file_name: &OsStr,
+        target: &Target,
+        info: &ContentInfo,
+    ) -> Result<Existing, DiskError> {
+        let options = HashOptions {
+            threads: 1,
+            ..HashOptions::default()
+        };
+        match Existing::under(dir, file_name, target, info, &options) {
+            Ok(existing) => Ok(existing),
+            Err(HashError::Disk(error)) => Err(error),
+            // Unreachable: `under` returns nothing else unless it is cancelled.
+            Err(_) => Ok(Existing::Different),
+        }
+    }
+
+    /// Looks at `file_name` in the target's directory, which is open.
+    pub(crate) fn under(
+        dir: &Dir,
+        file_name: &OsStr,
+        target: &Target,
+        info: &ContentInfo,
+        options: &HashOptions,
+    ) -> Result<Existing, HashError> {
+        let path = target.path();
+        let failed = |doing, error| DiskError::new(doing, &path, error);
+        match dir
+            .entry(file_name)
+            .map_err(|error| failed("look at", error))?
+        {
+            None => Ok(Existing::Nothing),
+            Some(Entry::Directory(_)) => Ok(Existing::Directory),
+            Some(Entry::Special) => Ok(Existing::Special),
+            Some(Entry::Link) => match target {
+                // A stranger chose the name: nothing is opened through the link.
+                Target::Beneath { .. } => Ok(Existing::Different),
+                Target::Path(_) => behind_link(&path, info, options),
+            },
+            Some(Entry::File(stamp)) if stamp.size != info.length => Ok(Existing::Different),
+            Some(Entry::File(_)) => {
+                let file = dir
+                    .open_file(file_name, Access::Read)
+                    .map_err(|error| failed("read", error))?;
+                compare(&file, &path, info, options)
+            }
+        }
+    }
+}
+
+/// Looks at what a link of the user's own leads to.
+fn behind_link(
+    path: &Path,
+    info: &ContentInfo,
+    options: &HashOptions,
+) -> Result<Existing, HashError> {
+    let metadata = match path.metadata() {
+        Ok(metadata) => metadata,
+        // A link to nothing, or in a circle.
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+            return Ok(Existing::Different);
+        }
+        Err(error) => return Err(DiskError::new("look at", path, error).into()),
+    };
+    if metadata.is_dir() {
+        return Ok(Existing::Directory);
+    }
+    if !metadata.is_file() {
+        return Ok(Existing::Special);
+    }
+    if metadata.len() != info.length {
+        return Ok(Existing::Different);
+    }
+    let file = File::open(path).map_err(|error| DiskError::new("read", path, error))?;
+    compare(&file, path, info, options)
+}
+
+fn compare(
+    file: &File,
+    path: &Path,
+    info: &ContentInfo,
+    options: &HashOptions,
+) -> Result<Existing, HashError> {
+    match hash_opened(file, path, options) {
+        Ok((hashed, _)) if hashed.info == *info => Ok(Existing::Same),
+        Ok(_) | Err(HashError::Changed(_) | HashError::NotAFile(_) | HashError::TooLong(_)) => {
+            Ok(Existing::Different)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl Target {
+    /// Opens the directory that the file goes into and returns it with the file's name; None if
+    /// there is no such directory.
+    fn find(&self) -> Result<Option<(Dir, std::ffi::OsString)>, DiskError> {
+        let (base, inner, file_name) = self.split()?;
+        let opened = Dir::open(&base).and_then(|base| beneath::open_dir(base, inner, false));
+        match opened {
+            Ok(reached) => Ok(Some((reached.dir, file_name.to_os_string()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(DiskError::new("open directory", base.join(inner), error)),
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use qshare_content::{AssetName, Chunks, tree};
+
+    use super::*;
+
+    fn info(bytes: &[u8]) -> ContentInfo {
+        let length = bytes.len() as u64;
+        let root = tree::chunk_hash(&Chunks::of_length(length), bytes);
+        ContentInfo { length, root }
+    }
+
+    #[test]
+    fn links_beneath_a_directory_are_not_followed_and_those_of_the_user_are() {
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path().join("base");
+        fs::create_dir_all(base.join("d")).unwrap();
+        let bytes = b"some bytes";
+        fs::write(temp.path().join("outside"), bytes).unwrap();
+        fs::write(base.join("same"), bytes).unwrap();
+        fs::write(base.join("d/longer"), b"some more bytes").unwrap();
+        fs::write(base.join("other"), b"same bytes").unwrap();
+        symlink(temp.path().join("outside"), base.join("link")).unwrap();
+        symlink(temp.path(), base.join("dirlink")).unwrap();
+        symlink("/dev/null", base.join("null")).unwrap();
+        symlink("nowhere", base.join("dangling")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, base.join("fifo"), 0o600.into()).unwrap();
+
+        let look = |target: &Target| Existing::at(target, &info(bytes));
+        let beneath = |name: &str| look(&Target::beneath(&base, AssetName::new(name).unwrap()));
+        let chosen = |name: &str| look(&Target::Path(base.join(name))).unwrap();
+        for (name, as_beneath, as_chosen) in [
+            ("same", Existing::Same, Existing::Same),
+            ("other", Existing::Different, Existing::Different),
+            ("d/longer", Existing::Different, Existing::Different),
+            ("d", Existing::Directory, Existing::Directory),
+            ("fifo", Existing::Special, Existing::Special),
+            ("absent/x", Existing::Nothing, Existing::Nothing),
+            ("link", Existing::Different, Existing::Same),
+            ("dirlink", Existing::Different, Existing::Directory),
+            ("null", Existing::Different, Existing::Special),
+            ("dangling", Existing::Different, Existing::Different),
+        ] {
+            assert_eq!(beneath(name).unwrap(), as_beneath, "{name}");
+            assert_eq!(chosen(name), as_chosen, "{name}");
+        }
+        assert!(beneath("dirlink/outside").is_err());
+        assert_eq!(chosen("dirlink/outside"), Existing::Same);
+        assert!(!base.join("absent").exists());
+    }
+}
