@@ -17,6 +17,8 @@ pub mod networked;
 pub mod peer;
 pub mod privilege;
 pub mod process;
+#[cfg(test)]
+mod source_tree;
 pub mod terminal;
 pub mod tracker_client;
 pub mod world;
