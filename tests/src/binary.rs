@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The binary, built once in each test process, so that it is never older than its sources.
+/// The path of the binary. Cargo has built it for a test of the package `qshare` and says where it
+/// is; anything else builds it, once in each process, so that it is never older than its sources.
 pub fn path() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(build)
+    BUILT.get_or_init(|| match env::var_os("CARGO_BIN_EXE_qshare") {
+        Some(built) => built.into(),
+        None => build(),
+    })
 }
 
 fn build() -> PathBuf {

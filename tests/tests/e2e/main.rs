@@ -1,11 +1,22 @@
-//! End-to-end tests: real processes of the program, on loopback.
+//! End-to-end tests: real processes of the program, on loopback and on hosts of the network lab.
+//!
+//! This binary belongs to the package `qshare` (`crates/qshare/Cargo.toml`), so that Cargo builds
+//! the program together with it.
 
 mod demo;
 mod downloads;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod lan;
 mod links;
 mod messages;
+#[cfg(target_os = "linux")]
+mod nat;
+#[cfg(target_os = "linux")]
+mod net;
 mod node_life;
+#[cfg(target_os = "linux")]
+mod port_mapping;
 mod resume;
 mod serving;
 mod status;
