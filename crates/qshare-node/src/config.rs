@@ -33,15 +33,33 @@ pub struct NodeConfig {
     /// Whether the router is asked to let others in (PCP, NAT-PMP, UPnP), once a tracker sees that
     /// there is one. A one-shot node never asks.
     pub port_mapping: bool,
-    /// Directories to share; None for a one-shot download.
-    pub shares: Option<Shares>,
+    /// Whether this node serves directories, or only looks up and downloads.
+    pub role: NodeRole,
     /// Bounds.
     pub limits: Limits,
 }
 
+/// What a node does beside looking up and downloading.
+#[derive(Debug, Clone)]
+pub enum NodeRole {
+    /// Shares directories until it is stopped, and goes on with the downloads of an earlier run.
+    Full(Shares),
+    /// Serves only what it downloads, and leaves when that is done.
+    OneShot,
+}
+
 impl NodeConfig {
-    /// A node that shares nothing and asks these trackers only, on a port of the system's choice.
+    /// A node that shares directories, on a port of the system's choice.
+    pub fn full(identity: Identity, shares: Shares, trackers: Vec<TrackerAddress>) -> NodeConfig {
+        NodeConfig::new(identity, NodeRole::Full(shares), trackers)
+    }
+
+    /// A node that shares no directory, on a port of the system's choice.
     pub fn one_shot(identity: Identity, trackers: Vec<TrackerAddress>) -> NodeConfig {
+        NodeConfig::new(identity, NodeRole::OneShot, trackers)
+    }
+
+    fn new(identity: Identity, role: NodeRole, trackers: Vec<TrackerAddress>) -> NodeConfig {
         NodeConfig {
             identity,
             group: None,
@@ -51,7 +69,7 @@ impl NodeConfig {
             lan: false,
             punch_hard: false,
             port_mapping: false,
-            shares: None,
+            role,
             limits: Limits::default(),
         }
     }

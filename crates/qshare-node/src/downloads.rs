@@ -8,12 +8,13 @@ mod sources;
 mod swarm;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::{AssetName, Bitmap, Chunks, ContentId, ContentInfo, NodeAddress, PART_SUFFIX};
-use qshare_storage::{Durability, Opened, Part, PartOptions, Target};
+use qshare_storage::{DiskError, Durability, OpenError, Opened, Part, PartOptions, Target};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
@@ -154,6 +155,25 @@ pub fn unfinished_chunks(target: &Target, info: ContentInfo) -> Option<Bitmap> {
             Some(there)
         }
         _ => None,
+    }
+}
+
+/// Deletes the data of an unfinished download that no process has open. Returns whether there was
+/// any. Blocks.
+///
+/// # Errors
+///
+/// Returns [`DiskError`] if the data is in use or cannot be removed.
+pub fn discard_unfinished(target: &Target, info: ContentInfo) -> Result<bool, DiskError> {
+    let failed = |cause: String| DiskError::new("discard", target.path(), io::Error::other(cause));
+    match Part::open(target, info, &PartOptions::default()) {
+        Ok(Opened::Part(part)) => match part.discard() {
+            Ok(()) => Ok(true),
+            Err(error) => Err(failed(error.to_string())),
+        },
+        Ok(Opened::Complete { .. }) => Ok(false),
+        Err(OpenError::Disk(error)) => Err(error),
+        Err(error) => Err(failed(error.to_string())),
     }
 }
 

@@ -29,14 +29,14 @@
 //!     let tracker = Tracker::start(config)?;
 //!     let trackers = vec![tracker.listen().to_string().parse()?];
 //!
-//!     let mut config = NodeConfig::one_shot(Identity::ephemeral()?, trackers.clone());
-//!     config.listen = loopback;
-//!     config.shares = Some(Shares {
+//!     let shares = Shares {
 //!         assets,
 //!         downloads: dir.path().join("downloads"),
 //!         exclude: Vec::new(),
 //!         state_dir: dir.path().join("state"),
-//!     });
+//!     };
+//!     let mut config = NodeConfig::full(Identity::ephemeral()?, shares, trackers.clone());
+//!     config.listen = loopback;
 //!     let sharer = Node::start(config).await?;
 //!
 //!     let mut config = NodeConfig::one_shot(Identity::ephemeral()?, trackers);
@@ -79,8 +79,8 @@ mod trackers;
 mod uploads;
 mod vocabulary;
 
-pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, Shares};
-pub use downloads::{Download, DownloadRequest, unfinished_chunks};
+pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, Shares};
+pub use downloads::{Download, DownloadRequest, discard_unfinished, unfinished_chunks};
 pub use error::{DownloadError, FindError, StartError};
 pub use nat::net_report::{
     AddressMapping, Filtering, NatKind, NetReport, NetReportConfig, NetReportError,
@@ -96,7 +96,7 @@ pub use qshare_net::{
 };
 pub use qshare_storage::{
     DiskError, Durability, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent,
-    SkipReason, THREAD_WORTH_BYTES, Target, hash_file, hash_small_files,
+    SkipReason, THREAD_WORTH_BYTES, Target, Unfinished, hash_file, hash_small_files, unfinished,
 };
 pub use vocabulary::{
     Contact, DownloadStatus, Findings, FoundFile, NodeEvent, NodeStatus, PathKind, PeerView,

@@ -20,12 +20,12 @@ use qshare_wire::tracker::Readiness;
 use qshare_wire::{ALPN_PEER, CloseCode};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::config::{Limits, NodeConfig, Shares};
+use crate::config::{Limits, NodeConfig, NodeRole, Shares};
 use crate::downloads::{self, Committer, Download, DownloadRequest, Downloads};
 use crate::error::{FindError, StartError};
 use crate::lan::{self, Lan};
@@ -105,7 +105,7 @@ impl Node {
             lan,
             punch_hard,
             port_mapping,
-            shares,
+            role,
             limits,
         } = config;
         let endpoint = Endpoint::bind(
@@ -116,10 +116,9 @@ impl Node {
                 transport: limits.transport.clone(),
             },
         )?;
-        let role = if shares.is_some() {
-            Role::Node
-        } else {
-            Role::OneShot
+        let (role, shares) = match role {
+            NodeRole::Full(shares) => (Role::Node, Some(shares)),
+            NodeRole::OneShot => (Role::OneShot, None),
         };
         let catalogue = Arc::new(Catalogue::new());
         let events = broadcast::Sender::new(EVENTS_KEPT);
@@ -246,16 +245,35 @@ impl Node {
         limit: usize,
         patience: Duration,
     ) -> Result<Findings, FindError> {
+        self.find_all(query, limit, patience, patience).await
+    }
+
+    /// Asks the trackers for up to `limit` files, as [`Node::find`] does: a tracker must be reached
+    /// within `patience`, and what has been listed when `deadline` has passed is the result,
+    /// truncated.
+    ///
+    /// # Errors
+    ///
+    /// [`FindError`], as [`Node::find`].
+    pub async fn find_all(
+        &self,
+        query: &Query,
+        limit: usize,
+        patience: Duration,
+        deadline: Duration,
+    ) -> Result<Findings, FindError> {
         let inner = &self.inner;
         if inner.trackers.is_empty() && !inner.lan.is_on() {
             return Err(FindError::NoTracker);
         }
-        let until = Instant::now() + patience;
+        let start = Instant::now();
+        let until = saturating_add(start, patience);
+        let end = saturating_add(start, deadline);
         let mut asked = JoinSet::new();
         for link in &inner.trackers {
             let (link, query) = (link.clone(), query.clone());
             asked.spawn(async move {
-                let answer = ask(&link, &query, limit, until).await;
+                let answer = ask(&link, &query, limit, until, end).await;
                 (link.tracker.clone(), answer)
             });
         }
@@ -475,6 +493,7 @@ async fn ask(
     query: &Query,
     limit: usize,
     until: Instant,
+    end: Instant,
 ) -> Result<Findings, AskFailure> {
     let warm_until = Instant::now() + WARM_UP;
     loop {
@@ -487,7 +506,7 @@ async fn ask(
                 ));
             }
         };
-        match ask_pages(&up, query, limit).await {
+        match ask_pages(&up, query, limit, end).await {
             Ok((found, Readiness::Warming))
                 if found.files.is_empty() && Instant::now() < warm_until => {}
             Ok((found, _)) => return Ok(found),
@@ -503,16 +522,30 @@ async fn ask_pages(
     up: &Established,
     query: &Query,
     limit: usize,
+    end: Instant,
 ) -> Result<(Findings, Readiness), String> {
     let mut found = Findings::default();
     let mut after = None;
+    let mut readiness = None;
     loop {
         let page_limit = (limit - found.files.len()).min(MATCHES_MAX) as u16;
-        let page = up.find(query, after, page_limit).await?;
+        let page = match (
+            timeout_at(end, up.find(query, after.clone(), page_limit)).await,
+            readiness,
+        ) {
+            (Ok(page), _) => page?,
+            (Err(_), Some(readiness)) => {
+                found.truncated = true;
+                return Ok((found, readiness));
+            }
+            (Err(_), None) => return Err("no answer in time".into()),
+        };
         found.files.extend(page.files);
         found.near = page.near;
+        readiness = Some(page.readiness);
         match page.more {
-            Some(_) if found.files.len() >= limit => {
+            // A tracker that repeats a cursor would have us ask for ever.
+            Some(more) if found.files.len() >= limit || after.as_ref() == Some(&more) => {
                 found.truncated = true;
                 return Ok((found, page.readiness));
             }
@@ -520,6 +553,12 @@ async fn ask_pages(
             None => return Ok((found, page.readiness)),
         }
     }
+}
+
+/// Returns the instant after `time`; a year from now if the clock cannot represent it.
+fn saturating_add(start: Instant, time: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    start + time.min(FAR)
 }
 
 /// Adds what one tracker found to what others did.

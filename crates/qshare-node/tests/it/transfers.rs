@@ -27,17 +27,18 @@ fn tracker() -> (Tracker, String) {
 }
 
 async fn sharing(tracker: &str, dir: &Path) -> Node {
-    let mut config = NodeConfig::one_shot(
-        Identity::ephemeral().unwrap(),
-        vec![tracker.parse().unwrap()],
-    );
-    config.listen = ANY_PORT;
-    config.shares = Some(Shares {
+    let shares = Shares {
         assets: dir.join("assets"),
         downloads: dir.join("downloads"),
         exclude: Vec::new(),
         state_dir: dir.join("state"),
-    });
+    };
+    let mut config = NodeConfig::full(
+        Identity::ephemeral().unwrap(),
+        shares,
+        vec![tracker.parse().unwrap()],
+    );
+    config.listen = ANY_PORT;
     Node::start(config).await.unwrap()
 }
 
