@@ -14,14 +14,11 @@
 //! | `identity` | keys and certificates on disk, group secrets, remembered tracker keys |
 //! | `tls` | TLS 1.3 with pinned self-signed certificates |
 //! | `endpoint`, `transport` | the QUIC endpoint and its settings |
-//! | `admission` | half-open and established connections, shared fairly between networks |
-//! | `token_bucket` | rate limits |
 //! | `session` | dial, accept, Hello, frames on streams |
 //! | `socket` | the UDP socket below quinn: demultiplexing, relayed packets, coalescing |
 //! | `traversal` | hole punching, relay channels, port mapping, knocks, multicast DNS |
 //! | `congestion` | congestion controllers |
 
-mod admission;
 mod congestion;
 mod endpoint;
 mod identity;
@@ -29,11 +26,9 @@ mod resolve;
 mod session;
 mod socket;
 mod tls;
-mod token_bucket;
 mod transport;
 mod traversal;
 
-pub use admission::{Admission, ConnectionSlots, HalfOpen, InUse, Slot};
 pub use congestion::{Congestion, UnknownCongestion, link_rate};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, udp_socket};
 pub use identity::{
@@ -42,11 +37,10 @@ pub use identity::{
 };
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{
-    AcceptError, DialError, DialTarget, Greeting, Session, accept, close, close_because,
-    close_reason, connect, dial, framed, greet, is_goodbye,
+    AcceptError, DialError, DialTarget, Greeting, Session, accept, close_reason, connect, dial,
+    framed, greet, is_goodbye,
 };
 pub use socket::{NonQuic, NonQuicSender, Route, Verdict, is_virtual, virtual_address};
-pub use token_bucket::TokenBucket;
 pub use transport::TransportConfig;
 pub use traversal::{
     KnockError, KnockTarget, Knocked, LanDiscovery, LanError, LanEvent, LocalNetworks,

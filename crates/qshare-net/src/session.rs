@@ -84,9 +84,6 @@ pub enum AcceptError {
     /// It was turned away with this code.
     #[error("{0}")]
     Refused(CloseCode),
-    /// Its half-open slot went to a connection from a network that has fewer.
-    #[error("its half-open slot went to another connection")]
-    Evicted,
 }
 
 /// Whom a dialler wants.
@@ -143,7 +140,7 @@ async fn shake_hands(
     let found = peer_id(&connection)
         .ok_or_else(|| DialError::Closed("the peer showed no certificate".into()))?;
     if let Some(wanted) = pin.filter(|&wanted| wanted != found) {
-        close(&connection, CloseCode::WrongIdentity);
+        refuse(&connection, CloseCode::WrongIdentity);
         return Err(DialError::WrongIdentity {
             address,
             wanted,
@@ -186,7 +183,7 @@ async fn say_hello(
     let hello: Hello = match framed::read(&mut control_recv).await {
         Ok(hello) => hello,
         Err(framed::ReadError::Wire(error)) => {
-            close(&connection, CloseCode::Protocol);
+            refuse(&connection, CloseCode::Protocol);
             return Err(DialError::Closed(error.to_string()));
         }
         Err(error) => return Err(lost(&connection, error.to_string())),
@@ -200,7 +197,7 @@ async fn say_hello(
             control_recv,
         }),
         Err(code) => {
-            close(&connection, code);
+            refuse(&connection, code);
             Err(match code {
                 CloseCode::GroupRefused => DialError::GroupRefused(group_reason(greeting, &hello)),
                 CloseCode::Version => DialError::Version(hello.agent),
@@ -234,7 +231,7 @@ pub async fn accept(
         Ok(Err(code)) => code,
         Err(_) => CloseCode::HelloTimeout,
     };
-    close(&connection, code);
+    refuse(&connection, code);
     Err(AcceptError::Refused(code))
 }
 
@@ -349,14 +346,8 @@ fn peer_id(connection: &Connection) -> Option<NodeId> {
     tls::node_id_of(chain.first()?).ok()
 }
 
-/// Closes a connection with a code; the reason that the other side reads is the code's text.
-pub fn close(connection: &Connection, code: CloseCode) {
-    close_because(connection, code, &code.to_string());
-}
-
-/// Closes a connection with a code and a reason that a person can read.
-pub fn close_because(connection: &Connection, code: CloseCode, reason: &str) {
-    connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
+fn refuse(connection: &Connection, code: CloseCode) {
+    connection.close(VarInt::from_u32(code.code()), code.to_string().as_bytes());
 }
 
 /// The code with which the other side closed the connection, if it did so and we know it.

@@ -109,8 +109,8 @@ pub(crate) fn explain_ambiguity(
         .windows(2)
         .all(|pair| pair[0].name == pair[1].name);
     let what = match (same_name, candidates.first()) {
-        (true, Some(file)) => format!("are called {:?}", file.name.as_str()),
-        _ => "are meant by this prefix".to_owned(),
+        (true, Some(file)) => format!("are named {:?}", file.name.as_str()),
+        _ => "have an ID with this prefix".to_owned(),
     };
     let lines = output::table(&rows, [false, false, true, false, false]);
     format!(
@@ -133,16 +133,6 @@ fn holders_by_name(file: &FoundFile) -> String {
         true => output::holders(file),
         false => format!("{} ({})", output::holders(file), named.join(", ")),
     }
-}
-
-/// Says that nothing was found, and what looks like it.
-pub(crate) fn explain_missing(wanted: &str, near: &[AssetName]) -> String {
-    let mut text = format!("nobody shares {wanted:?}");
-    if !near.is_empty() {
-        let near: Vec<&str> = near.iter().map(AssetName::as_str).collect();
-        text += &format!("\nNames like it: {}", near.join(", "));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -225,20 +215,10 @@ mod tests {
     fn candidates_come_with_the_command_that_picks_them() {
         let text = explain_ambiguity(&[file("x", 1), file("x", 2)], |id| format!("get {id}"));
         assert!(
-            text.starts_with("2 different files are called \"x\""),
+            text.starts_with("2 different files are named \"x\""),
             "{text}"
         );
         let id = file("x", 2).content.short();
         assert!(text.contains(&format!("get id:{id}")), "{text}");
-    }
-
-    #[test]
-    fn what_is_missing_comes_with_names_like_it() {
-        let near = [AssetName::new("report.pdf").unwrap()];
-        let text = explain_missing("reprot.pdf", &near);
-        assert_eq!(
-            text,
-            "nobody shares \"reprot.pdf\"\nNames like it: report.pdf"
-        );
     }
 }

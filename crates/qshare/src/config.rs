@@ -1,15 +1,18 @@
-//! From arguments to what the node is started with.
+//! From arguments to the configuration of the node, once for every command.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use qshare_node::content::TrackerAddress;
-use qshare_node::{GroupSecret, KnownTrackers, default_identity_dir};
+use qshare_node::{
+    GroupSecret, Identity, KnownTrackers, NetReportConfig, NodeConfig, Shares, default_identity_dir,
+};
 
-use crate::args::{CertsArg, GroupArg, TrackersArg, Wanted};
+use crate::args::{CertsArg, GetArgs, GroupArg, LsArgs, NetArgs, NodeArgs, TrackersArg};
+use crate::argument::Wanted;
 use crate::exit::Failure;
 
-/// Where a tracker is looked for when none is named.
+/// Returns the tracker that is asked when none is named: one on this machine.
 fn default_tracker() -> TrackerAddress {
     TrackerAddress {
         id: None,
@@ -18,13 +21,84 @@ fn default_tracker() -> TrackerAddress {
     }
 }
 
+impl NodeArgs {
+    /// Returns the configuration of a full node whose identity and state are in `dir`.
+    pub(crate) fn node_config(
+        &self,
+        dir: &Path,
+        identity: Identity,
+    ) -> Result<NodeConfig, Failure> {
+        let shares = Shares {
+            assets: self.assets.clone(),
+            downloads: self.downloads.clone(),
+            exclude: vec![dir.to_owned()],
+            state_dir: dir.join("state"),
+        };
+        let mut config = NodeConfig {
+            group: self.group.load()?,
+            listen: self.listen,
+            known_trackers: self.certs.known_trackers(),
+            lan: !self.lan.off,
+            punch_hard: self.punch.hard,
+            port_mapping: !self.port_mapping.no_port_mapping,
+            ..NodeConfig::full(identity, shares, self.trackers.resolve())
+        };
+        config.limits.transport.congestion = self.congestion.congestion;
+        Ok(config)
+    }
+}
+
+impl GetArgs {
+    /// Returns the configuration of a node that downloads `wanted` and leaves.
+    pub(crate) fn node_config(&self, wanted: &[Wanted]) -> Result<NodeConfig, Failure> {
+        let mut config = NodeConfig {
+            group: self.group.load()?,
+            listen: self.listen,
+            known_trackers: self.certs.known_trackers(),
+            lan: !self.lan.off,
+            punch_hard: self.punch.hard,
+            ..NodeConfig::one_shot(Identity::ephemeral()?, self.trackers.resolve_for(wanted))
+        };
+        config.limits.transport.congestion = self.congestion.congestion;
+        Ok(config)
+    }
+}
+
+impl LsArgs {
+    /// Returns the configuration of a node that looks names up and leaves.
+    pub(crate) fn node_config(&self) -> Result<NodeConfig, Failure> {
+        Ok(NodeConfig {
+            group: self.group.load()?,
+            known_trackers: self.certs.known_trackers(),
+            lan: !self.lan.off,
+            ..NodeConfig::one_shot(Identity::ephemeral()?, self.trackers.resolve())
+        })
+    }
+}
+
+impl NetArgs {
+    /// Returns what is asked of each tracker.
+    pub(crate) fn net_report_configs(&self) -> Result<Vec<NetReportConfig>, Failure> {
+        let trackers = self.trackers.resolve().into_iter();
+        let configs = trackers.map(|tracker| {
+            Ok(NetReportConfig {
+                tracker,
+                group: self.group.load()?,
+                known_trackers: self.certs.known_trackers(),
+                port_mapping: !self.port_mapping.no_port_mapping,
+            })
+        });
+        configs.collect()
+    }
+}
+
 impl CertsArg {
-    /// The directory of the identities.
+    /// Returns the directory of the identities.
     pub(crate) fn resolve(&self) -> Result<PathBuf, Failure> {
         Ok(default_identity_dir(self.dir.as_deref())?)
     }
 
-    /// The trackers that are remembered; None where there is no place to remember them.
+    /// Returns the file of remembered tracker keys; None where there is no place for it.
     pub(crate) fn known_trackers(&self) -> Option<KnownTrackers> {
         default_identity_dir(self.dir.as_deref())
             .ok()
@@ -33,7 +107,7 @@ impl CertsArg {
 }
 
 impl GroupArg {
-    /// The group's secret, if one is named.
+    /// Returns the group's secret, if a group file is named.
     pub(crate) fn load(&self) -> Result<Option<GroupSecret>, Failure> {
         match &self.file {
             Some(file) => Ok(Some(GroupSecret::load(file)?)),
@@ -43,18 +117,18 @@ impl GroupArg {
 }
 
 impl TrackersArg {
-    /// The trackers to ask.
+    /// Returns the trackers to ask.
     pub(crate) fn resolve(&self) -> Vec<TrackerAddress> {
         self.resolve_for(&[])
     }
 
-    /// The trackers to ask for these: those that are named, and those in links. The default one
-    /// is asked only if something is left that nobody else was named for.
+    /// Returns the trackers to ask for these: those that are named, and those in links. The default
+    /// tracker is asked only if something remains for which no tracker or node is named.
     pub(crate) fn resolve_for(&self, wanted: &[Wanted]) -> Vec<TrackerAddress> {
         let mut trackers = Vec::new();
         let named_in_link = |wanted: &Wanted| match wanted {
             Wanted::Link(link) => !link.trackers.is_empty() || !link.nodes.is_empty(),
-            Wanted::Query(_) => false,
+            Wanted::Query(_) | Wanted::Name(_) => false,
         };
         if self.given.is_empty() && (wanted.is_empty() || !wanted.iter().all(named_in_link)) {
             add(&mut trackers, default_tracker());
@@ -73,7 +147,7 @@ impl TrackersArg {
     }
 }
 
-/// Adds a tracker unless it is there; a pinned id takes the place of the same one without.
+/// Adds a tracker unless it is listed; a pinned address replaces the same address without a pin.
 fn add(trackers: &mut Vec<TrackerAddress>, new: TrackerAddress) {
     let place = new.host_port();
     for known in trackers
@@ -115,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_tracker_is_asked_when_nobody_else_is_named() {
+    fn the_default_tracker_is_asked_when_no_other_is_named() {
         let name = Wanted::Query("x".parse().unwrap());
         assert_eq!(resolved(&[], &[]), ["127.0.0.1:65000"]);
         assert_eq!(resolved(&[], &[link(&[])]), ["127.0.0.1:65000"]);
@@ -133,7 +207,7 @@ mod tests {
     #[test]
     fn a_link_that_names_nodes_needs_no_tracker() {
         let Wanted::Link(mut link) = link(&[]) else {
-            unreachable!("it is a link")
+            unreachable!("link() returns a link")
         };
         link.nodes = vec![format!("{}@a:7000", NodeId([1; 32])).parse().unwrap()];
         let empty: [&str; 0] = [];
@@ -141,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_takes_the_place_of_the_same_address_without_one() {
+    fn a_pin_replaces_the_same_address_without_one() {
         let pinned = format!("{}@a:65000", NodeId([1; 32]));
         let other = format!("{}@a:65000", NodeId([2; 32]));
         assert_eq!(

@@ -1,32 +1,36 @@
-//! The one door to stdout and stderr, so that results, notes, logs, progress bars and the prompt
-//! do not write across each other.
+//! The only writer of stdout and stderr. Results, notes, logs, progress bars and the prompt pass
+//! through it, so that they do not overwrite each other and no text from outside controls the
+//! terminal.
 
-use std::io::{self, Write, stderr, stdout};
+use std::io::{self, IsTerminal, Write, stderr, stdout};
+use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::MultiProgress;
+use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
+use crate::neutral::{neutral, neutral_json, neutral_log, path_result};
 
-/// Writes results to stdout, and everything else to stderr. Clones share it.
+/// Writes results to stdout and everything else to stderr. Clones write to the same screen.
 #[derive(Clone)]
 pub(crate) struct Console {
     quiet: bool,
     screen: Arc<Mutex<Screen>>,
 }
 
-/// What else is on the terminal right now.
+/// What else occupies the terminal.
 enum Screen {
     Clear,
-    /// Progress bars, which step aside for a line.
+    /// Progress bars, which are cleared and redrawn around a line.
     Bars(MultiProgress),
-    /// A prompt; lines go to the thread that prints above it.
+    /// A prompt. Its thread receives lines and prints them above it.
     Prompt(Sender<String>),
 }
 
 impl Console {
-    /// A console; a quiet one drops notes.
+    /// Creates a console; a quiet one drops notes.
     pub(crate) fn new(quiet: bool) -> Console {
         Console {
             quiet,
@@ -34,26 +38,35 @@ impl Console {
         }
     }
 
-    /// Whether notes are dropped.
+    /// Returns whether notes are dropped.
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Says something on stderr that is good to know.
+    /// Prints information on stderr, unless quiet.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
             self.line(text);
         }
     }
 
-    /// Says on stderr what went wrong.
+    /// Prints an error on stderr.
     pub(crate) fn error(&self, text: &str) {
         self.line(&format!("qshare: {text}"));
     }
 
-    /// Prints a line on stderr, whatever else is there.
+    /// Prints text on stderr, even if quiet.
     pub(crate) fn line(&self, text: &str) {
-        // Nobody is left to be told when stderr cannot be written.
+        self.print(&neutral(text));
+    }
+
+    /// Prints a log line on stderr; it may have colours.
+    pub(crate) fn log(&self, text: &str) {
+        self.print(&neutral_log(text));
+    }
+
+    fn print(&self, text: &str) {
+        // A failure to write stderr cannot be reported anywhere.
         match &*self.screen() {
             Screen::Clear => drop(writeln!(stderr(), "{text}")),
             Screen::Bars(bars) => bars.suspend(|| drop(writeln!(stderr(), "{text}"))),
@@ -61,11 +74,27 @@ impl Console {
         }
     }
 
-    /// Prints a result on stdout. A reader that has seen enough (`| head`) is no failure.
+    /// Prints a line for people on stdout. A closed pipe (`| head`) is not an error.
     pub(crate) fn result(&self, text: &str) -> Result<(), Failure> {
+        self.write(neutral(text).as_bytes())
+    }
+
+    /// Prints an object as one line of JSON on stdout.
+    pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        self.write(neutral_json(&crate::output::json(value)).as_bytes())
+    }
+
+    /// Prints a path on stdout so that it can be opened.
+    pub(crate) fn path(&self, path: &Path) -> Result<(), Failure> {
+        self.write(&path_result(path, stdout().is_terminal()))
+    }
+
+    fn write(&self, line: &[u8]) -> Result<(), Failure> {
         let print = || {
             let mut out = stdout().lock();
-            writeln!(out, "{text}").and_then(|()| out.flush())
+            out.write_all(line)?;
+            out.write_all(b"\n")?;
+            out.flush()
         };
         let printed = match &*self.screen() {
             Screen::Bars(bars) => bars.suspend(print),
@@ -74,28 +103,28 @@ impl Console {
         match printed {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
                 Exit::Disk,
-                format!("cannot write the result to standard output: {error}"),
+                format!("cannot write to standard output: {error}"),
             )),
             _ => Ok(()),
         }
     }
 
-    /// From here on lines step around these bars.
+    /// Prints lines around these progress bars from now on.
     pub(crate) fn show_bars(&self, bars: MultiProgress) {
         *self.screen() = Screen::Bars(bars);
     }
 
-    /// From here on lines are printed above a prompt, by whoever receives them.
+    /// Sends lines to the thread that prints them above a prompt from now on.
     pub(crate) fn show_prompt(&self, lines: Sender<String>) {
         *self.screen() = Screen::Prompt(lines);
     }
 
-    /// The terminal is ours alone again.
+    /// Writes to the terminal directly from now on.
     pub(crate) fn clear(&self) {
         *self.screen() = Screen::Clear;
     }
 
-    /// The same; if there is a prompt, what is on its line stays there by itself.
+    /// Writes to the terminal directly from now on; the line of an open prompt stays as it is.
     pub(crate) fn leave_prompt(&self) {
         let before = std::mem::replace(&mut *self.screen(), Screen::Clear);
         if matches!(before, Screen::Prompt(_)) {

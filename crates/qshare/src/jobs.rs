@@ -98,7 +98,7 @@ pub(crate) async fn fetch_all(
                     run.take(outcome, board.is_about_few_files())?;
                 }
                 Some(Err(panicked)) => {
-                    return Err(Failure::new(Exit::Failed, format!("a download broke down: {panicked}")));
+                    return Err(Failure::internal(format!("a download task ended: {panicked}")));
                 }
             },
             _ = ticks.tick() => board.tick(),
@@ -108,7 +108,7 @@ pub(crate) async fn fetch_all(
     drop(board);
     match run.worst {
         None => Ok(()),
-        Some(exit) => Err(Failure::said(exit)),
+        Some(exit) => Err(Failure::printed(exit)),
     }
 }
 
@@ -176,10 +176,10 @@ impl Run {
                 if in_detail {
                     self.console.note(&progress::finished_line(&report));
                 }
-                self.console.result(&match self.terms.json {
-                    true => output::json(&DownloadedJson::from(&*report)),
-                    false => output::path(&report.path),
-                })
+                match self.terms.json {
+                    true => self.console.json(&DownloadedJson::from(&*report)),
+                    false => self.console.path(output::without_dot(&report.path)),
+                }
             }
             Err(error) => {
                 let failure = Failure::from(&*error);

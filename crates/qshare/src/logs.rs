@@ -1,4 +1,4 @@
-//! Logs: from tracing to the console.
+//! Logging: formats tracing's events and prints them on the console.
 
 use std::io;
 
@@ -9,11 +9,11 @@ use crate::args::Verbosity;
 use crate::console::Console;
 use crate::terminal;
 
-/// Starts logging. `QSHARE_LOG` takes tracing's directives and wins over -q and -v.
+/// Starts logging. `QSHARE_LOG` takes tracing's directives and overrides -q and -v.
 pub(crate) fn start(verbosity: &Verbosity, console: &Console) {
     let directives = match (verbosity.quiet, verbosity.verbose) {
         (true, _) => "error",
-        // How the trackers are doing is told by the commands themselves.
+        // The commands themselves report the state of the trackers.
         (false, 0) => "warn,qshare_node::trackers=error",
         (false, 1) => "warn,qshare=info",
         (false, 2) => "info,qshare=debug",
@@ -21,19 +21,20 @@ pub(crate) fn start(verbosity: &Verbosity, console: &Console) {
     };
     let filter = std::env::var("QSHARE_LOG")
         .ok()
+        .filter(|directives| !directives.is_empty())
         .and_then(|directives| EnvFilter::try_new(directives).ok())
         .unwrap_or_else(|| EnvFilter::new(directives));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(terminal::colours())
         .with_writer(ToConsole(console.clone()));
-    // The first one stays; there is no other.
+    // This fails only if a subscriber is installed, and there is no other.
     let _ = subscriber.try_init();
 }
 
 struct ToConsole(Console);
 
-/// One event; printed as a whole.
+/// The text of one event, printed when it is complete.
 struct Event {
     console: Console,
     text: Vec<u8>,
@@ -64,6 +65,6 @@ impl io::Write for Event {
 impl Drop for Event {
     fn drop(&mut self) {
         self.console
-            .line(String::from_utf8_lossy(&self.text).trim_end());
+            .log(String::from_utf8_lossy(&self.text).trim_end());
     }
 }

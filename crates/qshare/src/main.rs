@@ -1,8 +1,8 @@
-//! qshare on the command line: arguments become a configuration, a command runs, what came out
-//! is printed.
+//! The qshare program: it parses arguments, builds a configuration, runs a command and prints the
+//! result.
 //!
-//! Results go to stdout, everything else to stderr. The network lives on a current-thread tokio
-//! runtime on the main thread; what blocks (the prompt, hashing) has threads of its own.
+//! Results go to stdout, everything else to stderr. The network runs on a current-thread tokio
+//! runtime on the main thread; blocking work (the prompt, hashing) has threads of its own.
 
 #![allow(
     rustdoc::broken_intra_doc_links,
@@ -10,6 +10,7 @@
 )]
 
 mod args;
+mod argument;
 mod choice;
 mod commands;
 mod config;
@@ -17,6 +18,8 @@ mod console;
 mod exit;
 mod jobs;
 mod logs;
+mod messages;
+mod neutral;
 mod output;
 mod progress;
 mod prompt;
@@ -26,29 +29,18 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Cli, Command};
 use console::Console;
-use exit::Failure;
+use exit::{Exit, Failure};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match args::parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     let console = Console::new(cli.verbosity.quiet);
     logs::start(&cli.verbosity, &console);
-    let result = match cli.command {
-        Command::Tracker(args) => commands::tracker::run(args, &console),
-        Command::Node(args) => commands::node::run(args, &console),
-        Command::Get(args) => commands::get::run(args, &console),
-        Command::Ls(args) => commands::ls::run(args, &console),
-        Command::Net(args) => commands::net::run(args, &console),
-        Command::Hash(args) => commands::hash::run(&args, &console),
-        Command::Id(args) => commands::id::run(&args, &console),
-        Command::Forget(args) => commands::forget::run(&args, &console),
-        Command::Group(args) => commands::group::run(&args, &console),
-        Command::Demo(args) => commands::demo::run(&args, &console),
-    };
-    match result {
+    match run(cli, &console) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { exit, message }) => {
             if !message.is_empty() {
@@ -57,4 +49,31 @@ fn main() -> ExitCode {
             ExitCode::from(exit.code())
         }
     }
+}
+
+fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
+    match cli.command {
+        Command::Tracker(args) => commands::tracker::run(args, console),
+        Command::Node(args) => commands::node::run(args, console),
+        Command::Get(args) => commands::get::run(args, console),
+        Command::Ls(args) => commands::ls::run(args, console),
+        Command::Net(args) => commands::net::run(args, console),
+        Command::Hash(args) => commands::hash::run(&args, console),
+        Command::Id(args) => commands::id::run(&args, console),
+        Command::Forget(args) => commands::forget::run(&args, console),
+        Command::Group(args) => commands::group::run(&args, console),
+        Command::Demo(args) => commands::demo::run(&args, console),
+    }
+}
+
+/// Prints clap's help, version or usage error. An error repeats arguments, so it passes the console.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A closed pipe (`qshare --help | head`) is not an error.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    Console::new(false).line(text.trim_end());
+    ExitCode::from(Exit::Usage.code())
 }

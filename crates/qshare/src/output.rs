@@ -1,4 +1,4 @@
-//! What is printed: the JSON objects that scripts rely on, and amounts for people.
+//! The format of results: JSON objects for scripts, and amounts, times and tables for people.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,6 +6,9 @@ use std::time::Duration;
 use qshare_node::content::{ContentId, ContentInfo, NodeId};
 use qshare_node::{FoundFile, PathKind, Report};
 use serde::Serialize;
+
+use crate::argument::printed_name;
+use crate::neutral;
 
 /// A finished download, as `get --json` prints it.
 #[derive(Debug, Serialize)]
@@ -57,6 +60,7 @@ impl From<&Report> for DownloadedJson {
 #[derive(Debug, Serialize)]
 pub(crate) struct ListedJson {
     content: String,
+    /// In the form that `get` accepts.
     name: String,
     size: u64,
     complete: u32,
@@ -70,7 +74,7 @@ impl ListedJson {
     pub(crate) fn new(file: &FoundFile, link: Option<String>) -> ListedJson {
         ListedJson {
             content: file.content.to_string(),
-            name: file.name.to_string(),
+            name: printed_name(&file.name),
             size: file.info.length,
             complete: file.complete,
             partial: file.partial,
@@ -124,35 +128,39 @@ pub(crate) struct IdentitiesJson {
     pub(crate) certs: String,
 }
 
-/// Somebody sent bytes that failed verification.
-pub(crate) fn liar(node: &NodeId, content: &ContentId) -> String {
-    format!(
-        "node {} sent wrong bytes of {}; they were thrown away, and it is not asked again",
-        node.short(),
-        content.short()
-    )
+/// The last object of a listing that ended early.
+#[derive(Debug, Serialize)]
+pub(crate) struct TruncatedJson {
+    pub(crate) truncated: bool,
 }
 
-/// One line of JSON.
+/// Returns a value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> String {
-    // Strings and numbers under fixed keys always have a JSON form.
+    // Serialisation fails only for maps whose keys are no strings.
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// A path as text, without the `./` that the current directory adds.
-pub(crate) fn path(path: &Path) -> String {
-    path.strip_prefix(".")
-        .unwrap_or(path)
-        .to_string_lossy()
-        .into_owned()
+/// Returns a path without the `./` that the current directory adds.
+pub(crate) fn without_dot(path: &Path) -> &Path {
+    path.strip_prefix(".").unwrap_or(path)
 }
 
-/// An IPv4 address that travels in IPv6 clothes, without them.
+/// Returns a path for people and JSON: as it is, or in the form `$'a\377'` if it is not Unicode.
+/// In JSON, control characters are escaped by the console.
+fn path(path: &Path) -> String {
+    let path = without_dot(path);
+    match path.to_str() {
+        Some(text) => text.to_owned(),
+        None => neutral::shown(path),
+    }
+}
+
+/// Returns an IPv4-mapped IPv6 address as IPv4.
 fn canonical(address: std::net::SocketAddr) -> std::net::SocketAddr {
     std::net::SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// An amount of bytes in decimal units: `17 B`, `1.2 MB`, `340 GB`.
+/// Returns a number of bytes in decimal units: `17 B`, `1.2 MB`, `340 GB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 1000 {
@@ -176,7 +184,7 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// Time left or taken: `0:07`, `12:34`, `2:03:04`, `3 days`.
+/// Returns a duration as a clock shows it: `0:07`, `12:34`, `2:03:04`, `3 days`.
 pub(crate) fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -187,7 +195,7 @@ pub(crate) fn clock(time: Duration) -> String {
     }
 }
 
-/// `1 file`, `2 files`.
+/// Returns a number with its noun: `1 file`, `2 files`.
 pub(crate) fn count(number: impl Into<u64>, noun: &str) -> String {
     match number.into() {
         1 => format!("1 {noun}"),
@@ -195,7 +203,7 @@ pub(crate) fn count(number: impl Into<u64>, noun: &str) -> String {
     }
 }
 
-/// Holders of a file: `3 holders`, `2 holders, 1 partial`.
+/// Returns the number of a file's holders: `3 holders`, `2 holders, 1 partial`.
 pub(crate) fn holders(file: &FoundFile) -> String {
     match (file.complete, file.partial) {
         (complete, 0) => count(complete, "holder"),
@@ -204,7 +212,7 @@ pub(crate) fn holders(file: &FoundFile) -> String {
     }
 }
 
-/// For each id the shortest `id:PREFIX`, of ten digits at least, that none of the others has.
+/// Returns for each ID its shortest unique `id:PREFIX`, with at least ten digits.
 pub(crate) fn prefixes(ids: &[ContentId]) -> Vec<String> {
     const SHORTEST: usize = 10;
     let texts: Vec<String> = ids.iter().map(ContentId::to_string).collect();
@@ -220,7 +228,7 @@ pub(crate) fn prefixes(ids: &[ContentId]) -> Vec<String> {
     texts.iter().map(unique).collect()
 }
 
-/// Rows as aligned columns: all but the last padded, numbers (`right`) to the right.
+/// Returns rows as lines with aligned columns; those in `right` are aligned to the right.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]], right: [bool; N]) -> Vec<String> {
     use unicode_width::UnicodeWidthStr;
     let width = |column: usize| {
@@ -311,6 +319,32 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_not_unicode_is_printed_so_that_a_shell_can_open_it() {
+        use std::os::unix::ffi::OsStrExt;
+        let odd = Path::new(std::ffi::OsStr::from_bytes(b"./o\xff/f"));
+        assert_eq!(path(odd), r"$'o\377/f'");
+        assert_eq!(path(Path::new("./a/b")), "a/b");
+    }
+
+    #[test]
+    fn a_name_is_listed_in_the_form_that_get_accepts() {
+        let info = ContentInfo {
+            length: 3,
+            root: Hash([0; 32]),
+        };
+        let file = FoundFile {
+            name: AssetName::new("0a".repeat(32)).unwrap(),
+            content: info.id(),
+            info,
+            complete: 1,
+            partial: 0,
+            holders: Vec::new(),
+        };
+        let printed = json(&ListedJson::new(&file, None));
+        assert!(printed.contains(r#""name":"name:0a0a"#), "{printed}");
+    }
+
+    #[test]
     fn a_link_is_listed_only_when_asked_for() {
         let info = ContentInfo {
             length: 3,
@@ -336,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_tell_ids_apart_even_when_somebody_made_them_look_alike() {
+    fn prefixes_are_unique_even_for_ids_that_were_made_to_resemble_each_other() {
         let mut twin = [0xab; 32];
         twin[9] = 0;
         let ids = [ContentId([0xab; 32]), ContentId(twin), ContentId([1; 32])];

@@ -1,4 +1,4 @@
-//! How downloads are shown while they go on. Nothing is decided here.
+//! The display of downloads in progress. This module decides nothing about them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,32 +9,33 @@ use qshare_node::{Download, Progress, Report, Stage};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::console::Console;
+use crate::neutral::neutral_line;
 use crate::{output, terminal};
 
-/// How often a board wants [`Board::tick`].
+/// Interval at which a board needs [`Board::tick`].
 pub(crate) const TICK: Duration = Duration::from_millis(250);
-/// A download younger than this is not shown: small files would flicker by.
+/// A younger download is not displayed: bars of small files would flicker.
 const SHOWN_AFTER: Duration = Duration::from_millis(300);
-/// Time between plain lines about one download.
+/// Interval of plain lines about one download.
 const PLAIN_EVERY: Duration = Duration::from_secs(4);
-/// More bars than this push everything else off the screen.
+/// Maximum number of bars; more would push all other lines off the screen.
 const BARS_MAX: usize = 12;
-/// With more files than this, plain lines tell the sum only.
+/// With more files, plain lines give their total only.
 const PLAIN_FILES_MAX: usize = 10;
 
-/// The downloads that are under way, on stderr: bars on a terminal, else a line now and then.
+/// The running downloads on stderr: bars on a terminal, else a line every [`PLAIN_EVERY`].
 pub(crate) struct Board {
     console: Console,
-    /// None: plain lines.
+    /// None for plain lines.
     bars: Option<MultiProgress>,
     total_bar: Option<ProgressBar>,
-    /// In the order in which they began.
+    /// In the order of their start.
     rows: BTreeMap<usize, Row>,
     files: Tally,
     last_plain: Instant,
 }
 
-/// All files of a run together.
+/// Totals over all files of a command.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     expected: usize,
@@ -51,14 +52,14 @@ struct Row {
 }
 
 impl Board {
-    /// Bars that are drawn in place.
+    /// Creates a board of progress bars.
     pub(crate) fn with_bars(console: &Console) -> Board {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
         console.show_bars(bars.clone());
         Board::new(console, Some(bars))
     }
 
-    /// Lines, for what is no terminal or has a prompt at its end.
+    /// Creates a board of lines, for a pipe or a terminal with a prompt.
     pub(crate) fn plain(console: &Console) -> Board {
         Board::new(console, None)
     }
@@ -74,13 +75,13 @@ impl Board {
         }
     }
 
-    /// How many files, of how many bytes together, there will be.
+    /// Adds files, and the sum of their lengths, to the totals.
     pub(crate) fn expect(&mut self, files: usize, bytes: u64) {
         self.files.expected += files;
         self.files.expected_bytes += bytes;
     }
 
-    /// Shows a download under a key of the caller's choice.
+    /// Adds a running download under a key that the caller chooses.
     pub(crate) fn add(&mut self, key: usize, download: Download) {
         let row = Row {
             download,
@@ -91,7 +92,7 @@ impl Board {
         self.rows.insert(key, row);
     }
 
-    /// A download has ended, well or not.
+    /// Removes a download that has ended, successfully or not.
     pub(crate) fn remove(&mut self, key: usize, size_bytes: u64) {
         self.files.finished += 1;
         self.files.finished_bytes += size_bytes;
@@ -103,12 +104,12 @@ impl Board {
         }
     }
 
-    /// Whether every file is worth a line of its own.
+    /// Returns whether every file gets a line of its own.
     pub(crate) fn is_about_few_files(&self) -> bool {
         self.files.expected <= PLAIN_FILES_MAX
     }
 
-    /// Shows what has changed; to be called every [`TICK`].
+    /// Updates the display; the caller calls it every [`TICK`].
     pub(crate) fn tick(&mut self) {
         if self.console.is_quiet() {
             return;
@@ -200,12 +201,12 @@ fn new_bar(bar: ProgressBar) -> ProgressBar {
     bar
 }
 
-/// What a finished download came to: `x: 1.2 GB in 0:03 (400 MB/s) from 3 sources`.
+/// Describes a finished download: `x: 1.2 GB in 0:03 (400 MB/s) from 3 sources`.
 pub(crate) fn finished_line(report: &Report) -> String {
     let name = &report.name;
     let size = output::bytes(report.size_bytes);
     if report.already_there {
-        return format!("{name}: {size}, was there already");
+        return format!("{name}: {size}, already present");
     }
     let seconds = report.elapsed.as_secs_f64().max(0.001);
     let rate = (report.received_bytes as f64 / seconds) as u64;
@@ -217,14 +218,14 @@ pub(crate) fn finished_line(report: &Report) -> String {
     );
     if report.resumed_bytes > 0 {
         line += &format!(
-            ", {} of it from an earlier run",
+            ", {} resumed from an earlier run",
             output::bytes(report.resumed_bytes)
         );
     }
     line
 }
 
-/// Nodes that contributed; one may have done so on several ways.
+/// Returns the number of nodes that contributed; each may have used several paths.
 fn sources_of(report: &Report) -> u64 {
     let nodes: std::collections::HashSet<_> =
         report.sources.iter().map(|source| source.node).collect();
@@ -238,20 +239,20 @@ fn percentage(done: u64, total: u64) -> u64 {
     }
 }
 
-/// What is going on, in words, unless chunks are coming in.
+/// Returns a stage in words; None while chunks are being fetched, which rates describe.
 fn stage_words(stage: Stage) -> Option<&'static str> {
     match stage {
-        Stage::Queued => Some("waiting for its turn"),
-        Stage::Recovering => Some("checking what is there already"),
+        Stage::Queued => Some("queued"),
+        Stage::Recovering => Some("verifying existing data"),
         Stage::Searching => Some("looking for sources"),
         Stage::Fetching => None,
-        Stage::Finishing => Some("making it durable"),
+        Stage::Finishing => Some("flushing to disk"),
         Stage::Complete => Some("done"),
         Stage::Stopped => Some("stopped"),
     }
 }
 
-/// Speed, time left and sources, or what else is going on.
+/// Returns rate, time left and sources, or the stage in words.
 fn state_words(progress: &Progress) -> String {
     let mut words = match stage_words(progress.stage) {
         Some(words) => words.to_owned(),
@@ -268,14 +269,14 @@ fn state_words(progress: &Progress) -> String {
         }
     };
     if let Some(trouble) = &progress.trouble {
-        words += &format!("  {trouble}");
+        words += &format!("  {}", neutral_line(trouble));
     }
     words
 }
 
-/// One line for a terminal that is `columns` wide: the name gives way first.
+/// Returns a line for a terminal of `columns` cells. If the room is short, the name is cut first.
 fn bar_line(name: &str, progress: &Progress, columns: usize) -> String {
-    /// Cells between the brackets of the bar, where there is room for one.
+    /// Cells between the brackets of the bar, which is left out where there is no room.
     const BAR_CELLS: u64 = 20;
     const NAME_MIN: usize = 12;
     let percent = percentage(progress.verified_bytes, progress.total_bytes);
@@ -291,7 +292,7 @@ fn bar_line(name: &str, progress: &Progress, columns: usize) -> String {
     cut(&format!("{name}  {tail}"), columns)
 }
 
-/// One line about a download, for logs and status.
+/// Returns a line about a download, for logs and `status`.
 pub(crate) fn plain_line(name: &AssetName, progress: &Progress) -> String {
     let percent = percentage(progress.verified_bytes, progress.total_bytes);
     let size = output::bytes(progress.total_bytes);
@@ -318,7 +319,7 @@ fn total_line(files: &Tally, current: &[Progress]) -> String {
     )
 }
 
-/// At most `columns` cells of a text; what is cut off is replaced by `…`.
+/// Returns at most `columns` cells of a text; the removed end is replaced by `…`.
 fn cut(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_owned();
@@ -378,21 +379,21 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_told() {
+    fn trouble_is_displayed_and_cannot_control_the_terminal() {
         let progress = Progress {
             stage: Stage::Searching,
-            trouble: Some("the tracker is away".into()),
+            trouble: Some("the tracker\x1b[2J is unreachable".into()),
             ..fetching()
         };
         let line = bar_line("x", &progress, 100);
         assert!(
-            line.ends_with("looking for sources  the tracker is away"),
+            line.ends_with(r"looking for sources  the tracker\u{1b}[2J is unreachable"),
             "{line}"
         );
     }
 
     #[test]
-    fn the_sum_counts_what_is_finished_and_what_is_under_way() {
+    fn the_total_counts_finished_and_running_downloads() {
         let files = Tally {
             expected: 2000,
             expected_bytes: 4_000_000_000,

@@ -1,5 +1,5 @@
-//! The prompt: lines from a terminal (edited, with completion) or from a pipe, read in a thread
-//! of its own because reading blocks.
+//! The prompt: lines from a terminal (with editing and completion) or from a pipe. A thread of its
+//! own reads them, because reading blocks.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, IsTerminal, Write, stderr, stdin};
@@ -17,33 +17,36 @@ use rustyline::validate::Validator;
 use rustyline::{Behavior, CompletionType, Context, Editor, ExternalPrinter, Helper};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::argument::escape_glob;
 use crate::console::Console;
 use crate::terminal;
 
-/// What is asked.
+/// The text of the prompt.
 pub(crate) const PROMPT: &str = "Enter the filename you want to download (or 'q' to quit): ";
 
 /// What `help` prints.
 pub(crate) const HELP: &str =
-    "  NAME         download a file: a name, a glob, a content id, id:PREFIX or a link
-  get NAME     the same, for a file that is called like one of these commands
-  ls [GLOB]    list what can be downloaded
-  status       what is shared, who is connected, what the downloads wait for and of whom
-  help         this
-  q            quit; unfinished downloads go on at the next start
-Tab completes names.";
+    "  NAME          download a file: a name, a glob, a content ID, id:PREFIX or a link
+  get NAME      the same, for a file that is named like one of these commands
+  discard NAME  give up an unfinished download and delete what was fetched
+  ls [GLOB]     list the files that can be downloaded
+  status        print shares, connections and the state of each download
+  help          print these commands
+  q             quit; unfinished downloads resume at the next start
+The whole line is the name, with the spaces at its ends. Tab completes names.";
 
-/// Longest that Tab waits for the trackers: longer feels stuck.
+/// Time that Tab waits for the trackers; a longer wait would feel stuck.
 const COMPLETION_PATIENCE: Duration = Duration::from_millis(400);
-/// Names remembered for completion; some megabytes at most.
+/// Maximum number of names remembered for completion; some megabytes.
 const NAMES_MAX: usize = 10_000;
-/// A line from a pipe that is longer than this is cut: it is no name.
+/// A longer line from a pipe is cut; no name is that long.
 const LINE_MAX_BYTES: u64 = 16 * 1024;
 
-/// What a line asks for.
+/// What a line means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
     Get(String),
+    Discard(String),
     Ls(Option<String>),
     Status,
     Help,
@@ -52,51 +55,60 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    /// Reads a line. Whatever is no command is the name of a file.
+    /// Parses a line without its end. A line that is no command is the name of a file, with all
+    /// its spaces.
     pub(crate) fn parse(line: &str) -> Order {
-        let line = line.trim();
-        let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let rest = rest.trim_start();
-        match (word, rest) {
-            ("", _) => Order::Nothing,
-            ("q", "") => Order::Quit,
-            ("help", "") => Order::Help,
-            ("status", "") => Order::Status,
-            ("ls", "") => Order::Ls(None),
-            ("ls", glob) => Order::Ls(Some(glob.into())),
-            ("get", name) if !name.is_empty() => Order::Get(name.into()),
+        match line.trim() {
+            "" => return Order::Nothing,
+            "q" => return Order::Quit,
+            "help" => return Order::Help,
+            "status" => return Order::Status,
+            "ls" => return Order::Ls(None),
+            _ => {}
+        }
+        // One space separates a command from its name; any others belong to the name.
+        match line.split_once(' ') {
+            Some(("get", name)) if !name.is_empty() => Order::Get(name.into()),
+            Some(("discard", name)) if !name.is_empty() => Order::Discard(name.into()),
+            Some(("ls", glob)) => Order::Ls(Some(glob.into())),
             _ => Order::Get(line.into()),
         }
     }
 }
 
-/// What comes from the prompt's thread.
+/// Returns a line without its line end: `\n`, or `\r\n` as some programs write it.
+fn without_line_end(line: &str) -> &str {
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    line.strip_suffix('\r').unwrap_or(line)
+}
+
+/// An input from the prompt's thread.
 #[derive(Debug)]
 pub(crate) enum Input {
     Line {
         text: String,
-        /// More lines came together with this one: a script, to be carried out in order.
+        /// More lines arrived together with this one: a script, which is executed in order.
         more_follow: bool,
-        /// Dropped when the next line may be asked for.
+        /// Dropped when the prompt may ask for the next line.
         done: mpsc::Sender<()>,
     },
-    /// Names that begin like this are wanted soon.
+    /// A request for names that start with `beginning`.
     Complete {
         beginning: String,
         names: mpsc::Sender<Vec<String>>,
     },
-    /// Ctrl-C while a line was being typed.
+    /// Ctrl-C at the prompt.
     Interrupt,
-    /// Nothing more will come.
+    /// The end of the input.
     End { from_terminal: bool },
 }
 
-/// Names that Tab knows without asking. Clones share them.
+/// Names for completion without a lookup. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names(Arc<Mutex<BTreeSet<String>>>);
 
 impl Names {
-    /// Remembers names that were seen.
+    /// Adds names.
     pub(crate) fn learn<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for name in names {
@@ -115,24 +127,16 @@ impl Names {
     }
 }
 
-/// A glob that matches all names that begin with `beginning`, whatever is in it.
+/// Returns a glob that matches all names that start with `beginning`, taken literally.
 pub(crate) fn glob_of_beginning(beginning: &str) -> String {
     if beginning.is_empty() {
         return "**".into();
     }
-    let mut literal = String::new();
-    for c in beginning.chars() {
-        match c {
-            '*' | '?' | '[' | ']' | '{' | '}' => literal.extend(['[', c, ']']),
-            // Outside of alternatives a comma is itself, inside it separates them.
-            ',' => literal.push_str("[,]"),
-            c => literal.push(c),
-        }
-    }
+    let literal = escape_glob(beginning);
     format!("{{{literal}*,{literal}*/**}}")
 }
 
-/// Starts asking. The thread ends with the input, or when nobody listens any more.
+/// Starts the prompt's thread. It ends with the input, or when the receiver is dropped.
 pub(crate) fn start(console: Console, names: Names, inputs: UnboundedSender<Input>) {
     terminal::remember();
     let on_terminal = stdin().is_terminal() && stderr().is_terminal();
@@ -146,7 +150,7 @@ pub(crate) fn start(console: Console, names: Names, inputs: UnboundedSender<Inpu
     });
 }
 
-/// Hands a line over and waits until it is dealt with; false when nobody listens.
+/// Sends a line and waits until it has been handled. Returns false if the receiver is gone.
 fn submit(inputs: &UnboundedSender<Input>, text: String, more_follow: bool) -> bool {
     let (done, wait) = mpsc::channel();
     let sent = inputs.send(Input::Line {
@@ -154,14 +158,14 @@ fn submit(inputs: &UnboundedSender<Input>, text: String, more_follow: bool) -> b
         more_follow,
         done,
     });
-    // Nothing is ever sent: the wait ends when the other side drops its end.
+    // Nothing is ever sent here; the wait ends when the receiver drops the sender.
     sent.is_ok() && wait.recv().is_err()
 }
 
-/// Lines from a terminal; None if it cannot be edited on.
+/// Reads lines from a terminal. Returns None if the terminal does not support editing.
 fn edit_lines(console: &Console, names: Names, inputs: &UnboundedSender<Input>) -> Option<()> {
     let config = rustyline::Config::builder()
-        // The prompt belongs on the terminal even when stdout goes elsewhere.
+        // The prompt is on the terminal even when stdout is redirected.
         .behavior(Behavior::PreferTerm)
         .completion_type(CompletionType::List)
         .bracketed_paste(false)
@@ -172,7 +176,7 @@ fn edit_lines(console: &Console, names: Names, inputs: &UnboundedSender<Input>) 
         inputs: inputs.clone(),
     }));
     if let Ok(mut printer) = editor.create_external_printer() {
-        // Printing above the prompt waits for the editor; only this thread does.
+        // Printing above the prompt blocks on the editor, so a thread does it.
         let (lines, printed) = mpsc::channel::<String>();
         std::thread::spawn(move || {
             while let Ok(line) = printed.recv() {
@@ -192,7 +196,7 @@ fn edit_lines(console: &Console, names: Names, inputs: &UnboundedSender<Input>) 
                 }
             }
             Err(ReadlineError::Interrupted) => {
-                // Ctrl-C is a key here, not a signal.
+                // In raw mode Ctrl-C is a key, not a signal.
                 if inputs.send(Input::Interrupt).is_err() {
                     break;
                 }
@@ -204,7 +208,7 @@ fn edit_lines(console: &Console, names: Names, inputs: &UnboundedSender<Input>) 
     Some(())
 }
 
-/// Lines from a pipe or a file, or from a terminal that cannot be edited on.
+/// Reads lines from a pipe, a file, or a terminal that does not support editing.
 fn read_lines(console: &Console, inputs: &UnboundedSender<Input>) {
     if is_null() {
         return;
@@ -217,21 +221,21 @@ fn read_lines(console: &Console, inputs: &UnboundedSender<Input>) {
         let mut line = Vec::new();
         let read = io::Read::take(&mut input, LINE_MAX_BYTES).read_until(b'\n', &mut line);
         if !stdin().is_terminal() && !console.is_quiet() {
-            // What is typed ends the prompt's line; what is piped does not.
+            // A typed line ends the prompt's line on the screen; a piped one does not.
             let _ = writeln!(stderr());
         }
         if !matches!(read, Ok(1..)) {
             return;
         }
         let more_follow = !input.buffer().is_empty();
-        let text = String::from_utf8_lossy(&line).into_owned();
-        if !submit(inputs, text, more_follow) {
+        let text = String::from_utf8_lossy(&line);
+        if !submit(inputs, without_line_end(&text).to_owned(), more_follow) {
             return;
         }
     }
 }
 
-/// Whether stdin is a device without a person at its end, as services have it.
+/// Returns whether stdin is a device such as /dev/null, which services have.
 fn is_null() -> bool {
     use rustix::fs::{FileType, fstat};
     !stdin().is_terminal()
@@ -239,7 +243,7 @@ fn is_null() -> bool {
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice)
 }
 
-/// What Tab does.
+/// Completion of names with Tab.
 struct Completion {
     names: Names,
     inputs: UnboundedSender<Input>,
@@ -255,7 +259,7 @@ impl Completer for Completion {
         _: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<String>)> {
         let typed = line.get(..position).unwrap_or(line);
-        let start = ["get ", "ls "]
+        let start = ["get ", "discard ", "ls "]
             .iter()
             .find(|command| typed.starts_with(**command))
             .map_or(0, |command| command.len());
@@ -291,20 +295,32 @@ mod tests {
     fn the_whole_line_is_the_name_unless_it_is_a_command() {
         let get = |name: &str| Order::Get(name.into());
         for (line, order) in [
-            ("holiday photos.zip\n", get("holiday photos.zip")),
+            ("holiday photos.zip", get("holiday photos.zip")),
+            (" lead.txt", get(" lead.txt")),
+            ("trail.txt ", get("trail.txt ")),
             ("q", Order::Quit),
+            (" q ", Order::Quit),
             ("get q", get("q")),
-            ("get  a b ", get("a b")),
+            ("get  a b ", get(" a b ")),
             ("get", get("get")),
+            ("discard a b", Order::Discard("a b".into())),
+            ("discard", get("discard")),
             ("ls", Order::Ls(None)),
             ("ls *.iso", Order::Ls(Some("*.iso".into()))),
             ("status", Order::Status),
             ("status report.txt", get("status report.txt")),
             ("help", Order::Help),
             ("quit", get("quit")),
-            ("  \n", Order::Nothing),
+            ("  ", Order::Nothing),
         ] {
             assert_eq!(Order::parse(line), order, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_line_end_is_removed_from_a_line() {
+        for (line, text) in [("a \n", "a "), ("a\r\n", "a"), (" a", " a"), ("\n", "")] {
+            assert_eq!(without_line_end(line), text, "{line:?}");
         }
     }
 
@@ -327,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_completed_from_what_was_seen() {
+    fn names_are_completed_from_remembered_ones() {
         let names = Names::default();
         names.learn(["b", "a2", "a1"].into_iter());
         assert_eq!(names.beginning_with("a"), ["a1", "a2"]);

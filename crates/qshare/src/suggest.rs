@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use qshare_node::{Identity, IdentityRole};
 
+use crate::neutral;
+
 /// How many ports, or directories, are tried before giving up on a suggestion.
 const TRIES_MAX: u16 = 100;
 
@@ -52,12 +54,14 @@ impl std::fmt::Display for CommandLine {
     }
 }
 
-/// A word as a POSIX shell reads it back.
+/// Returns a word in the form that a shell reads back.
 pub(crate) fn quoted(word: &OsStr) -> String {
-    let text = word.to_string_lossy();
+    let Some(text) = neutral::as_plain(word) else {
+        return neutral::dollar_quoted(word);
+    };
     let plain = |c: char| c.is_alphanumeric() || "._/:@,=+-%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
-        text.into_owned()
+        text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
     }
@@ -159,6 +163,7 @@ mod tests {
             ("it's", r"'it'\''s'"),
             ("数据", "数据"),
             ("$HOME", "'$HOME'"),
+            ("a\x1bb", r"$'a\033b'"),
         ] {
             assert_eq!(quoted(OsStr::new(word)), shown);
         }

@@ -80,6 +80,6 @@ fn nobody_but_the_node_that_the_link_names_will_do() {
         world
             .run("to", &["get", &forged])
             .with(5)
-            .saying("nobody who can be reached has");
+            .saying("no reachable peer has");
     }
 }

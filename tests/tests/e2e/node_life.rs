@@ -180,7 +180,7 @@ fn the_prompt_works_on_a_terminal() {
     node.shows("unfinished downloads go on at the next start");
     node.shows(PROMPT);
     node.press("dir/reprot one.bin\r");
-    node.shows("Names like it: dir/report one.bin");
+    node.shows("Similar names: dir/report one.bin");
     node.shows(PROMPT);
     node.press("q\r");
     assert_eq!(node.end(), Some(0));
@@ -223,7 +223,7 @@ fn the_prompt_takes_lines_from_a_pipe_and_the_node_serves_on_after_its_end() {
     node.says(PROMPT);
     node.input().write_all(b"a\nb\nnothing like it\n").unwrap();
     node.end_input();
-    node.says("nobody shares \"nothing like it\"");
+    node.says("no node shares \"nothing like it\"");
     client.until_complete("a", 2);
     client.until_complete("b", 2);
     assert_same(&world.path("asker/downloads/b"), b"2");

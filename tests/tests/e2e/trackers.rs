@@ -39,7 +39,7 @@ fn a_node_may_start_before_its_tracker() {
     drop(tracker);
     world.put("node", "x", b"1");
     let node = world.node("node", address);
-    node.process.says("away");
+    node.process.says("unreachable");
     let tracker = world.tracker_with("tracker", &address.to_string(), &[]);
     tracker.client().until_complete("x", 1);
     world.get("to", tracker.address, &["x"]).well();
@@ -114,10 +114,7 @@ fn nobody_who_has_it_any_more_is_code_5() {
     let getting = world.start_get("to", tracker.address, &["x"]);
     gated.until_asked(1);
     drop(gated);
-    getting
-        .end()
-        .with(5)
-        .saying("nobody who can be reached has x");
+    getting.end().with(5).saying("no reachable peer has x");
 }
 
 #[test]

@@ -1,9 +1,8 @@
-//! `qshare demo`: a swarm of separate processes of this very binary, on this machine.
+//! `qshare demo`: a swarm on this machine, in separate processes of this program.
 //!
-//! A tracker and a node that shares everything; two `get --seed`s that were interrupted and so
-//! hold only a part; a fourth node that downloads everything from all of them, while the only one
-//! that was complete is killed. All on loopback, on ports of the system's choice, in a temporary
-//! directory that is gone afterwards.
+//! A tracker; a node that shares all files; two `get --seed`s that were interrupted and hold a part
+//! each; a fourth node that downloads from all of them while the only complete holder is killed. All
+//! run on loopback, on ports that the system picks, in a temporary directory that is removed.
 
 mod cast;
 mod stage;
@@ -20,23 +19,24 @@ use super::run_on_network;
 use crate::args::DemoArgs;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use crate::neutral::shown;
 use crate::output;
 
-/// A partial holder is interrupted once it has this much. Less, and two of them together would
-/// hardly ever have everything, since each fetches in an order of its own.
+/// A partial holder is interrupted once it has this share of the file. With less, two of them would
+/// hardly ever have all chunks together, because each fetches in an order of its own.
 const INTERRUPT_AT: f64 = 0.96;
-/// Attempts to interrupt a download between that and its end.
+/// Attempts to interrupt a download between that point and its end.
 const ATTEMPTS: usize = 12;
-/// The complete holder is killed once the last node has this much.
+/// The complete holder is killed once the last node has this share of the file.
 const KILL_AT: f64 = 0.25;
-/// No step takes longer.
+/// Deadline of each step.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) fn run(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
     run_on_network(|stop| async move {
         tokio::select! {
             result = play(args, console) => result,
-            () = stop.cancelled() => Err(Failure::new(Exit::Interrupted, "the demo was stopped")),
+            () = stop.cancelled() => Err(Failure::new(Exit::Interrupted, "the demo was interrupted")),
         }
     })
 }
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
 async fn play(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
     let stage = Stage::set(args.size_mib << 20)?;
     console.note(&format!(
-        "1. files      {} from {}, and {GENERATED} with {} of noise",
+        "1. files      {} from {}, and {GENERATED} with {} of random bytes",
         output::count(stage.assets as u64, "file"),
         stage.assets_from,
         output::bytes(stage.size_bytes),
@@ -54,7 +54,7 @@ async fn play(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
     let mut first = cast.node(&tracker).await?;
     cast.wait_until_shared(&tracker).await?;
     console.note(&format!(
-        "2. tracker    at {}; the first node shares all of it",
+        "2. tracker    at {}; the first node shares all files",
         tracker.address
     ));
 
@@ -71,7 +71,7 @@ async fn play(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
     let killed_at = there as f64 / size_bytes as f64;
     first.kill().await;
     console.note(&format!(
-        "4. fourth     downloads everything; the first node is killed when {:.0} % are there",
+        "4. fourth     downloads all files; the first node is killed at {:.0} %",
         killed_at * 100.0
     ));
     let reports = fourth.reports(DEADLINE).await?;
@@ -79,7 +79,7 @@ async fn play(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
 
     let checked = check(&stage, &stage.dir("fourth"))?;
     console.note(&format!(
-        "5. checked    {} by hash: all as they should be",
+        "5. verified   {} by hash: identical to the originals",
         output::count(checked as u64, "file")
     ));
     tell(
@@ -98,7 +98,7 @@ async fn play(args: &DemoArgs, console: &Console) -> Result<(), Failure> {
     tracker.terminate(DEADLINE).await
 }
 
-/// Interrupts two `get --seed`s so that each lacks something and both together lack nothing.
+/// Interrupts two `get --seed`s so that each lacks some chunks and both together lack none.
 async fn two_partial_holders(
     cast: &Cast<'_>,
     tracker: &Actor,
@@ -114,7 +114,7 @@ async fn two_partial_holders(
             let percent = |have: &Bitmap| 100.0 * f64::from(have.count()) / f64::from(have.len());
             console.note(&format!(
                 "3. second and third: interrupted downloads that hold {:.1} % and {:.1} % of {GENERATED};\n\
-                 \x20             each of its {} chunks is on two nodes at least",
+                 \x20             each of its {} chunks is on at least two nodes",
                 percent(&second.1),
                 percent(&third.1),
                 second.1.len(),
@@ -125,11 +125,14 @@ async fn two_partial_holders(
     }
     Err(Failure::new(
         Exit::Failed,
-        format!("{ATTEMPTS} interrupted downloads left the same chunks out; run the demo again"),
+        format!(
+            "cannot set up the demo: {ATTEMPTS} interrupted downloads lack the same chunks\nRun the demo \
+             again"
+        ),
     ))
 }
 
-/// A `get --seed` that was interrupted shortly before its end, and the chunks that it has.
+/// Returns a `get --seed` that was interrupted shortly before its end, and its chunks.
 async fn interrupted(
     cast: &Cast<'_>,
     name: &'static str,
@@ -147,16 +150,16 @@ async fn interrupted(
         if let Some(have) = have.filter(|have| !have.is_full() && !have.is_empty()) {
             return Ok((seed, have));
         }
-        // It was faster than the signal.
+        // The download completed before the signal arrived.
         stage.clear(name)?;
     }
     Err(Failure::new(
         Exit::Failed,
-        format!("the {name} download could not be interrupted in time; try a larger --size"),
+        format!("cannot interrupt the {name} download before it completes\nTry a larger --size"),
     ))
 }
 
-/// Hashes what arrived beside what was shared; the number of files.
+/// Compares the hashes of downloaded and shared files, and returns their number.
 fn check(stage: &Stage, arrived: &Path) -> Result<usize, Failure> {
     let names = stage.names()?;
     for name in &names {
@@ -164,14 +167,14 @@ fn check(stage: &Stage, arrived: &Path) -> Result<usize, Failure> {
         let shared = hash_file(&stage.dir("first/assets").join(name), &options)?;
         let copy = hash_file(&arrived.join(name), &options)?;
         if shared.info != copy.info {
-            let message = format!("{} is not what was shared", name.display());
+            let message = format!("the copy of {} differs from the original", shown(name));
             return Err(Failure::new(Exit::Unverified, message));
         }
     }
     Ok(names.len())
 }
 
-/// Who sent how much, and how fast it went.
+/// Prints how much each node sent, and the rate of the download.
 fn tell(
     console: &Console,
     reports: &[cast::FileReport],
@@ -195,7 +198,7 @@ fn tell(
     let wasted: u64 = reports.iter().map(|report| report.wasted_bytes).sum();
     let rate = (total as f64 / elapsed.as_secs_f64()) as u64;
     console.result(&format!(
-        "{:<16} got  {:>9}  in {:.1} s ({}/s), {} in vain, every chunk verified",
+        "{:<16} got  {:>9}  in {:.1} s ({}/s), {} wasted, every chunk verified",
         "fourth",
         output::bytes(total),
         elapsed.as_secs_f64(),

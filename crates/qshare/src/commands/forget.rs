@@ -1,25 +1,26 @@
-//! `qshare forget`: drop a remembered tracker key.
+//! `qshare forget`: forget the remembered key of a tracker.
 
 use qshare_node::KnownTrackers;
 
 use crate::args::ForgetArgs;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use crate::neutral::shown;
 
 pub(crate) fn run(args: &ForgetArgs, console: &Console) -> Result<(), Failure> {
     let dir = args.certs.resolve()?;
     let place = args.tracker.host_port();
     if KnownTrackers::in_dir(&dir).forget(&args.tracker)? {
         console.note(&format!(
-            "{place} is forgotten; its key is remembered anew on next use"
+            "forgot the key of {place}; its key is remembered again on next use"
         ));
         return Ok(());
     }
     Err(Failure::new(
         Exit::NotFound,
         format!(
-            "no key of a tracker at {place} is remembered in {}",
-            dir.display()
+            "cannot forget {place}: no key of a tracker there is remembered in {}",
+            shown(&dir)
         ),
     ))
 }

@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use qshare_node::content::{AssetName, ContentId, Link, NamePattern, NodeAddress, Query};
 use qshare_node::{
-    BindError, FindError, Findings, FoundFile, Identity, Node, NodeConfig, NodeEvent, StartError,
-    Target,
+    BindError, FindError, Findings, FoundFile, Node, NodeConfig, NodeEvent, StartError, Target,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-use super::ls::{FILES_MAX, TRACKER_PATIENCE};
+use super::ls::{FILES_MAX, LISTING_MAX, TRACKER_PATIENCE};
 use super::run_on_network;
-use crate::args::{GetArgs, Wait, Wanted};
+use crate::args::{GetArgs, Wait};
+use crate::argument::{Wanted, glob_of_folder};
 use crate::choice::{self, Choice};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::jobs::{self, Item, Terms};
-use crate::output;
+use crate::messages::{self, Reader};
 use crate::progress::Board;
 use crate::suggest::{self, CommandLine};
 
@@ -27,41 +27,47 @@ use crate::suggest::{self, CommandLine};
 const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
 /// With --wait: time between questions about a name that nobody shares yet.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// Longest single question; --wait asks again.
-const QUESTION_MAX: Duration = Duration::from_secs(60);
+/// Deadline of a single attempt to reach a tracker; --wait tries again.
+const ATTEMPT_MAX: Duration = Duration::from_secs(60);
+/// Deadline for finding out whether a name that was not found is a folder.
+const FOLDER_PATIENCE: Duration = Duration::from_secs(2);
 /// For what is being sent to others when all is done: they lose nothing by our leaving.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// The same after a failure or Ctrl-C, when somebody waits for the prompt.
 const HASTY_GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: GetArgs, console: &Console) -> Result<(), Failure> {
-    let trackers = args.trackers.resolve_for(&args.wanted);
-    let mut config = NodeConfig::one_shot(Identity::ephemeral()?, trackers);
-    config.listen = args.listen;
-    config.known_trackers = args.certs.known_trackers();
-    config.group = args.group.load()?;
-    config.lan = !args.lan.off;
-    config.punch_hard = args.punch.hard;
-    config.limits.transport.congestion = args.congestion.congestion;
-    run_on_network(|stop| get(args, config, console, stop))
+    let wanted = args.wanted.iter().map(|text| {
+        Wanted::parse(text).map_err(|error| messages::argument(text, &error, Reader::Shell))
+    });
+    let wanted: Vec<Wanted> = wanted.collect::<Result<_, Failure>>()?;
+    let config = args.node_config(&wanted)?;
+    let request = Request { args, wanted };
+    run_on_network(|stop| get(request, config, console, stop))
+}
+
+/// The parsed command.
+struct Request {
+    args: GetArgs,
+    wanted: Vec<Wanted>,
 }
 
 async fn get(
-    args: GetArgs,
+    request: Request,
     config: NodeConfig,
     console: &Console,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let listen = config.listen;
     let node = Node::start(config).await.map_err(|error| match &error {
-        StartError::Bind(BindError::PortInUse(_)) => {
+        StartError::Bind(in_use @ BindError::PortInUse(_)) => {
             let command = suggest::on_free_port(CommandLine::of_this_process(), listen);
-            Failure::new(Exit::Failed, format!("{error}\nThis works: {command}"))
+            messages::port_in_use(in_use, &command)
         }
         _ => error.into(),
     })?;
     tokio::spawn(tell_of_liars(node.events(), console.clone()));
-    let result = download(&node, &args, console, &stop).await;
+    let result = download(&node, &request, console, &stop).await;
     let goodbye = match result {
         Ok(()) => GOODBYE_MAX,
         Err(_) => HASTY_GOODBYE_MAX,
@@ -74,7 +80,7 @@ async fn get(
         }) => Err(Failure::new(
             Exit::Interrupted,
             format!(
-                "interrupted; what was fetched is kept. To resume:\n  {}",
+                "interrupted; fetched data is kept. To resume:\n  {}",
                 CommandLine::of_this_process()
             ),
         )),
@@ -84,17 +90,18 @@ async fn get(
 
 async fn download(
     node: &Node,
-    args: &GetArgs,
+    request: &Request,
     console: &Console,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
+    let args = &request.args;
     let choice = tokio::select! {
-        choice = find_all(node, args, console) => choice?,
-        () = stop.cancelled() => return Err(Failure::said(Exit::Interrupted)),
+        choice = find_all(node, request, console) => choice?,
+        () = stop.cancelled() => return Err(Failure::printed(Exit::Interrupted)),
     };
     let Found { choice, mut worst } = choice;
     for candidates in &choice.ambiguous {
-        console.error(&explain_ambiguity(candidates, args));
+        console.error(&explain_ambiguity(candidates, request));
         worst = worst.max(Some(Exit::NotFound));
     }
     let place = Place::choose(args.output.as_deref(), &choice)?;
@@ -105,13 +112,13 @@ async fn download(
         give_up_after: match args.wait {
             None => Some(SOURCE_PATIENCE),
             Some(Wait::For(time)) => Some(time.max(SOURCE_PATIENCE)),
-            Some(Wait::ForEver) => None,
+            Some(Wait::Forever) => None,
         },
         json: args.json.on,
     };
     let items = choice.files.into_iter().map(|file| Item {
         target: place.target(&file.name),
-        nodes: nodes_in_links(&args.wanted, file.content),
+        nodes: nodes_in_links(&request.wanted, file.content),
         name: file.name,
         info: file.info,
         holders: file.holders,
@@ -126,10 +133,10 @@ async fn download(
         return Err(Failure { exit, ..failure });
     }
     if let Some(exit) = worst {
-        return Err(Failure::said(exit));
+        return Err(Failure::printed(exit));
     }
     if args.seed {
-        console.note("serving what was downloaded until Ctrl-C");
+        console.note("serving the downloaded files until Ctrl-C");
         stop.cancelled().await;
     }
     Ok(())
@@ -140,7 +147,7 @@ async fn tell_of_liars(mut events: broadcast::Receiver<NodeEvent>, console: Cons
     loop {
         match events.recv().await {
             Ok(NodeEvent::PeerLied { node, content }) => {
-                console.note(&output::liar(&node, &content));
+                console.note(&messages::liar(&node, &content));
             }
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
@@ -155,14 +162,16 @@ struct Found {
     worst: Option<Exit>,
 }
 
-async fn find_all(node: &Node, args: &GetArgs, console: &Console) -> Result<Found, Failure> {
+async fn find_all(node: &Node, request: &Request, console: &Console) -> Result<Found, Failure> {
     let mut choices = Vec::new();
     let mut worst = None;
-    for wanted in &args.wanted {
+    let wait = request.args.wait;
+    for (wanted, text) in request.wanted.iter().zip(&request.args.wanted) {
         let query = match wanted {
+            Wanted::Name(name) => &Query::Name(name.as_str().to_owned()),
             Wanted::Query(query) => query,
             Wanted::Link(link) => {
-                let files = vec![find_link(node, link, args.wait, console).await?];
+                let files = vec![find_link(node, link, wait, console).await?];
                 choices.push(Choice {
                     files,
                     ..Choice::default()
@@ -170,22 +179,35 @@ async fn find_all(node: &Node, args: &GetArgs, console: &Console) -> Result<Foun
                 continue;
             }
         };
-        let found = find(node, query, args.wait, console)
+        let mut found = find(node, query, wait, console)
             .await
             .map_err(|e| Failure::from(&e))?;
+        if let Wanted::Name(name) = wanted {
+            found.files.retain(|file| file.name == *name);
+        }
         if found.truncated {
             return Err(Failure::new(
                 Exit::Failed,
                 format!(
-                    "more than {FILES_MAX} files match {:?}; narrow it",
-                    query.to_string()
+                    "cannot list all files that match {:?}: more than {FILES_MAX}, or more than \
+                     {} s\nGive a narrower glob",
+                    query.to_string(),
+                    LISTING_MAX.as_secs()
                 ),
             ));
         }
-        if found.files.is_empty() {
+        if found.files.is_empty()
+            && let Some(glob) = glob_of_files_in(node, wanted).await
+        {
+            let command = CommandLine::of_this_process().replacing(text, &glob);
+            let command = command.map_or(glob, |command| command.to_string());
+            console.error(&messages::is_a_folder(&query.to_string(), &command));
+            worst = worst.max(Some(Exit::NotFound));
+        } else if found.files.is_empty() {
             console.error(&format!(
-                "{}\n`qshare ls` lists what there is; --wait waits until somebody shares it",
-                choice::explain_missing(&query.to_string(), &found.near)
+                "{}\n`qshare ls` lists the files that can be downloaded; --wait waits until a node \
+                 shares it",
+                messages::not_found(&query.to_string(), &found.near)
             ));
             worst = worst.max(Some(Exit::NotFound));
         }
@@ -195,6 +217,14 @@ async fn find_all(node: &Node, args: &GetArgs, console: &Console) -> Result<Foun
         choice: choice::combine(choices),
         worst,
     })
+}
+
+/// Returns the glob that fetches the folder which a name stands for; None if no file is in it.
+async fn glob_of_files_in(node: &Node, wanted: &Wanted) -> Option<String> {
+    let glob = glob_of_folder(wanted.as_folder()?.as_str());
+    let query = Query::Name(glob.clone());
+    let found = node.find(&query, 1, FOLDER_PATIENCE).await.ok()?;
+    (!found.files.is_empty()).then_some(glob)
 }
 
 /// Asks the trackers; with --wait again and again.
@@ -207,7 +237,7 @@ async fn find(
     let deadline = match wait {
         None => Some(Instant::now() + TRACKER_PATIENCE),
         Some(Wait::For(time)) => Instant::now().checked_add(time),
-        Some(Wait::ForEver) => None,
+        Some(Wait::Forever) => None,
     };
     let left = || match deadline {
         Some(deadline) => deadline.saturating_duration_since(Instant::now()),
@@ -215,7 +245,9 @@ async fn find(
     };
     let mut said = false;
     loop {
-        let found = node.find(query, FILES_MAX, left().min(QUESTION_MAX)).await;
+        let found = node
+            .find_all(query, FILES_MAX, left().min(ATTEMPT_MAX), LISTING_MAX)
+            .await;
         let unanswered = match &found {
             Ok(found) => found.files.is_empty(),
             Err(FindError::Unreachable(_) | FindError::Failed { .. }) => true,
@@ -227,10 +259,10 @@ async fn find(
         if !said {
             said = true;
             let why = match &found {
-                Ok(_) => format!("nobody shares {:?} yet", query.to_string()),
-                Err(error) => error.to_string(),
+                Ok(_) => format!("no node shares {:?} yet", query.to_string()),
+                Err(error) => Failure::from(error).message,
             };
-            console.note(&format!("{why}; waiting"));
+            console.note(&format!("waiting: {why}"));
         }
         tokio::time::sleep(left().min(ASK_AGAIN)).await;
     }
@@ -280,9 +312,10 @@ async fn find_link(
     })
 }
 
-fn explain_ambiguity(candidates: &[FoundFile], args: &GetArgs) -> String {
+fn explain_ambiguity(candidates: &[FoundFile], request: &Request) -> String {
     let means = |wanted: &&Wanted| candidates.iter().any(|file| may_mean(wanted, file));
-    let written = args.wanted.iter().find(means).map(Wanted::to_string);
+    let position = request.wanted.iter().position(|wanted| means(&wanted));
+    let written = position.and_then(|at| request.args.wanted.get(at));
     let this_command = CommandLine::of_this_process();
     choice::explain_ambiguity(candidates, |id| {
         let picking = written
@@ -295,6 +328,7 @@ fn explain_ambiguity(candidates: &[FoundFile], args: &GetArgs) -> String {
 /// Whether a file can be what an argument led to.
 fn may_mean(wanted: &Wanted, file: &FoundFile) -> bool {
     match wanted {
+        Wanted::Name(name) => *name == file.name,
         Wanted::Link(link) => link.info.id() == file.content,
         Wanted::Query(Query::Id(id)) => *id == file.content,
         Wanted::Query(Query::IdPrefix(prefix)) => {

@@ -1,21 +1,22 @@
-//! `qshare group new`: make the secret of a private group.
+//! `qshare group new`: create the secret of a private group.
 
 use qshare_node::GroupSecret;
 
 use crate::args::{GroupArgs, GroupCommand};
 use crate::console::Console;
 use crate::exit::Failure;
+use crate::neutral::shown;
 use crate::suggest::quoted;
 
 pub(crate) fn run(args: &GroupArgs, console: &Console) -> Result<(), Failure> {
     let GroupCommand::New { file } = &args.command;
     GroupSecret::create(file)?;
-    let shown = quoted(file.as_os_str());
+    let quoted = quoted(file.as_os_str());
     console.note(&format!(
-        "{} holds the secret of a new group; whoever has it belongs to the group.\n\
-         Give it to the tracker and to every node:\n  \
-         qshare tracker --group {shown}\n  qshare node --group {shown}",
-        file.display()
+        "{} holds the secret of a new group; everyone who has the file is a member.\n\
+         Copy it to the tracker and to every node:\n  \
+         qshare tracker --group {quoted}\n  qshare node --group {quoted}",
+        shown(file)
     ));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `qshare hash`: content ids of local files.
+//! `qshare hash`: print the content IDs of local files.
 
 use std::io::{IsTerminal, stderr};
 use std::path::Path;
@@ -10,15 +10,16 @@ use qshare_node::{HashOptions, HashedFile, THREAD_WORTH_BYTES, hash_file, hash_s
 use crate::args::HashArgs;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, HashedJson};
+use crate::neutral::shown;
+use crate::output::HashedJson;
 
-/// Smaller files are hashed before a bar could be read.
+/// Files below 1 GiB are hashed before a person could read a progress bar.
 const BAR_FROM_BYTES: u64 = 1 << 30;
 
-/// Small files that are hashed before any of them is told.
+/// Small files that are hashed together before their results are printed.
 const BATCH_MAX: usize = 1024;
 
-/// Hashes each file; those that cannot be hashed do not stop the others.
+/// Hashes each file; a failure does not stop the others.
 pub(crate) fn run(args: &HashArgs, console: &Console) -> Result<(), Failure> {
     let length = |file: &Path| std::fs::metadata(file).map_or(0, |metadata| metadata.len());
     let files: Vec<(&Path, u64)> = args.files.iter().map(|f| (&**f, length(f))).collect();
@@ -30,11 +31,14 @@ pub(crate) fn run(args: &HashArgs, console: &Console) -> Result<(), Failure> {
             for (file, hashed) in hash(batch, console) {
                 match hashed {
                     Ok(hashed) if args.json.on => {
-                        console.result(&output::json(&HashedJson::new(file, &hashed.info)))?;
+                        console.json(&HashedJson::new(file, &hashed.info))?;
                     }
                     Ok(hashed) => {
-                        let gap = if std::mem::take(&mut first) { "" } else { "\n" };
-                        console.result(&format!("{gap}{}", for_people(file, &hashed)))?;
+                        if !std::mem::take(&mut first) {
+                            console.result("")?;
+                        }
+                        console.path(file)?;
+                        console.result(&describe(&hashed))?;
                     }
                     Err(failure) => {
                         console.error(&failure.message);
@@ -46,11 +50,11 @@ pub(crate) fn run(args: &HashArgs, console: &Console) -> Result<(), Failure> {
     }
     match worst {
         None => Ok(()),
-        Some(exit) => Err(Failure::said(exit)),
+        Some(exit) => Err(Failure::printed(exit)),
     }
 }
 
-/// Several small files side by side, or one file by all cores.
+/// Hashes several small files in parallel, or one file with all cores.
 fn hash<'a>(
     batch: &[(&'a Path, u64)],
     console: &Console,
@@ -66,10 +70,9 @@ fn hash<'a>(
     files.into_iter().zip(hashed).collect()
 }
 
-fn for_people(file: &Path, hashed: &HashedFile) -> String {
+fn describe(hashed: &HashedFile) -> String {
     format!(
-        "{}\n  content  {}\n  root     {}\n  length   {} bytes",
-        file.display(),
+        "  content  {}\n  root     {}\n  length   {} bytes",
         hashed.info.id(),
         hashed.info.root,
         hashed.info.length
@@ -96,7 +99,7 @@ fn hash_one(file: &Path, length: u64, console: &Console) -> Result<HashedFile, F
 
 fn new_bar(file: &Path, length: u64) -> ProgressBar {
     let template = "{wide_msg} {percent:>3}%  {decimal_bytes_per_sec}  {eta} left";
-    let bar = ProgressBar::new(length).with_message(file.display().to_string());
+    let bar = ProgressBar::new(length).with_message(shown(file));
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

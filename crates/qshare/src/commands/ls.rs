@@ -1,36 +1,36 @@
-//! `qshare ls`: what can be downloaded.
+//! `qshare ls`: list the files that can be downloaded.
 
 use std::io::{IsTerminal, stdout};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use qshare_node::content::{Link, NodeAddress, Query, TrackerAddress};
-use qshare_node::{FoundFile, Identity, Node, NodeConfig, TrackerState};
+use qshare_node::{FoundFile, Node, NodeConfig, TrackerState};
 use tokio_util::sync::CancellationToken;
 
 use super::run_on_network;
 use crate::args::LsArgs;
-use crate::choice;
+use crate::argument::{Wanted, parse_listed, printed_name};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, ListedJson};
+use crate::messages::{self, Reader};
+use crate::output::{self, ListedJson, TruncatedJson};
 
-/// Within this long a tracker answers, or the command fails: with what start and goodbye take,
-/// it ends within five seconds.
+/// Deadline for the first answer of a tracker. With start and goodbye, a command without an answer
+/// fails within five seconds.
 pub(super) const TRACKER_PATIENCE: Duration = Duration::from_millis(4000);
-/// More files than this are listed a part at a time, by narrower globs.
-pub(super) const FILES_MAX: usize = 100_000;
-/// Nodes that a link names, and addresses of each: links are copied by hand.
+/// Maximum number of files in a listing: some 500 MB of memory. More need narrower globs.
+pub(super) const FILES_MAX: usize = 1_000_000;
+/// Deadline for a whole lookup of `get` and the prompt; `ls` has --timeout.
+pub(super) const LISTING_MAX: Duration = Duration::from_secs(60);
+/// Maximum numbers of nodes in a link and of addresses of each: people copy links by hand.
 const LINK_NODES_MAX: usize = 3;
 const LINK_ADDRESSES_PER_NODE_MAX: usize = 2;
-/// For saying goodbye.
+/// Deadline for closing the connections.
 const GOODBYE_MAX: Duration = Duration::from_millis(200);
 
 pub(crate) fn run(args: LsArgs, console: &Console) -> Result<(), Failure> {
-    let mut config = NodeConfig::one_shot(Identity::ephemeral()?, args.trackers.resolve());
-    config.known_trackers = args.certs.known_trackers();
-    config.group = args.group.load()?;
-    config.lan = !args.lan.off;
+    let config = args.node_config()?;
     run_on_network(|stop| list(args, config, console, stop))
 }
 
@@ -41,9 +41,18 @@ async fn list(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let node = Node::start(config).await?;
-    let query = args.query.clone().unwrap_or(Query::Name("**".into()));
+    let wanted = match &args.query {
+        None => None,
+        Some(text) => Some(
+            parse_listed(text).map_err(|error| messages::argument(text, &error, Reader::Shell))?,
+        ),
+    };
+    let query = wanted.as_ref().and_then(Wanted::query);
+    let query = query.unwrap_or(Query::Name("**".into()));
     let found = tokio::select! {
-        found = node.find(&query, FILES_MAX, TRACKER_PATIENCE) => found.map_err(|e| (&e).into()),
+        found = node.find_all(&query, FILES_MAX, TRACKER_PATIENCE, args.timeout) => {
+            found.map_err(|error| Failure::from(&error))
+        }
         () = stop.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
     };
     let trackers = node.status().trackers;
@@ -53,10 +62,10 @@ async fn list(
         return match &args.query {
             Some(query) => Err(Failure::new(
                 Exit::NotFound,
-                choice::explain_missing(&query.to_string(), &found.near),
+                messages::not_found(&query.to_string(), &found.near),
             )),
             None => {
-                console.note("nothing is shared yet; share a directory with `qshare node`");
+                console.note("no files are shared yet; share a directory with `qshare node`");
                 Ok(())
             }
         };
@@ -71,7 +80,7 @@ async fn list(
             .iter()
             .map(|tracker| (tracker.host.as_str(), tracker.host_port()))
             .collect();
-        // Without a tracker there is nobody else to name.
+        // A link without a tracker works only with the addresses of nodes.
         let by_address = args.addresses || trackers.is_empty();
         let nodes: Vec<NodeAddress> = match args.links && by_address {
             true => found.files.iter().flat_map(addresses).collect(),
@@ -94,30 +103,37 @@ async fn list(
                 name: Some(file.name.clone()),
             });
             let link = link.map(|link| link.to_string());
-            console.result(&match (args.json.on, link) {
-                (false, Some(link)) => link,
-                (_, link) => output::json(&ListedJson::new(file, link)),
-            })?;
+            match (args.json.on, link) {
+                (false, Some(link)) => console.result(&link)?,
+                (_, link) => console.json(&ListedJson::new(file, link))?,
+            }
         }
     } else {
         print_table(&found.files, console)?;
     }
     if found.truncated {
-        console.note("there is more; give a narrower GLOB to see it");
+        if args.json.on {
+            console.json(&TruncatedJson { truncated: true })?;
+        }
+        return Err(Failure::new(
+            Exit::Failed,
+            messages::listing_truncated(found.files.len()),
+        ));
     }
     Ok(())
 }
 
-/// The table of `ls`; with headings where a person reads it.
+/// Prints the table of `ls`, with headings on a terminal.
 pub(super) fn print_table(files: &[FoundFile], console: &Console) -> Result<(), Failure> {
     let heading = ["NAME", "SIZE", "HOLDERS", "ID"].map(String::from);
     let heading = stdout().is_terminal().then_some(heading);
     let rows = files.iter().map(|file| {
         [
-            file.name.to_string(),
+            printed_name(&file.name),
             output::bytes(file.info.length),
             match file.partial {
                 0 => file.complete.to_string(),
+                partial if file.complete == 0 => format!("{partial} partial, incomplete"),
                 partial => format!("{} + {partial} partial", file.complete),
             },
             format!("id:{}", file.content.short()),
@@ -130,7 +146,7 @@ pub(super) fn print_table(files: &[FoundFile], console: &Console) -> Result<(), 
     Ok(())
 }
 
-/// The trackers that answered, as written, each with the id that it proved.
+/// Returns the trackers that answered, as written, each pinned to the ID that it proved.
 fn pinned(trackers: &[(TrackerAddress, TrackerState)]) -> Vec<TrackerAddress> {
     let pinned = trackers.iter().filter_map(|(written, state)| match state {
         TrackerState::Connected { id, .. } => Some(TrackerAddress {
@@ -142,12 +158,12 @@ fn pinned(trackers: &[(TrackerAddress, TrackerState)]) -> Vec<TrackerAddress> {
     pinned.collect()
 }
 
-/// Where some of those are who have it, those that have all of it first.
+/// Returns addresses of some holders, complete ones first.
 fn addresses(file: &FoundFile) -> Vec<NodeAddress> {
     let mut holders: Vec<_> = file.holders.iter().collect();
     holders.sort_by_key(|holder| !holder.complete);
     let addresses = holders.into_iter().take(LINK_NODES_MAX).flat_map(|holder| {
-        // A link-local address says nothing without the interface that it is on.
+        // A link-local address is of no use without its interface.
         let global = |at: &&SocketAddr| match at.ip() {
             IpAddr::V4(_) => true,
             IpAddr::V6(ip) => !ip.is_unicast_link_local(),
@@ -163,7 +179,8 @@ fn addresses(file: &FoundFile) -> Vec<NodeAddress> {
     addresses.collect()
 }
 
-/// Given (host, host and port) of everything that the links name.
+/// Warns of links that work on this machine only. `places` has (host, host and port) of every
+/// address in the links.
 fn warn_of_loopback(places: &[(&str, String)], console: &Console) {
     let is_loopback = |host: &str| {
         host == "localhost"
@@ -173,8 +190,8 @@ fn warn_of_loopback(places: &[(&str, String)], console: &Console) {
     };
     if let Some((_, place)) = places.iter().find(|(host, _)| is_loopback(host)) {
         console.note(&format!(
-            "these links name {place}, which works on this machine only; for links that work \
-             elsewhere give --tracker an address that others can reach"
+            "these links contain {place}, which works on this machine only; for links that work \
+             elsewhere, give --tracker an address that other machines can reach"
         ));
     }
 }

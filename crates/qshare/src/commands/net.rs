@@ -1,8 +1,7 @@
-//! `qshare net`: what lies between this machine and the others.
+//! `qshare net`: diagnose NAT type, firewall and port mapping.
 
 use qshare_node::{
-    AddressMapping, Filtering, NatKind, NetReport, NetReportConfig, NetReportError,
-    PortMappingFound, Seen, net_report,
+    AddressMapping, Filtering, NatKind, NetReport, PortMappingFound, Seen, net_report,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +10,6 @@ use super::run_on_network;
 use crate::args::NetArgs;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
-use crate::output;
 
 pub(crate) fn run(args: NetArgs, console: &Console) -> Result<(), Failure> {
     run_on_network(|stop| look(args, console, stop))
@@ -20,14 +18,8 @@ pub(crate) fn run(args: NetArgs, console: &Console) -> Result<(), Failure> {
 async fn look(args: NetArgs, console: &Console, stop: CancellationToken) -> Result<(), Failure> {
     let mut failed = None;
     let mut is_first = true;
-    for tracker in args.trackers.resolve() {
-        let place = tracker.host_port();
-        let config = NetReportConfig {
-            tracker,
-            group: args.group.load()?,
-            known_trackers: args.certs.known_trackers(),
-            port_mapping: !args.port_mapping.no_port_mapping,
-        };
+    for config in args.net_report_configs()? {
+        let place = config.tracker.host_port();
         let found = tokio::select! {
             found = net_report(&config) => found,
             () = stop.cancelled() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
@@ -43,7 +35,7 @@ async fn look(args: NetArgs, console: &Console, stop: CancellationToken) -> Resu
             }
         };
         if args.json.on {
-            console.result(&output::json(&NetJson::new(&place, &found)))?;
+            console.json(&NetJson::new(&place, &found))?;
         } else {
             if !is_first {
                 console.result("")?;
@@ -57,22 +49,12 @@ async fn look(args: NetArgs, console: &Console, stop: CancellationToken) -> Resu
     failed.map_or(Ok(()), Err)
 }
 
-impl From<NetReportError> for Failure {
-    fn from(error: NetReportError) -> Failure {
-        match error {
-            NetReportError::Start(error) => error.into(),
-            NetReportError::Identity(error) => error.into(),
-            NetReportError::Tracker(error) => (&error).into(),
-        }
-    }
-}
-
-/// For people.
+/// Returns a diagnosis for people.
 fn describe(place: &str, found: &NetReport) -> Vec<String> {
     let mut lines = vec![format!("tracker       {place} ({})", found.tracker.short())];
     for (family, seen) in [("IPv4", &found.ipv4), ("IPv6", &found.ipv6)] {
         match seen {
-            Err(cause) => lines.push(format!("{family}          not reached: {cause}")),
+            Err(cause) => lines.push(format!("{family}          no contact: {cause}")),
             Ok(seen) => lines.extend(describe_family(family, seen)),
         }
     }
@@ -86,21 +68,21 @@ fn describe(place: &str, found: &NetReport) -> Vec<String> {
 
 fn describe_family(family: &str, seen: &Seen) -> Vec<String> {
     let mapping = match seen.mapping {
-        AddressMapping::None => "the address is this machine's own".to_owned(),
+        AddressMapping::None => "no NAT: this is the machine's own address".to_owned(),
         AddressMapping::Same => format!(
-            "behind a router (this machine is {}); every destination sees the same port",
+            "NAT (this machine is {}): the same port for every destination",
             seen.local
         ),
         AddressMapping::PerDestination => format!(
-            "behind a router (this machine is {}); each destination sees another port",
+            "NAT (this machine is {}): a different port for each destination",
             seen.local
         ),
-        AddressMapping::Unknown => format!("this machine is {}; the rest is unknown", seen.local),
+        AddressMapping::Unknown => format!("this machine is {}; mapping unknown", seen.local),
     };
     let filtering = match seen.filtering {
-        Filtering::Open => "lets in packets from anybody",
-        Filtering::Answers => "lets in only what answers packets that were sent before",
-        Filtering::Unknown => "what is let in is unknown",
+        Filtering::Open => "filtering: unsolicited packets get in",
+        Filtering::Answers => "filtering: only answers get in",
+        Filtering::Unknown => "filtering: unknown",
     };
     let mut lines = vec![
         format!(
@@ -112,40 +94,37 @@ fn describe_family(family: &str, seen: &Seen) -> Vec<String> {
         format!("              {filtering}"),
     ];
     if let Some(trouble) = &seen.trouble {
-        lines.push(format!("              not all is known: {trouble}"));
+        lines.push(format!("              incomplete: {trouble}"));
     }
     lines
 }
 
 fn describe_mapping(found: &PortMappingFound) -> String {
     match found {
-        PortMappingFound::NotAsked(why) => format!("not asked for: {why}"),
+        PortMappingFound::NotAsked(why) => format!("not requested: {why}"),
         PortMappingFound::None { cause } => format!("none: {cause}"),
         PortMappingFound::Mapped {
             mapping,
             external_ip,
             is_proven,
         } => {
-            let claimed = external_ip.map_or("its outside address".into(), |ip| ip.to_string());
-            format!(
-                "{} {} by {}: it says that port {} of {claimed} leads here{}",
-                mapping.gateway,
-                match is_proven {
-                    true => "maps ports",
-                    false => "says yes",
-                },
-                mapping.protocol,
-                mapping.port,
-                match is_proven {
-                    true => ", and packets came through",
-                    false => ", but nothing came through",
-                }
-            )
+            let external = external_ip.map_or("its external address".into(), |ip| ip.to_string());
+            let (gateway, protocol, port) = (mapping.gateway, mapping.protocol, mapping.port);
+            match is_proven {
+                true => format!(
+                    "verified: router {gateway} maps port {port} of {external} to this machine \
+                     ({protocol}), and the tracker's probe arrived"
+                ),
+                false => format!(
+                    "unverified: router {gateway} granted port {port} of {external} ({protocol}), \
+                     but the tracker's probe did not arrive"
+                ),
+            }
         }
     }
 }
 
-/// What it means, in a sentence or two.
+/// Returns what the diagnosis means for transfers, in a sentence or two.
 fn conclude(found: &NetReport) -> String {
     let kind = |seen: &Result<Seen, String>| seen.as_ref().map(Seen::kind).ok();
     let is_here = |seen: &Result<Seen, String>| {
@@ -153,14 +132,14 @@ fn conclude(found: &NetReport) -> String {
         observed.is_ok_and(|ip| ip.is_loopback())
     };
     if is_here(&found.ipv4) || is_here(&found.ipv6) {
-        return "the tracker is on this machine and sees nothing of what is between it and others; \
-                name one elsewhere: --tracker HOST:PORT"
+        return "the tracker is on this machine and cannot see the NAT; name a tracker elsewhere: \
+                --tracker HOST:PORT"
             .into();
     }
     let v6 = match kind(&found.ipv6) {
-        Some(NatKind::Open) => " Over IPv6 everybody reaches this machine.",
+        Some(NatKind::Open) => " Over IPv6 every node can connect to this machine.",
         Some(NatKind::Firewall | NatKind::Cone) => {
-            " Over IPv6 others are reached directly once the tracker has introduced them."
+            " Over IPv6 nodes connect directly after the tracker has introduced them."
         }
         _ => "",
     };
@@ -173,25 +152,25 @@ fn conclude(found: &NetReport) -> String {
     );
     let v4 = match kind(&found.ipv4) {
         Some(NatKind::Open | NatKind::FullCone) => {
-            "everybody reaches a node here directly; it needs no relay, whatever the others are \
-             behind."
+            "every node can connect to this machine directly, behind any NAT; no relay is needed."
         }
         Some(NatKind::Firewall | NatKind::Cone | NatKind::Symmetric) if is_mapped => {
-            "the router maps ports, so everybody reaches a `qshare node` here directly; `qshare \
-             get`, which does not ask for one, is as without."
+            "the router maps ports, so every node can connect to a `qshare node` on this machine \
+             directly; `qshare get` requests no mapping and does not profit from it."
         }
         Some(NatKind::Firewall | NatKind::Cone) => {
-            "direct to and from everybody but those behind a router that gives each destination \
-             another port (\"symmetric\"); with those through the tracker's relay, unless both say \
-             --punch-hard, or this router maps ports (UPnP, NAT-PMP or PCP in its settings)."
+            "direct connections to and from every node that is not behind a symmetric NAT; with \
+             those, traffic passes the tracker's relay, unless both sides set --punch-hard or this \
+             router maps ports (enable UPnP, NAT-PMP or PCP in its settings)."
         }
         Some(NatKind::Symmetric) => {
-            "direct to and from public addresses and mapped ports only; with all others through \
-             the tracker's relay, unless this router maps ports (UPnP, NAT-PMP or PCP in its \
-             settings), or both say --punch-hard and the other is behind a home router."
+            "direct connections only with nodes that have a public address or a mapped port; with \
+             all others, traffic passes the tracker's relay, unless this router maps ports (enable \
+             UPnP, NAT-PMP or PCP in its settings), or both sides set --punch-hard and the other \
+             is behind a home router."
         }
-        Some(NatKind::Unknown) => "not enough is known over IPv4; see above.",
-        None => "the tracker is reached over IPv6 only.",
+        Some(NatKind::Unknown) => "the NAT type over IPv4 is unknown; see above.",
+        None => "the tracker is reachable over IPv6 only.",
     };
     format!("{v4}{v6}")
 }
@@ -321,6 +300,7 @@ mod tests {
     use qshare_node::content::NodeId;
 
     use super::*;
+    use crate::output;
 
     fn found(mapping: AddressMapping, filtering: Filtering, port: PortMappingFound) -> NetReport {
         NetReport {
@@ -345,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn people_are_told_what_it_means() {
+    fn people_read_what_the_diagnosis_means() {
         let lines = describe("t:65000", &cone());
         assert!(
             lines[1].contains("cone, seen at 192.0.2.1:40000"),
@@ -353,13 +333,13 @@ mod tests {
         );
         let last = lines.last().unwrap();
         assert!(
-            last.starts_with("=> direct to and from everybody but"),
+            last.starts_with("=> direct connections to and from every node that is not"),
             "{last}"
         );
     }
 
     #[test]
-    fn a_tracker_on_this_machine_knows_nothing_of_the_way_to_others() {
+    fn a_tracker_on_this_machine_cannot_see_the_nat() {
         let mut here = cone();
         if let Ok(seen) = &mut here.ipv4 {
             seen.observed = ([127, 0, 0, 1], 40000).into();

@@ -1,4 +1,4 @@
-//! `qshare node`: share a directory, and download at the prompt.
+//! `qshare node`: share a directory and download at the prompt.
 
 mod orders;
 mod startup;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use qshare_node::content::{AssetName, ContentId};
 use qshare_node::{
     BindError, Download, DownloadError, Identity, IdentityError, IdentityRole, LibraryEvent, Node,
-    NodeConfig, NodeEvent, PortMappingState, Report, Shares, Stage, StartError, TrackerState,
+    NodeConfig, NodeEvent, PortMappingState, Report, Stage, StartError, TrackerState,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -23,45 +23,34 @@ use tokio_util::sync::CancellationToken;
 use super::run_on_network;
 use crate::args::NodeArgs;
 use crate::console::Console;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
+use crate::messages::{self, Reader};
+use crate::neutral::shown;
 use crate::output::{self, DownloadedJson};
 use crate::progress::{self, Board};
 use crate::prompt::{self, Input, Names};
 use crate::suggest::{self, CommandLine};
-use orders::Desk;
+use orders::PromptHandler;
 
-/// For what is being sent when the node stops.
+/// Time for uploads to finish when the node stops.
 const GRACE: Duration = Duration::from_secs(2);
-/// Services are killed five seconds after they were asked to stop; until then everything that is
-/// durable already must have been said.
+/// Deadline for the whole shutdown. A service manager may kill the process five seconds after it
+/// asked it to stop, and the message about unfinished downloads comes after the shutdown.
 const SHUTDOWN_MAX: Duration = Duration::from_millis(4500);
 
 pub(crate) fn run(args: NodeArgs, console: &Console) -> Result<(), Failure> {
+    for (option, path) in [("--assets", &args.assets), ("--downloads", &args.downloads)] {
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
+            return Err(messages::not_a_directory(option, path));
+        }
+    }
     let dir = args.certs.resolve()?;
     let role = IdentityRole::Node;
     let _lock = Identity::lock(&dir, role).map_err(|error| match error {
-        IdentityError::InUse { .. } => in_use(&error.to_string(), &args),
+        IdentityError::InUse { .. } => in_use(&error, &args),
         error => error.into(),
     })?;
-    let mut config = NodeConfig {
-        group: args.group.load()?,
-        listen: args.listen,
-        known_trackers: args.certs.known_trackers(),
-        lan: !args.lan.off,
-        punch_hard: args.punch.hard,
-        port_mapping: !args.port_mapping.no_port_mapping,
-        shares: Some(Shares {
-            assets: args.assets.clone(),
-            downloads: args.downloads.clone(),
-            exclude: vec![dir.clone()],
-            state_dir: dir.join("state"),
-        }),
-        ..NodeConfig::one_shot(
-            Identity::load_or_create(&dir, role)?,
-            args.trackers.resolve(),
-        )
-    };
-    config.limits.transport.congestion = args.congestion.congestion;
+    let config = args.node_config(&dir, Identity::load_or_create(&dir, role)?)?;
     run_on_network(|stop| serve(args, config, console, stop))
 }
 
@@ -82,9 +71,9 @@ async fn serve(
         prompt::start(console.clone(), names.clone(), inputs.clone());
     }
     let (begun, mut begins) = unbounded_channel();
-    // Cancelled at the prompt, or with `stop`.
+    // Cancelled at the prompt, or together with `stop`.
     let quit = stop.child_token();
-    let desk = Arc::new(Desk {
+    let handler = Arc::new(PromptHandler {
         node: node.clone(),
         console: console.clone(),
         names,
@@ -93,7 +82,7 @@ async fn serve(
         quit: quit.clone(),
         json: args.json.on,
     });
-    let mut floor = Floor {
+    let mut watcher = DownloadWatcher {
         console: console.clone(),
         board: Board::plain(console),
         json: args.json.on,
@@ -108,24 +97,24 @@ async fn serve(
     while !quit.is_cancelled() {
         tokio::select! {
             () = quit.cancelled() => {}
-            Some(input) = input.recv() => take(input, &desk, &inputs),
-            Some(download) = begins.recv() => floor.watch(download),
-            Some(Ok((watched, outcome))) = floor.ends.join_next() => floor.end(&watched, outcome)?,
+            Some(input) = input.recv() => take(input, &handler, &inputs),
+            Some(download) = begins.recv() => watcher.watch(download),
+            Some(Ok((watched, outcome))) = watcher.ends.join_next() => watcher.end(&watched, outcome)?,
             event = events.recv() => match event {
                 Ok(event) => heard.tell(&event, console),
                 Err(RecvError::Lagged(_)) => {}
-                // The node is gone; nothing will happen any more.
+                // The node has stopped.
                 Err(RecvError::Closed) => quit.cancel(),
             },
             _ = ticks.tick() => {
-                floor.find_resumed(&node);
-                floor.board.tick();
+                watcher.find_resumed(&node);
+                watcher.board.tick();
             }
         }
     }
     crate::terminal::restore();
     match stop.is_cancelled() {
-        // A signal came while somebody may have been typing.
+        // A signal interrupted the prompt, whose line may hold typed text.
         true => console.leave_prompt(),
         false => console.clear(),
     }
@@ -135,19 +124,19 @@ async fn serve(
         .iter()
         .filter(|download| is_under_way(download))
         .count();
-    // Past this the rest of the tidying is left to the next start, which loses nothing.
+    // What is not finished by then is left to the next start, which loses no data.
     let _ = tokio::time::timeout(SHUTDOWN_MAX, node.shutdown(GRACE)).await;
     if unfinished > 0 {
         let what = output::count(unfinished as u64, "unfinished download");
         let command = CommandLine::of_this_process();
-        console.note(&format!("{what} will go on at the next start: {command}"));
+        console.note(&format!("{what} will resume at the next start: {command}"));
     }
     Ok(())
 }
 
-/// Deals with what came from the prompt's thread.
-fn take(input: Input, desk: &Arc<Desk>, inputs: &UnboundedSender<Input>) {
-    // Kept open, so that the loop does not see the end of a channel once the thread has ended.
+/// Handles an input from the prompt's thread.
+fn take(input: Input, handler: &Arc<PromptHandler>, inputs: &UnboundedSender<Input>) {
+    // The sender is kept, so that the loop does not see a closed channel when the thread ends.
     let _ = inputs;
     match input {
         Input::Line {
@@ -155,23 +144,23 @@ fn take(input: Input, desk: &Arc<Desk>, inputs: &UnboundedSender<Input>) {
             more_follow,
             done,
         } => {
-            let desk = desk.clone();
+            let handler = handler.clone();
             tokio::spawn(async move {
-                desk.carry_out(&text, more_follow).await;
+                handler.carry_out(&text, more_follow).await;
                 drop::<Sender<()>>(done);
             });
         }
         Input::Complete { beginning, names } => {
-            let desk = desk.clone();
+            let handler = handler.clone();
             tokio::spawn(async move {
-                // Tab may have given up waiting.
-                let _ = names.send(desk.complete(&beginning).await);
+                // The completion may have timed out.
+                let _ = names.send(handler.complete(&beginning).await);
             });
         }
         Input::Interrupt
         | Input::End {
             from_terminal: true,
-        } => desk.quit.cancel(),
+        } => handler.quit.cancel(),
         Input::End {
             from_terminal: false,
         } => {}
@@ -185,8 +174,8 @@ fn is_under_way(download: &Download) -> bool {
 type Watched = (AssetName, ContentId);
 type Outcome = Result<Arc<Report>, Arc<DownloadError>>;
 
-/// Follows every download, whoever began it, and says what came of it.
-struct Floor {
+/// Follows every download of the node and prints how it ends.
+struct DownloadWatcher {
     console: Console,
     board: Board,
     json: bool,
@@ -195,8 +184,8 @@ struct Floor {
     keys: usize,
 }
 
-impl Floor {
-    /// Downloads of an earlier run go on by themselves.
+impl DownloadWatcher {
+    /// Watches the downloads of an earlier run, which resume without being asked for.
     fn find_resumed(&mut self, node: &Node) {
         for download in node.downloads() {
             if is_under_way(&download) {
@@ -224,13 +213,14 @@ impl Floor {
         self.board.remove(*key, size_bytes);
         match outcome {
             Ok(report) => {
-                let (came, path) = (progress::finished_line(&report), output::path(&report.path));
-                self.console.note(&format!(
-                    "{came}\nsaved as {path}; it is shared from now on"
-                ));
+                let (summary, path) = (
+                    progress::finished_line(&report),
+                    shown(output::without_dot(&report.path)),
+                );
+                self.console
+                    .note(&format!("{summary}\nsaved as {path}; now shared"));
                 if self.json {
-                    self.console
-                        .result(&output::json(&DownloadedJson::from(&*report)))?;
+                    self.console.json(&DownloadedJson::from(&*report))?;
                 }
             }
             Err(error) if matches!(*error, DownloadError::Stopped) => {}
@@ -238,7 +228,7 @@ impl Floor {
                 self.console.error(&format!(
                     "{}: {}",
                     watched.0,
-                    Failure::from(&*error).message
+                    messages::download(&error, Reader::Prompt).message
                 ));
             }
         }
@@ -246,10 +236,10 @@ impl Floor {
     }
 }
 
-/// What the node has told already.
+/// What has been printed about the node's events.
 #[derive(Default)]
 struct Heard {
-    /// Trackers by how they are written, and the last thing said about each.
+    /// The last printed state of each tracker, by its address as written.
     trackers: std::collections::HashMap<String, String>,
 }
 
@@ -259,7 +249,7 @@ impl Heard {
             NodeEvent::Tracker(tracker, state) => {
                 let place = tracker.host_port();
                 let (kind, text) = describe(&place, state);
-                // A tracker that stays away is tried again and again, and mentioned once.
+                // An unreachable tracker is retried often and mentioned once.
                 if self
                     .trackers
                     .insert(place, kind.clone())
@@ -269,7 +259,7 @@ impl Heard {
                 }
             }
             NodeEvent::PortMapping(state @ PortMappingState::Proven { .. }) => {
-                console.note(&format!("router: {state}"));
+                console.note(&format!("port mapping: {state}"));
             }
             NodeEvent::PortMapping(_) => {}
             NodeEvent::Library(LibraryEvent::ScanFinished { assets, bytes }) => {
@@ -277,64 +267,56 @@ impl Heard {
                 console.note(&format!("sharing {files} ({size})"));
             }
             NodeEvent::Library(LibraryEvent::Skipped { path, reason }) => {
-                console.note(&format!("not shared: {}: {reason}", path.display()));
+                console.note(&format!("not shared: {}: {reason}", shown(path)));
             }
             NodeEvent::Library(LibraryEvent::WatchFailed { root, cause }) => {
                 console.note(&format!(
-                    "changes in {} are found by looking now and then: {cause}",
-                    root.display()
+                    "cannot watch {}: {cause}; scanning it for changes instead",
+                    shown(root)
                 ));
             }
             NodeEvent::Library(_) => {}
             NodeEvent::PeerLied { node, content } => {
-                console.note(&output::liar(node, content));
+                console.note(&messages::liar(node, content));
             }
         }
     }
 }
 
-/// (what would be news, what to say) about a tracker.
+/// Returns what distinguishes a tracker's state from the last one, and the line about it.
 fn describe(place: &str, state: &TrackerState) -> (String, String) {
+    let words = messages::tracker_state(state);
     match state {
         TrackerState::Connected { id, .. } => (
             id.to_string(),
             format!("tracker {place}: connected ({})", id.short()),
         ),
-        TrackerState::Away { cause } => {
-            let cause = cause
-                .as_deref()
-                .map(|cause| format!(" ({cause})"))
-                .unwrap_or_default();
+        TrackerState::Away { .. } => {
             let text = format!(
-                "tracker {place}: away{cause}; trying on. Start one with `qshare tracker`, or \
-                 name another with --tracker HOST:PORT"
+                "tracker {place}: {words}; retrying. Start one with `qshare tracker`, or restart \
+                 this node with --tracker HOST:PORT"
             );
             ("away".into(), text)
         }
-        TrackerState::Refused { cause } => {
-            (cause.clone(), format!("tracker {place}: refused: {cause}"))
-        }
+        TrackerState::Refused { cause } => (cause.clone(), format!("tracker {place}: {words}")),
     }
 }
 
-fn in_use(message: &str, args: &NodeArgs) -> Failure {
+fn in_use(error: &IdentityError, args: &NodeArgs) -> Failure {
     let command = suggest::beside_another(
         CommandLine::of_this_process(),
         IdentityRole::Node,
         args.certs.dir.as_deref(),
         args.listen,
     );
-    Failure::new(
-        Exit::Failed,
-        format!("{message}\nTo run another node beside it: {command}"),
-    )
+    messages::identity_in_use(error, "node", &command)
 }
 
 fn not_started(error: StartError, args: &NodeArgs) -> Failure {
     match &error {
-        StartError::Bind(BindError::PortInUse(_)) => {
+        StartError::Bind(in_use @ BindError::PortInUse(_)) => {
             let command = suggest::on_free_port(CommandLine::of_this_process(), args.listen);
-            Failure::new(Exit::Failed, format!("{error}\nThis works: {command}"))
+            messages::port_in_use(in_use, &command)
         }
         _ => error.into(),
     }

@@ -1,4 +1,4 @@
-//! `qshare tracker`: keep track of who holds what.
+//! `qshare tracker`: run a tracker, which knows which node has which file.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,17 +12,19 @@ use super::run_on_network;
 use crate::args::{RelayArgs, TrackerArgs};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
-use crate::output::{self, ReadyJson};
+use crate::messages;
+use crate::output::ReadyJson;
 use crate::suggest::{self, CommandLine, quoted};
 
-/// For saying goodbye: well within the five seconds after which services are killed.
+/// Deadline for closing the sessions. Service managers kill a process some seconds after they asked
+/// it to stop; five is the shortest that qshare is made for.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: TrackerArgs, console: &Console) -> Result<(), Failure> {
     let dir = args.certs.resolve()?;
     let role = IdentityRole::Tracker;
     let _lock = Identity::lock(&dir, role).map_err(|error| match error {
-        IdentityError::InUse { .. } => in_use(&error.to_string(), &args),
+        IdentityError::InUse { .. } => in_use(&error, &args),
         error => error.into(),
     })?;
     let identity = Identity::load_or_create(&dir, role)?;
@@ -57,9 +59,9 @@ fn start(
         ..TrackerConfig::new(identity)
     };
     Tracker::start(config).map_err(|error| match &error {
-        StartError::Bind(BindError::PortInUse(_)) => {
+        StartError::Bind(in_use @ BindError::PortInUse(_)) => {
             let command = suggest::on_free_port(CommandLine::of_this_process(), args.listen);
-            Failure::new(Exit::Failed, format!("{error}\nThis works: {command}"))
+            messages::port_in_use(in_use, &command)
         }
         StartError::Bind(_) | StartError::Address(_) => {
             Failure::new(Exit::Failed, error.to_string())
@@ -78,24 +80,21 @@ fn relay_limits(args: &RelayArgs) -> Option<RelayLimits> {
     })
 }
 
-fn in_use(message: &str, args: &TrackerArgs) -> Failure {
+fn in_use(error: &IdentityError, args: &TrackerArgs) -> Failure {
     let command = suggest::beside_another(
         CommandLine::of_this_process(),
         IdentityRole::Tracker,
         args.certs.dir.as_deref(),
         args.listen,
     );
-    Failure::new(
-        Exit::Failed,
-        format!("{message}\nTo run another tracker beside it: {command}"),
-    )
+    messages::identity_in_use(error, "tracker", &command)
 }
 
-/// Says that the tracker is ready, and how to use it.
+/// Prints that the tracker is ready, and how nodes use it.
 fn announce(tracker: &Tracker, args: &TrackerArgs, console: &Console) -> Result<(), Failure> {
     let listen = tracker.listen();
     if args.json.on {
-        console.result(&output::json(&ReadyJson::new(tracker.id(), listen)))?;
+        console.json(&ReadyJson::new(tracker.id(), listen))?;
     }
     let group = match &args.group.file {
         Some(file) => format!(" --group {}", quoted(file.as_os_str())),
@@ -111,9 +110,10 @@ fn announce(tracker: &Tracker, args: &TrackerArgs, console: &Console) -> Result<
     console.note(&format!("tracker {}", tracker.id()));
     console.note(&format!("  listening on          {listen} (UDP)"));
     console.note(match &args.group.file {
-        Some(_) => "  private group:        only those who have its file are served",
+        Some(_) => "  private group:        only members, who have the group file, are served",
         None => {
-            "  open swarm:           whoever reaches this tracker may use it (private: --group)"
+            "  open swarm:           everyone who can reach this tracker can use it (--group FILE \
+             restricts it)"
         }
     });
     console.note(&format!("  on this machine:      qshare node{here}{group}"));
@@ -123,7 +123,7 @@ fn announce(tracker: &Tracker, args: &TrackerArgs, console: &Console) -> Result<
     Ok(())
 }
 
-/// Where this machine reaches what listens there.
+/// Returns the address at which this machine reaches the tracker.
 fn local(listen: SocketAddr, port: u16) -> SocketAddr {
     match listen.ip().is_unspecified() {
         true => SocketAddr::from(([127, 0, 0, 1], port)),

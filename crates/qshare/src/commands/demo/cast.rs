@@ -1,4 +1,4 @@
-//! Who plays in the demo: processes of this very binary.
+//! The processes of the demo.
 
 use std::fs::{self, File};
 use std::net::UdpSocket;
@@ -15,25 +15,26 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::stage::{GENERATED, Stage};
 use crate::exit::{Exit, Failure};
+use crate::neutral::shown;
 
-/// How often what has arrived is looked at: a few megabytes pass meanwhile.
+/// Interval of checks of a download's progress; a few megabytes arrive in between.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// How often the tracker is asked whether everything is announced.
+/// Interval of lookups that check whether all files are announced.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Starts the processes.
+/// Starts processes of this program.
 pub(super) struct Cast<'a> {
     stage: &'a Stage,
     program: PathBuf,
 }
 
-/// One process, killed when dropped.
+/// A process, killed when dropped.
 pub(super) struct Actor {
     name: &'static str,
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) address: String,
     log: PathBuf,
 }
@@ -77,7 +78,7 @@ impl<'a> Cast<'a> {
         self.start("tracker", command, String::new())?.ready().await
     }
 
-    /// A node that shares everything.
+    /// Starts a node that shares all files.
     pub(super) async fn node(&self, tracker: &Actor) -> Result<Actor, Failure> {
         let mut command = self.command("node");
         command.args(["--listen", "127.0.0.1:0", "--tracker", &tracker.address]);
@@ -89,7 +90,7 @@ impl<'a> Cast<'a> {
         self.start("first", command, String::new())?.ready().await
     }
 
-    /// Waits until the generated file is hashed and announced, small ones being faster.
+    /// Waits until the generated file is hashed and announced; small files are ready before it.
     pub(super) async fn wait_until_shared(&self, tracker: &Actor) -> Result<(), Failure> {
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE {
@@ -109,7 +110,7 @@ impl<'a> Cast<'a> {
         Err(failed("the first node did not announce its files in time"))
     }
 
-    /// A `get` of everything, into a directory of its own.
+    /// Starts a `get` of all files into a directory of its own.
     pub(super) fn getter(
         &self,
         name: &'static str,
@@ -140,7 +141,7 @@ impl<'a> Cast<'a> {
         self.getter(stopped.name, true, tracker)
     }
 
-    /// This program, without anything from the user's environment that would change what it does.
+    /// Returns a command of this program that ignores the user's qshare variables.
     fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(&self.program);
         for (key, _) in std::env::vars_os() {
@@ -166,7 +167,7 @@ impl<'a> Cast<'a> {
     ) -> Result<Actor, Failure> {
         let log = self.stage.dir(&format!("{name}.log"));
         let stderr = File::create(&log)
-            .map_err(|error| failed(format!("cannot write {}: {error}", log.display())))?;
+            .map_err(|error| failed(format!("cannot write {}: {error}", shown(&log))))?;
         let started = command.stdout(Stdio::piped()).stderr(stderr).spawn();
         let mut child =
             started.map_err(|error| failed(format!("cannot start the {name} process: {error}")))?;
@@ -183,7 +184,7 @@ impl<'a> Cast<'a> {
 }
 
 impl Actor {
-    /// Waits for the line that says where it listens.
+    /// Waits for the line with the address that it listens on.
     async fn ready(mut self) -> Result<Actor, Failure> {
         let line = timeout(DEADLINE, self.lines.next_line()).await;
         let ready = match line {
@@ -195,7 +196,7 @@ impl Actor {
         Ok(self)
     }
 
-    /// Waits until this much of the generated file was written; how much there is then.
+    /// Waits until this much of the generated file is written, and returns the amount.
     pub(super) async fn wait_for_bytes(
         &mut self,
         stage: &Stage,
@@ -224,17 +225,17 @@ impl Actor {
         Err(self.complain("is too slow"))
     }
 
-    /// Ctrl-C: waits until it has ended, resumably.
+    /// Sends SIGINT and waits until the process has ended.
     pub(super) async fn interrupt(&mut self, deadline: Duration) -> Result<(), Failure> {
         let status = self.stop(Signal::INT, deadline).await?;
-        // 130: interrupted, resumable; 0: it was done already, and only serving.
+        // 130: interrupted; 0: the download was complete and the process only serving.
         match status.code() {
             Some(130 | 0) => Ok(()),
             _ => Err(self.complain(&format!("ended with {status} after Ctrl-C"))),
         }
     }
 
-    /// Ends a service, which must take that well.
+    /// Sends SIGTERM and expects success.
     pub(super) async fn terminate(mut self, deadline: Duration) -> Result<(), Failure> {
         let status = self.stop(Signal::TERM, deadline).await?;
         match status.success() {
@@ -243,9 +244,9 @@ impl Actor {
         }
     }
 
-    /// kill -9.
+    /// Sends SIGKILL.
     pub(super) async fn kill(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
+        // This fails only if the process has ended.
         let _ = self.child.kill().await;
     }
 
@@ -263,7 +264,7 @@ impl Actor {
         }
     }
 
-    /// Waits for the end of a `get --json`; what it says of each file.
+    /// Waits for the end of a `get --json` and returns its report of each file.
     pub(super) async fn reports(&mut self, deadline: Duration) -> Result<Vec<FileReport>, Failure> {
         let mut reports = Vec::new();
         let read = async {
@@ -279,13 +280,13 @@ impl Actor {
         }
     }
 
-    /// What went wrong, and the last words of the process.
+    /// Returns a failure with the last lines of the process's log.
     fn complain(&self, what: &str) -> Failure {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let last: Vec<&str> = log.lines().rev().take(5).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         failed(format!(
-            "the {} process {what}; its last words:\n  {}",
+            "the {} process {what}; its last lines:\n  {}",
             self.name,
             last.join("\n  ")
         ))
@@ -296,14 +297,14 @@ fn failed(message: impl Into<String>) -> Failure {
     Failure::new(Exit::Failed, message)
 }
 
-/// Bytes of a sparse file that are really there.
+/// Returns the number of allocated bytes of a sparse file.
 fn written_bytes(part: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    // st_blocks counts 512 bytes whatever the file system's own blocks are (stat(2)).
+    // st_blocks is in units of 512 bytes on every file system (stat(2)).
     fs::metadata(part).map_or(0, |metadata| metadata.blocks() * 512)
 }
 
-/// An address that nobody listens on now, so that its owner can be told from others in reports.
+/// Returns an address that is free now. A fixed address tells a process from others in reports.
 fn free_address() -> Result<String, Failure> {
     let bound = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
     let address = bound.map_err(|error| failed(format!("no free port: {error}")))?;

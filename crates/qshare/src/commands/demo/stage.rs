@@ -1,4 +1,4 @@
-//! Where the demo plays: a temporary directory with files to share.
+//! The demo's temporary directory, with files to share.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -10,9 +10,9 @@ use tempfile::TempDir;
 
 use crate::exit::{Exit, Failure};
 
-/// The file that is large enough to be swarmed.
+/// The file that is large enough for several sources.
 pub(super) const GENERATED: &str = "generated.bin";
-/// More than this is not copied from a user's own assets.
+/// Maximum size of the files that are copied from the user's own assets.
 const ASSETS_MAX_BYTES: u64 = 16 << 20;
 
 pub(super) struct Stage {
@@ -61,7 +61,7 @@ impl Stage {
         AssetName::new(GENERATED).map_err(|error| Failure::new(Exit::Failed, error.to_string()))
     }
 
-    /// Removes what a node downloaded.
+    /// Removes the downloads of a node.
     pub(super) fn clear(&self, name: &str) -> Result<(), Failure> {
         let dir = self.dir(name);
         match fs::remove_dir_all(&dir) {
@@ -72,7 +72,7 @@ impl Stage {
         }
     }
 
-    /// Everything that is shared, by its path relative to the shared directory.
+    /// Returns the paths of all shared files, relative to the shared directory.
     pub(super) fn names(&self) -> Result<Vec<PathBuf>, Failure> {
         let root = self.dir("first/assets");
         let mut names = Vec::new();
@@ -97,7 +97,7 @@ fn list(root: &Path, beneath: &Path, names: &mut Vec<PathBuf>) -> io::Result<()>
     Ok(())
 }
 
-/// Copies plain files, as long as they are small; what cannot be read is left out.
+/// Copies regular files up to the budget; unreadable ones are left out.
 fn copy_small(from: &Path, to: &Path, budget: &mut u64) -> usize {
     let Ok(entries) = fs::read_dir(from) else {
         return 0;
@@ -119,13 +119,13 @@ fn copy_small(from: &Path, to: &Path, budget: &mut u64) -> usize {
     copied
 }
 
-/// Bytes that no two chunks share, and no compressor makes smaller.
+/// Writes pseudo-random bytes, so that no two chunks are equal.
 fn write_noise(path: &Path, length: u64) -> io::Result<()> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut left = length;
     while left > 0 {
-        // xorshift64 (Marsaglia, 2003): fast, and random enough to look at.
+        // xorshift64 (Marsaglia, 2003) is fast; the quality of its randomness does not matter here.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

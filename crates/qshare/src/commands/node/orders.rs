@@ -1,19 +1,24 @@
 //! What the prompt's lines do.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qshare_node::content::{NodeAddress, Query};
-use qshare_node::{Download, DownloadRequest, Durability, FoundFile, Node, Target};
+use qshare_node::content::{AssetName, ContentId, NodeAddress, Query};
+use qshare_node::{
+    DiskError, Download, DownloadRequest, Durability, FoundFile, Node, Target, discard_unfinished,
+    unfinished,
+};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use super::status::{self, StatusJson};
-use crate::args::{Wanted, parse_wanted};
+use crate::argument::{Wanted, parse_listed, printed_name};
 use crate::choice;
-use crate::commands::ls::{FILES_MAX, print_table};
+use crate::commands::ls::{FILES_MAX, LISTING_MAX, print_table};
 use crate::console::Console;
 use crate::exit::Failure;
+use crate::messages::{self, Reader};
 use crate::output;
 use crate::prompt::{self, Names, Order};
 
@@ -28,7 +33,7 @@ const COMPLETIONS_MAX: usize = 200;
 const SCRIPT_SOURCE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Carries out what is typed.
-pub(super) struct Desk {
+pub(super) struct PromptHandler {
     pub(super) node: Node,
     pub(super) console: Console,
     pub(super) names: Names,
@@ -40,7 +45,7 @@ pub(super) struct Desk {
     pub(super) json: bool,
 }
 
-impl Desk {
+impl PromptHandler {
     /// Does what a line says. A script's downloads are waited for; a person's go on by
     /// themselves.
     pub(super) async fn carry_out(&self, line: &str, in_script: bool) {
@@ -57,9 +62,7 @@ impl Desk {
             Order::Status => {
                 let status = self.node.status();
                 match self.json {
-                    true => self
-                        .console
-                        .result(&output::json(&StatusJson::from(&status))),
+                    true => self.console.json(&StatusJson::from(&status)),
                     false => {
                         // As one text: the prompt is drawn anew after each.
                         let mut lines = status::describe(&status);
@@ -73,6 +76,7 @@ impl Desk {
                     }
                 }
             }
+            Order::Discard(text) => self.discard(&text).await,
             Order::Ls(glob) => self.list(glob.as_deref()).await,
             Order::Get(text) => self.get(&text, in_script).await,
         };
@@ -102,7 +106,12 @@ impl Desk {
 
     async fn list(&self, glob: Option<&str>) -> Result<(), Failure> {
         let text = glob.unwrap_or("**");
-        let found = self.find(&text.parse().map_err(usage)?).await?;
+        let wanted =
+            parse_listed(text).map_err(|error| messages::argument(text, &error, Reader::Prompt))?;
+        let Some(query) = wanted.query() else {
+            return Ok(());
+        };
+        let found = self.find(&query).await?;
         if found.is_empty() {
             self.console.line("nothing is shared yet");
         }
@@ -111,7 +120,20 @@ impl Desk {
 
     async fn get(&self, text: &str, in_script: bool) -> Result<(), Failure> {
         let mut nodes = Vec::new();
-        let files = match parse_wanted(text).map_err(usage)? {
+        let wanted = Wanted::parse(text)
+            .map_err(|error| messages::argument(text, &error, Reader::Prompt))?;
+        let files = match wanted {
+            Wanted::Name(name) => {
+                let query = Query::Name(name.as_str().to_owned());
+                let mut found = self.find(&query).await?;
+                found.retain(|file| file.name == name);
+                let choice = choice::choose(&query, found);
+                for candidates in &choice.ambiguous {
+                    let explained = choice::explain_ambiguity(candidates, |id| format!("get {id}"));
+                    self.console.error(&explained);
+                }
+                choice.files
+            }
             Wanted::Query(query) => {
                 let choice = choice::choose(&query, self.find(&query).await?);
                 for candidates in &choice.ambiguous {
@@ -157,6 +179,42 @@ impl Desk {
         Ok(())
     }
 
+    /// Gives up the unfinished downloads that `text` names, and deletes their data.
+    async fn discard(&self, text: &str) -> Result<(), Failure> {
+        let wanted = Wanted::parse(text)
+            .map_err(|error| messages::argument(text, &error, Reader::Prompt))?;
+        let mut stopped = BTreeSet::new();
+        for download in self.node.downloads() {
+            if is_meant(&wanted, download.name(), &download.content()) {
+                download.stop();
+                // The end of a stopped download is an error that says nothing new.
+                let _ = download.finished().await;
+                stopped.insert(download.name().clone());
+            }
+        }
+        let dir = self.downloads_dir.clone();
+        let discarded = tokio::task::spawn_blocking(move || {
+            let found = unfinished(&dir).into_iter();
+            let found = found.filter(|one| is_meant(&wanted, &one.name, &one.info.id()));
+            found
+                .map(|one| discard_unfinished(&one.target, one.info).map(|_| one.name))
+                .collect::<Result<BTreeSet<_>, DiskError>>()
+        });
+        let discarded = discarded
+            .await
+            .map_err(Failure::internal)?
+            .map_err(|error| messages::disk(&error, Reader::Prompt))?;
+        stopped.extend(discarded);
+        if stopped.is_empty() {
+            return Err(messages::nothing_to_discard(text));
+        }
+        for name in stopped {
+            self.console
+                .line(&format!("discarded {}", printed_name(&name)));
+        }
+        Ok(())
+    }
+
     /// Starts a download, unless it is under way.
     fn begin(&self, file: FoundFile, nodes: Vec<NodeAddress>, in_script: bool) -> Option<Download> {
         let same = |download: &Download| {
@@ -191,24 +249,38 @@ impl Desk {
     /// Looks up, and explains why there is nothing.
     async fn find(&self, query: &Query) -> Result<Vec<FoundFile>, Failure> {
         let found = tokio::select! {
-            found = self.node.find(query, FILES_MAX, PATIENCE) => found,
+            found = self.node.find_all(query, FILES_MAX, PATIENCE, LISTING_MAX) => found,
             () = self.quit.cancelled() => return Ok(Vec::new()),
         };
-        let found = found.map_err(|error| Failure::from(&error))?;
+        let found = found.map_err(|error| messages::find(&error, Reader::Prompt))?;
         self.names
             .learn(found.files.iter().map(|file| file.name.as_str()));
         self.names
             .learn(found.near.iter().map(|name| name.as_str()));
         let is_everything = matches!(query, Query::Name(text) if text == "**");
         if found.files.is_empty() && !is_everything {
-            let text = choice::explain_missing(&query.to_string(), &found.near);
+            let text = messages::not_found(&query.to_string(), &found.near);
+            self.console.error(&format!(
+                "{text}\n`ls` lists the files that can be downloaded"
+            ));
+        }
+        if found.truncated {
             self.console
-                .error(&format!("{text}\n`ls` lists what there is"));
+                .error(&messages::prompt_listing_truncated(found.files.len()));
         }
         Ok(found.files)
     }
 }
 
-fn usage(message: impl ToString) -> Failure {
-    Failure::new(crate::exit::Exit::Usage, message.to_string())
+/// Returns whether an argument of `discard` means a download: by its exact name, its content ID or
+/// the start of one.
+fn is_meant(wanted: &Wanted, name: &AssetName, content: &ContentId) -> bool {
+    match wanted {
+        Wanted::Name(wanted) => wanted == name,
+        Wanted::Query(Query::Name(text)) => text == name.as_str(),
+        Wanted::Query(Query::OfNode(_, wanted)) => wanted == name,
+        Wanted::Query(Query::Id(id)) => id == content,
+        Wanted::Query(Query::IdPrefix(prefix)) => content.to_string().starts_with(prefix.digits()),
+        Wanted::Link(link) => link.info.id() == *content,
+    }
 }

@@ -1,4 +1,4 @@
-//! What a node says when it is ready: who it is, where, and how others join.
+//! What a node prints when it is ready: its ID, its address, and how other nodes join.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,10 +8,11 @@ use qshare_node::content::TrackerAddress;
 use crate::args::NodeArgs;
 use crate::console::Console;
 use crate::exit::Failure;
-use crate::output::{self, ReadyJson};
+use crate::neutral::shown;
+use crate::output::ReadyJson;
 use crate::suggest::{self, quoted};
 
-/// Prints it.
+/// Prints these lines on stderr, and the ready object on stdout with --json.
 pub(super) fn announce(
     node: &Node,
     args: &NodeArgs,
@@ -20,7 +21,7 @@ pub(super) fn announce(
 ) -> Result<(), Failure> {
     let listen = node.listen_address();
     if args.json.on {
-        console.result(&output::json(&ReadyJson::new(node.id(), listen)))?;
+        console.json(&ReadyJson::new(node.id(), listen))?;
     }
     let written: Vec<String> = trackers.iter().map(TrackerAddress::host_port).collect();
     let group = match &args.group.file {
@@ -29,21 +30,21 @@ pub(super) fn announce(
     };
     console.note(&format!("node {}", node.id()));
     console.note(&format!("  listening on  {listen} (UDP)"));
-    console.note(&format!("  shares        {}", args.assets.display()));
+    console.note(&format!("  shares        {}", shown(&args.assets)));
     console.note(&format!(
-        "  downloads to  {} (shared, too)",
-        args.downloads.display()
+        "  downloads to  {} (also shared)",
+        shown(&args.downloads)
     ));
     console.note(&format!("  tracker       {}", written.join(", ")));
     console.note(match (&args.group.file, args.lan.off) {
-        (Some(_), _) => "  private group: shared only with those who have its file",
+        (Some(_), _) => "  private group: only members, who have the group file, can download",
         (None, true) => {
-            "  open swarm: whoever reaches the tracker may download what is shared here (private: \
-             --group FILE)"
+            "  open swarm: everyone who can reach the tracker can download these files (--group \
+             FILE restricts it)"
         }
         (None, false) => {
-            "  open swarm: whoever reaches the tracker or is on this network may download what is \
-             shared here (private: --group FILE; not on this network: --no-lan)"
+            "  open swarm: everyone who can reach the tracker or is on the local network can \
+             download these files (--group FILE restricts it, --no-lan hides it from the network)"
         }
     });
     if let Some(tracker) = trackers.first() {
@@ -55,7 +56,7 @@ pub(super) fn announce(
     Ok(())
 }
 
-/// A tracker's address as other machines write it: loopback here is this machine there.
+/// Returns a tracker's address as other machines write it: loopback becomes this machine.
 fn for_others(tracker: &TrackerAddress, this_machine: IpAddr) -> String {
     let is_loopback = tracker.host == "localhost"
         || tracker

@@ -1,4 +1,4 @@
-//! A node at a glance: what `status` says, for people and for scripts.
+//! What `status` prints, for people and for scripts.
 
 use qshare_node::{
     DownloadStatus, NodeStatus, PathKind, PeerView, PortMappingState, Progress, Stage, SwarmView,
@@ -6,10 +6,11 @@ use qshare_node::{
 };
 use serde::Serialize;
 
+use crate::messages;
 use crate::output;
 use crate::progress;
 
-/// A node at a glance, for people.
+/// Returns a node's status as lines for people.
 pub(super) fn describe(status: &NodeStatus) -> Vec<String> {
     let mut lines = vec![format!(
         "sharing {} ({}), {} connected, {} sent, {} received",
@@ -20,19 +21,7 @@ pub(super) fn describe(status: &NodeStatus) -> Vec<String> {
         output::bytes(status.received_bytes),
     )];
     for (tracker, state) in &status.trackers {
-        let state = match state {
-            TrackerState::Connected { id, seen_at, .. } => {
-                let seen = seen_at
-                    .map(|at| format!(", sees us at {at}"))
-                    .unwrap_or_default();
-                format!("connected ({}{seen})", id.short())
-            }
-            TrackerState::Away { cause } => match cause {
-                Some(cause) => format!("away: {cause}"),
-                None => "away".to_owned(),
-            },
-            TrackerState::Refused { cause } => format!("refused: {cause}"),
-        };
+        let state = messages::tracker_state(state);
         lines.push(format!("tracker {}: {state}", tracker.host_port()));
     }
     lines.push(format!("port mapping: {}", status.port_mapping));
@@ -49,41 +38,41 @@ pub(super) fn describe(status: &NodeStatus) -> Vec<String> {
     lines
 }
 
-/// What a download waits for, and how far it is from what its sources can do.
+/// Describes a download's chunks, and how much of its sources' capacity it uses.
 fn describe_swarm(progress: &Progress, swarm: &SwarmView) -> String {
     let mut line = format!(
-        "{} of {} chunks, {} asked for",
+        "{} of {} chunks, {} requested",
         swarm.verified_chunks,
         swarm.chunks,
         output::bytes(swarm.in_flight_bytes),
     );
     if swarm.unheld_chunks > 0 {
         line += &format!(
-            ", {} waiting for somebody who has them",
+            ", {} held by no connected peer",
             output::count(u64::from(swarm.unheld_chunks), "chunk")
         );
     }
     if let Some(percent) = percent_of_possible(progress, swarm) {
         line += &format!(
-            ", at {percent}% of the {}/s that its sources have shown",
+            ", {}/s available from its sources, {percent} % used",
             output::bytes(swarm.possible_bytes_per_second)
         );
     }
     line + &format!(", {} wasted", output::bytes(swarm.wasted_bytes))
 }
 
-/// The download's rate in percent of what its sources delivered, each at its recent best; None
-/// until that is known.
+/// Returns the download's rate in percent of what its sources can deliver (the sum of each one's
+/// recent best rate); None until that is known.
 fn percent_of_possible(progress: &Progress, swarm: &SwarmView) -> Option<u64> {
     let rate = progress.bytes_per_second.saturating_mul(100);
     let percent = rate.checked_div(swarm.possible_bytes_per_second)?;
-    // The mean over some seconds may lie above what is left of those who delivered in them.
+    // The rate is a mean over some seconds, in which there may have been more sources than now.
     Some(percent.min(100))
 }
 
 fn describe_peer(peer: &PeerView) -> String {
     let mut line = format!(
-        "  {} at {}: {} received, {}/s, has {} that we lack",
+        "  {} at {}: {} received, {}/s, has {} that are missing here",
         peer.node.short(),
         peer.address,
         output::bytes(peer.received_bytes),
@@ -92,22 +81,22 @@ fn describe_peer(peer: &PeerView) -> String {
     );
     if peer.waiting + peer.answering > 0 {
         line += &format!(
-            "; is answering {} of our requests, {} wait behind {}",
+            "; answering {} requests, {} queued behind {}",
             peer.answering,
             peer.waiting,
             output::bytes(peer.queue_bytes)
         );
     }
     if let Some(pause) = peer.asked_again_in.filter(|pause| !pause.is_zero()) {
-        line += &format!("; asked again in {:.1} s", pause.as_secs_f64());
+        line += &format!("; backing off for {:.1} s", pause.as_secs_f64());
     }
     if let Some(why) = &peer.dropped {
-        line += &format!("; not asked any more: {why}");
+        line += &format!("; dropped: {why}");
     }
     line
 }
 
-/// What `status` prints with `--json`.
+/// What `status` prints with --json.
 #[derive(Debug, Serialize)]
 pub(super) struct StatusJson {
     assets: usize,
@@ -344,25 +333,25 @@ mod tests {
     }
 
     #[test]
-    fn a_status_tells_trackers_and_what_waits_for_what() {
+    fn a_status_describes_trackers_downloads_and_peers() {
         let lines = describe(&status());
         assert_eq!(
             lines[..3],
             [
                 "sharing 1 file (2.0 kB), 2 peers connected, 0 B sent, 5 B received",
-                "tracker t:1: away: no answer",
+                "tracker t:1: unreachable: no answer",
                 "port mapping: others reach us at 192.0.2.9:64500 (10.0.0.1 by PCP)",
             ]
         );
         assert_eq!(
             lines[4],
-            "  5 of 10 chunks, 400 B asked for, 1 chunk waiting for somebody who has them, \
-             at 90% of the 1.0 kB/s that its sources have shown, 10 B wasted"
+            "  5 of 10 chunks, 400 B requested, 1 chunk held by no connected peer, 1.0 kB/s \
+             available from its sources, 90 % used, 10 B wasted"
         );
         assert!(
             lines[5].ends_with(
-                "300 B received, 1.0 kB/s, has 3 chunks that we lack; is answering 1 of our \
-                 requests, 2 wait behind 9.0 kB; asked again in 1.5 s"
+                "300 B received, 1.0 kB/s, has 3 chunks that are missing here; answering 1 \
+                 requests, 2 queued behind 9.0 kB; backing off for 1.5 s"
             ),
             "{lines:?}"
         );

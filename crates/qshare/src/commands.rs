@@ -1,4 +1,4 @@
-//! One file a subcommand, and the runtime that those on the network run on.
+//! The subcommands, one module each, and the runtime of those that use the network.
 
 pub(crate) mod demo;
 pub(crate) mod forget;
@@ -18,23 +18,24 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::{Exit, Failure};
 use crate::{signals, terminal};
 
-/// After the command is done, this long is waited for blocking work that was given up.
+/// Deadline for abandoned blocking work after a command has finished.
 const LEFTOVERS_MAX: Duration = Duration::from_millis(500);
 
-/// By how much threads that read, hash and write are nicer than the network's; those that they start, as
-/// the library's, inherit it.
+/// Niceness of blocking threads, which read, hash and write; the network thread keeps 0. Threads that
+/// they start, such as the library's, inherit it.
 #[cfg(target_os = "linux")]
 const BLOCKING_NICE: i32 = 5;
 
-/// Lets the thread of the network run first. Packets that it leaves lying hold up the other side, and no
-/// window is large enough to bridge the time that a megabyte of hashing takes.
+/// Lowers the priority of this blocking thread below the network thread's. Packets that wait in the
+/// socket stall the peer, and no window is large enough to bridge the time that hashing a megabyte
+/// takes.
 fn yield_to_network() {
-    // There a priority is a thread's own; elsewhere it would be the whole process's.
+    // On Linux niceness is per thread; elsewhere it would apply to the whole process.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::nice(BLOCKING_NICE);
 }
 
-/// Runs a command on the network, on this thread. Its token is cancelled by the first signal.
+/// Runs a command on a network runtime on this thread. The first signal cancels its token.
 fn run_on_network<F>(command: impl FnOnce(CancellationToken) -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,

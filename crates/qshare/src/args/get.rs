@@ -1,0 +1,101 @@
+//! Arguments of `qshare get`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+use super::shared::{
+    CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PunchArg, TrackersArg, parse_listen,
+};
+
+const HELP: &str = "\
+Examples:
+  qshare get report.pdf
+  qshare get id:3fa9c0 -o report.pdf
+  qshare get 'photos/**/*.jpg' -o album/
+  qshare get --wait nightly.iso          wait until a node shares it
+  qshare get --seed big.iso              keep serving it until Ctrl-C
+
+What NAME means:
+  64 hex digits      a content ID
+  id:PREFIX          the start of a content ID
+  NODEID/NAME        the file that one node shares under this name
+  qshare:...         a link from `qshare ls --links`; a link with node addresses
+                     (`ls --links --addresses`) needs no tracker
+  name:TEXT          the file named TEXT, whatever TEXT looks like
+  ./TEXT             the same, where globs still work; ./- is the file named `-`
+  anything else      a name, or a glob (`*` stops at `/`, `**` does not); an exact name wins
+
+An interrupted download keeps what it has fetched; the same command resumes it.
+If one content of a name has a complete holder and others of that name have none, `get NAME`
+downloads the complete one and notes the others. Other ambiguous names are an error (code 3).";
+
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct GetArgs {
+    /// Names, globs, content IDs, id:PREFIX, NODEID/NAME or links
+    // Parsed by `argument.rs`: clap's errors would print a mistyped link in full.
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) wanted: Vec<String>,
+    /// File or directory to write; a directory exists or ends in `/` [default: .]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trackers: TrackersArg,
+    /// UDP address to listen on; port 0 picks a free port
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:0")]
+    #[arg(value_parser = parse_listen)]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) lan: LanArg,
+    #[command(flatten)]
+    pub(crate) punch: PunchArg,
+    #[command(flatten)]
+    pub(crate) certs: CertsArg,
+    #[command(flatten)]
+    pub(crate) group: GroupArg,
+    #[command(flatten)]
+    pub(crate) congestion: CongestionArg,
+    /// Keep serving the downloaded files until Ctrl-C or SIGTERM
+    #[arg(long, value_parser = FalseyValueParser::new())]
+    pub(crate) seed: bool,
+    /// Overwrite existing files of different content
+    #[arg(long, value_parser = FalseyValueParser::new())]
+    pub(crate) force: bool,
+    /// Report success before the files would survive a power cut
+    #[arg(long, value_parser = FalseyValueParser::new())]
+    pub(crate) no_sync: bool,
+    /// Keep retrying for SECONDS (default: forever) until a tracker, the name and a source are
+    /// available
+    #[arg(long, value_name = "SECONDS")]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = FOREVER)]
+    #[arg(value_parser = parse_wait)]
+    pub(crate) wait: Option<Wait>,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+}
+
+/// How long `get --wait` retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// This long.
+    For(Duration),
+    /// Until the files are available.
+    Forever,
+}
+
+/// The value of `--wait` without a number.
+const FOREVER: &str = "forever";
+
+fn parse_wait(text: &str) -> Result<Wait, String> {
+    if text == FOREVER {
+        return Ok(Wait::Forever);
+    }
+    match text.parse() {
+        Ok(seconds) => Ok(Wait::For(Duration::from_secs(seconds))),
+        Err(_) => Err("give a number of seconds, or --wait alone to retry forever".into()),
+    }
+}

@@ -1,0 +1,65 @@
+//! Arguments of `qshare node`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+use super::shared::{
+    CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PortMappingArg, PunchArg, TrackersArg,
+    parse_listen,
+};
+
+const HELP: &str = "\
+Examples:
+  qshare node
+  qshare node --assets /data/builds --tracker tracker.example:65000
+  qshare node --listen '[::]:0' --no-prompt --json     as a service; prints {id, listen}
+
+At the prompt:
+  NAME          download a file by name, content ID, id:PREFIX, glob or link; the whole line
+                is the name, with the spaces at its ends
+  get NAME      the same, for a file that is named like one of these commands
+  discard NAME  give up an unfinished download and delete what was fetched
+  ls [GLOB]     list the files that can be downloaded
+  status        print shares, connections and the state of each download; with --json as one
+                JSON object
+  help          print these commands
+  q             quit; unfinished downloads resume at the next start
+
+Started in the background (`qshare node &`), it serves without a prompt.";
+
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct NodeArgs {
+    /// Directory to share, including subdirectories; created if missing
+    #[arg(long, value_name = "DIR", default_value = "./assets")]
+    pub(crate) assets: PathBuf,
+    /// Directory for downloads, which are shared when complete; created if missing
+    #[arg(long, value_name = "DIR", default_value = "./downloads")]
+    pub(crate) downloads: PathBuf,
+    #[command(flatten)]
+    pub(crate) trackers: TrackersArg,
+    /// UDP address to listen on; `[::]` is IPv6 and IPv4, port 0 picks a free port
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:64500")]
+    #[arg(value_parser = parse_listen)]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) lan: LanArg,
+    #[command(flatten)]
+    pub(crate) punch: PunchArg,
+    #[command(flatten)]
+    pub(crate) port_mapping: PortMappingArg,
+    #[command(flatten)]
+    pub(crate) certs: CertsArg,
+    #[command(flatten)]
+    pub(crate) group: GroupArg,
+    #[command(flatten)]
+    pub(crate) congestion: CongestionArg,
+    /// Run without a prompt, until Ctrl-C or SIGTERM
+    #[arg(long, value_parser = FalseyValueParser::new())]
+    pub(crate) no_prompt: bool,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+}

@@ -1,0 +1,95 @@
+//! Arguments that several commands have.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+use qshare_node::Congestion;
+use qshare_node::content::TrackerAddress;
+
+/// The directory of the identities.
+#[derive(Debug, Args)]
+pub(crate) struct CertsArg {
+    /// Directory of identities and remembered tracker keys [default: ./certs if it contains
+    /// .qshare, else the user's data directory]
+    #[arg(long = "certs", value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// The private group.
+#[derive(Debug, Args)]
+pub(crate) struct GroupArg {
+    /// Group file that `qshare group new` created; restricts the swarm to members of the group
+    #[arg(long = "group", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// The trackers to ask.
+#[derive(Debug, Args)]
+pub(crate) struct TrackersArg {
+    /// Tracker, as HOST[:PORT] or TRACKERID@HOST[:PORT]; may be repeated [default:
+    /// 127.0.0.1:65000]
+    #[arg(long = "tracker", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub(crate) given: Vec<TrackerAddress>,
+}
+
+/// Discovery on the local network.
+#[derive(Debug, Args)]
+pub(crate) struct LanArg {
+    /// Disable discovery of nodes on the local network (mDNS), in both directions
+    #[arg(long = "no-lan", value_parser = FalseyValueParser::new())]
+    pub(crate) off: bool,
+}
+
+/// Hole punching through symmetric NATs.
+#[derive(Debug, Args)]
+pub(crate) struct PunchArg {
+    /// Punch through a symmetric NAT with some 2,000 small probes within 1.5 s and 256 sockets,
+    /// instead of using the relay; both nodes must set this. Some networks treat it as an attack
+    #[arg(long = "punch-hard", value_parser = FalseyValueParser::new())]
+    pub(crate) hard: bool,
+}
+
+/// Port mapping at the router.
+#[derive(Debug, Args)]
+pub(crate) struct PortMappingArg {
+    /// Do not ask the router for a port mapping (PCP, NAT-PMP or UPnP)
+    #[arg(long = "no-port-mapping", value_parser = FalseyValueParser::new())]
+    pub(crate) no_port_mapping: bool,
+}
+
+/// Congestion control of sent data.
+#[derive(Debug, Args)]
+pub(crate) struct CongestionArg {
+    /// Congestion control for sending: auto (bbr3 on long paths, else cubic), cubic, bbr or bbr3
+    #[arg(
+        long = "congestion",
+        value_name = "NAME",
+        default_value_t,
+        hide_short_help = true
+    )]
+    pub(crate) congestion: Congestion,
+}
+
+/// Output for scripts.
+#[derive(Debug, Args)]
+pub(crate) struct JsonArg {
+    /// Print results as JSON, one object a line
+    #[arg(long = "json", value_parser = FalseyValueParser::new())]
+    pub(crate) on: bool,
+}
+
+/// Parses the address to listen on.
+pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "give ADDRESS:PORT, such as '[::]:64500' or 0.0.0.0:0".to_owned())
+}
+
+/// Parses a number of seconds.
+pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .map(Duration::from_secs)
+        .map_err(|_| "give a whole number of seconds".to_owned())
+}
