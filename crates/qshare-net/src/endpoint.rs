@@ -11,8 +11,9 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Runtime, TokioRuntime, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::socket::address_proof::{AddressProof, AddressProofs};
 use crate::socket::coalesce::CoalescingSocket;
-use crate::socket::{NonQuicSender, Socket as SharedSocket};
+use crate::socket::{AddressResponder, NonQuicSender, Socket as SharedSocket};
 use crate::{Identity, TransportConfig, tls};
 
 /// Socket buffers that hold a burst while the process is busy; the kernel may grant less.
@@ -57,6 +58,7 @@ pub struct Endpoint {
     to_tracker: quinn::ClientConfig,
     to_peer: quinn::ClientConfig,
     non_quic: NonQuicSender,
+    address_proofs: Arc<AddressProofs>,
 }
 
 impl Endpoint {
@@ -95,6 +97,7 @@ impl Endpoint {
         let socket = runtime.wrap_udp_socket(socket).map_err(io_error)?;
         let socket = Arc::new(SharedSocket::new(CoalescingSocket::new(socket)).map_err(io_error)?);
         let non_quic = socket.sender();
+        let address_proofs = Arc::clone(socket.address_proofs());
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             endpoint_config,
             Some(server),
@@ -108,6 +111,7 @@ impl Endpoint {
             to_tracker,
             to_peer,
             non_quic,
+            address_proofs,
         })
     }
 
@@ -130,6 +134,17 @@ impl Endpoint {
     /// Where a node really is that is dialled through an extra socket; other addresses stay.
     pub fn real_address(&self, address: SocketAddr) -> SocketAddr {
         self.non_quic.real_address(address)
+    }
+
+    /// Echoes the acceptor's address probes on a dialled connection until the result is dropped.
+    pub(crate) fn answer_probes(&self, connection_id: u64) -> AddressResponder {
+        self.address_proofs.answer(connection_id)
+    }
+
+    /// Begins to prove the address of an accepted connection.
+    pub(crate) fn begin_proof(&self, connection_id: u64, address: SocketAddr) -> AddressProof {
+        self.address_proofs
+            .begin(connection_id, address, rand::random())
     }
 
     /// The next one who dials; None once the endpoint is closed.

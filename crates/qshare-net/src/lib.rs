@@ -37,10 +37,12 @@ pub use identity::{
 };
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{
-    AcceptError, DialError, DialTarget, Greeting, Session, accept, close_reason, connect, dial,
-    framed, greet, is_goodbye,
+    AcceptError, DialError, DialTarget, Greeting, GroupMismatch, LostConnection, Session, accept,
+    close, close_because, close_reason, connect, dial, framed, greet, is_goodbye, prove_address,
 };
-pub use socket::{NonQuic, NonQuicSender, Route, Verdict, is_virtual, virtual_address};
+pub use socket::{
+    AddressResponder, NonQuic, NonQuicSender, Route, Verdict, is_virtual, virtual_address,
+};
 pub use transport::TransportConfig;
 pub use traversal::{
     KnockError, KnockTarget, Knocked, LanDiscovery, LanError, LanEvent, LocalNetworks,

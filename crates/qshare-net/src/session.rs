@@ -1,95 +1,134 @@
-//! From a dialled or accepted connection to a peer that said Hello and proved its group.
+//! Sessions: from a dialled or accepted connection to a peer that said Hello and proved its group.
 
+mod address;
 pub mod framed;
+mod hello;
+mod lost;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use qshare_content::NodeId;
-use qshare_wire::hello::{Hello, Role, VERSION};
+use qshare_wire::hello::{Hello, Role};
 use qshare_wire::limits::HELLO_DEADLINE;
-use qshare_wire::{Candidate, CloseCode};
+use qshare_wire::{Candidate, CloseCode, PeerText};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use crate::identity::group::{EXPORTER_LABEL, ProofBinding};
-use crate::socket::is_made_up;
+use self::framed::ReadError;
+use self::hello::{Side, check_hello, own_hello};
+use crate::socket::AddressResponder;
 use crate::{Endpoint, GroupSecret, tls};
 
-/// What we say about ourselves to everybody.
+pub use self::address::prove_address;
+pub use self::lost::{LostConnection, close_reason, is_goodbye};
+
+/// What a node or tracker says about itself to every peer.
 #[derive(Debug, Clone)]
 pub struct Greeting {
-    /// What we are.
+    /// Its role.
     pub role: Role,
-    /// The group that everybody must belong to; None serves all.
+    /// The group that every peer must belong to; None serves peers without a group.
     pub group: Option<GroupSecret>,
-    /// Where we listen, beyond what others observe (at most 8).
+    /// Addresses at which it listens, beyond what others observe (at most 8).
     pub candidates: Vec<Candidate>,
     /// Feature bits of [`qshare_wire::hello`].
     pub features: u64,
 }
 
-/// An authenticated connection: certificate, version and group were checked.
+/// An authenticated connection: certificate, protocol version and group were checked.
 #[derive(Debug)]
 pub struct Session {
     /// The connection.
     pub connection: Connection,
-    /// Who is at the other end, by its certificate.
+    /// The peer's id, from its certificate.
     pub peer: NodeId,
-    /// What it said.
+    /// The peer's address during the handshake, which proved it. That of the connection may be
+    /// another one by now, and forged: see [`prove_address`].
+    pub address: SocketAddr,
+    /// The peer's Hello.
     pub hello: Hello,
     /// Our half of the control stream. Keep it: dropping it ends the stream.
     pub control_send: SendStream,
-    /// Their half of the control stream.
+    /// The peer's half of the control stream.
     pub control_recv: RecvStream,
+    /// Answers the acceptor's probes when our address changes. Keep it as long as the connection;
+    /// None where the connection was accepted.
+    pub responder: Option<AddressResponder>,
 }
 
-/// Why a dialled connection came to nothing.
+/// Why a dial failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The address cannot be dialled at all.
-    #[error("{0}")]
+    #[error(transparent)]
     Address(#[from] quinn::ConnectError),
-    /// Nobody answered in time.
+    /// There was no answer before the deadline.
     #[error("no answer from {0}")]
     TimedOut(SocketAddr),
-    /// Somebody else answered.
+    /// Another peer answered than the wanted one.
     #[error("{address} is {found}, not {wanted}")]
     WrongIdentity {
-        /// Where.
+        /// The address that was dialled.
         address: SocketAddr,
-        /// Who was wanted.
+        /// The wanted id.
         wanted: NodeId,
-        /// Who was found.
+        /// The id that was proven.
         found: NodeId,
     },
-    /// The group did not match.
-    #[error("the group was refused: {0}")]
-    GroupRefused(String),
-    /// No protocol version in common.
-    #[error("no protocol version in common: {0}")]
-    Version(String),
-    /// The other side closed, or broke the protocol.
-    #[error("{0}")]
-    Closed(String),
+    /// The groups differ.
+    #[error("group refused: {0}")]
+    GroupRefused(GroupMismatch),
+    /// The two sides have no protocol version in common. Names the peer's program if it said so.
+    #[error("no protocol version in common{}", .0.as_ref().map(|agent| format!(" with {agent}")).unwrap_or_default())]
+    Version(Option<PeerText>),
+    /// The peer closed the connection with this code.
+    #[error("the peer closed the connection: {0}")]
+    Refused(CloseCode),
+    /// The connection was lost.
+    #[error(transparent)]
+    Lost(LostConnection),
+    /// The peer's Hello could not be read.
+    #[error("no Hello: {0}")]
+    Hello(ReadError),
+    /// The peer showed no certificate.
+    #[error("the peer showed no certificate")]
+    NoCertificate,
 }
 
-/// Why an accepted connection was turned away.
+/// How the groups of two sides differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GroupMismatch {
+    /// We belong to a group and the peer to none.
+    #[error("the peer belongs to no group")]
+    PeerHasNone,
+    /// The peer belongs to a group and we to none.
+    #[error("the peer belongs to a group, and this side to none")]
+    WeHaveNone,
+    /// Both belong to a group, but not to the same one.
+    #[error("the peer belongs to another group")]
+    Different,
+    /// The peer did not accept our group, or that we have none.
+    #[error("the peer did not accept this side's group")]
+    RefusedByPeer,
+}
+
+/// Why an accepted connection did not become a session.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
-    /// It never finished the handshake.
-    #[error("handshake: {0}")]
+    /// The handshake failed.
+    #[error("handshake: {}", LostConnection::from(.0.clone()))]
     Handshake(#[from] ConnectionError),
-    /// It was turned away with this code.
+    /// The connection was closed with this code.
     #[error("{0}")]
     Refused(CloseCode),
 }
 
-/// Whom a dialler wants.
+/// The peer that a dial must reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DialTarget {
-    /// A tracker; without an id, whoever answers (and [`crate::KnownTrackers`] decides).
+    /// A tracker, with this id if there is one; else any, and [`crate::KnownTrackers`] decides.
     Tracker(Option<NodeId>),
     /// Exactly this node.
     Node(NodeId),
@@ -104,7 +143,7 @@ pub async fn dial(
     deadline: Duration,
 ) -> Result<Session, DialError> {
     let exchange = async {
-        let connection = shake_hands(endpoint, target, address).await?;
+        let connection = perform_handshake(endpoint, target, address).await?;
         greet(endpoint, greeting, connection).await
     };
     timeout(deadline, exchange)
@@ -112,20 +151,21 @@ pub async fn dial(
         .map_err(|_| DialError::TimedOut(address))?
 }
 
-/// Dials `address` up to where it is known who is there. Of several such connections one can then
-/// be chosen, before the other side takes any of them for the one: [`greet`] goes on from here.
+/// Dials `address` up to the end of the handshake, which proves the peer's id. The caller may
+/// choose among several such connections before the peer sees a Hello on any of them; [`greet`]
+/// goes on from here.
 pub async fn connect(
     endpoint: &Endpoint,
     target: DialTarget,
     address: SocketAddr,
     deadline: Duration,
 ) -> Result<Connection, DialError> {
-    timeout(deadline, shake_hands(endpoint, target, address))
+    timeout(deadline, perform_handshake(endpoint, target, address))
         .await
         .map_err(|_| DialError::TimedOut(address))?
 }
 
-async fn shake_hands(
+async fn perform_handshake(
     endpoint: &Endpoint,
     target: DialTarget,
     address: SocketAddr,
@@ -134,13 +174,10 @@ async fn shake_hands(
         DialTarget::Tracker(pin) => (endpoint.connect_tracker(address)?, pin),
         DialTarget::Node(peer) => (endpoint.connect_peer(address, peer)?, Some(peer)),
     };
-    let connection = connecting
-        .await
-        .map_err(|error| closed_to_dial_error(&error))?;
-    let found = peer_id(&connection)
-        .ok_or_else(|| DialError::Closed("the peer showed no certificate".into()))?;
+    let connection = connecting.await.map_err(DialError::from)?;
+    let found = peer_id(&connection).ok_or(DialError::NoCertificate)?;
     if let Some(wanted) = pin.filter(|&wanted| wanted != found) {
-        refuse(&connection, CloseCode::WrongIdentity);
+        close(&connection, CloseCode::WrongIdentity);
         return Err(DialError::WrongIdentity {
             address,
             wanted,
@@ -150,95 +187,97 @@ async fn shake_hands(
     Ok(connection)
 }
 
-/// Exchanges Hellos on a connection that [`connect`] made. Drop it after a while that seems
-/// long enough: there is no deadline in it.
+/// Exchanges Hellos on a connection that [`connect`] made. Has no deadline: drop the future to
+/// give up.
 pub async fn greet(
     endpoint: &Endpoint,
     greeting: &Greeting,
     connection: Connection,
 ) -> Result<Session, DialError> {
-    let peer = peer_id(&connection)
-        .ok_or_else(|| DialError::Closed("the peer showed no certificate".into()))?;
-    say_hello(endpoint.id(), greeting, connection, peer).await
-}
-
-async fn say_hello(
-    us: NodeId,
-    greeting: &Greeting,
-    connection: Connection,
-    peer: NodeId,
-) -> Result<Session, DialError> {
-    let lost = |connection: &Connection, text: String| match connection.close_reason() {
-        Some(error) => closed_to_dial_error(&error),
-        None => DialError::Closed(text),
+    let us = endpoint.id();
+    let peer = peer_id(&connection).ok_or(DialError::NoCertificate)?;
+    // Only a dialler's address may change: the one that was dialled stays proven.
+    let address = connection.remote_address();
+    let responder = address::connection_id(&connection).map(|id| endpoint.answer_probes(id));
+    // The close code says more than the error of the stream that ended with the connection.
+    let lost = |error: ReadError| match connection.close_reason() {
+        Some(closed) => DialError::from(closed),
+        None => DialError::Hello(error),
     };
-    let (mut control_send, mut control_recv) = connection
-        .open_bi()
-        .await
-        .map_err(|error| closed_to_dial_error(&error))?;
-    let ours = own_hello(greeting, &connection, Side::Dialler, us, peer);
+    let (mut control_send, mut control_recv) =
+        connection.open_bi().await.map_err(DialError::from)?;
+    let ours = own_hello(greeting, &connection, Side::Dialler, us, peer, address);
     framed::write(&mut control_send, &ours)
         .await
-        .map_err(|error| lost(&connection, error.to_string()))?;
+        .map_err(|error| lost(error.into()))?;
     let hello: Hello = match framed::read(&mut control_recv).await {
         Ok(hello) => hello,
-        Err(framed::ReadError::Wire(error)) => {
-            refuse(&connection, CloseCode::Protocol);
-            return Err(DialError::Closed(error.to_string()));
+        Err(error @ ReadError::Wire(_)) => {
+            close(&connection, CloseCode::Protocol);
+            return Err(DialError::Hello(error));
         }
-        Err(error) => return Err(lost(&connection, error.to_string())),
+        Err(error) => return Err(lost(error)),
     };
     match check_hello(greeting, &connection, &hello, Side::Acceptor, us, peer) {
         Ok(()) => Ok(Session {
             connection,
             peer,
+            address,
             hello,
             control_send,
             control_recv,
+            responder,
         }),
         Err(code) => {
-            refuse(&connection, code);
+            close(&connection, code);
             Err(match code {
-                CloseCode::GroupRefused => DialError::GroupRefused(group_reason(greeting, &hello)),
-                CloseCode::Version => DialError::Version(hello.agent),
-                other => DialError::Closed(other.to_string()),
+                CloseCode::GroupRefused => DialError::GroupRefused(mismatch(greeting, &hello)),
+                CloseCode::Version => DialError::Version(Some(hello.agent)),
+                other => DialError::Refused(other),
             })
         }
     }
 }
 
-/// Takes an incoming connection through handshake and Hello, or turns it away with a reason.
+/// Takes an incoming connection through handshake and Hello, or closes it with a code.
 pub async fn accept(
     us: NodeId,
     greeting: &Greeting,
     incoming: quinn::Incoming,
 ) -> Result<Session, AcceptError> {
+    // The handshake proves this address; the peer cannot change it before it is complete.
+    let address = incoming.remote_address();
     let connecting = incoming.accept()?;
     let connection = match timeout(HELLO_DEADLINE, connecting).await {
         Ok(connected) => connected?,
         Err(_) => return Err(AcceptError::Handshake(ConnectionError::TimedOut)),
     };
-    let code = match timeout(HELLO_DEADLINE, hear_hello(us, greeting, &connection)).await {
+    let exchange = exchange_hellos(us, greeting, &connection, address);
+    let code = match timeout(HELLO_DEADLINE, exchange).await {
         Ok(Ok((peer, hello, control_send, control_recv))) => {
             return Ok(Session {
                 connection,
                 peer,
+                address,
                 hello,
                 control_send,
                 control_recv,
+                responder: None,
             });
         }
         Ok(Err(code)) => code,
         Err(_) => CloseCode::HelloTimeout,
     };
-    refuse(&connection, code);
+    close(&connection, code);
     Err(AcceptError::Refused(code))
 }
 
-async fn hear_hello(
+/// Reads the dialler's Hello, checks it and answers it.
+async fn exchange_hellos(
     us: NodeId,
     greeting: &Greeting,
     connection: &Connection,
+    address: SocketAddr,
 ) -> Result<(NodeId, Hello, SendStream, RecvStream), CloseCode> {
     let peer = peer_id(connection).ok_or(CloseCode::Protocol)?;
     let (mut send, mut recv) = connection
@@ -249,127 +288,45 @@ async fn hear_hello(
         .await
         .map_err(|_| CloseCode::Protocol)?;
     check_hello(greeting, connection, &hello, Side::Dialler, us, peer)?;
-    let ours = own_hello(greeting, connection, Side::Acceptor, us, peer);
+    let ours = own_hello(greeting, connection, Side::Acceptor, us, peer, address);
     framed::write(&mut send, &ours)
         .await
         .map_err(|_| CloseCode::Protocol)?;
     Ok((peer, hello, send, recv))
 }
 
-#[derive(Clone, Copy)]
-enum Side {
-    Dialler,
-    Acceptor,
-}
-
-fn own_hello(
-    greeting: &Greeting,
-    connection: &Connection,
-    side: Side,
-    us: NodeId,
-    peer: NodeId,
-) -> Hello {
-    let group_proof = greeting.group.as_ref().and_then(|secret| {
-        let binding = binding(connection, side, us, peer)?;
-        Some(secret.prove(&binding))
-    });
-    let observed = connection.remote_address();
-    Hello {
-        versions: (VERSION, VERSION),
-        features: greeting.features,
-        role: greeting.role,
-        agent: concat!("qshare/", env!("CARGO_PKG_VERSION")).into(),
-        group_proof,
-        candidates: greeting.candidates.clone(),
-        observed: (!is_made_up(observed.ip()))
-            .then(|| SocketAddr::new(observed.ip().to_canonical(), observed.port())),
-        extensions: Vec::new(),
-    }
-}
-
-fn check_hello(
-    greeting: &Greeting,
-    connection: &Connection,
-    hello: &Hello,
-    prover_side: Side,
-    us: NodeId,
-    peer: NodeId,
-) -> Result<(), CloseCode> {
-    hello.common_version().ok_or(CloseCode::Version)?;
-    let proven = match (&greeting.group, &hello.group_proof) {
-        (None, None) => true,
-        (Some(secret), Some(proof)) => binding(connection, prover_side, peer, us)
-            .is_some_and(|binding| secret.verify(&binding, proof)),
-        _ => false,
-    };
-    if proven {
-        Ok(())
-    } else {
-        Err(CloseCode::GroupRefused)
-    }
-}
-
-fn binding(
-    connection: &Connection,
-    side: Side,
-    prover: NodeId,
-    verifier: NodeId,
-) -> Option<ProofBinding> {
-    let mut exported = [0; 32];
-    connection
-        .export_keying_material(&mut exported, EXPORTER_LABEL, b"")
-        .ok()?;
-    let prover_side = match side {
-        Side::Dialler => 0,
-        Side::Acceptor => 1,
-    };
-    Some(ProofBinding {
-        exported,
-        prover_side,
-        prover,
-        verifier,
-    })
-}
-
-fn group_reason(greeting: &Greeting, theirs: &Hello) -> String {
+fn mismatch(greeting: &Greeting, theirs: &Hello) -> GroupMismatch {
     match (&greeting.group, &theirs.group_proof) {
-        (Some(_), None) => "the other side belongs to no group".into(),
-        (None, Some(_)) => "the other side belongs to a group and we do not".into(),
-        _ => "the other side belongs to another group".into(),
+        (Some(_), None) => GroupMismatch::PeerHasNone,
+        (None, Some(_)) => GroupMismatch::WeHaveNone,
+        _ => GroupMismatch::Different,
     }
 }
 
-/// The id of whoever is at the other end.
+/// Returns the id of the peer's certificate.
 fn peer_id(connection: &Connection) -> Option<NodeId> {
     let identity = connection.peer_identity()?;
     let chain = identity.downcast_ref::<Vec<CertificateDer<'static>>>()?;
     tls::node_id_of(chain.first()?).ok()
 }
 
-fn refuse(connection: &Connection, code: CloseCode) {
-    connection.close(VarInt::from_u32(code.code()), code.to_string().as_bytes());
+/// Closes a connection with a code; the reason that the other side reads is the code's text.
+pub fn close(connection: &Connection, code: CloseCode) {
+    close_because(connection, code, &code.to_string());
 }
 
-/// The code with which the other side closed the connection, if it did so and we know it.
-pub fn close_reason(error: &ConnectionError) -> Option<CloseCode> {
-    match error {
-        ConnectionError::ApplicationClosed(close) => CloseCode::from_code(close.error_code.into()),
-        _ => None,
-    }
+/// Closes a connection with a code and a reason that a person can read.
+pub fn close_because(connection: &Connection, code: CloseCode, reason: &str) {
+    connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
 }
 
-/// Whether the other side left in good order, as opposed to being lost.
-pub fn is_goodbye(error: &ConnectionError) -> bool {
-    close_reason(error) == Some(CloseCode::Goodbye)
-}
-
-fn closed_to_dial_error(error: &ConnectionError) -> DialError {
-    match close_reason(error) {
-        Some(CloseCode::GroupRefused) => {
-            DialError::GroupRefused("the other side did not accept our group".into())
+impl From<ConnectionError> for DialError {
+    fn from(error: ConnectionError) -> DialError {
+        match close_reason(&error) {
+            Some(CloseCode::GroupRefused) => DialError::GroupRefused(GroupMismatch::RefusedByPeer),
+            Some(CloseCode::Version) => DialError::Version(None),
+            Some(code) => DialError::Refused(code),
+            None => DialError::Lost(error.into()),
         }
-        Some(CloseCode::Version) => DialError::Version("refused by the other side".into()),
-        Some(code) => DialError::Closed(format!("the other side said: {code}")),
-        None => DialError::Closed(error.to_string()),
     }
 }

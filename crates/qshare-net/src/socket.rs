@@ -7,11 +7,13 @@
 //! packets to that node's virtual address leave from there (`extra`). `coalesce` combines packets
 //! into fewer system calls.
 
+pub(crate) mod address_proof;
 pub(crate) mod coalesce;
 mod demux;
 mod extra;
 mod virtual_address;
 
+pub use address_proof::AddressResponder;
 pub use demux::{NonQuic, NonQuicSender, Route, Verdict};
 pub use virtual_address::{is_virtual, virtual_address};
 

@@ -409,6 +409,7 @@ pub(crate) fn adopt(inner: &Arc<Inner>, session: Session, dialled: bool) -> Opti
         hello: _,
         control_send,
         control_recv,
+        ..
     } = session;
     if node == inner.endpoint.id() || inner.peers.is_shunned(&node) {
         close(&connection, CloseCode::Busy);

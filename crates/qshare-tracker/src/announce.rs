@@ -111,7 +111,7 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Fault
     Ok(AnnounceAck {
         sequence,
         refused: u32::try_from(refused.len() + reserved).unwrap_or(u32::MAX),
-        reason: reason(&refused, reserved),
+        reason: reason(&refused, reserved).into(),
     })
 }
 

@@ -109,6 +109,7 @@ pub(crate) async fn serve(session: Session, shared: Arc<Shared>) {
         hello,
         control_send,
         control_recv,
+        ..
     } = session;
     let span = debug_span!("session", peer = %peer.short());
     let control = Control::new(control_send.into());

@@ -16,6 +16,8 @@
 //! │ 0x16 │ handle      │ a QUIC packet …               Relayed
 //! │ 0x17 │ id          │ cookie   │                    Knock: does this reach you?
 //! │ 0x18 │ id          │ cookie   │                    Heard: it does
+//! │ 0x19 │ id          │ cookie   │                    AddressProbe: do you receive here?
+//! │ 0x1a │ id          │ cookie   │                    AddressEcho: I do
 //! └──────┴─────────────┴───────────────────
 //! ```
 //!
@@ -35,6 +37,8 @@ const BOUND: u8 = 0x15;
 const RELAYED: u8 = 0x16;
 const KNOCK: u8 = 0x17;
 const HEARD: u8 = 0x18;
+const ADDRESS_PROBE: u8 = 0x19;
+const ADDRESS_ECHO: u8 = 0x1a;
 
 /// Whether a datagram that begins with this byte is one of these, rather than QUIC's.
 pub const fn is_non_quic(first_byte: u8) -> bool {
@@ -102,6 +106,25 @@ pub enum Datagram<'a> {
         /// From the knock; zero if there was none.
         cookie: [u8; 8],
     },
+    /// Acceptor of a connection to its dialler, at a changed address: do you receive here?
+    AddressProbe {
+        /// Names the connection: 8 bytes of its TLS exporter, big-endian.
+        id: u64,
+        /// Fresh for each proof.
+        cookie: [u8; 8],
+    },
+    /// Dialler to acceptor, from that address: the probe arrived.
+    AddressEcho {
+        /// From the probe.
+        id: u64,
+        /// From the probe.
+        cookie: [u8; 8],
+    },
+}
+
+/// Whether a datagram that begins with this byte belongs to the proof of an address.
+pub const fn is_address_proof(first_byte: u8) -> bool {
+    matches!(first_byte, ADDRESS_PROBE | ADDRESS_ECHO)
 }
 
 impl Probe {
@@ -154,14 +177,16 @@ impl<'a> Datagram<'a> {
                     cookie: *cookie,
                 })
             }
-            CHALLENGE | KNOCK | HEARD => {
+            CHALLENGE | KNOCK | HEARD | ADDRESS_PROBE | ADDRESS_ECHO => {
                 let (cookie, rest) = rest.split_first_chunk()?;
                 whole(rest)?;
                 let (id, cookie) = (handle, *cookie);
                 Some(match kind {
                     CHALLENGE => Datagram::Challenge { handle, cookie },
                     KNOCK => Datagram::Knock { id, cookie },
-                    _ => Datagram::Heard { id, cookie },
+                    HEARD => Datagram::Heard { id, cookie },
+                    ADDRESS_PROBE => Datagram::AddressProbe { id, cookie },
+                    _ => Datagram::AddressEcho { id, cookie },
                 })
             }
             BOUND => {
@@ -211,6 +236,14 @@ impl<'a> Datagram<'a> {
                 head(&mut bytes, HEARD, *id);
                 bytes.extend_from_slice(cookie);
             }
+            Datagram::AddressProbe { id, cookie } => {
+                head(&mut bytes, ADDRESS_PROBE, *id);
+                bytes.extend_from_slice(cookie);
+            }
+            Datagram::AddressEcho { id, cookie } => {
+                head(&mut bytes, ADDRESS_ECHO, *id);
+                bytes.extend_from_slice(cookie);
+            }
             Datagram::Relayed { handle, packet } => {
                 bytes.extend_from_slice(&relay_header(*handle));
                 bytes.extend_from_slice(packet);
@@ -247,6 +280,8 @@ mod tests {
             },
             Datagram::Knock { id: 3, cookie },
             Datagram::Heard { id: 3, cookie },
+            Datagram::AddressProbe { id: 3, cookie },
+            Datagram::AddressEcho { id: 3, cookie },
         ]
     }
 
@@ -281,7 +316,7 @@ mod tests {
         let length = |at: usize| all()[at].to_bytes().len();
         assert!(length(1) <= length(0));
         assert!(length(3) <= length(2) && length(4) <= length(2));
-        assert!(length(7) <= length(6));
+        assert!(length(7) <= length(6) && length(9) <= length(8));
         // A relayed packet from an unproven address is answered with a challenge.
         let smallest = Datagram::Relayed {
             handle: 1,

@@ -40,6 +40,9 @@ pub enum WireError {
     /// The body is not what its type says.
     #[error("{0} cannot be decoded")]
     Malformed(&'static str),
+    /// The message is valid, but does not answer the request that it came for.
+    #[error("{0} does not match its request")]
+    Mismatch(&'static str),
     /// A list or text in the message is longer than allowed.
     #[error("{message}: {what} exceeds {max}")]
     TooMany {

@@ -9,10 +9,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::frame::check_len;
-use crate::limits::{
-    CANDIDATES_MAX, EXTENSION_MAX_BYTES, EXTENSIONS_MAX, SMALL_BODY_MAX_BYTES, TEXT_MAX_BYTES,
-};
-use crate::{Candidate, Message, WireError};
+use crate::limits::{CANDIDATES_MAX, EXTENSION_MAX_BYTES, EXTENSIONS_MAX, SMALL_BODY_MAX_BYTES};
+use crate::{Candidate, Message, PeerText, WireError};
 
 /// The protocol version of this crate.
 pub const VERSION: u16 = 1;
@@ -56,7 +54,7 @@ pub struct Hello {
     /// What the sender is.
     pub role: Role,
     /// Program and version, for people.
-    pub agent: String,
+    pub agent: PeerText,
     /// HMAC-SHA-256 under the group's secret over TLS exporter, role and both ids.
     pub group_proof: Option<[u8; 32]>,
     /// Where the sender listens (at most 8). What others observe comes from elsewhere.
@@ -81,7 +79,6 @@ impl Message for Hello {
     const NAME: &'static str = "Hello";
 
     fn check(&self) -> Result<(), WireError> {
-        check_len::<Self>("agent", self.agent.len(), TEXT_MAX_BYTES)?;
         check_len::<Self>("candidates", self.candidates.len(), CANDIDATES_MAX)?;
         check_extensions::<Self>(&self.extensions)
     }

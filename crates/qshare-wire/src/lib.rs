@@ -48,12 +48,14 @@ pub mod knock;
 pub mod limits;
 pub mod peer;
 mod refused;
+mod text;
 pub mod tracker;
 
 pub use address::{Address, Candidate, CandidateKind, is_private};
 pub use close::CloseCode;
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameHeader, Message, WireError};
 pub use refused::{Refusal, Refused};
+pub use text::{PeerText, is_unsafe_to_print, neutralize};
 
 /// ALPN between a node and a tracker.
 pub const ALPN_TRACKER: &[u8] = b"qshare-tracker/1";

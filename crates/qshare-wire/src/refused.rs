@@ -1,10 +1,11 @@
 //! The one way to say no to a request.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use crate::frame::check_len;
-use crate::limits::{SMALL_BODY_MAX_BYTES, TEXT_MAX_BYTES};
-use crate::{Message, WireError};
+use crate::limits::SMALL_BODY_MAX_BYTES;
+use crate::{Message, PeerText};
 
 /// Why a request is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,14 +62,30 @@ impl Refusal {
     }
 }
 
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::NotHere => "not here",
+            Refusal::NotYet => "not yet",
+            Refusal::Busy => "busy",
+            Refusal::Changed => "changed since it was announced",
+            Refusal::NotAllowed => "not allowed",
+            Refusal::Withdrawn => "withdrawn",
+            Refusal::Invalid => "invalid request",
+            Refusal::Failed => "internal failure",
+            Refusal::Other(code) => return write!(f, "refusal {code}"),
+        })
+    }
+}
+
 /// `Refused`, the answer to any request that is not served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     code: u16,
     /// Milliseconds after which asking again makes sense; 0 where it says nothing.
     pub retry_after_ms: u32,
-    /// For people.
-    pub reason: String,
+    /// An explanation for people; may be empty.
+    pub reason: PeerText,
 }
 
 impl Refused {
@@ -77,22 +94,16 @@ impl Refused {
         Refused {
             code: refusal.code(),
             retry_after_ms: 0,
-            reason: String::new(),
+            reason: PeerText::default(),
         }
     }
 
     /// A refusal with a reason that a person can read.
-    pub fn because(refusal: Refusal, reason: impl Into<String>) -> Refused {
-        let mut reason: String = reason.into();
-        let end = (0..=TEXT_MAX_BYTES.min(reason.len()))
-            .rev()
-            .find(|&at| reason.is_char_boundary(at))
-            .unwrap_or(0);
-        reason.truncate(end);
+    pub fn because(refusal: Refusal, reason: impl Into<PeerText>) -> Refused {
         Refused {
             code: refusal.code(),
             retry_after_ms: 0,
-            reason,
+            reason: reason.into(),
         }
     }
 
@@ -102,12 +113,18 @@ impl Refused {
     }
 }
 
+/// The reason where there is one, else the kind of refusal.
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason.is_empty() {
+            true => self.refusal().fmt(f),
+            false => self.reason.fmt(f),
+        }
+    }
+}
+
 impl Message for Refused {
     const TYPE: u16 = 2;
     const BODY_MAX_BYTES: usize = SMALL_BODY_MAX_BYTES;
     const NAME: &'static str = "Refused";
-
-    fn check(&self) -> Result<(), WireError> {
-        check_len::<Self>("reason", self.reason.len(), TEXT_MAX_BYTES)
-    }
 }

@@ -16,7 +16,7 @@ use crate::limits::{
     ANNOUNCE_ENTRIES_MAX, CANDIDATES_MAX, CURSOR_MAX_BYTES, HOLDERS_MAX, HOLDERS_PER_MATCH_MAX,
     LIST_BODY_MAX_BYTES, MATCHES_MAX, METADATA_MAX_BYTES, NEAR_NAMES_MAX, SMALL_BODY_MAX_BYTES,
 };
-use crate::{Candidate, Message, WireError};
+use crate::{Candidate, Message, PeerText, WireError};
 
 /// What is announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ pub struct AnnounceAck {
     /// How many of its entries were not taken.
     pub refused: u32,
     /// Why, for people; empty when all were taken.
-    pub reason: String,
+    pub reason: PeerText,
 }
 
 impl Message for AnnounceAck {

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use qshare_wire::datagram::{RELAY_HEADER_BYTES, is_non_quic, relay_header};
+use qshare_wire::datagram::{RELAY_HEADER_BYTES, is_address_proof, is_non_quic, relay_header};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tracing::trace;
 
+use super::address_proof::AddressProofs;
 use super::extra::{Extras, Poller};
 use super::virtual_address::{is_extra, is_virtual};
 
@@ -50,6 +51,7 @@ pub(crate) struct Socket {
     /// An IPv4 socket, shown to quinn as one of IPv6, because virtual addresses are of IPv6.
     is_v4: bool,
     non_quic: OnceLock<Box<dyn NonQuic>>,
+    address_proofs: Arc<AddressProofs>,
     extras: Arc<Extras>,
     /// Packets out of relays, not yet taken by quinn; at most what one call received.
     relayed: Mutex<VecDeque<(SocketAddr, Bytes)>>,
@@ -92,13 +94,7 @@ impl NonQuicSender {
             }
             return Ok(());
         }
-        socket.send_to(Transmit {
-            destination: to,
-            ecn: None,
-            contents: datagram,
-            segment_size: None,
-            src_ip: None,
-        })
+        socket.send_raw(to, datagram)
     }
 
     /// Adds a socket on which the node at `peer` is heard; the address at which it can be dialled
@@ -155,6 +151,7 @@ impl Socket {
             inner,
             is_v4,
             non_quic: OnceLock::new(),
+            address_proofs: Arc::default(),
             extras: Arc::default(),
             relayed: Mutex::default(),
             relayed_count: AtomicUsize::new(0),
@@ -163,6 +160,22 @@ impl Socket {
 
     pub(crate) fn sender(self: &Arc<Self>) -> NonQuicSender {
         NonQuicSender(Arc::downgrade(self))
+    }
+
+    /// The proofs of addresses that this socket takes part in.
+    pub(crate) fn address_proofs(&self) -> &Arc<AddressProofs> {
+        &self.address_proofs
+    }
+
+    /// Sends one datagram that is not QUIC's to a real address.
+    fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        self.send_to(Transmit {
+            destination: to,
+            ecn: None,
+            contents: datagram,
+            segment_size: None,
+            src_ip: None,
+        })
     }
 
     /// Sends to a real address. quinn would give a connection up without a word on most errors,
@@ -226,6 +239,15 @@ impl Socket {
     }
 
     fn take_non_quic(&self, from: SocketAddr, datagram: &[u8]) {
+        if datagram
+            .first()
+            .is_some_and(|&first| is_address_proof(first))
+        {
+            if let Some(reply) = self.address_proofs.handle(from, datagram) {
+                let _ = self.send_raw(from, &reply);
+            }
+            return;
+        }
         let Some(handler) = self.non_quic.get() else {
             return;
         };

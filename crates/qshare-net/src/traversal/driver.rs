@@ -450,7 +450,10 @@ impl NonQuic for Handler {
                     let _ = shared.sender.send(from, &heard.to_bytes());
                 }
             }
-            Datagram::Bind { .. } | Datagram::Heard { .. } => {}
+            Datagram::Bind { .. }
+            | Datagram::Heard { .. }
+            | Datagram::AddressProbe { .. }
+            | Datagram::AddressEcho { .. } => {}
         }
         Verdict::Done
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use qshare_wire::datagram::Datagram;
-use qshare_wire::knock as wire;
+use qshare_wire::{Refused, knock as wire};
 use quinn::Connection;
 use tokio::time::{interval, timeout};
 
@@ -52,10 +52,13 @@ pub struct Knocked {
 pub enum KnockError {
     /// The tracker does not knock, or not now.
     #[error("the tracker refused: {0}")]
-    Refused(String),
-    /// The tracker is gone.
-    #[error("{0}")]
-    Lost(String),
+    Refused(Refused),
+    /// The tracker did not answer before the deadline.
+    #[error("no answer within {} s", ANSWER_DEADLINE.as_secs())]
+    TimedOut,
+    /// The answer could not be read.
+    #[error(transparent)]
+    Lost(ReadError),
 }
 
 /// Has the tracker at the other end of `connection`, which belongs to the endpoint of `traversal`,
@@ -85,9 +88,9 @@ pub async fn knock(
         let asked = framed::ask::<wire::Knock, wire::Knocked>(connection, &request);
         match timeout(ANSWER_DEADLINE, asked).await {
             Ok(Ok((answer, ..))) => Ok(answer),
-            Ok(Err(ReadError::Refused(refused))) => Err(KnockError::Refused(refused.reason)),
-            Ok(Err(error)) => Err(KnockError::Lost(error.to_string())),
-            Err(_) => Err(KnockError::Lost("no answer in time".into())),
+            Ok(Err(ReadError::Refused(refused))) => Err(KnockError::Refused(refused)),
+            Ok(Err(error)) => Err(KnockError::Lost(error)),
+            Err(_) => Err(KnockError::TimedOut),
         }
     };
     let send = async {
@@ -104,7 +107,8 @@ pub async fn knock(
     };
     let answer = tokio::select! {
         answer = ask => answer?,
-        () = send => return Err(KnockError::Lost("interrupted".into())),
+        // Sending never ends.
+        () = send => return Err(KnockError::TimedOut),
     };
     let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
     Ok(Knocked {

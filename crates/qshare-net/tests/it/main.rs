@@ -1,4 +1,5 @@
 //! The integration tests of this crate, one binary.
 
+mod moved;
 mod relayed;
 mod sessions;

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use qshare_content::{Chunks, ContentId, Hash, LEAF_BYTES};
-use qshare_net::framed::{self, ReadError};
+use qshare_net::framed::{self, BrokenStream, ReadError};
 use qshare_swarm::Span;
-use qshare_wire::Refused;
 use qshare_wire::peer::{ChunkData, ChunkRequest};
+use qshare_wire::{Message, Refused, WireError};
 use quinn::{Connection, VarInt};
 use tokio::sync::oneshot;
 
@@ -85,11 +85,8 @@ async fn try_fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
     mut withdraw: oneshot::Receiver<()>,
     mut on_step: impl FnMut(Step) -> F + Send,
 ) -> Result<(B, Vec<Hash>), ReadError> {
-    let broken = |error: &dyn std::fmt::Display| ReadError::Broken(error.to_string());
-    let (mut send, mut recv) = connection.open_bi().await.map_err(|error| broken(&error))?;
-    framed::write(&mut send, request)
-        .await
-        .map_err(|error| broken(&error))?;
+    let (mut send, mut recv) = connection.open_bi().await?;
+    framed::write(&mut send, request).await?;
     let head: ChunkData = {
         let mut head = std::pin::pin!(framed::read(&mut recv));
         tokio::select! {
@@ -102,24 +99,19 @@ async fn try_fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
         }
     };
     if head.bytes != expected_bytes || head.path.len() != usize::from(request.path_levels) {
-        return Err(ReadError::Broken(format!(
-            "it offers {} bytes where {expected_bytes} were asked for",
-            head.bytes
-        )));
+        return Err(WireError::Mismatch(ChunkData::NAME).into());
     }
     on_step(Step::Started).await;
-    let expected = usize::try_from(expected_bytes).map_err(|error| broken(&error))?;
+    let expected =
+        usize::try_from(expected_bytes).map_err(|_| WireError::Mismatch(ChunkData::NAME))?;
     let mut bytes = buffer(expected);
     let mut rest = bytes.as_mut();
     let (mut told, mut untold) = (Instant::now(), 0);
     let mut pieces = [const { Bytes::new() }; PIECES];
     while !rest.is_empty() {
-        let read = recv
-            .read_chunks(&mut pieces)
-            .await
-            .map_err(|error| broken(&error))?;
+        let read = recv.read_chunks(&mut pieces).await?;
         let Some(count) = read else {
-            return Err(ReadError::Broken("the answer ended early".into()));
+            return Err(BrokenStream::Unfinished.into());
         };
         for piece in pieces.iter_mut().take(count) {
             // What lies beyond the answer is nobody's.

@@ -262,6 +262,10 @@ impl TrackerSession {
             hello,
             control_send,
             control_recv,
+            // Kept for as long as the session: the tracker tells others of a new address of ours
+            // only once a probe there was answered.
+            responder: _responder,
+            ..
         } = session;
         connection.set_receive_window(ANSWERS_WINDOW_BYTES.into());
         let remote = connection.remote_address();
@@ -450,7 +454,7 @@ async fn announce_batch(
         if ack.refused > 0 {
             warn!(
                 refused = ack.refused,
-                reason = ack.reason,
+                reason = %ack.reason,
                 "the tracker refused entries"
             );
         }
@@ -607,7 +611,7 @@ pub(crate) fn resolve_candidates<'a>(
 
 fn describe(error: &ReadError) -> String {
     match error {
-        ReadError::Refused(refused) if !refused.reason.is_empty() => refused.reason.clone(),
+        ReadError::Refused(refused) if !refused.reason.is_empty() => refused.reason.to_string(),
         other => other.to_string(),
     }
 }
