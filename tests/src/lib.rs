@@ -8,6 +8,7 @@ pub mod files;
 #[cfg(target_os = "linux")]
 pub mod lab;
 pub mod libtorrent;
+pub mod lying_tracker;
 #[cfg(target_os = "linux")]
 pub mod mappings;
 #[cfg(target_os = "linux")]

@@ -160,6 +160,12 @@ impl IdPrefix {
         &self.0
     }
 
+    /// Whether the id begins with these digits.
+    pub fn matches(&self, id: &ContentId) -> bool {
+        let (first, last) = self.range();
+        (first..=last).contains(id)
+    }
+
     /// The smallest and the largest id that begin with these digits.
     pub fn range(&self) -> (ContentId, ContentId) {
         let bound = |fill: char| {
@@ -230,6 +236,8 @@ mod tests {
         let (low, high) = prefix.range();
         assert!(low.to_string().starts_with("3fa000"));
         assert!(high.to_string().starts_with("3fafff"));
+        assert!(prefix.matches(&low) && prefix.matches(&high));
+        assert!(!prefix.matches(&ContentId([0x3f; 32])));
         assert!("".parse::<IdPrefix>().is_err());
         assert!("xyz".parse::<IdPrefix>().is_err());
     }

@@ -5,6 +5,7 @@
 //! (how those bytes are cut), then [`tree`] (how a chunk proves itself against the root).
 //! [`AssetName`], [`Query`] and [`Link`] are what people type.
 
+mod answer;
 mod bitmap;
 mod chunks;
 pub mod fair;
@@ -16,6 +17,7 @@ mod query;
 mod sha256;
 pub mod tree;
 
+pub use answer::AnswerFilter;
 pub use bitmap::Bitmap;
 pub use chunks::{ChunkIndex, Chunks, LEAF_BYTES, LENGTH_MAX_BYTES};
 pub use glob::{GLOB_MAX_BYTES, GlobError, NamePattern};

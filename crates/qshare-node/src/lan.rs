@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use crate::node::Inner;
 use crate::peers::reach;
-use crate::trackers::session::{HolderNews, SessionState};
+use crate::trackers::session::{HolderNews, SessionState, answers_to};
 use crate::vocabulary::{Contact, Findings, FoundFile};
 
 /// Nodes of the network that are remembered.
@@ -359,24 +359,26 @@ async fn ask_pages(
     query: &Query,
     limit: usize,
 ) -> Result<Findings, String> {
+    // A node speaks for nobody but itself.
+    if matches!(query, Query::OfNode(owner, _) if *owner != node) {
+        return Ok(Findings::default());
+    }
     let peer = reach(inner, node, &addresses).await?;
     let mut found = Findings::default();
     let mut after = None;
     for _ in 0..PAGES_MAX {
+        let wanted = limit - found.files.len();
         let request = Find {
             query: query.clone(),
             after: after.take(),
-            limit: (limit - found.files.len()).min(MATCHES_MAX) as u16,
+            limit: wanted.min(MATCHES_MAX) as u16,
             holders: 0,
             extensions: Vec::new(),
         };
         let (page, ..) = framed::ask::<Find, Found>(&peer.connection(), &request)
             .await
             .map_err(|error| error.to_string())?;
-        for entry in page.matches {
-            if found.files.len() == limit {
-                break;
-            }
+        for entry in answers_to(query, page.matches, wanted) {
             let complete = entry.complete > 0;
             found.files.push(FoundFile {
                 name: entry.name,

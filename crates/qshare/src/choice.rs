@@ -1,10 +1,10 @@
-//! From what was found to what is downloaded: which files a query means, and where it means
-//! several.
+//! From what was found to what is downloaded: which files a query means, where it means several,
+//! and how they are called here.
 
 use std::collections::BTreeMap;
 
 use qshare_node::FoundFile;
-use qshare_node::content::{AssetName, Query};
+use qshare_node::content::{AssetName, ContentId, Query};
 
 use crate::output;
 
@@ -21,7 +21,7 @@ pub(crate) struct Choice {
 pub(crate) fn choose(query: &Query, found: Vec<FoundFile>) -> Choice {
     match query {
         Query::Id(_) => Choice {
-            files: found.into_iter().take(1).collect(),
+            files: found.into_iter().take(1).map(without_directory).collect(),
             ambiguous: Vec::new(),
         },
         Query::IdPrefix(_) => {
@@ -29,7 +29,9 @@ pub(crate) fn choose(query: &Query, found: Vec<FoundFile>) -> Choice {
             for file in found {
                 by_content.entry(file.content).or_insert(file);
             }
-            one_or_ambiguous(by_content.into_values().collect())
+            let mut choice = one_or_ambiguous(by_content.into_values().collect());
+            choice.files = choice.files.into_iter().map(without_directory).collect();
+            choice
         }
         Query::OfNode(..) => by_name(found),
         Query::Name(text) => {
@@ -39,6 +41,21 @@ pub(crate) fn choose(query: &Query, found: Vec<FoundFile>) -> Choice {
             by_name(found.into_iter().filter(meant).collect())
         }
     }
+}
+
+/// Keeps only the last component of a file's name. A query by id leaves the name open, so it comes
+/// from a stranger, who must not choose a directory here.
+fn without_directory(file: FoundFile) -> FoundFile {
+    FoundFile {
+        name: local_name(&file.name, file.content),
+        ..file
+    }
+}
+
+/// Returns the name under which a content is written when only a stranger says what it is called:
+/// the last component of that name, or else the content id.
+pub(crate) fn local_name(told: &AssetName, content: ContentId) -> AssetName {
+    AssetName::new(told.file_name()).unwrap_or_else(|_| content.into())
 }
 
 /// Several choices as one: what is wanted twice is fetched once, and a name that two of them
@@ -190,6 +207,17 @@ mod tests {
             (vec![a.clone()], 0)
         );
         assert_eq!(chosen("*", &[a.clone(), b.clone()]), (vec![a, b], 0));
+    }
+
+    #[test]
+    fn a_query_by_id_leaves_the_directory_of_a_strangers_name_out() {
+        let (told, here) = (file("src/Makefile", 1), file("Makefile", 1));
+        let id = told.content.to_string();
+        let found = [told.clone()];
+        for query in [id.clone(), format!("id:{}", &id[..8])] {
+            assert_eq!(chosen(&query, &found), (vec![here.clone()], 0));
+        }
+        assert_eq!(chosen("src/*", &found), (vec![told], 0));
     }
 
     #[test]

@@ -30,11 +30,14 @@ pub(crate) struct Item {
     /// Nodes that a link names.
     pub(crate) nodes: Vec<NodeAddress>,
     pub(crate) target: Target,
+    /// Whether a different file at the target is replaced.
+    pub(crate) force: bool,
 }
 
 /// How the files are fetched.
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
+    /// The user asked to replace files, which holds only for items that have `force`.
     pub(crate) force: bool,
     /// Success means durable.
     pub(crate) durable: bool,
@@ -95,7 +98,7 @@ pub(crate) async fn fetch_all(
                     if let Some(next) = deferred.get_mut(&content).and_then(VecDeque::pop_front) {
                         waiting.push_front(next);
                     }
-                    run.take(outcome, board.is_about_few_files())?;
+                    run.take(&item, outcome, board.is_about_few_files())?;
                 }
                 Some(Err(panicked)) => {
                     return Err(Failure::internal(format!("a download task ended: {panicked}")));
@@ -139,7 +142,7 @@ impl Run {
             target: item.target.clone(),
             holders: item.holders.clone(),
             nodes: item.nodes.clone(),
-            force: self.terms.force,
+            force: item.force,
             durability: if self.terms.durable {
                 Durability::Immediate
             } else {
@@ -170,7 +173,7 @@ impl Run {
     }
 
     /// Prints what came of a download.
-    fn take(&mut self, outcome: Outcome, in_detail: bool) -> Result<(), Failure> {
+    fn take(&mut self, item: &Item, outcome: Outcome, in_detail: bool) -> Result<(), Failure> {
         match outcome {
             Ok(report) => {
                 if in_detail {
@@ -186,6 +189,14 @@ impl Run {
                 self.worst = self.worst.max(Some(failure.exit));
                 if !matches!(*error, DownloadError::Stopped) {
                     self.console.error(&failure.message);
+                }
+                if matches!(*error, DownloadError::InTheWay { .. })
+                    && self.terms.force
+                    && !item.force
+                {
+                    self.console.error(
+                        "--force replaces no file whose name came from others; name the file: -o FILE",
+                    );
                 }
                 Ok(())
             }

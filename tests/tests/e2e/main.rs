@@ -3,6 +3,7 @@
 //! This binary belongs to the package `qshare` (`crates/qshare/Cargo.toml`), so that Cargo builds
 //! the program together with it.
 
+mod answers;
 mod demo;
 mod downloads;
 mod hostile;

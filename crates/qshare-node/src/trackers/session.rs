@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qshare_content::{ContentId, NodeId, Query, TrackerAddress};
+use qshare_content::{AnswerFilter, ContentId, NodeId, Query, TrackerAddress};
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{DialError, DialTarget, Greeting, Session, TrustError, dial, resolve};
 use qshare_storage::Asset;
@@ -15,7 +15,7 @@ use qshare_wire::limits::{
 };
 use qshare_wire::tracker::{
     Announce, AnnounceAck, AnnounceStage, Entry, EntryKey, Find, Found, Holder, Holders,
-    HoldersChanged, NodeContact, Readiness, Watch,
+    HoldersChanged, Match, NodeContact, Readiness, Watch,
 };
 use qshare_wire::{Address, Candidate, CandidateKind, CloseCode, Message};
 use quinn::{RecvStream, SendStream, VarInt};
@@ -498,7 +498,8 @@ impl Established {
             .into_iter()
             .map(|contact| self.contact(contact, false))
             .collect();
-        let files = found.matches.into_iter().map(|found| FoundFile {
+        let matches = answers_to(query, found.matches, usize::from(limit));
+        let files = matches.into_iter().map(|found| FoundFile {
             content: found.info.id(),
             name: found.name,
             info: found.info,
@@ -593,6 +594,21 @@ impl Established {
     }
 }
 
+/// Returns those of a stranger's matches that answer `query`, at most `limit`. Names and contents
+/// that nobody asked for go no further: a match decides what is fetched, and where it is written.
+pub(crate) fn answers_to(query: &Query, matches: Vec<Match>, limit: usize) -> Vec<Match> {
+    let filter = AnswerFilter::new(query);
+    let told = matches.len();
+    let mut answers = matches;
+    answers.retain(|found| filter.allows(&found.name, &found.info.id()));
+    if answers.len() < told {
+        let dropped = told - answers.len();
+        warn!(%query, dropped, "dropped matches that do not answer the query");
+    }
+    answers.truncate(limit);
+    answers
+}
+
 /// Where candidates are, as told by the tracker at `tracker`.
 pub(crate) fn resolve_candidates<'a>(
     candidates: impl Iterator<Item = &'a Candidate>,
@@ -640,5 +656,56 @@ pub(crate) async fn watch(
         }
         // Refused (too many watches, too many requests), or the session is about to be lost.
         sleep(PAUSE_WATCH).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qshare_content::{AssetName, ContentInfo, Hash};
+    use qshare_wire::tracker::EntryKind;
+
+    use super::*;
+
+    fn found(name: &str, byte: u8) -> Match {
+        Match {
+            name: AssetName::new(name).unwrap(),
+            kind: EntryKind::File,
+            info: ContentInfo {
+                length: 1,
+                root: Hash([byte; 32]),
+            },
+            complete: 1,
+            partial: 0,
+            holders: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn matches_that_nobody_asked_for_are_dropped() {
+        let told = || vec![found("src/Makefile", 1), found("report.pdf", 2)];
+        let answers = |query: &str| {
+            let answers = answers_to(&query.parse().unwrap(), told(), 10);
+            answers
+                .iter()
+                .map(|found| found.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(answers("report.pdf"), ["report.pdf"]);
+        assert_eq!(answers(&told()[1].info.id().to_string()), ["report.pdf"]);
+        assert_eq!(
+            answers(&format!("id:{}", told()[0].info.id())),
+            ["src/Makefile"]
+        );
+        assert_eq!(answers("*.txt"), [""; 0]);
+        assert_eq!(
+            answers(&format!("{}/report.pdf", NodeId([1; 32]))),
+            ["report.pdf"]
+        );
+    }
+
+    #[test]
+    fn more_matches_than_were_asked_for_are_dropped() {
+        let told = vec![found("x", 1), found("x", 2), found("x", 3)];
+        assert_eq!(answers_to(&"x".parse().unwrap(), told, 2).len(), 2);
     }
 }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use qshare_node::content::{AssetName, ContentId, Link, NamePattern, NodeAddress, Query};
+use qshare_node::content::{AnswerFilter, AssetName, ContentId, Link, NodeAddress, Query};
 use qshare_node::{
     BindError, FindError, Findings, FoundFile, Node, NodeConfig, NodeEvent, StartError, Target,
 };
@@ -118,6 +118,8 @@ async fn download(
     };
     let items = choice.files.into_iter().map(|file| Item {
         target: place.target(&file.name),
+        // A stranger who says how an id is called does not choose which file is replaced.
+        force: args.force && (place.is_file() || is_named(&request.wanted, &file)),
         nodes: nodes_in_links(&request.wanted, file.content),
         name: file.name,
         info: file.info,
@@ -299,7 +301,7 @@ async fn find_link(
     let found = found.files.into_iter().next();
     let name = match (&link.name, &found) {
         (Some(name), _) => name.clone(),
-        (None, Some(file)) => file.name.clone(),
+        (None, Some(file)) => choice::local_name(&file.name, content),
         (None, None) => content.into(),
     };
     Ok(FoundFile {
@@ -330,16 +332,17 @@ fn may_mean(wanted: &Wanted, file: &FoundFile) -> bool {
     match wanted {
         Wanted::Name(name) => *name == file.name,
         Wanted::Link(link) => link.info.id() == file.content,
-        Wanted::Query(Query::Id(id)) => *id == file.content,
-        Wanted::Query(Query::IdPrefix(prefix)) => {
-            file.content.to_string().starts_with(prefix.digits())
-        }
-        Wanted::Query(Query::OfNode(_, name)) => *name == file.name,
-        Wanted::Query(Query::Name(text)) => {
-            *text == file.name.as_str()
-                || NamePattern::new(text).is_ok_and(|glob| glob.matches(file.name.as_str()))
-        }
+        Wanted::Query(query) => AnswerFilter::new(query).allows(&file.name, &file.content),
     }
+}
+
+/// Whether the command itself says how a file is called.
+fn is_named(wanted: &[Wanted], file: &FoundFile) -> bool {
+    wanted.iter().any(|wanted| match wanted {
+        Wanted::Name(name) => *name == file.name,
+        Wanted::Link(link) => link.name.as_ref() == Some(&file.name),
+        Wanted::Query(query) => query.is_about_names() && may_mean(wanted, file),
+    })
 }
 
 /// Where the files go.
@@ -371,6 +374,10 @@ impl Place {
             ));
         }
         Ok(Place::File(output.into()))
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self, Place::File(_))
     }
 
     fn target(&self, name: &AssetName) -> Target {
@@ -424,6 +431,27 @@ mod tests {
             Place::choose(None, &files(2)).unwrap(),
             Place::Directory(".".into())
         );
+    }
+
+    #[test]
+    fn only_a_name_in_the_command_lets_a_file_be_replaced() {
+        let file = files(1).files.remove(0);
+        let id = file.content.to_string();
+        let link = |name: Option<&str>| {
+            Wanted::Link(Box::new(Link {
+                info: file.info,
+                trackers: Vec::new(),
+                nodes: Vec::new(),
+                name: name.map(|name| AssetName::new(name).unwrap()),
+            }))
+        };
+        let query = |text: &str| Wanted::Query(text.parse().unwrap());
+        for wanted in [query("d/0"), query("d/*"), link(Some("d/0"))] {
+            assert!(is_named(std::slice::from_ref(&wanted), &file), "{wanted}");
+        }
+        for wanted in [query(&id), query("id:1"), query("other"), link(None)] {
+            assert!(!is_named(std::slice::from_ref(&wanted), &file), "{wanted}");
+        }
     }
 
     #[test]

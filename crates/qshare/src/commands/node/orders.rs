@@ -159,11 +159,18 @@ impl PromptHandler {
                     .await?
                     .into_iter()
                     .next();
-                let renamed = known.map(|file| FoundFile {
-                    name: link.name.clone().unwrap_or(file.name),
+                let content = link.info.id();
+                let named = known.map(|file| FoundFile {
+                    name: match &link.name {
+                        Some(name) => name.clone(),
+                        None => choice::local_name(&file.name, content),
+                    },
+                    // The link says itself what the content is; only holders come from others.
+                    content,
+                    info: link.info,
                     ..file
                 });
-                renamed.into_iter().collect()
+                named.into_iter().collect()
             }
         };
         let mut begun = Vec::new();

@@ -1,0 +1,126 @@
+//! A tracker that answers with files that nobody asked for.
+
+use std::fs;
+use std::io::Write;
+
+use qshare_content::{AssetName, ContentInfo, Hash, Link};
+use qshare_tests::files::{assert_same, noise};
+use qshare_tests::lying_tracker::LyingTracker;
+use qshare_tests::peer::{Manner, TestPeer};
+use qshare_tests::process::Process;
+use qshare_tests::world::World;
+
+const KIB: usize = 1 << 10;
+
+/// A tracker that answers everything with `src/Makefile`, and the node that serves that file.
+fn trap(bytes: &[u8]) -> (LyingTracker, TestPeer) {
+    let tracker = LyingTracker::start();
+    let peer = TestPeer::start(Manner::Honest, tracker.address, "src/Makefile", bytes);
+    (tracker, peer)
+}
+
+/// A content that nobody has.
+fn wanted() -> ContentInfo {
+    ContentInfo {
+        length: 5,
+        root: Hash([0x3f; 32]),
+    }
+}
+
+#[test]
+fn a_file_that_does_not_answer_the_query_is_not_fetched() {
+    let world = World::new();
+    let (tracker, peer) = trap(&noise(200 * KIB, 1));
+    let id = wanted().id().to_string();
+    let node = "a".repeat(52);
+    let queries = [
+        id.clone(),
+        format!("id:{}", &id[..8]),
+        "report.pdf".to_owned(),
+        "*.pdf".to_owned(),
+        format!("{node}/report.pdf"),
+    ];
+    for query in &queries {
+        world
+            .get("to", tracker.address, &[query])
+            .with(3)
+            .saying("nobody shares");
+    }
+    assert_eq!(fs::read_dir(world.dir("to")).unwrap().count(), 0);
+    assert_eq!(peer.take_asked(), []);
+}
+
+#[test]
+fn no_file_is_replaced_by_one_that_was_not_asked_for() {
+    let world = World::new();
+    let (tracker, _peer) = trap(b"all: evil");
+    let makefile = world.dir("to/src").join("Makefile");
+    fs::write(&makefile, "all: good").unwrap();
+    let id = wanted().id().to_string();
+    for query in [id.as_str(), "id:3", "report.pdf"] {
+        world
+            .get("to", tracker.address, &["--force", query])
+            .with(3);
+    }
+    assert_same(&makefile, b"all: good");
+}
+
+#[test]
+fn a_link_decides_what_is_fetched_at_the_prompt() {
+    let world = World::new();
+    let (tracker, _peer) = trap(b"all: evil");
+    let link = Link {
+        info: wanted(),
+        trackers: Vec::new(),
+        nodes: Vec::new(),
+        name: Some(AssetName::new("report.pdf").unwrap()),
+    };
+    let address = tracker.address.to_string();
+    let arguments = [
+        "node",
+        "--certs",
+        "certs",
+        "--listen",
+        "127.0.0.1:0",
+        "--tracker",
+        &address,
+    ];
+    let command = world.command("node", arguments);
+    let mut node = Process::start(command);
+    writeln!(node.input(), "{link}\nq").unwrap();
+    node.end().saying("nobody shares");
+    assert_eq!(
+        fs::read_dir(world.dir("node/downloads")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn the_name_of_an_id_brings_no_directory_and_replaces_nothing() {
+    let world = World::new();
+    let tracker = world.tracker();
+    world.put("node", "src/Makefile", b"all: new");
+    let _node = world.node("node", tracker.address);
+    let found = tracker.client().until_complete("src/Makefile", 1);
+    let id = found.info.id().to_string();
+
+    world.get("to", tracker.address, &[&id]).well();
+    assert_same(&world.path("to/Makefile"), b"all: new");
+    assert!(!world.path("to/src").exists());
+
+    let makefile = world.dir("there").join("Makefile");
+    fs::write(&makefile, "all: old").unwrap();
+    world
+        .get("there", tracker.address, &["--force", &id])
+        .with(1)
+        .saying("-o FILE");
+    assert_same(&makefile, b"all: old");
+    world
+        .get(
+            "there",
+            tracker.address,
+            &["--force", "-o", "Makefile", &id],
+        )
+        .well();
+    assert_same(&makefile, b"all: new");
+}
