@@ -14,11 +14,14 @@
 //! | `identity` | keys and certificates on disk, group secrets, remembered tracker keys |
 //! | `tls` | TLS 1.3 with pinned self-signed certificates |
 //! | `endpoint`, `transport` | the QUIC endpoint and its settings |
+//! | `admission` | half-open and established connections, shared fairly between networks |
+//! | `token_bucket` | rate limits |
 //! | `session` | dial, accept, Hello, frames on streams |
 //! | `socket` | the UDP socket below quinn: demultiplexing, relayed packets, coalescing |
 //! | `traversal` | hole punching, relay channels, port mapping, knocks, multicast DNS |
 //! | `congestion` | congestion controllers |
 
+mod admission;
 mod congestion;
 mod endpoint;
 mod identity;
@@ -26,9 +29,11 @@ mod resolve;
 mod session;
 mod socket;
 mod tls;
+mod token_bucket;
 mod transport;
 mod traversal;
 
+pub use admission::{Admission, ConnectionSlots, HalfOpen, InUse, Slot};
 pub use congestion::{Congestion, UnknownCongestion, link_rate};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, udp_socket};
 pub use identity::{
@@ -43,6 +48,7 @@ pub use session::{
 pub use socket::{
     AddressResponder, NonQuic, NonQuicSender, Route, Verdict, is_virtual, virtual_address,
 };
+pub use token_bucket::TokenBucket;
 pub use transport::TransportConfig;
 pub use traversal::{
     KnockError, KnockTarget, Knocked, LanDiscovery, LanError, LanEvent, LocalNetworks,

@@ -123,6 +123,9 @@ pub enum AcceptError {
     /// The connection was closed with this code.
     #[error("{0}")]
     Refused(CloseCode),
+    /// Its half-open slot went to a connection from a network that has fewer.
+    #[error("its half-open slot went to another connection")]
+    Evicted,
 }
 
 /// The peer that a dial must reach.
