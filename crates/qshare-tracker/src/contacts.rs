@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use qshare_registry::{Contact, Holder};
+use qshare_registry::{self as registry, Contact, Holder};
 use qshare_wire::limits::CANDIDATES_MAX;
-use qshare_wire::tracker::NodeContact;
+use qshare_wire::tracker::{NodeContact, Readiness};
 use qshare_wire::{Address, Candidate, CandidateKind, is_private};
 
 /// An address as it is compared and told: IPv4 as such, not mapped into IPv6.
@@ -31,6 +31,14 @@ pub(crate) fn contact_for(holder: &Holder, asker: IpAddr) -> NodeContact {
     NodeContact {
         node: holder.node,
         candidates: candidates_for(&holder.contact, asker),
+    }
+}
+
+/// Returns a registry's readiness as it is told to nodes.
+pub(crate) fn readiness(readiness: registry::Readiness) -> Readiness {
+    match readiness {
+        registry::Readiness::Ready => Readiness::Ready,
+        registry::Readiness::Warming => Readiness::Warming,
     }
 }
 

@@ -8,19 +8,19 @@ use quinn::SendStream;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::client::{Client, SessionError};
 use crate::contacts::{candidates_for, canonical, claimed};
-use crate::request::respond;
-use crate::session::{Client, Fault};
+use crate::reply::respond;
 
 /// Introduces the asker to the node that it names.
 pub(crate) async fn introduce(
     client: &Client,
     request: Introduce,
     send: &mut SendStream,
-) -> Result<(), Fault> {
+) -> Result<(), SessionError> {
     let refuse = |refusal, reason: &str| Refused::because(refusal, reason);
-    let shared = &client.shared;
-    let Some(other) = shared.directory.introducible(request.node) else {
+    let services = &client.services;
+    let Some(other) = services.registry.introducible(request.node) else {
         let refused = refuse(Refusal::NotHere, "it is not connected to this tracker");
         respond(client, send, &refused).await;
         return Ok(());
@@ -30,7 +30,7 @@ pub(crate) async fn introduce(
         respond(client, send, &refused).await;
         return Ok(());
     }
-    let proven = shared.directory.introducible(client.node);
+    let proven = services.registry.introducible(client.node);
     let proven = proven.and_then(|member| member.proven());
     let claims = claimed(&request.candidates);
     let asker = Contact {
@@ -41,13 +41,13 @@ pub(crate) async fn introduce(
         observed: canonical(other.connection.remote_address()),
         claimed: other.claims().into(),
     };
-    let tickets = shared
+    let tickets = services
         .relay
         .as_ref()
         .and_then(|relay| relay.open(client.node, request.node));
     let (ticket_of_asker, ticket_of_asked) = tickets.unzip();
     let (id, key) = (rand::random(), rand::random());
-    let asker_may = shared.directory.introducible(client.node);
+    let asker_may = services.registry.introducible(client.node);
     let extensions = match asker_may.is_some_and(|asker| asker.may_birthday_punch) {
         true if other.may_birthday_punch => vec![(EXTENSION_BIRTHDAY_PUNCH, Vec::new())],
         _ => Vec::new(),
@@ -72,7 +72,7 @@ pub(crate) async fn introduce(
     };
     debug!(to = %request.node.short(), "introducing");
     // A node that takes nothing from its control stream is not waited for.
-    let deadline = shared.limits.transfer_deadline;
+    let deadline = services.limits.transfer_deadline;
     let tell = async {
         let mut control = other.control.lock().await;
         framed::write(&mut control, &to_asked).await

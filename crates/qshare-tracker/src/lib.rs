@@ -8,15 +8,20 @@
 //!
 //! Whatever a stranger sends is bounded by [`TrackerLimits`] and the registry's configuration.
 
-mod announce;
+mod acceptor;
+mod announcements;
 mod budget;
-mod buffers;
+mod client;
 mod config;
 mod contacts;
-mod directory;
 mod introduce;
 mod knock;
+mod knocker;
+mod member;
+mod memory_budget;
+mod registry_service;
 mod relay;
+mod reply;
 mod request;
 mod session;
 mod tracker;

@@ -11,16 +11,17 @@ use qshare_wire::knock::Knock;
 use qshare_wire::limits::{
     HELLO_DEADLINE, HOLDERS_PER_MATCH_MAX, MATCHES_MAX, SMALL_BODY_MAX_BYTES,
 };
-use qshare_wire::tracker::{EntryKind, Find, Found, Match, NodeContact, Readiness, Watch};
+use qshare_wire::tracker::{EntryKind, Find, Found, Match, NodeContact, Watch};
 use qshare_wire::{Frame, Message, Refusal, Refused, WireError};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
 
 use crate::budget::Verdict;
-use crate::contacts::contact_for;
+use crate::client::{Client, SessionError};
+use crate::contacts::{contact_for, readiness};
 use crate::introduce::introduce;
 use crate::knock::knock;
-use crate::session::{Client, Fault};
+use crate::reply::respond;
 use crate::watch::watch;
 
 /// What a lookup that passes over many names costs, in requests.
@@ -30,15 +31,12 @@ const KNOCK_COST: f64 = 100.0;
 /// Nodes that one answer describes; the bound of [`Found::nodes`].
 const NODES_MAX: usize = 4 * MATCHES_MAX;
 
-/// When to come back after all room for answers was taken: some of them are done by then.
-const BUSY_RETRY_MS: u32 = 1_000;
-
 /// Answers the one request of a stream.
 pub(crate) async fn answer_stream(
     client: &Client,
     send: &mut SendStream,
     recv: &mut RecvStream,
-) -> Result<(), Fault> {
+) -> Result<(), SessionError> {
     let read = framed::read_frame(recv, SMALL_BODY_MAX_BYTES);
     let frame = match timeout(HELLO_DEADLINE, read).await {
         Ok(Ok(frame)) => frame,
@@ -85,10 +83,10 @@ pub(crate) async fn answer_stream(
     }
 }
 
-fn decode<M: Message>(frame: &Frame) -> Result<M, Fault> {
+fn decode<M: Message>(frame: &Frame) -> Result<M, SessionError> {
     frame
         .decode()
-        .map_err(|error| Fault::Protocol(error.to_string()))
+        .map_err(|error| SessionError::Protocol(error.to_string()))
 }
 
 fn cost(query: &Query) -> f64 {
@@ -99,20 +97,24 @@ fn cost(query: &Query) -> f64 {
 }
 
 /// What a later version may send is refused from its header; what this one defines has bounds.
-async fn too_large(client: &Client, send: &mut SendStream, error: WireError) -> Result<(), Fault> {
+async fn too_large(
+    client: &Client,
+    send: &mut SendStream,
+    error: WireError,
+) -> Result<(), SessionError> {
     match error {
         WireError::TooLarge { kind, .. }
             if ![Find::TYPE, Watch::TYPE, Introduce::TYPE, Knock::TYPE].contains(&kind) =>
         {
             refuse_unknown(client, send).await
         }
-        error => Err(Fault::Protocol(error.to_string())),
+        error => Err(SessionError::Protocol(error.to_string())),
     }
 }
 
-async fn refuse_unknown(client: &Client, send: &mut SendStream) -> Result<(), Fault> {
+async fn refuse_unknown(client: &Client, send: &mut SendStream) -> Result<(), SessionError> {
     match client.request(1.0) {
-        Verdict::Flood => Err(Fault::Flood),
+        Verdict::Flood => Err(SessionError::Flood),
         _ => {
             let refused = Refused::because(Refusal::Invalid, "unknown type of request");
             respond(client, send, &refused).await;
@@ -125,9 +127,9 @@ async fn refuse_busy(
     client: &Client,
     send: &mut SendStream,
     verdict: Verdict,
-) -> Result<(), Fault> {
+) -> Result<(), SessionError> {
     let Verdict::Busy(wait) = verdict else {
-        return Err(Fault::Flood);
+        return Err(SessionError::Flood);
     };
     let mut refused = Refused::because(Refusal::Busy, "too many requests a second");
     refused.retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
@@ -135,45 +137,7 @@ async fn refuse_busy(
     Ok(())
 }
 
-/// Answers with this and nothing more.
-pub(crate) async fn respond<M: Message>(client: &Client, send: &mut SendStream, message: &M) {
-    if send_message(client, send, message).await {
-        let _ = send.finish();
-    }
-}
-
-/// Writes a message to a node that must take it in time. Otherwise the stream ends here, and this
-/// is false; where there is no room for the message, the node is told to come back.
-pub(crate) async fn send_message<M: Message>(
-    client: &Client,
-    send: &mut SendStream,
-    message: &M,
-) -> bool {
-    let Ok(bytes) = Frame::encode(message) else {
-        let _ = send.reset(VarInt::from_u32(0));
-        return false;
-    };
-    let deadline = client.shared.limits.transfer_deadline;
-    match client.shared.answers.try_reserve(bytes.len()) {
-        Some(_room) => {
-            let written = timeout(deadline, send.write_chunk(bytes.into())).await;
-            let taken = matches!(written, Ok(Ok(())));
-            if !taken {
-                let _ = send.reset(VarInt::from_u32(0));
-            }
-            taken
-        }
-        None => {
-            let mut refused = Refused::because(Refusal::Busy, "the tracker is busy");
-            refused.retry_after_ms = BUSY_RETRY_MS;
-            let _ = timeout(deadline, framed::write(send, &refused)).await;
-            let _ = send.finish();
-            false
-        }
-    }
-}
-
-async fn find(client: &Client, request: Find, send: &mut SendStream) -> Result<(), Fault> {
+async fn find(client: &Client, request: Find, send: &mut SendStream) -> Result<(), SessionError> {
     let asked = registry::Find {
         group: registry::GroupId::OPEN,
         query: request.query,
@@ -182,8 +146,8 @@ async fn find(client: &Client, request: Find, send: &mut SendStream) -> Result<(
         holders: usize::from(request.holders).min(HOLDERS_PER_MATCH_MAX),
         asking: Some(client.node),
     };
-    match client.shared.directory.find(asked) {
-        Ok(page) => respond(client, send, &found(page, client.seen_at())).await,
+    match client.services.registry.find(asked) {
+        Ok(page) => respond(client, send, &found(page, client.observed_ip())).await,
         Err(error) => {
             let refused = Refused::because(Refusal::Invalid, error.to_string());
             respond(client, send, &refused).await;
@@ -233,13 +197,6 @@ fn found(page: Page, asker: IpAddr) -> Found {
 
 fn count(nodes: usize) -> u32 {
     u32::try_from(nodes).unwrap_or(u32::MAX)
-}
-
-pub(crate) fn readiness(readiness: registry::Readiness) -> Readiness {
-    match readiness {
-        registry::Readiness::Ready => Readiness::Ready,
-        registry::Readiness::Warming => Readiness::Warming,
-    }
 }
 
 /// A cursor on the wire: 32 bytes of content id, then the name in UTF-8.

@@ -6,22 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_content::NodeId;
-use qshare_net::{BindError, Endpoint, EndpointConfig, Greeting, accept};
+use qshare_net::{Admission, BindError, Endpoint, EndpointConfig, Greeting};
 use qshare_registry::{Counts, GroupId};
 use qshare_wire::hello::Role;
 use qshare_wire::{ALPN_TRACKER, CloseCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use crate::TrackerConfig;
-use crate::buffers::Buffers;
+use crate::acceptor::Acceptor;
+use crate::client::Services;
 use crate::contacts::canonical;
-use crate::directory::Directory;
-use crate::knock::Knocker;
+use crate::knocker::Knocker;
+use crate::memory_budget::MemoryBudget;
+use crate::registry_service::RegistryService;
 use crate::relay::{Relay, RelayCounts};
-use crate::session::{Shared, close, serve};
 
 /// Why a tracker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,7 @@ pub struct Tracker {
     id: NodeId,
     listen: SocketAddr,
     endpoint: Endpoint,
-    directory: Arc<Directory>,
+    registry: Arc<RegistryService>,
     relay: Option<Relay>,
     second_port: Option<u16>,
     tasks: TaskTracker,
@@ -63,7 +64,7 @@ impl Tracker {
             Some(secret) => GroupId(secret.group_id()),
             None => GroupId::OPEN,
         };
-        let directory = Arc::new(Directory::new(group, config.registry));
+        let registry = Arc::new(RegistryService::new(group, config.registry));
         let greeting = Greeting {
             role: Role::Tracker,
             group: config.group,
@@ -75,15 +76,15 @@ impl Tracker {
             .map(|limits| Relay::install(endpoint.non_quic(), limits));
         let knocker = Knocker::bind(listen);
         let moves_interval = config.limits.moves_interval;
-        let door = Arc::new(Door {
+        let acceptor = Arc::new(Acceptor {
             endpoint: endpoint.clone(),
             greeting,
-            half_open: Arc::new(Semaphore::new(config.limits.half_open_max)),
-            sessions: Arc::new(Semaphore::new(config.limits.sessions_max)),
-            shared: Arc::new(Shared {
-                directory: Arc::clone(&directory),
-                announcements: Buffers::new(config.limits.announcements_max_bytes),
-                answers: Buffers::new(config.limits.answers_max_bytes),
+            admission: Admission::new(config.limits.half_open_max),
+            sessions: Semaphore::new(config.limits.sessions_max),
+            services: Arc::new(Services {
+                registry: Arc::clone(&registry),
+                announcements: MemoryBudget::new(config.limits.announcements_max_bytes),
+                answers: MemoryBudget::new(config.limits.answers_max_bytes),
                 relay: relay.clone(),
                 knocker: knocker.clone(),
                 limits: config.limits,
@@ -94,15 +95,15 @@ impl Tracker {
         let stopping = CancellationToken::new();
         tasks.spawn(until(
             &stopping,
-            door.admit(tasks.clone(), stopping.clone()),
+            acceptor.accept_all(tasks.clone(), stopping.clone()),
         ));
         tasks.spawn(until(&stopping, {
-            let directory = Arc::clone(&directory);
-            async move { directory.expire_leases().await }
+            let registry = Arc::clone(&registry);
+            async move { registry.expire_leases().await }
         }));
         tasks.spawn(until(&stopping, {
-            let directory = Arc::clone(&directory);
-            async move { directory.follow_moves(moves_interval).await }
+            let registry = Arc::clone(&registry);
+            async move { registry.follow_moves(moves_interval).await }
         }));
         if let Some(relay) = relay.clone() {
             tasks.spawn(until(&stopping, relay.run()));
@@ -116,7 +117,7 @@ impl Tracker {
             id: endpoint.id(),
             listen,
             endpoint,
-            directory,
+            registry,
             relay,
             second_port,
             tasks,
@@ -141,7 +142,7 @@ impl Tracker {
 
     /// How much it knows.
     pub fn counts(&self) -> Counts {
-        self.directory.counts()
+        self.registry.counts()
     }
 
     /// What the relay has done; None where there is none.
@@ -182,53 +183,5 @@ fn until(
             () = stopped => {}
             () = task => {}
         }
-    }
-}
-
-/// Where nodes come in.
-struct Door {
-    endpoint: Endpoint,
-    greeting: Greeting,
-    half_open: Arc<Semaphore>,
-    sessions: Arc<Semaphore>,
-    shared: Arc<Shared>,
-}
-
-impl Door {
-    /// Admits whoever comes, until the endpoint is closed.
-    async fn admit(self: Arc<Self>, tasks: TaskTracker, stopping: CancellationToken) {
-        let half_open_max = self.half_open.available_permits();
-        while let Some(incoming) = self.endpoint.accept().await {
-            let Ok(permit) = Arc::clone(&self.half_open).try_acquire_owned() else {
-                debug!(address = %incoming.remote_address(), "too many half-open connections");
-                incoming.refuse();
-                continue;
-            };
-            let busy = self.half_open.available_permits() < half_open_max / 2;
-            if busy && !incoming.remote_address_validated() && incoming.may_retry() {
-                // Only whoever receives at that address comes back.
-                let _ = incoming.retry();
-                continue;
-            }
-            let door = Arc::clone(&self);
-            tasks.spawn(until(&stopping, door.receive(incoming, permit)));
-        }
-    }
-
-    async fn receive(self: Arc<Self>, incoming: quinn::Incoming, half_open: OwnedSemaphorePermit) {
-        let address = incoming.remote_address();
-        let session = match accept(self.endpoint.id(), &self.greeting, incoming).await {
-            Ok(session) => session,
-            Err(error) => {
-                debug!(%address, %error, "turned away");
-                return;
-            }
-        };
-        drop(half_open);
-        let Ok(_session) = self.sessions.try_acquire() else {
-            close(&session.connection, CloseCode::Busy);
-            return;
-        };
-        serve(session, Arc::clone(&self.shared)).await;
     }
 }

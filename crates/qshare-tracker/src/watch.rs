@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use qshare_registry::{self as registry, HolderChange};
+use qshare_registry::HolderChange;
 use qshare_wire::limits::HOLDERS_MAX;
 use qshare_wire::tracker::{Holder, Holders, HoldersChanged, Watch};
 use qshare_wire::{Refusal, Refused};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::Notify;
 
-use crate::contacts::contact_for;
-use crate::request::{readiness, respond, send_message};
-use crate::session::{Client, Fault};
+use crate::client::{Client, SessionError};
+use crate::contacts::{contact_for, readiness};
+use crate::reply::{respond, send_message};
 
 /// Serves a watch until the node closes either half of the stream.
 pub(crate) async fn watch(
@@ -20,11 +20,11 @@ pub(crate) async fn watch(
     request: Watch,
     send: &mut SendStream,
     recv: &mut RecvStream,
-) -> Result<(), Fault> {
-    let directory = &client.shared.directory;
+) -> Result<(), SessionError> {
+    let registry = &client.services.registry;
     let ready = Arc::new(Notify::new());
     // Before the sample is taken, so that nothing falls in between.
-    let watching = match directory.watch(client.id, request.content, Arc::clone(&ready)) {
+    let watching = match registry.watch(client.id, request.content, Arc::clone(&ready)) {
         Ok(watching) => watching,
         Err(error) => {
             let refused = Refused::because(Refusal::Busy, error.to_string());
@@ -33,8 +33,8 @@ pub(crate) async fn watch(
         }
     };
     let limit = usize::from(request.limit).min(HOLDERS_MAX);
-    let (holders, state) = directory.holders(request.content, limit, client.node);
-    let asker = client.seen_at();
+    let (holders, state) = registry.holders(request.content, limit, client.node);
+    let asker = client.observed_ip();
     let first = Holders {
         readiness: readiness(state),
         holders: holders.iter().map(|one| holder(one, asker)).collect(),
@@ -55,14 +55,14 @@ pub(crate) async fn watch(
             if changes.is_empty() {
                 break;
             }
-            if !send_message(client, send, &changed(changes, client.seen_at())).await {
+            if !send_message(client, send, &changed(changes, client.observed_ip())).await {
                 return Ok(());
             }
         }
     }
 }
 
-fn holder(holder: &registry::Holder, asker: IpAddr) -> Holder {
+fn holder(holder: &qshare_registry::Holder, asker: IpAddr) -> Holder {
     Holder {
         contact: contact_for(holder, asker),
         complete: holder.complete,

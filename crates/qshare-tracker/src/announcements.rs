@@ -8,22 +8,23 @@ use quinn::{ReadExactError, RecvStream};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use crate::session::{Client, Control, Fault};
+use crate::client::{Client, SessionError};
+use crate::member::Control;
 
 /// Entries that cost as much as one request: putting one into the registry takes some
 /// microseconds, a lookup some hundred.
 const ENTRIES_PER_REQUEST: f64 = 200.0;
 
 /// Takes announcements until the stream ends.
-pub(crate) async fn hear_announcements(
+pub(crate) async fn receive_announcements(
     client: &Client,
     send: &Control,
     recv: &mut RecvStream,
-) -> Result<(), Fault> {
+) -> Result<(), SessionError> {
     let mut next_sequence = 0;
     while let Some(header) = read_header(recv).await? {
         if header.check(Announce::BODY_MAX_BYTES).is_err() {
-            return Err(Fault::Protocol(format!(
+            return Err(SessionError::Protocol(format!(
                 "a frame of {} bytes on the control stream",
                 header.length_bytes
             )));
@@ -31,17 +32,17 @@ pub(crate) async fn hear_announcements(
         // Charged before it is read: who announces too fast is read more slowly.
         sleep(client.charge(1.0)).await;
         let room = client
-            .shared
+            .services
             .announcements
             .reserve(header.length_bytes as usize)
             .await;
         let body = timeout(
-            client.shared.limits.transfer_deadline,
+            client.services.limits.transfer_deadline,
             read_body(recv, header),
         );
         let frame = body
             .await
-            .map_err(|_| Fault::Protocol("a frame that was begun and not ended".into()))??;
+            .map_err(|_| SessionError::Protocol("a frame that was begun and not ended".into()))??;
         if frame.kind != Announce::TYPE {
             let unknown = qshare_wire::Refused::because(Refusal::Invalid, "unknown type of frame");
             write(client, send, &unknown).await?;
@@ -49,10 +50,10 @@ pub(crate) async fn hear_announcements(
         }
         let announce: Announce = frame
             .decode()
-            .map_err(|error| Fault::Protocol(error.to_string()))?;
+            .map_err(|error| SessionError::Protocol(error.to_string()))?;
         drop(frame);
         if announce.sequence != next_sequence {
-            return Err(Fault::Protocol(format!(
+            return Err(SessionError::Protocol(format!(
                 "announcement {} in place of {next_sequence}",
                 announce.sequence
             )));
@@ -67,8 +68,8 @@ pub(crate) async fn hear_announcements(
     Ok(())
 }
 
-async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Fault> {
-    let directory = &client.shared.directory;
+async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, SessionError> {
+    let registry = &client.services.registry;
     let Announce {
         sequence,
         stage,
@@ -77,9 +78,9 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Fault
         ..
     } = announce;
     if stage == AnnounceStage::FullBegin {
-        directory
+        registry
             .begin_announcement(client.id)
-            .map_err(|_| Fault::Gone)?;
+            .map_err(|_| SessionError::Gone)?;
     }
     let removed: Vec<EntryKey> = removed
         .into_iter()
@@ -88,22 +89,22 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Fault
             content: key.content,
         })
         .collect();
-    directory
+    registry
         .withdraw(client.id, &removed)
         .await
-        .map_err(|_| Fault::Gone)?;
+        .map_err(|_| SessionError::Gone)?;
     let announced = entries.len();
     let files: Vec<Announced> = entries.into_iter().filter_map(file).collect();
-    let refused = directory
+    let refused = registry
         .announce(client.id, &files)
         .await
-        .map_err(|_| Fault::Gone)?;
+        .map_err(|_| SessionError::Gone)?;
     if stage == AnnounceStage::FullEnd {
-        let dropped = directory
+        let dropped = registry
             .end_announcement(client.id)
             .map_err(|error| match error {
-                NotAnnouncing::Gone(_) => Fault::Gone,
-                NotAnnouncing::NotBegun => Fault::Protocol(error.to_string()),
+                NotAnnouncing::Gone(_) => SessionError::Gone,
+                NotAnnouncing::NotBegun => SessionError::Protocol(error.to_string()),
             })?;
         debug!(dropped, "announced everything");
     }
@@ -136,21 +137,23 @@ fn reason(refused: &[Refused], reserved: usize) -> String {
 }
 
 /// The next frame's header; None where the stream ends in good order.
-async fn read_header(recv: &mut RecvStream) -> Result<Option<FrameHeader>, Fault> {
+async fn read_header(recv: &mut RecvStream) -> Result<Option<FrameHeader>, SessionError> {
     let mut header = [0; FRAME_HEADER_BYTES];
     match recv.read_exact(&mut header).await {
         Ok(()) => Ok(Some(FrameHeader::parse(header))),
         Err(ReadExactError::FinishedEarly(0)) => Ok(None),
-        Err(ReadExactError::FinishedEarly(_)) => {
-            Err(Fault::Protocol("half a frame on the control stream".into()))
-        }
-        Err(ReadExactError::ReadError(_)) => Err(Fault::Gone),
+        Err(ReadExactError::FinishedEarly(_)) => Err(SessionError::Protocol(
+            "half a frame on the control stream".into(),
+        )),
+        Err(ReadExactError::ReadError(_)) => Err(SessionError::Gone),
     }
 }
 
-async fn read_body(recv: &mut RecvStream, header: FrameHeader) -> Result<Frame, Fault> {
+async fn read_body(recv: &mut RecvStream, header: FrameHeader) -> Result<Frame, SessionError> {
     let mut body = vec![0; header.length_bytes as usize];
-    recv.read_exact(&mut body).await.map_err(|_| Fault::Gone)?;
+    recv.read_exact(&mut body)
+        .await
+        .map_err(|_| SessionError::Gone)?;
     Ok(Frame {
         kind: header.kind,
         body,
@@ -158,13 +161,17 @@ async fn read_body(recv: &mut RecvStream, header: FrameHeader) -> Result<Frame, 
 }
 
 /// Writes to the node, which has some time to take it.
-async fn write<M: Message>(client: &Client, control: &Control, message: &M) -> Result<(), Fault> {
+async fn write<M: Message>(
+    client: &Client,
+    control: &Control,
+    message: &M,
+) -> Result<(), SessionError> {
     let written = async {
         let mut send = control.lock().await;
         framed::write(&mut send, message).await
     };
-    timeout(client.shared.limits.transfer_deadline, written)
+    timeout(client.services.limits.transfer_deadline, written)
         .await
-        .map_err(|_| Fault::Protocol("acknowledgements are not read".into()))?
-        .map_err(|_| Fault::Gone)
+        .map_err(|_| SessionError::Protocol("acknowledgements are not read".into()))?
+        .map_err(|_| SessionError::Gone)
 }

@@ -9,33 +9,33 @@ const GRAIN_BYTES: usize = 1024;
 
 /// Room for announcements being read and answers being written.
 #[derive(Clone)]
-pub(crate) struct Buffers {
+pub(crate) struct MemoryBudget {
     grains: Arc<Semaphore>,
 }
 
 /// Room that is taken for as long as this lives.
-pub(crate) struct Room {
+pub(crate) struct Reservation {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Buffers {
-    pub(crate) fn new(max_bytes: u32) -> Buffers {
+impl MemoryBudget {
+    pub(crate) fn new(max_bytes: u32) -> MemoryBudget {
         let grains = max_bytes as usize / GRAIN_BYTES;
-        Buffers {
+        MemoryBudget {
             grains: Arc::new(Semaphore::new(grains)),
         }
     }
 
     /// Waits for room. None where that much is never to be had.
-    pub(crate) async fn reserve(&self, bytes: usize) -> Option<Room> {
+    pub(crate) async fn reserve(&self, bytes: usize) -> Option<Reservation> {
         let permit = self.grains.clone().acquire_many_owned(grains(bytes)).await;
-        permit.ok().map(|_permit| Room { _permit })
+        permit.ok().map(|_permit| Reservation { _permit })
     }
 
     /// Takes room if there is some.
-    pub(crate) fn try_reserve(&self, bytes: usize) -> Option<Room> {
+    pub(crate) fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
         let permit = self.grains.clone().try_acquire_many_owned(grains(bytes));
-        permit.ok().map(|_permit| Room { _permit })
+        permit.ok().map(|_permit| Reservation { _permit })
     }
 }
 
@@ -49,12 +49,12 @@ mod tests {
 
     #[test]
     fn room_is_given_back_when_it_is_dropped() {
-        let buffers = Buffers::new(4096);
-        let room = buffers.try_reserve(4000);
-        assert!(room.is_some());
-        assert!(buffers.try_reserve(1).is_none());
-        drop(room);
-        assert!(buffers.try_reserve(4096).is_some());
-        assert!(buffers.try_reserve(4097).is_none());
+        let budget = MemoryBudget::new(4096);
+        let reservation = budget.try_reserve(4000);
+        assert!(reservation.is_some());
+        assert!(budget.try_reserve(1).is_none());
+        drop(reservation);
+        assert!(budget.try_reserve(4096).is_some());
+        assert!(budget.try_reserve(4097).is_none());
     }
 }

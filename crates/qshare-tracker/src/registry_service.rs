@@ -7,105 +7,43 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::{ContentId, NodeId};
+use qshare_net::close;
 use qshare_registry::{
     Announced, Counts, EntryKey, Find, FindError, GroupId, Holder, HolderChange, NotAnnouncing,
     OpenError, Output, Page, Readiness, Refused, Registry, RegistryConfig, SessionGone, SessionId,
     WatchError, WatchId,
 };
 use qshare_wire::CloseCode;
-use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
-use quinn::Connection;
 use tokio::sync::Notify;
 use tracing::debug;
 
 use crate::contacts::canonical;
-use crate::session::{Control, close};
+use crate::member::Member;
 
 /// Entries put into the registry at once, before others have their turn: some milliseconds.
 const ENTRIES_AT_ONCE: usize = 512;
 
 /// The registry behind one lock that is never held while waiting.
-pub(crate) struct Directory {
+pub(crate) struct RegistryService {
     group: GroupId,
     lease: Duration,
-    inner: Mutex<Inner>,
+    state: Mutex<State>,
 }
 
-struct Inner {
+struct State {
     registry: Registry,
     connections: HashMap<SessionId, Attached>,
     sessions_by_node: HashMap<NodeId, SessionId>,
     watchers: HashMap<WatchId, Arc<Notify>>,
 }
 
-/// How many introductions a node that did not ask for them gets at once, and a second.
-const INTRODUCTIONS_BURST: f64 = 100.0;
-const INTRODUCTIONS_PER_SECOND: f64 = 20.0;
-
-/// A node in session, as others are introduced to it.
-pub(crate) struct Member {
-    pub(crate) connection: Connection,
-    pub(crate) control: Control,
-    claimed: Vec<SocketAddr>,
-    /// It agrees to many probes.
-    pub(crate) may_birthday_punch: bool,
-    /// Where a knock came back from, if others are to be told.
-    proven: Mutex<Option<SocketAddr>>,
-    introductions: Mutex<(f64, Instant)>,
-}
-
-impl Member {
-    pub(crate) fn new(
-        connection: Connection,
-        control: Control,
-        claimed: Vec<SocketAddr>,
-        features: u64,
-    ) -> Member {
-        Member {
-            connection,
-            control,
-            claimed,
-            may_birthday_punch: features & FEATURE_BIRTHDAY_PUNCH != 0,
-            proven: Mutex::default(),
-            introductions: Mutex::new((INTRODUCTIONS_BURST, Instant::now())),
-        }
-    }
-
-    /// Where the node is besides where it is seen: proven first, then what it claimed itself.
-    pub(crate) fn claims(&self) -> Vec<SocketAddr> {
-        self.proven()
-            .into_iter()
-            .chain(self.claimed.iter().copied())
-            .collect()
-    }
-
-    /// Where a knock came back from, if others are to be told.
-    pub(crate) fn proven(&self) -> Option<SocketAddr> {
-        *self.proven.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether one more introduction is not too many.
-    pub(crate) fn may_be_introduced(&self) -> bool {
-        let mut introductions = self
-            .introductions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let passed = now.saturating_duration_since(introductions.1).as_secs_f64();
-        let left = (introductions.0 + passed * INTRODUCTIONS_PER_SECOND).min(INTRODUCTIONS_BURST);
-        let may = left >= 1.0;
-        *introductions = (if may { left - 1.0 } else { left }, now);
-        may
-    }
-}
-
 /// The connection of a session, with what the registry knows of its address.
 struct Attached {
     member: Arc<Member>,
-    seen_at: SocketAddr,
+    observed: SocketAddr,
 }
 
-impl Inner {
+impl State {
     /// Carries out what the registry wants done. None of it waits.
     fn drain(&mut self) {
         while let Some(output) = self.registry.poll_output() {
@@ -126,18 +64,18 @@ impl Inner {
     }
 }
 
-impl fmt::Debug for Directory {
+impl fmt::Debug for RegistryService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Directory").finish_non_exhaustive()
+        f.debug_struct("RegistryService").finish_non_exhaustive()
     }
 }
 
-impl Directory {
-    pub(crate) fn new(group: GroupId, config: RegistryConfig) -> Directory {
-        Directory {
+impl RegistryService {
+    pub(crate) fn new(group: GroupId, config: RegistryConfig) -> RegistryService {
+        RegistryService {
             group,
             lease: config.lease,
-            inner: Mutex::new(Inner {
+            state: Mutex::new(State {
                 registry: Registry::new(config, Instant::now(), rand::random()),
                 connections: HashMap::new(),
                 sessions_by_node: HashMap::new(),
@@ -146,85 +84,81 @@ impl Directory {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something with the registry, then what follows from it.
     fn with<T>(&self, act: impl FnOnce(&mut Registry, Instant) -> T) -> T {
-        let mut inner = self.lock();
+        let mut state = self.lock();
         // Under the lock, so that the registry's time never runs backwards.
         let now = Instant::now();
-        let done = act(&mut inner.registry, now);
-        inner.drain();
+        let done = act(&mut state.registry, now);
+        state.drain();
         done
     }
 
     pub(crate) fn open(&self, node: NodeId, member: Member) -> Result<SessionId, OpenError> {
-        let mut inner = self.lock();
+        let mut state = self.lock();
         let now = Instant::now();
-        let seen_at = canonical(member.connection.remote_address());
+        let observed = canonical(member.connection.remote_address());
         let opened =
-            inner
+            state
                 .registry
-                .handle_session_opened(now, self.group, node, seen_at, &member.claims());
+                .handle_session_opened(now, self.group, node, observed, &member.claims());
         if let Ok(session) = opened {
             let member = Arc::new(member);
-            let attached = Attached { member, seen_at };
-            inner.connections.insert(session, attached);
-            inner.sessions_by_node.insert(node, session);
+            let attached = Attached { member, observed };
+            state.connections.insert(session, attached);
+            state.sessions_by_node.insert(node, session);
         }
-        inner.drain();
+        state.drain();
         opened
     }
 
     /// Notes a session's end; whether the node has no other.
-    pub(crate) fn closed(&self, session: SessionId, node: NodeId, clean: bool) -> bool {
-        let mut inner = self.lock();
+    pub(crate) fn close(&self, session: SessionId, node: NodeId, clean: bool) -> bool {
+        let mut state = self.lock();
         let now = Instant::now();
-        inner.connections.remove(&session);
-        let is_last = inner.sessions_by_node.get(&node) == Some(&session);
+        state.connections.remove(&session);
+        let is_last = state.sessions_by_node.get(&node) == Some(&session);
         if is_last {
-            inner.sessions_by_node.remove(&node);
+            state.sessions_by_node.remove(&node);
         }
-        inner.registry.handle_session_closed(now, session, clean);
-        inner.drain();
+        state.registry.handle_session_closed(now, session, clean);
+        state.drain();
         is_last
     }
 
     /// A node in session, to be told of another.
     pub(crate) fn introducible(&self, node: NodeId) -> Option<Arc<Member>> {
-        let inner = self.lock();
-        let session = inner.sessions_by_node.get(&node)?;
-        inner
+        let state = self.lock();
+        let session = state.sessions_by_node.get(&node)?;
+        state
             .connections
             .get(session)
             .map(|attached| Arc::clone(&attached.member))
     }
 
     /// Others are told from now on that a node is here, too; or no longer that it is where it was.
-    pub(crate) fn prove(&self, session: SessionId, at: Option<SocketAddr>) {
-        let mut inner = self.lock();
-        let Inner {
+    pub(crate) fn set_proven(&self, session: SessionId, at: Option<SocketAddr>) {
+        let mut state = self.lock();
+        let State {
             registry,
             connections,
             ..
-        } = &mut *inner;
+        } = &mut *state;
         let Some(attached) = connections.get(&session) else {
             return;
         };
         let member = &attached.member;
-        let known = {
-            let mut proven = member.proven.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *proven, at)
-        };
-        if known != at {
-            debug!(%session, ?at, "proven");
-            let (now, seen_at) = (Instant::now(), attached.seen_at);
+        if member.set_proven(at) != at {
+            debug!(%session, ?at, "proven address changed");
+            let (now, observed) = (Instant::now(), attached.observed);
             // An ended session is about to be taken out of the connections.
-            let _ = registry.handle_moved(now, session, seen_at, &member.claims());
+            let _ = registry.handle_moved(now, session, observed, &member.claims());
         }
-        inner.drain();
+        state.drain();
     }
 
     pub(crate) fn begin_announcement(&self, session: SessionId) -> Result<(), SessionGone> {
@@ -282,12 +216,12 @@ impl Directory {
         content: ContentId,
         ready: Arc<Notify>,
     ) -> Result<Watching, WatchError> {
-        let mut inner = self.lock();
-        let watch = inner.registry.watch(Instant::now(), session, content)?;
-        inner.watchers.insert(watch, ready);
-        inner.drain();
+        let mut state = self.lock();
+        let watch = state.registry.watch(Instant::now(), session, content)?;
+        state.watchers.insert(watch, ready);
+        state.drain();
         Ok(Watching {
-            directory: Arc::clone(self),
+            service: Arc::clone(self),
             watch,
         })
     }
@@ -328,37 +262,38 @@ impl Directory {
     pub(crate) async fn follow_moves(&self, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;
-            let mut inner = self.lock();
-            let Inner {
+            let mut state = self.lock();
+            let State {
                 registry,
                 connections,
                 ..
-            } = &mut *inner;
+            } = &mut *state;
             let now = Instant::now();
             for (&session, attached) in connections {
-                let seen_at = canonical(attached.member.connection.remote_address());
-                if seen_at != attached.seen_at {
-                    debug!(%session, from = %attached.seen_at, to = %seen_at, "moved");
-                    attached.seen_at = seen_at;
+                let observed = canonical(attached.member.connection.remote_address());
+                if observed != attached.observed {
+                    debug!(%session, from = %attached.observed, to = %observed, "moved");
+                    attached.observed = observed;
                     // An ended session is about to be taken out of the connections.
-                    let _ = registry.handle_moved(now, session, seen_at, &attached.member.claims());
+                    let _ =
+                        registry.handle_moved(now, session, observed, &attached.member.claims());
                 }
             }
-            inner.drain();
+            state.drain();
         }
     }
 }
 
 /// A watch that ends when this is dropped.
 pub(crate) struct Watching {
-    directory: Arc<Directory>,
+    service: Arc<RegistryService>,
     watch: WatchId,
 }
 
 impl Watching {
     /// Up to `max` changes that were not told yet.
     pub(crate) fn changes(&self, max: usize) -> Vec<HolderChange> {
-        self.directory.with(|registry, now| {
+        self.service.with(|registry, now| {
             let changes = std::iter::from_fn(|| registry.poll_change(now, self.watch));
             changes.take(max).collect()
         })
@@ -367,8 +302,8 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let mut inner = self.directory.lock();
-        inner.watchers.remove(&self.watch);
-        inner.registry.unwatch(self.watch);
+        let mut state = self.service.lock();
+        state.watchers.remove(&self.watch);
+        state.registry.unwatch(self.watch);
     }
 }

@@ -1,0 +1,62 @@
+//! Admission of nodes: from an incoming connection to its session.
+
+use std::sync::Arc;
+
+use qshare_net::{Admission, Endpoint, Greeting, HalfOpen, close};
+use qshare_wire::CloseCode;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::client::Services;
+use crate::session::serve;
+
+/// Takes incoming connections and serves those that become sessions.
+pub(crate) struct Acceptor {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) greeting: Greeting,
+    pub(crate) admission: Admission,
+    pub(crate) sessions: Semaphore,
+    pub(crate) services: Arc<Services>,
+}
+
+impl Acceptor {
+    /// Accepts connections until the endpoint is closed. The task of each ends when `stopping` is
+    /// cancelled.
+    pub(crate) async fn accept_all(
+        self: Arc<Self>,
+        tasks: TaskTracker,
+        stopping: CancellationToken,
+    ) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            let Some(half_open) = self.admission.admit(incoming) else {
+                continue;
+            };
+            let acceptor = Arc::clone(&self);
+            let stopped = stopping.clone().cancelled_owned();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stopped => {}
+                    () = acceptor.serve(half_open) => {}
+                }
+            });
+        }
+    }
+
+    async fn serve(&self, half_open: HalfOpen) {
+        let address = half_open.remote_address();
+        let session = match half_open.greet(self.endpoint.id(), &self.greeting).await {
+            Ok(session) => session,
+            Err(error) => {
+                debug!(%address, %error, "refused");
+                return;
+            }
+        };
+        let Ok(_slot) = self.sessions.try_acquire() else {
+            close(&session.connection, CloseCode::Busy);
+            return;
+        };
+        serve(session, Arc::clone(&self.services)).await;
+    }
+}

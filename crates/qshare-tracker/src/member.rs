@@ -1,0 +1,83 @@
+//! A node in session, as the tracker introduces others to it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use qshare_net::TokenBucket;
+use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
+use quinn::{Connection, SendStream};
+
+/// The tracker's half of a control stream: acknowledgements, and introductions between them.
+pub(crate) type Control = Arc<tokio::sync::Mutex<SendStream>>;
+
+/// Introductions that a node gets without having asked for them: at once, and per second.
+const INTRODUCTIONS_BURST: f64 = 100.0;
+const INTRODUCTIONS_PER_SECOND: f64 = 20.0;
+
+/// A node in session, as others are introduced to it.
+pub(crate) struct Member {
+    pub(crate) connection: Connection,
+    pub(crate) control: Control,
+    /// Private addresses from its Hello.
+    claimed: Vec<SocketAddr>,
+    /// Whether its Hello agrees to many probes.
+    pub(crate) may_birthday_punch: bool,
+    /// The address that answered a knock, if others may be told.
+    proven: Mutex<Option<SocketAddr>>,
+    introductions: Mutex<TokenBucket>,
+}
+
+impl Member {
+    pub(crate) fn new(
+        connection: Connection,
+        control: Control,
+        claimed: Vec<SocketAddr>,
+        features: u64,
+    ) -> Member {
+        Member {
+            connection,
+            control,
+            claimed,
+            may_birthday_punch: features & FEATURE_BIRTHDAY_PUNCH != 0,
+            proven: Mutex::default(),
+            introductions: Mutex::new(TokenBucket::new(
+                Instant::now(),
+                INTRODUCTIONS_PER_SECOND,
+                INTRODUCTIONS_BURST,
+            )),
+        }
+    }
+
+    /// Returns where the node is besides its observed address: the proven address first, then
+    /// those that it claimed.
+    pub(crate) fn claims(&self) -> Vec<SocketAddr> {
+        self.proven()
+            .into_iter()
+            .chain(self.claimed.iter().copied())
+            .collect()
+    }
+
+    /// Returns the address that answered a knock, if others may be told.
+    pub(crate) fn proven(&self) -> Option<SocketAddr> {
+        *self.lock_proven()
+    }
+
+    /// Replaces the proven address; returns the former one.
+    pub(crate) fn set_proven(&self, at: Option<SocketAddr>) -> Option<SocketAddr> {
+        std::mem::replace(&mut *self.lock_proven(), at)
+    }
+
+    fn lock_proven(&self) -> MutexGuard<'_, Option<SocketAddr>> {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Charges one introduction; false if it exceeds the node's rate.
+    pub(crate) fn may_be_introduced(&self) -> bool {
+        let mut introductions = self
+            .introductions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        introductions.try_take(Instant::now(), 1.0)
+    }
+}

@@ -1,0 +1,128 @@
+//! The relay's IO: packets from and to the tracker's socket.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use qshare_content::NodeId;
+use qshare_net::{NonQuic, NonQuicSender, Route, Verdict};
+use qshare_wire::introduction::RelayTicket;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tracing::trace;
+
+use super::state::{COOKIE_SPAN, Reply, State};
+use super::{RelayCounts, RelayLimits};
+
+/// The relay. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Relay {
+    shared: Arc<SharedState>,
+}
+
+struct SharedState {
+    sender: NonQuicSender,
+    state: Mutex<State>,
+    queued: Notify,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// Takes over what travels beside QUIC on this socket. [`Relay::run`] must run.
+    pub(crate) fn install(sender: &NonQuicSender, limits: RelayLimits) -> Relay {
+        let shared = Arc::new(SharedState {
+            sender: sender.clone(),
+            state: Mutex::new(State::new(limits, Instant::now())),
+            queued: Notify::new(),
+        });
+        sender.install(Box::new(Handler(Arc::clone(&shared))));
+        Relay { shared }
+    }
+
+    /// A channel between two nodes: the ticket of each. None when there is no room for one more.
+    pub(crate) fn open(&self, a: NodeId, b: NodeId) -> Option<(RelayTicket, RelayTicket)> {
+        self.shared.lock().open(Instant::now(), a, b)
+    }
+
+    /// A node's session has ended, and with it the right to the relay.
+    pub(crate) fn remove_node(&self, node: NodeId) {
+        self.shared.lock().left(node);
+    }
+
+    pub(crate) fn counts(&self) -> RelayCounts {
+        self.shared.lock().counts()
+    }
+
+    /// Empties the queues at the rate that is allowed, and ends what has expired. Never returns.
+    pub(crate) async fn run(self) {
+        let mut expired_at = Instant::now();
+        loop {
+            let next = {
+                let mut state = self.shared.lock();
+                let now = Instant::now();
+                if now.saturating_duration_since(expired_at) >= COOKIE_SPAN {
+                    expired_at = now;
+                    state.expire(now);
+                }
+                state.next_queued(now)
+            };
+            match next {
+                Ok((_, to, bytes)) => {
+                    while let Err(error) = self.shared.sender.send(to, &bytes) {
+                        trace!(%error, "waiting for room");
+                        self.shared.sender.writable().await;
+                    }
+                    self.shared.lock().count(bytes.len());
+                }
+                Err(Some(wait)) => sleep(wait.max(Duration::from_millis(1))).await,
+                Err(None) => {
+                    tokio::select! {
+                        () = self.shared.queued.notified() => {}
+                        () = sleep(COOKIE_SPAN) => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl SharedState {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Handler(Arc<SharedState>);
+
+impl NonQuic for Handler {
+    fn handle(&self, from: SocketAddr, datagram: &[u8]) -> Verdict {
+        let shared = &self.0;
+        let mut state = shared.lock();
+        match state.handle(Instant::now(), from, datagram) {
+            Reply::Nothing => {}
+            Reply::Send(to, bytes) => _ = shared.sender.send(to, &bytes),
+            Reply::Queued => shared.queued.notify_one(),
+            Reply::Forward(node, to, bytes) => match shared.sender.send(to, &bytes) {
+                Ok(()) => state.count(bytes.len()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if state.queue(node, to, bytes) == Reply::Queued {
+                        shared.queued.notify_one();
+                    }
+                }
+                Err(_) => {}
+            },
+        }
+        Verdict::Done
+    }
+
+    fn route(&self, _: SocketAddr) -> Option<Route> {
+        None
+    }
+}
