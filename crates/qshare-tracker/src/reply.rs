@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use qshare_net::framed;
-use qshare_wire::{Frame, Message, Refusal, Refused};
+use qshare_wire::{Frame, Message, PeerText, Refusal, Refused};
 use quinn::{SendStream, VarInt};
 use tokio::time::timeout;
 
@@ -24,7 +24,7 @@ pub(crate) async fn refuse(
     client: &Client,
     send: &mut SendStream,
     refusal: Refusal,
-    reason: impl Into<String>,
+    reason: impl Into<PeerText>,
     retry_after: Duration,
 ) {
     respond(client, send, &refused(refusal, reason, retry_after)).await;
@@ -62,7 +62,7 @@ pub(crate) async fn send_message<M: Message>(
     }
 }
 
-fn refused(refusal: Refusal, reason: impl Into<String>, retry_after: Duration) -> Refused {
+fn refused(refusal: Refusal, reason: impl Into<PeerText>, retry_after: Duration) -> Refused {
     let mut refused = Refused::because(refusal, reason);
     refused.retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
     refused

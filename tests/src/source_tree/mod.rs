@@ -19,7 +19,6 @@ const KNOWN_CIRCLES: &[(&str, usize)] = &[
     ("qshare-content", 7),
     ("qshare-node", 23),
     ("qshare-registry", 6),
-    ("qshare-tracker", 7),
 ];
 
 /// The workspace's root directory.
