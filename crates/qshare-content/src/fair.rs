@@ -89,7 +89,7 @@ pub enum Claim<U> {
     /// There is no room, and this user must yield some of what it has. Take something from it,
     /// [`FairShares::release`] that, and claim again.
     Yields(User<U>),
-    /// There is no room, and nobody uses more than the claimant would.
+    /// There is no room, and nobody uses more than the claimant would: the shares are fair.
     Refused,
 }
 
@@ -157,8 +157,8 @@ impl<U: Copy + Ord> FairShares<U> {
     }
 
     /// Counts `amount` more of `user`'s if it fits. Otherwise says who must yield: somebody who
-    /// uses at least as much as the claimant would use afterwards, first by network, then within
-    /// the claimant's own. So no two users can take the same room from each other in turn.
+    /// uses more than the claimant would use afterwards, first by network, then within the
+    /// claimant's own. So no two users can take the same room from each other in turn.
     pub fn claim(&mut self, user: User<U>, amount: u64) -> Claim<U> {
         if self.fits(amount) {
             self.add(user, amount);
@@ -169,7 +169,7 @@ impl<U: Copy + Ord> FairShares<U> {
         };
         let wanted = |used: u64| used.saturating_add(amount);
         if heaviest.network != user.network
-            && wanted(self.used_by_network(user.network)) <= self.used_by_network(heaviest.network)
+            && wanted(self.used_by_network(user.network)) < self.used_by_network(heaviest.network)
         {
             return Claim::Yields(heaviest);
         }
@@ -177,7 +177,7 @@ impl<U: Copy + Ord> FairShares<U> {
         let own = self.networks.get(&user.network);
         let own = own.and_then(|network| network.users_by_use.last());
         match own {
-            Some(&(used, id)) if id != user.id && wanted(self.used_by(user)) <= used => {
+            Some(&(used, id)) if id != user.id && wanted(self.used_by(user)) < used => {
                 let network = user.network;
                 Claim::Yields(User { network, id })
             }

@@ -38,10 +38,12 @@ pub struct RegistryConfig {
     pub holders_per_network: usize,
     /// Names that a lookup by id gives for one content.
     pub names_per_content: usize,
-    /// Listed names that one lookup may pass over; then it ends with a cursor.
-    pub scan_names_max: usize,
+    /// Steps of work of one lookup, some 4 ns each; then it ends with a cursor.
+    pub lookup_steps_max: u64,
     /// Names compared when looking for similar ones.
     pub near_scan_names: usize,
+    /// Steps of work of looking for similar names; then the best so far are offered.
+    pub near_steps_max: u64,
     /// Similar names offered.
     pub near_max: usize,
 }
@@ -63,8 +65,10 @@ impl Default for RegistryConfig {
             holders_max: 256,
             holders_per_network: 3,
             names_per_content: 16,
-            scan_names_max: 50_000,
-            near_scan_names: 2_000,
+            // 1 ms: nobody notices a tracker that is busy for so long.
+            lookup_steps_max: 250_000,
+            near_scan_names: 1_000,
+            near_steps_max: 100_000,
             near_max: 5,
         }
     }

@@ -10,10 +10,12 @@ use qshare_content::{
 };
 
 use crate::catalog::{Asset, Catalog, Content, Listed};
+use crate::config::RegistryConfig;
 use crate::near::near_names;
 use crate::registry::{GroupId, Holder, Shared};
 use crate::room::Room;
 use crate::slab::Key;
+use crate::work::{DRAWN_STEPS, HOLDER_STEPS, MATCH_STEPS, NAME_STEPS, Work};
 
 /// A lookup.
 #[derive(Clone, Debug)]
@@ -73,13 +75,16 @@ pub struct Page {
     /// are two matches, and so are two names of one content, except that a prefix gives each
     /// content once.
     pub matches: Vec<Match>,
-    /// The next page's [`Find::after`], if there may be more. A page that passed over
-    /// [`crate::RegistryConfig::scan_names_max`] names may be empty and still have this.
+    /// The next page's [`Find::after`], if there may be more. A lookup that used up
+    /// [`crate::RegistryConfig::lookup_steps_max`] gives a page that may be empty and still has
+    /// this; it lies further than the last.
     pub more: Option<Cursor>,
     /// Where nothing was found: names that look like the one that was asked for.
     pub near: Vec<AssetName>,
     /// Whether nothing means nothing.
     pub readiness: Readiness,
+    /// What the lookup cost, in steps of some 4 ns.
+    pub steps: u64,
 }
 
 impl Page {
@@ -89,6 +94,7 @@ impl Page {
             more: None,
             near: Vec::new(),
             readiness,
+            steps: 0,
         }
     }
 }
@@ -117,7 +123,8 @@ impl Room {
         readiness: Readiness,
         shared: &mut Shared,
     ) -> Result<Page, FindError> {
-        let selection = self.select(find, shared)?;
+        let mut work = Work::new(shared.config.lookup_steps_max);
+        let selection = self.select(find, shared, &mut work)?;
         let mut samples: BTreeMap<Key<Content>, Vec<Holder>> = BTreeMap::new();
         let mut matches = Vec::with_capacity(selection.assets.len());
         for asset in selection.assets {
@@ -141,53 +148,64 @@ impl Room {
             more: selection.more,
             near: selection.near,
             readiness: if found { Readiness::Ready } else { readiness },
+            steps: work.steps(),
         })
     }
 
-    fn select(&self, find: &Find, shared: &Shared) -> Result<Selection, FindError> {
+    fn select(
+        &self,
+        find: &Find,
+        shared: &Shared,
+        work: &mut Work,
+    ) -> Result<Selection, FindError> {
         let config = &shared.config;
         let limit = find.limit.clamp(1, config.page_max);
         let after = find.after.as_ref();
         let catalog = &self.catalog;
         let scan = Scan {
+            catalog,
             after,
             limit,
-            passed_max: config.scan_names_max,
+            holders: find.holders.min(config.holders_max),
         };
         Ok(match &find.query {
-            Query::Id(id) => Selection {
-                assets: catalog.content(*id).map_or_else(Vec::new, |content| {
-                    catalog.assets_of(content, limit.min(config.names_per_content))
-                }),
-                ..Selection::default()
-            },
-            Query::IdPrefix(prefix) => {
-                select_prefix(catalog, prefix, after, limit, config.names_per_content)
+            Query::Id(id) => {
+                work.add(NAME_STEPS);
+                let Some(content) = catalog.content(*id) else {
+                    return Ok(Selection::default());
+                };
+                let assets = catalog.assets_of(content, limit.min(config.names_per_content));
+                work.add(scan.match_steps(content) * assets.len() as u64);
+                Selection {
+                    assets,
+                    ..Selection::default()
+                }
             }
+            Query::IdPrefix(prefix) => scan.select_prefix(prefix, config.names_per_content, work),
             Query::OfNode(id, name) => match self.node(*id) {
                 Some(node) => scan.select(
-                    catalog,
                     name.as_str(),
                     |listed| listed == name.as_str(),
-                    |_, asset| self.nodes[node].announces(asset),
+                    |_, asset, _| self.nodes[node].announces(asset),
+                    work,
                 ),
                 None => Selection::default(),
             },
             Query::Name(text) if catalog.has_name(text) => {
-                scan.select(catalog, text, |listed| listed == text, |_, _| true)
+                scan.select(text, |listed| listed == text, |_, _, _| true, work)
             }
             Query::Name(glob) if is_glob(glob) => {
                 let pattern = NamePattern::new(glob)?;
-                let literal = glob.split(['*', '?', '[', '{']).next().unwrap_or_default();
+                let literal = pattern.literal_prefix();
                 scan.select(
-                    catalog,
                     literal,
                     |listed| listed.starts_with(literal),
-                    |listed, _| pattern.matches(listed),
+                    |listed, _, steps| pattern.matches_counted(listed, steps),
+                    work,
                 )
             }
             Query::Name(text) => Selection {
-                near: near(catalog, text, config.near_scan_names, config.near_max),
+                near: near(catalog, text, config, work),
                 ..Selection::default()
             },
         })
@@ -201,21 +219,30 @@ impl Catalog {
     }
 }
 
-/// A walk through the names in order, from where the last page ended.
+/// A walk through names or contents in order, from where the last page ended.
 struct Scan<'a> {
+    catalog: &'a Catalog,
     after: Option<&'a Cursor>,
     limit: usize,
-    passed_max: usize,
+    /// Holders wanted for each content.
+    holders: usize,
 }
 
 impl Scan<'_> {
+    /// What it costs to describe a match of this content with a sample of its holders.
+    fn match_steps(&self, content: Key<Content>) -> u64 {
+        let holders = &self.catalog.contents[content].holders;
+        let given = self.holders.min(holders.len()) as u64;
+        MATCH_STEPS + given * HOLDER_STEPS + holders.drawn_for(self.holders) as u64 * DRAWN_STEPS
+    }
+
     /// Selects what is `wanted` among the names from `first` on, as long as they are `within`.
     fn select(
         &self,
-        catalog: &Catalog,
         first: &str,
         within: impl Fn(&str) -> bool,
-        wanted: impl Fn(&str, Key<Asset>) -> bool,
+        wanted: impl Fn(&str, Key<Asset>, &mut u64) -> bool,
+        work: &mut Work,
     ) -> Selection {
         let from = match self.after {
             Some(cursor) if cursor.name.as_str() >= first => Bound::Excluded(Listed {
@@ -226,71 +253,76 @@ impl Scan<'_> {
         };
         let mut selection = Selection::default();
         let mut last: Option<&Listed> = None;
-        for (passed, (listed, asset)) in catalog.listed_from(from).enumerate() {
+        for (listed, asset) in self.catalog.listed_from(from) {
             if !within(&listed.name) {
                 break;
             }
-            if selection.assets.len() == self.limit || passed == self.passed_max {
-                selection.more = last.map(|last| Cursor {
+            // One name is passed in any case, so that the cursor advances.
+            if let Some(last) = last
+                && (selection.assets.len() == self.limit || work.is_used_up())
+            {
+                selection.more = Some(Cursor {
                     name: last.name.to_string(),
                     content: last.content,
                 });
                 break;
             }
-            if wanted(&listed.name, asset) {
+            work.add(NAME_STEPS);
+            if wanted(&listed.name, asset, work.counter()) {
+                work.add(self.match_steps(self.catalog.assets[asset].content));
                 selection.assets.push(asset);
             }
             last = Some(listed);
         }
         selection
     }
-}
 
-fn select_prefix(
-    catalog: &Catalog,
-    prefix: &IdPrefix,
-    after: Option<&Cursor>,
-    limit: usize,
-    names_per_content: usize,
-) -> Selection {
-    let (low, high) = prefix.range();
-    let from = match after {
-        Some(cursor) if cursor.content >= low => Bound::Excluded(cursor.content),
-        _ => Bound::Included(low),
-    };
-    let mut contents: Vec<Key<Content>> = catalog
-        .contents_between(from, high)
-        .take(limit + 1)
-        .collect();
-    let further = contents.len() > limit;
-    contents.truncate(limit);
-    let assets: Vec<Key<Asset>> = contents
-        .iter()
-        .filter_map(|&content| {
-            let assets = catalog.assets_of(content, names_per_content);
-            assets.first().copied()
-        })
-        .collect();
-    let more = assets.last().filter(|_| further).map(|&last| Cursor {
-        name: catalog.assets[last].name.to_string(),
-        content: catalog.contents[catalog.assets[last].content].info.id(),
-    });
-    Selection {
-        assets,
-        more,
-        near: Vec::new(),
+    /// Selects the contents whose ids begin with `prefix`, each under the first of its names.
+    fn select_prefix(
+        &self,
+        prefix: &IdPrefix,
+        names_per_content: usize,
+        work: &mut Work,
+    ) -> Selection {
+        let (low, high) = prefix.range();
+        let from = match self.after {
+            Some(cursor) if cursor.content >= low => Bound::Excluded(cursor.content),
+            _ => Bound::Included(low),
+        };
+        let mut selection = Selection::default();
+        for content in self.catalog.contents_between(from, high) {
+            if let Some(&last) = selection.assets.last()
+                && (selection.assets.len() == self.limit || work.is_used_up())
+            {
+                let Asset { name, content, .. } = &self.catalog.assets[last];
+                selection.more = Some(Cursor {
+                    name: name.to_string(),
+                    content: self.catalog.contents[*content].info.id(),
+                });
+                break;
+            }
+            work.add(NAME_STEPS + self.match_steps(content));
+            let assets = self.catalog.assets_of(content, names_per_content);
+            selection.assets.extend(assets.first());
+        }
+        selection
     }
 }
 
 /// Names like `text`, from among the nearest in order: all names of a small registry, those
 /// that begin alike in a large one.
-fn near(catalog: &Catalog, text: &str, scanned: usize, max: usize) -> Vec<AssetName> {
+fn near(catalog: &Catalog, text: &str, config: &RegistryConfig, work: &mut Work) -> Vec<AssetName> {
     let place = first_of(text);
     let following = catalog.listed_from(Bound::Included(place.clone()));
-    let following = following.map(|(listed, _)| listed).take(scanned / 2);
-    let preceding = catalog.listed_before(place).take(scanned / 2);
-    let names = following.chain(preceding).map(|listed| &*listed.name);
-    near_names(text, names, max)
+    let mut following = following.map(|(listed, _)| &*listed.name);
+    let mut preceding = catalog.listed_before(place).map(|listed| &*listed.name);
+    // From both sides in turn, since the work may end before the names do.
+    let names = std::iter::from_fn(|| Some([following.next(), preceding.next()]))
+        .take_while(|pair| pair.iter().any(Option::is_some))
+        .flatten()
+        .flatten()
+        .take(config.near_scan_names);
+    near_names(text, names, config.near_max, config.near_steps_max, work)
         .into_iter()
         .filter_map(asset_name)
         .collect()

@@ -172,6 +172,16 @@ impl Holders {
         }
     }
 
+    /// How many holders are drawn for a sample of `limit`: enough to fill it although some of the
+    /// drawn share a network.
+    pub(crate) fn drawn_for(&self, limit: usize) -> usize {
+        const DRAWN_MIN: usize = 64;
+        match limit {
+            0 => 0,
+            limit => self.slots.len().min((limit * 4).max(DRAWN_MIN)),
+        }
+    }
+
     /// At most `limit` holders at random, few from one network, whoever was given out less
     /// first among twice as many drawn.
     ///
@@ -185,12 +195,7 @@ impl Holders {
         rng: &mut impl Rng,
         standing: impl Fn(Key<Node>) -> Option<Standing>,
     ) -> Vec<(Key<Node>, Presence)> {
-        /// Enough to fill a sample although some of the drawn share a network.
-        const DRAWN_MIN: usize = 64;
-        if limit == 0 {
-            return Vec::new();
-        }
-        let drawn_max = self.slots.len().min((limit * 4).max(DRAWN_MIN));
+        let drawn_max = self.drawn_for(limit);
         let mut drawn: Vec<(usize, Standing)> = index::sample(rng, self.slots.len(), drawn_max)
             .into_iter()
             .filter_map(|at| Some((at, standing(self.slots[at].node)?)))

@@ -18,11 +18,12 @@ mod registry;
 mod room;
 mod slab;
 mod watch;
+mod work;
 
 pub use config::RegistryConfig;
 pub use find::{Cursor, Find, FindError, Match, Page, Readiness};
 pub use registry::{
     Announced, Contact, Counts, EntryKey, GroupId, Holder, NotAnnouncing, OpenError, Output,
-    Refusal, Refused, Registry, SessionGone, SessionId, Timeout, TimeoutReason,
+    Refusal, Refused, Registry, Sample, SessionGone, SessionId, Timeout, TimeoutReason,
 };
 pub use watch::{HolderChange, WatchError, WatchId};

@@ -1,5 +1,7 @@
 //! Names that look like one that was not found.
 
+use crate::work::{NAME_STEPS, Work};
+
 /// Names are compared by their first characters only, to bound the work.
 const COMPARED_CHARS: usize = 64;
 /// Jaro-Winkler similarity from which a name is worth offering: one or two slips in a name of
@@ -10,17 +12,28 @@ const CONTAINS: f64 = 0.9;
 /// A shorter text is contained in too many names to mean something.
 const CONTAINED_MIN_CHARS: usize = 3;
 
-/// The most similar of `names`, best first, at most `max`, each once.
+/// The most similar of `names`, best first, at most `max`, each once. Ends with the best so far
+/// when it has taken `steps_max` steps.
 pub(crate) fn near_names<'a>(
     wanted: &str,
     names: impl Iterator<Item = &'a str>,
     max: usize,
+    steps_max: u64,
+    work: &mut Work,
 ) -> Vec<&'a str> {
     let wanted = Compared::new(wanted);
-    let mut near: Vec<(f64, &str)> = names
-        .map(|name| (wanted.similarity(&Compared::new(name)), name))
-        .filter(|&(similarity, _)| similarity >= SIMILAR_FROM)
-        .collect();
+    let until = work.steps() + steps_max;
+    let mut near: Vec<(f64, &str)> = Vec::new();
+    for name in names {
+        if work.steps() >= until {
+            break;
+        }
+        work.add(NAME_STEPS);
+        let similarity = wanted.similarity(&Compared::new(name), work);
+        if similarity >= SIMILAR_FROM {
+            near.push((similarity, name));
+        }
+    }
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     near.dedup_by(|a, b| a.1 == b.1);
     near.truncate(max);
@@ -29,35 +42,88 @@ pub(crate) fn near_names<'a>(
 
 /// A name in lower case, bounded, and its last component.
 struct Compared {
-    path: String,
-    file: String,
+    path: Text,
+    file: Text,
 }
 
 impl Compared {
     fn new(name: &str) -> Compared {
-        let bounded = |text: &str| {
-            text.chars()
-                .take(COMPARED_CHARS)
-                .flat_map(char::to_lowercase)
-                .collect::<String>()
-        };
         let file = name.rsplit('/').next().unwrap_or(name);
         Compared {
-            path: bounded(name),
-            file: bounded(file),
+            path: Text::new(name),
+            file: Text::new(file),
         }
     }
 
-    fn similarity(&self, other: &Compared) -> f64 {
-        let path = strsim::jaro_winkler(&self.path, &other.path);
-        let file = strsim::jaro_winkler(&self.file, &other.file);
-        let long_enough = self.path.chars().count() >= CONTAINED_MIN_CHARS;
-        let contained = if long_enough && other.path.contains(&self.path) {
+    fn similarity(&self, other: &Compared, work: &mut Work) -> f64 {
+        let path = self.path.similarity(&other.path, work);
+        let file = self.file.similarity(&other.file, work);
+        let contained = if self.path.chars.len() >= CONTAINED_MIN_CHARS
+            && self.path.is_within(&other.path, work)
+        {
             CONTAINS
         } else {
             0.0
         };
         path.max(file).max(contained)
+    }
+}
+
+/// Characters in lower case, and how many there are of each kind.
+struct Text {
+    chars: Vec<char>,
+    kinds: [u8; KINDS],
+}
+
+/// Kinds of characters that are told apart: by the last bits of their code, so that letters and
+/// digits of one script rarely fall together.
+const KINDS: usize = 64;
+
+impl Text {
+    fn new(text: &str) -> Text {
+        let mut chars: Vec<char> = Vec::with_capacity(text.len().min(COMPARED_CHARS));
+        chars.extend(
+            text.chars()
+                .flat_map(char::to_lowercase)
+                .take(COMPARED_CHARS),
+        );
+        let mut kinds = [0; KINDS];
+        for &c in &chars {
+            kinds[c as usize % KINDS] += 1;
+        }
+        Text { chars, kinds }
+    }
+
+    /// How many characters of both may be paired, at most.
+    fn common_at_most(&self, other: &Text) -> usize {
+        let pairs = self.kinds.iter().zip(&other.kinds);
+        pairs.map(|(&a, &b)| usize::from(a.min(b))).sum()
+    }
+
+    /// Jaro-Winkler similarity; 0 where it is sure to be below [`SIMILAR_FROM`].
+    fn similarity(&self, other: &Text, work: &mut Work) -> f64 {
+        let (a, b) = (self.chars.len(), other.chars.len());
+        work.add((KINDS / 4 + b) as u64);
+        let common = self.common_at_most(other) as f64;
+        if common == 0.0 {
+            return 0.0;
+        }
+        let jaro_at_most = (common / a as f64 + common / b as f64 + 1.0) / 3.0;
+        // Winkler adds a tenth of what is missing for each of the first four that agree.
+        if jaro_at_most + 0.4 * (1.0 - jaro_at_most) < SIMILAR_FROM {
+            return 0.0;
+        }
+        work.add((a * b / 2) as u64);
+        strsim::generic_jaro_winkler(&self.chars, &other.chars)
+    }
+
+    fn is_within(&self, other: &Text, work: &mut Work) -> bool {
+        if self.common_at_most(other) < self.chars.len() {
+            return false;
+        }
+        work.add(other.chars.len() as u64);
+        let mut places = other.chars.windows(self.chars.len());
+        places.any(|place| place == self.chars)
     }
 }
 
@@ -75,7 +141,8 @@ mod tests {
     ];
 
     fn near(wanted: &str) -> Vec<&'static str> {
-        near_names(wanted, NAMES.into_iter(), 3)
+        let mut work = Work::new(0);
+        near_names(wanted, NAMES.into_iter(), 3, u64::MAX, &mut work)
     }
 
     #[test]
@@ -84,6 +151,35 @@ mod tests {
         assert_eq!(near("NOTES.TXT").first(), Some(&"notes.txt"));
         assert_eq!(near("linux").first(), Some(&"linux-6.18.tar.xz"));
         assert_eq!(near("report.csv").first(), Some(&"data/report.csv"));
+    }
+
+    #[test]
+    fn what_is_ruled_out_by_counting_characters_is_not_similar() {
+        let names = [
+            "a",
+            "ab",
+            "report",
+            "tropper",
+            "RéSUMÉ",
+            "résumé.txt",
+            "0123456789",
+        ];
+        for (wanted, name) in names.iter().flat_map(|a| names.iter().map(move |b| (a, b))) {
+            let (wanted, name) = (Text::new(wanted), Text::new(name));
+            let real = strsim::generic_jaro_winkler(&wanted.chars, &name.chars);
+            let found = wanted.similarity(&name, &mut Work::new(0));
+            assert!(found == real || (found == 0.0 && real < SIMILAR_FROM));
+        }
+    }
+
+    #[test]
+    fn the_search_ends_with_its_steps() {
+        let names: Vec<String> = (0..1_000).map(|n| format!("{:a<60}{n:04}", "")).collect();
+        let wanted = format!("{:a<64}", "");
+        let mut work = Work::new(0);
+        let names = names.iter().map(String::as_str);
+        assert_eq!(near_names(&wanted, names, 3, 10_000, &mut work).len(), 3);
+        assert!((10_000..20_000).contains(&work.steps()), "{}", work.steps());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::find::{Find, FindError, Page, Readiness};
 use crate::room::{Node, Room};
 use crate::slab::Key;
 use crate::watch::{HolderChange, WatchError, WatchId};
+use crate::work::{DRAWN_STEPS, HOLDER_STEPS, NAME_STEPS};
 
 /// Names a group without giving away its secret; all zero is the open swarm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +62,15 @@ pub struct Holder {
     pub contact: Contact,
     /// Whether it says that it has all of it.
     pub complete: bool,
+}
+
+/// Some of those who hold a content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// Who they are.
+    pub holders: Vec<Holder>,
+    /// What drawing them cost, in steps of some 4 ns.
+    pub steps: u64,
 }
 
 /// One thing that a node shares: at most one for each name and content.
@@ -436,15 +446,21 @@ impl Registry {
         content: ContentId,
         limit: usize,
         asking: Option<NodeId>,
-    ) -> Vec<Holder> {
+    ) -> Sample {
         self.handle_timeout(now);
         let Some(room) = self.rooms.get_mut(&group) else {
-            return Vec::new();
+            return Sample::default();
         };
-        room.catalog
-            .content(content)
-            .map(|held| room.sample(held, limit, asking, &mut self.shared))
-            .unwrap_or_default()
+        let Some(held) = room.catalog.content(content) else {
+            return Sample::default();
+        };
+        let limit = limit.min(self.shared.config.holders_max);
+        let drawn = room.catalog.contents[held].holders.drawn_for(limit) as u64;
+        let holders = room.sample(held, limit, asking, &mut self.shared);
+        Sample {
+            steps: NAME_STEPS + drawn * DRAWN_STEPS + holders.len() as u64 * HOLDER_STEPS,
+            holders,
+        }
     }
 
     /// Whether nodes have had the time to announce themselves since the start.

@@ -19,6 +19,11 @@ use crate::knocker::Knocker;
 use crate::memory_budget::MemoryBudget;
 use crate::registry_service::RegistryService;
 use crate::relay::Relay;
+use crate::turns::Turns;
+
+/// Steps of work in the registry that cost as much as one request: some 0.1 ms, which is what the
+/// thread needs to receive a request and to send an answer.
+const STEPS_PER_REQUEST: f64 = 25_000.0;
 
 /// The services and budgets that all sessions use.
 pub(crate) struct Services {
@@ -27,6 +32,8 @@ pub(crate) struct Services {
     pub(crate) announcements: MemoryBudget,
     /// Memory for answers that are being written.
     pub(crate) answers: MemoryBudget,
+    /// Whose lookup runs next.
+    pub(crate) turns: Turns,
     /// None if the tracker does not relay.
     pub(crate) relay: Option<Relay>,
     /// None if there is no second port.
@@ -86,6 +93,11 @@ impl Client {
     /// Charges work that is delayed rather than refused; returns the delay.
     pub(crate) fn charge(&self, cost: f64) -> Duration {
         self.budget().charge(Instant::now(), cost)
+    }
+
+    /// Charges the work that the registry did for a request, once it is done.
+    pub(crate) fn charge_steps(&self, steps: u64) {
+        self.charge(steps as f64 / STEPS_PER_REQUEST);
     }
 
     fn budget(&self) -> MutexGuard<'_, Budget> {

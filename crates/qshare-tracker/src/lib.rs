@@ -25,6 +25,7 @@ mod reply;
 mod request;
 mod session;
 mod tracker;
+mod turns;
 mod watch;
 
 pub use config::{DEFAULT_TRACKER_PORT, TrackerConfig, TrackerLimits};

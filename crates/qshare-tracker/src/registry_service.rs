@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use qshare_content::{ContentId, NodeId};
 use qshare_net::close;
 use qshare_registry::{
-    Announced, Counts, EntryKey, Find, FindError, GroupId, Holder, HolderChange, NotAnnouncing,
-    OpenError, Output, Page, Readiness, Refused, Registry, RegistryConfig, SessionGone, SessionId,
+    Announced, Counts, EntryKey, Find, FindError, GroupId, HolderChange, NotAnnouncing, OpenError,
+    Output, Page, Readiness, Refused, Registry, RegistryConfig, Sample, SessionGone, SessionId,
     WatchError, WatchId,
 };
 use qshare_wire::CloseCode;
@@ -231,7 +231,7 @@ impl RegistryService {
         content: ContentId,
         limit: usize,
         asking: NodeId,
-    ) -> (Vec<Holder>, Readiness) {
+    ) -> (Sample, Readiness) {
         self.with(|registry, now| {
             let holders = registry.holders(now, self.group, content, limit, Some(asking));
             (holders, registry.readiness(now))

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use qshare_content::{ContentId, NodeId, Query, is_glob};
+use qshare_content::fair::{Network, User};
+use qshare_content::{ContentId, NodeId};
 use qshare_net::framed::{self, ReadError};
 use qshare_registry::{self as registry, Cursor, Page};
 use qshare_wire::introduction::Introduce;
@@ -24,10 +25,10 @@ use crate::knock::knock;
 use crate::reply::respond;
 use crate::watch::watch;
 
-/// What a lookup that passes over many names costs, in requests.
-const SCAN_COST: f64 = 8.0;
 /// What a knock costs, in requests: a session may have 20 at once, and one a second.
 const KNOCK_COST: f64 = 100.0;
+/// Delay in ms after which a node may repeat a lookup that waited in vain for its turn.
+const BUSY_RETRY_MS: u32 = 1_000;
 /// Nodes that one answer describes; the bound of [`Found::nodes`].
 const NODES_MAX: usize = 4 * MATCHES_MAX;
 
@@ -50,7 +51,7 @@ pub(crate) async fn answer_stream(
     match frame.kind {
         Find::TYPE => {
             let request: Find = decode(&frame)?;
-            match client.request(cost(&request.query)) {
+            match client.request(1.0) {
                 Verdict::Granted => find(client, request, send).await,
                 verdict => refuse_busy(client, send, verdict).await,
             }
@@ -87,13 +88,6 @@ fn decode<M: Message>(frame: &Frame) -> Result<M, SessionError> {
     frame
         .decode()
         .map_err(|error| SessionError::Protocol(error.to_string()))
-}
-
-fn cost(query: &Query) -> f64 {
-    match query {
-        Query::Name(text) if is_glob(text) => SCAN_COST,
-        _ => 1.0,
-    }
 }
 
 /// What a later version may send is refused from its header; what this one defines has bounds.
@@ -146,9 +140,26 @@ async fn find(client: &Client, request: Find, send: &mut SendStream) -> Result<(
         holders: usize::from(request.holders).min(HOLDERS_PER_MATCH_MAX),
         asking: Some(client.node),
     };
+    let user = User {
+        network: Network::of(client.observed_ip()),
+        id: client.id,
+    };
+    let Some(turn) = client.services.turns.take(user).await else {
+        let mut refused = Refused::because(Refusal::Busy, "the tracker is busy with lookups");
+        refused.retry_after_ms = BUSY_RETRY_MS;
+        respond(client, send, &refused).await;
+        return Ok(());
+    };
     match client.services.registry.find(asked) {
-        Ok(page) => respond(client, send, &found(page, client.observed_ip())).await,
+        Ok(page) => {
+            let steps = page.steps;
+            client.charge_steps(steps);
+            let found = found(page, client.observed_ip());
+            turn.end(steps).await;
+            respond(client, send, &found).await;
+        }
         Err(error) => {
+            drop(turn);
             let refused = Refused::because(Refusal::Invalid, error.to_string());
             respond(client, send, &refused).await;
         }

@@ -23,6 +23,7 @@ use crate::knocker::Knocker;
 use crate::memory_budget::MemoryBudget;
 use crate::registry_service::RegistryService;
 use crate::relay::{Relay, RelayCounts};
+use crate::turns::Turns;
 
 /// Why a tracker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,7 @@ impl Tracker {
                 registry: Arc::clone(&registry),
                 announcements: MemoryBudget::new(config.limits.announcements_max_bytes),
                 answers: MemoryBudget::new(config.limits.answers_max_bytes),
+                turns: Turns::default(),
                 relay: relay.clone(),
                 knocker: knocker.clone(),
                 limits: config.limits,

@@ -33,11 +33,16 @@ pub(crate) async fn watch(
         }
     };
     let limit = usize::from(request.limit).min(HOLDERS_MAX);
-    let (holders, state) = registry.holders(request.content, limit, client.node);
+    let (sample, state) = registry.holders(request.content, limit, client.node);
+    client.charge_steps(sample.steps);
     let asker = client.observed_ip();
     let first = Holders {
         readiness: readiness(state),
-        holders: holders.iter().map(|one| holder(one, asker)).collect(),
+        holders: sample
+            .holders
+            .iter()
+            .map(|one| holder(one, asker))
+            .collect(),
     };
     if !send_message(client, send, &first).await {
         return Ok(());

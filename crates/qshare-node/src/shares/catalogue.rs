@@ -17,6 +17,11 @@ const DELTAS_KEPT: usize = 4096;
 
 /// Entries that one page of a listing looks at: less than a millisecond of them.
 const SCAN_MAX: usize = 4096;
+/// Steps of work that one page of a listing may cost, some 4 ns each: 1 ms. A glob may cost many
+/// for each name.
+const STEPS_MAX: u64 = 250_000;
+/// Steps of passing over an entry.
+const ENTRY_STEPS: u64 = 25;
 
 /// One difference to what was announced.
 #[derive(Debug, Clone)]
@@ -52,6 +57,8 @@ pub(crate) struct Listing {
     pub(crate) entries: Vec<Announced>,
     /// Where to go on, if there may be more.
     pub(crate) more: Option<Vec<u8>>,
+    /// What it cost, in steps of some 4 ns.
+    pub(crate) steps: u64,
 }
 
 impl Catalogue {
@@ -130,16 +137,21 @@ impl Catalogue {
             // An exact name wins over a glob.
             if !named.is_empty() || pattern.is_none() {
                 return Ok(Listing {
+                    steps: ENTRY_STEPS * (1 + named.len() as u64),
                     entries: named,
                     more: None,
                 });
             }
         }
-        let is_meant = |name: &AssetName, content: &ContentId| match (query, &pattern) {
-            (Query::Id(id), _) => content == id,
-            (Query::IdPrefix(prefix), _) => content.to_string().starts_with(prefix.digits()),
-            (_, Some(pattern)) => pattern.matches(name.as_str()),
-            (_, None) => false,
+        let range = match query {
+            Query::Id(id) => Some((*id, *id)),
+            Query::IdPrefix(prefix) => Some(prefix.range()),
+            _ => None,
+        };
+        let is_meant = |asset: &Asset, steps: &mut u64| match (&range, &pattern) {
+            (Some((low, high)), _) => *low <= asset.id && asset.id <= *high,
+            (None, Some(pattern)) => pattern.matches_counted(asset.name.as_str(), steps),
+            (None, None) => false,
         };
         let start = after.and_then(decode_cursor);
         let start = start.map(|(name, content)| Listed::place(name, content));
@@ -150,11 +162,12 @@ impl Catalogue {
         for entry in rest.by_ref().take(SCAN_MAX) {
             let asset = &*entry.0.0;
             last = Some(asset);
-            if is_meant(&asset.name, &asset.id) {
+            listing.steps += ENTRY_STEPS;
+            if is_meant(asset, &mut listing.steps) {
                 listing.entries.push(entry.into());
-                if listing.entries.len() == limit {
-                    break;
-                }
+            }
+            if listing.entries.len() == limit || listing.steps >= STEPS_MAX {
+                break;
             }
         }
         if rest.next().is_some() {
@@ -303,6 +316,31 @@ mod tests {
         let catalogue = catalogue(2 * SCAN_MAX + 10);
         let (names, pages) = all(&catalogue, "nothing/*", 10);
         assert_eq!((names.len(), pages), (0, 3));
+    }
+
+    #[test]
+    fn a_glob_that_costs_much_for_each_name_ends_a_page_early() {
+        let catalogue = Catalogue::new();
+        for number in 0..500 {
+            let component = "a".repeat(240);
+            let name = format!("{number:03}/{component}/{component}/{component}");
+            let name = AssetName::new(name).unwrap();
+            let root = Hash([number as u8; 32]);
+            let info = ContentInfo { length: 1, root };
+            catalogue.upsert(Arc::new(Asset::new(name, info)), true);
+        }
+        let query = Query::Name(format!("**/*a{}z*", "?".repeat(229)));
+        let (mut pages, mut after) = (0, None);
+        loop {
+            let page = catalogue.list(US, &query, after.as_deref(), 10).unwrap();
+            assert!(page.entries.is_empty() && page.steps <= STEPS_MAX + 10_000);
+            pages += 1;
+            match page.more {
+                Some(more) => after = Some(more),
+                None => break,
+            }
+        }
+        assert!(pages > 1);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //! own catalogue only.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use qshare_content::NodeId;
 use qshare_wire::limits::MATCHES_MAX;
 use qshare_wire::tracker::{EntryKind, Find, Found, Match, Readiness};
 use qshare_wire::{Frame, Refusal, Refused};
@@ -18,11 +18,13 @@ use crate::node::Inner;
 use crate::peers::Peer;
 use crate::shares::catalogue::Listing;
 
-/// Questions that one node may ask at once, and every second from then on. Each looks at no more
-/// than a few thousand names.
+/// Lookups that one address may make at once, and every second from then on. Counted by address,
+/// because identities are free.
 const BURST: f64 = 400.0;
 const PER_SECOND: f64 = 50.0;
-/// Nodes whose questions are counted; who has asked nothing for a while is forgotten first.
+/// Steps of work, some 4 ns each, that cost as much as one lookup: 0.1 ms.
+const STEPS_PER_LOOKUP: f64 = 25_000.0;
+/// Addresses whose lookups are counted; one that has made none for a while is forgotten first.
 const ASKERS_MAX: usize = 1024;
 /// When to come back after too many questions.
 const RETRY_MS: u32 = 1_000;
@@ -32,7 +34,7 @@ const ANSWERS_MAX_BYTES: usize = 8 << 20;
 
 /// How many questions everybody has left, and how much room there is for answers.
 pub(crate) struct Askers {
-    left: Mutex<HashMap<NodeId, (f64, Instant)>>,
+    left: Mutex<HashMap<IpAddr, (f64, Instant)>>,
     answers: Semaphore,
 }
 
@@ -46,23 +48,31 @@ impl Default for Askers {
 }
 
 impl Askers {
-    fn may_ask(&self, node: NodeId, now: Instant) -> bool {
+    fn may_ask(&self, address: IpAddr, now: Instant) -> bool {
         let mut askers = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let left = |(left, at): &(f64, Instant)| {
             let waited = now.saturating_duration_since(*at).as_secs_f64();
             (left + waited * PER_SECOND).min(BURST)
         };
-        if askers.len() >= ASKERS_MAX && !askers.contains_key(&node) {
+        if askers.len() >= ASKERS_MAX && !askers.contains_key(&address) {
             askers.retain(|_, asker| left(asker) < BURST);
             if askers.len() >= ASKERS_MAX {
                 return false;
             }
         }
-        let asker = askers.entry(node).or_insert((BURST, now));
+        let asker = askers.entry(address).or_insert((BURST, now));
         let available = left(asker);
         let may = available >= 1.0;
         *asker = (available - f64::from(u8::from(may)), now);
         may
+    }
+
+    /// Charges what a lookup has cost. Beyond its burst an address waits before it may ask again.
+    fn charge(&self, address: IpAddr, steps: u64) {
+        let mut askers = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((left, _)) = askers.get_mut(&address) {
+            *left = (*left - steps as f64 / STEPS_PER_LOOKUP).max(-BURST);
+        }
     }
 }
 
@@ -86,7 +96,8 @@ pub(super) async fn answer(
         refused
     };
     let askers = &inner.uploads.askers;
-    if !askers.may_ask(peer.node, Instant::now()) {
+    let address = peer.address().ip().to_canonical();
+    if !askers.may_ask(address, Instant::now()) {
         return Err(busy());
     }
     let limit = usize::from(request.limit).clamp(1, MATCHES_MAX);
@@ -96,8 +107,12 @@ pub(super) async fn answer(
         request.after.as_deref(),
         limit,
     );
-    let Listing { entries, more } =
-        listed.map_err(|error| Refused::because(Refusal::Invalid, error.to_string()))?;
+    let Listing {
+        entries,
+        more,
+        steps,
+    } = listed.map_err(|error| Refused::because(Refusal::Invalid, error.to_string()))?;
+    askers.charge(address, steps);
     let matches = entries.iter().map(|entry| Match {
         name: entry.asset.name.clone(),
         kind: EntryKind::File,
@@ -130,7 +145,7 @@ mod tests {
     #[test]
     fn a_node_that_asks_and_asks_waits_and_others_do_not() {
         let (askers, now) = (Askers::default(), Instant::now());
-        let (a, b) = (NodeId([1; 32]), NodeId([2; 32]));
+        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let granted = (0..1_000).filter(|_| askers.may_ask(a, now)).count();
         assert_eq!(granted, BURST as usize);
         assert!(askers.may_ask(b, now));
@@ -140,18 +155,24 @@ mod tests {
     }
 
     #[test]
+    fn a_lookup_that_cost_much_counts_as_many() {
+        let (askers, now) = (Askers::default(), Instant::now());
+        let address = IpAddr::from([10, 0, 0, 1]);
+        assert!(askers.may_ask(address, now));
+        askers.charge(address, 100 * STEPS_PER_LOOKUP as u64);
+        let granted = (0..1_000).filter(|_| askers.may_ask(address, now)).count();
+        assert_eq!(granted, BURST as usize - 101);
+    }
+
+    #[test]
     fn strangers_do_not_fill_memory() {
         let (askers, now) = (Askers::default(), Instant::now());
-        let node = |number: usize| {
-            let mut id = [0; 32];
-            id[..8].copy_from_slice(&number.to_le_bytes());
-            NodeId(id)
-        };
-        for number in 0..3 * ASKERS_MAX {
-            askers.may_ask(node(number), now);
+        let address = |number: u32| IpAddr::from(number.to_be_bytes());
+        for number in 0..3 * ASKERS_MAX as u32 {
+            askers.may_ask(address(number), now);
         }
         assert_eq!(askers.left.lock().unwrap().len(), ASKERS_MAX);
         // In time they are forgotten.
-        assert!(askers.may_ask(node(9_999), now + Duration::from_secs(60)));
+        assert!(askers.may_ask(address(9_999), now + Duration::from_secs(60)));
     }
 }

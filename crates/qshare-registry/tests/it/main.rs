@@ -1,5 +1,6 @@
 //! The integration tests of this crate, one binary.
 
 mod common;
+mod hostile;
 mod model;
 mod registry;

@@ -393,7 +393,7 @@ proptest! {
         let config = RegistryConfig {
             entries_per_node: ENTRIES_PER_NODE,
             entries_total: ENTRIES_TOTAL,
-            scan_names_max: 4,
+            lookup_steps_max: 100,
             holders_per_network: 1,
             ..RegistryConfig::default()
         };

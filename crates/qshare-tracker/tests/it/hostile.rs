@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use crate::common::{DEADLINE, Joined, Node, config, entry, find, names, start, within};
+use qshare_content::Query;
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{DialTarget, dial};
 use qshare_tracker::Tracker;
 use qshare_wire::limits::ANNOUNCE_ENTRIES_MAX;
-use qshare_wire::tracker::{Announce, AnnounceStage, Entry, EntryKey, Find};
+use qshare_wire::tracker::{Announce, AnnounceStage, Entry, EntryKey, Find, Found};
 use qshare_wire::{CloseCode, FRAME_HEADER_BYTES, Message, Refusal, Refused};
 use serde::{Deserialize, Serialize};
 
@@ -215,6 +216,73 @@ async fn too_many_requests_are_refused_with_a_time_and_then_end_the_session() {
     assert!(matches!(ended, ReadError::Broken(_)), "{ended}");
     assert!(refusals > 0);
     assert_eq!(session.closed().await.0, CloseCode::Flood);
+}
+
+#[tokio::test]
+async fn an_honest_session_is_answered_while_another_asks_for_much_at_once() {
+    let tracker = start();
+    let (honest, mut hostile) = honest_and_hostile(&tracker).await;
+    // 965 bytes each.
+    let component = "a".repeat(240);
+    let name = |n| format!("{n:05}/{component}/{component}/{component}/{:a<236}", "");
+    for batch in 0..6 {
+        let batch = (batch * 900..(batch + 1) * 900).map(|n| entry(&name(n), 2));
+        hostile.announce(batch.collect()).await;
+    }
+    // No name matches, and each is costly to compare with.
+    let mut costly = find("x");
+    costly.query = Query::Name(format!("**/*a{}z*", "?".repeat(229)));
+    const AT_ONCE: usize = 250;
+    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..AT_ONCE {
+        let (mut send, mut recv) = hostile.session.connection.open_bi().await.unwrap();
+        framed::write(&mut send, &costly).await.unwrap();
+        send.finish().unwrap();
+        let answered = answered.clone();
+        tokio::spawn(async move {
+            let _ = answered.send(framed::read::<Found>(&mut recv).await.is_ok());
+        });
+    }
+    // The first answer says that the tracker is at it.
+    within(answers.recv()).await.unwrap();
+    // Between two answers to the honest session, the other has had its turn a few times: as often
+    // as it comes round while a small answer travels, and not as often as it asked.
+    let mut meanwhile = Vec::new();
+    while meanwhile.iter().sum::<usize>() < AT_ONCE / 2 {
+        assert_eq!(names(&honest.find("a").await), ["a"]);
+        meanwhile.push(std::iter::from_fn(|| answers.try_recv().ok()).count());
+    }
+    assert!(meanwhile.len() >= 4, "{meanwhile:?}");
+    assert!(meanwhile.iter().all(|&turns| turns <= 40), "{meanwhile:?}");
+}
+
+#[tokio::test]
+async fn a_costly_lookup_is_charged_by_its_work() {
+    let mut config = config();
+    config.limits.requests_per_second = 1;
+    config.limits.requests_burst = 50;
+    let tracker = Tracker::start(config).unwrap();
+    let (honest, mut hostile) = honest_and_hostile(&tracker).await;
+    let long = "a".repeat(240);
+    let many = (0..900).map(|n| entry(&format!("{n:05}/{long}/{long}/{long}"), 2));
+    hostile.announce(many.collect()).await;
+    let mut costly = find("x");
+    costly.query = Query::Name(format!("**/*a{}z*", "?".repeat(229)));
+    let mut granted = 0;
+    let refused = loop {
+        match hostile.ask(&costly).await {
+            Ok(_) => granted += 1,
+            Err(ReadError::Refused(refused)) => break refused,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!(refused.refusal(), Refusal::Busy);
+    assert!(refused.retry_after_ms > 0);
+    assert!(
+        (1..10).contains(&granted),
+        "{granted} of what costs 11 each"
+    );
+    assert_eq!(names(&honest.find("a").await), ["a"]);
 }
 
 #[tokio::test]

@@ -115,6 +115,7 @@ impl World {
     pub(crate) fn holders(&mut self, content: ContentId) -> BTreeMap<NodeId, bool> {
         self.registry
             .holders(self.now, self.group, content, 256, None)
+            .holders
             .into_iter()
             .map(|holder| (holder.node, holder.complete))
             .collect()
