@@ -134,6 +134,28 @@ impl Index {
         Ok(())
     }
 
+    /// Writes records of a file, a page of hashes and the roots of pages as they are given.
+    #[cfg(fuzzing)]
+    pub(crate) fn put_raw(
+        &self,
+        stamp: &Stamp,
+        info: &ContentInfo,
+        page: u32,
+        hashes: &[u8],
+        roots: &[u8],
+    ) -> Result<(), redb::Error> {
+        let mut write = self.database.begin_write()?;
+        write.set_durability(Durability::None)?;
+        let key = page_key(&info.id(), page);
+        write
+            .open_table(FILES)?
+            .insert(file_key(stamp), file_value(stamp, &info.root))?;
+        write.open_table(HASHES)?.insert(key, hashes)?;
+        write.open_table(PAGE_ROOTS)?.insert(info.id().0, roots)?;
+        write.commit()?;
+        Ok(())
+    }
+
     /// Forgets every file and content that is not `live`. Durable.
     pub(crate) fn retain(
         &self,

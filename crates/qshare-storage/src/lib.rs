@@ -19,6 +19,8 @@ mod disk;
 mod error;
 mod event;
 mod existing;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hashing;
 mod index;
 mod library;

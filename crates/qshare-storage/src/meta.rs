@@ -214,6 +214,23 @@ fn slot_checksum(id: &ContentId, rest: &[u8]) -> [u8; 32] {
         .into()
 }
 
+/// A head with this body, whatever it holds, and a checksum that fits.
+#[cfg(fuzzing)]
+pub(crate) fn with_checksum(body: &[u8]) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&head_checksum(&bytes, body));
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// A slot with these bytes after its checksum, which fits.
+#[cfg(fuzzing)]
+pub(crate) fn slot_with_checksum(id: &ContentId, rest: &[u8]) -> Vec<u8> {
+    [&slot_checksum(id, rest), rest].concat()
+}
+
 /// Chunk hashes as they lie on disk.
 pub(crate) fn encode_hashes(hashes: &[Hash]) -> Vec<u8> {
     hashes.iter().flat_map(|hash| hash.0).collect()

@@ -1,4 +1,5 @@
-//! Checks of the source text itself: import circles and long comment lines.
+//! Checks of the source text itself: import circles, long comment lines, messages that are not
+//! fuzzed.
 //!
 //! `./task layout` runs them without the other tests.
 
@@ -78,13 +79,35 @@ fn no_import_circle_has_more_than_four_files() {
 }
 
 #[test]
+fn every_message_is_fuzzed() {
+    let target = fs::read_to_string(root().join("fuzz/fuzz_targets/frames.rs")).unwrap();
+    let mut forgotten = Vec::new();
+    for path in files_below(&root().join("crates/qshare-wire/src")) {
+        let tokens = tokens::of(&fs::read_to_string(&path).unwrap());
+        for four in tokens.windows(4) {
+            if let [implementing, message, token, tokens::Token::Word(name)] = four
+                && implementing.is("impl")
+                && message.is("Message")
+                && token.is("for")
+                && !target.contains(&format!("decode::<{name}>"))
+            {
+                forgotten.push(name.clone());
+            }
+        }
+    }
+    assert!(
+        forgotten.is_empty(),
+        "fuzz/fuzz_targets/frames.rs lacks {forgotten:?}"
+    );
+}
+
+#[test]
 fn no_comment_line_is_longer_than_a_hundred_columns() {
     let root = root();
     let mut long = Vec::new();
     for path in files_below(&root) {
-        let marker = match comments::marker(&path) {
-            Some(marker) => marker,
-            None => continue,
+        let Some(marker) = comments::marker(&path) else {
+            continue;
         };
         let text = fs::read_to_string(&path).unwrap();
         let shown = path.strip_prefix(&root).unwrap().display();
