@@ -25,8 +25,9 @@ mod linux {
     use clap::Parser;
     use qshare_benches::bare::{Bare, Role, Setup};
     use qshare_benches::measure::{self, Trial, median};
-    use qshare_benches::pair::{self, Pair, Server, is_installed, remove};
+    use qshare_benches::pair::{self, Pair};
     use qshare_benches::parts::Parts;
+    use qshare_benches::server::{Server, is_installed, nginx_config, remove};
     use qshare_benches::table::Table;
     use qshare_tests::files::noise;
     use qshare_tests::lab::Host;
@@ -267,39 +268,9 @@ mod linux {
             return Ok(None);
         }
         let dir = pair.home().join("nginx");
-        fs::create_dir_all(&dir)?;
-        let made = Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-            ])
-            .args(["-nodes", "-subj", "/CN=qshare-bench", "-days", "1"])
-            .arg("-keyout")
-            .arg(dir.join("key.pem"))
-            .arg("-out")
-            .arg(dir.join("cert.pem"))
-            .stderr(Stdio::null())
-            .status()
-            .context("openssl makes the certificate")?;
-        ensure!(made.success(), "openssl made no certificate");
-        let at = dir.display();
-        let config = format!(
-            "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;\n\
-             events {{}}\n\
-             http {{ access_log off; sendfile on;\n\
-             client_body_temp_path {at}; proxy_temp_path {at}; fastcgi_temp_path {at};\n\
-             uwsgi_temp_path {at}; scgi_temp_path {at};\n\
-             server {{ listen {HTTPS_PORT} ssl; root {assets};\n\
-             ssl_certificate {at}/cert.pem; ssl_certificate_key {at}/key.pem; }} }}\n",
-            assets = pair.assets().display(),
-        );
-        fs::write(dir.join("nginx.conf"), config)?;
+        let config = nginx_config(&dir, &pair.assets(), HTTPS_PORT)?;
         let mut nginx = pair.server().command("nginx");
-        nginx.arg("-c").arg(dir.join("nginx.conf"));
+        nginx.arg("-c").arg(config);
         let nginx = pair.serve(&mut nginx, HTTPS_PORT)?;
         let url = format!("https://{}:{HTTPS_PORT}/{FILE}", pair.server().address());
         let command = move || {

@@ -22,7 +22,8 @@ mod linux {
     use anyhow::ensure;
     use clap::Parser;
     use qshare_benches::measure::{self, Trial};
-    use qshare_benches::pair::{self, Pair, Server, is_installed, remove};
+    use qshare_benches::pair::{self, Pair};
+    use qshare_benches::server::{Server, is_installed, remove};
     use qshare_benches::table::Table;
     use qshare_tests::files::noise;
 

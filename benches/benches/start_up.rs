@@ -24,7 +24,8 @@ mod linux {
     use anyhow::ensure;
     use clap::Parser;
     use qshare_benches::measure::{self, median};
-    use qshare_benches::pair::{self, Pair, remove};
+    use qshare_benches::pair::{self, Pair};
+    use qshare_benches::server::remove;
     use qshare_tests::files::noise;
     use qshare_tests::lab::Link;
     use qshare_tests::process::Signal;

@@ -7,4 +7,7 @@ pub mod measure;
 pub mod pair;
 #[cfg(unix)]
 pub mod parts;
+pub mod server;
+pub mod size;
+pub mod stage;
 pub mod table;

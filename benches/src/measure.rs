@@ -80,15 +80,17 @@ pub fn trial(mut command: Command, others: &[u32]) -> anyhow::Result<Trial> {
     })
 }
 
-/// Time that all threads of a process have spent, in user mode and in the kernel.
+/// Returns the processor time of a process and of its children that have ended, in user mode and
+/// in the kernel.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; utime and stime are fields 14 and 15 of all.
+    // The name in parentheses may hold anything. utime, stime, cutime and cstime are fields 14 to
+    // 17 of all: see proc_pid_stat(5).
     let (_, fields) = stat.rsplit_once(')')?;
     let times: Option<Vec<u64>> = fields
         .split_whitespace()
         .skip(11)
-        .take(2)
+        .take(4)
         .map(|ticks| ticks.parse().ok())
         .collect();
     let ticks: u64 = times?.iter().sum();

@@ -1,19 +1,17 @@
 //! Two hosts on one machine, joined by a veth pair (MTU 1500), and commands on them.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use qshare_tests::binary;
 use qshare_tests::lab::{Host, HostPlan, Lab, Link, isolation};
 use qshare_tests::process::{Process, eventually};
 use tempfile::TempDir;
+
+use crate::server::Server;
 
 const SERVER: &str = "server";
 const CLIENT: &str = "client";
@@ -150,63 +148,9 @@ impl Pair {
 
     /// Starts another program's server, and waits until it takes connections.
     pub fn serve(&self, command: &mut Command, port: u16) -> anyhow::Result<Server> {
-        let server = Server(command.spawn().with_context(|| format!("{command:?}"))?);
         let at = (self.server().address(), port);
-        while !matches!(self.server().inside(|| TcpStream::connect(at)), Ok(Ok(_))) {
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(server)
+        Server::spawn(command, || {
+            matches!(self.server().inside(|| TcpStream::connect(at)), Ok(Ok(_)))
+        })
     }
-}
-
-/// A server of another program, until dropped.
-pub struct Server(Child);
-
-impl Server {
-    /// Starts one that says on its standard output when it is ready: in the first line of which
-    /// `ready` makes something.
-    pub fn start<T>(
-        command: &mut Command,
-        ready: impl Fn(&str) -> Option<T>,
-    ) -> anyhow::Result<(Server, T)> {
-        let child = command.stdout(Stdio::piped()).spawn();
-        let mut server = Server(child.with_context(|| format!("{command:?}"))?);
-        let out = server.0.stdout.take().context("it has an output")?;
-        let mut lines = BufReader::new(out).lines();
-        while let Some(line) = lines.next().transpose()? {
-            if let Some(made) = ready(&line) {
-                // What it says later goes nowhere, but must not stop it.
-                thread::spawn(move || lines.for_each(drop));
-                return Ok((server, made));
-            }
-        }
-        bail!("{command:?} ended before it was ready")
-    }
-
-    /// Its process.
-    pub fn id(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Whether a program can be started, as `PROGRAM --version` or the like.
-pub fn is_installed(program: &str, version: &str) -> bool {
-    Command::new(program).arg(version).output().is_ok()
-}
-
-/// Removes what was fetched, a file or a directory.
-pub fn remove(path: &Path) -> anyhow::Result<()> {
-    if path.is_dir() {
-        fs::remove_dir_all(path)?;
-    } else {
-        fs::remove_file(path)?;
-    }
-    Ok(())
 }

@@ -1,10 +1,10 @@
-//! What may be written on the command line.
+//! The command line.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::Parser;
 use qshare_benches::bare::Role;
+use qshare_benches::size::Size;
 
 /// `qshare get` on loopback beside bare quinn, whole processes, in turns.
 #[derive(Debug, Parser)]
@@ -30,26 +30,4 @@ pub(crate) struct Args {
     pub(crate) bench: bool,
     #[command(subcommand)]
     pub(crate) role: Option<Role>,
-}
-
-/// An amount of bytes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Size(pub(crate) u64);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Size, String> {
-        let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
-        let split = |&(unit, shift)| Some((text.strip_suffix(unit)?, shift));
-        let (number, shift) = units.iter().find_map(split).unwrap_or((text, 0));
-        let number: u64 = number
-            .trim()
-            .parse()
-            .map_err(|_| "write a number of bytes, such as 1GiB")?;
-        number
-            .checked_mul(1 << shift)
-            .map(Size)
-            .ok_or_else(|| "too many bytes".into())
-    }
 }

@@ -5,7 +5,6 @@
 //! drift with the machine and with what else it does.
 
 mod args;
-mod stage;
 
 use std::env;
 use std::net::Ipv4Addr;
@@ -15,10 +14,10 @@ use anyhow::Context;
 use clap::Parser;
 use qshare_benches::bare::{Bare, Setup};
 use qshare_benches::measure::{self, Trial, median};
+use qshare_benches::stage::{Stage, Swarm};
 use qshare_benches::table::Table;
 
 use args::Args;
-use stage::{Stage, Swarm};
 
 /// Quinn as it comes.
 const STOCK: &str = "bare quinn";
@@ -38,7 +37,7 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let stage = Stage::new(args.dir.as_deref())?;
-    println!("in {}", stage.describe());
+    println!("in {}", stage.path().display());
     if args.runs > 0 {
         throughput(&stage, &args)?;
     }

@@ -1,4 +1,4 @@
-//! Where it all happens: a directory in memory, files in it, and swarms that share them.
+//! A working directory, files in it, and swarms on loopback that share them.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -8,12 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use qshare_benches::measure::{self, Trial};
 use qshare_tests::binary;
 use qshare_tests::files::noise;
 use qshare_tests::process::Process;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::measure::{self, Trial};
 
 const MEMORY_DIR: &str = "/dev/shm";
 /// A file is made in pieces of this size.
@@ -22,14 +23,14 @@ const PIECE_BYTES: u64 = 16 << 20;
 const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(300);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// A directory that is gone with the value.
-pub(crate) struct Stage {
+/// A working directory, removed when the value is dropped.
+pub struct Stage {
     dir: TempDir,
 }
 
 impl Stage {
-    /// In `dir`, else in memory, else among temporary files.
-    pub(crate) fn new(dir: Option<&Path>) -> anyhow::Result<Stage> {
+    /// Makes one in `dir`, by default in memory, else among temporary files.
+    pub fn new(dir: Option<&Path>) -> anyhow::Result<Stage> {
         let mut builder = tempfile::Builder::new();
         builder.prefix("qshare-bench");
         let memory = Path::new(MEMORY_DIR);
@@ -42,12 +43,13 @@ impl Stage {
         Ok(Stage { dir })
     }
 
-    pub(crate) fn describe(&self) -> String {
-        self.dir.path().display().to_string()
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
     }
 
-    /// A file of which no two chunks are the same.
-    pub(crate) fn noise_file(&self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
+    /// Writes a file of which no two chunks are the same.
+    pub fn noise_file(&self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
         let path = self.dir.path().join(name);
         let mut file = File::create(&path)?;
         for start in (0..bytes).step_by(PIECE_BYTES as usize) {
@@ -58,14 +60,14 @@ impl Stage {
         Ok(path)
     }
 
-    /// A file of zeros that takes no room.
-    pub(crate) fn sparse_file(&self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
+    /// Makes a file of zeros that takes no room.
+    pub fn sparse_file(&self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
         let path = self.dir.path().join(name);
         File::create(&path)?.set_len(bytes)?;
         Ok(path)
     }
 
-    /// A command of the binary, run in the directory `place` of the stage.
+    /// Returns a command of the binary, run in the directory `place` of the stage.
     fn command(&self, place: &str, arguments: &[&str]) -> anyhow::Result<Command> {
         let home = self.dir.path().join(place);
         fs::create_dir_all(&home)?;
@@ -76,7 +78,7 @@ impl Stage {
 }
 
 /// A tracker, and nodes that share one file.
-pub(crate) struct Swarm {
+pub struct Swarm {
     tracker: Process,
     address: String,
     nodes: Vec<Process>,
@@ -87,12 +89,7 @@ pub(crate) struct Swarm {
 
 impl Swarm {
     /// Starts them in the directory `place`, and waits until all nodes have announced the file.
-    pub(crate) fn start(
-        stage: &Stage,
-        place: &str,
-        file: &Path,
-        sources: usize,
-    ) -> anyhow::Result<Swarm> {
+    pub fn start(stage: &Stage, place: &str, file: &Path, sources: usize) -> anyhow::Result<Swarm> {
         let name = file.file_name().and_then(|name| name.to_str());
         let name = name.context("the file has no name")?.to_owned();
         let common = ["--json", "--certs", "certs", "--listen", "127.0.0.1:0"];
@@ -151,10 +148,16 @@ impl Swarm {
     }
 
     /// Downloads the file once.
-    pub(crate) fn trial(&self, stage: &Stage) -> anyhow::Result<Trial> {
+    pub fn trial(&self, stage: &Stage) -> anyhow::Result<Trial> {
+        self.trial_with(stage, &[])
+    }
+
+    /// Downloads the file once, with more arguments of `get`.
+    pub fn trial_with(&self, stage: &Stage, more: &[&str]) -> anyhow::Result<Trial> {
         let place = format!("{}/get", self.place);
         let arguments = ["-q", "get", "--tracker", &self.address, &self.name];
-        let command = stage.command(&place, &arguments)?;
+        let mut command = stage.command(&place, &arguments)?;
+        command.args(more);
         let mut others: Vec<u32> = self.nodes.iter().map(Process::id).collect();
         others.push(self.tracker.id());
         let trial = measure::trial(command, &others)?;
