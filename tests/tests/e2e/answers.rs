@@ -44,7 +44,7 @@ fn a_file_that_does_not_answer_the_query_is_not_fetched() {
         world
             .get("to", tracker.address, &[query])
             .with(3)
-            .saying("nobody shares");
+            .saying("no node shares");
     }
     assert_eq!(fs::read_dir(world.dir("to")).unwrap().count(), 0);
     assert_eq!(peer.take_asked(), []);
@@ -88,7 +88,7 @@ fn a_link_decides_what_is_fetched_at_the_prompt() {
     let command = world.command("node", arguments);
     let mut node = Process::start(command);
     writeln!(node.input(), "{link}\nq").unwrap();
-    node.end().saying("nobody shares");
+    node.end().saying("no node shares");
     assert_eq!(
         fs::read_dir(world.dir("node/downloads")).unwrap().count(),
         0
