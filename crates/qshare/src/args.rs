@@ -12,7 +12,9 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use get::{GetArgs, Wait};
-pub(crate) use local::{DemoArgs, ForgetArgs, GroupArgs, GroupCommand, HashArgs, IdArgs};
+pub(crate) use local::{
+    CompletionsArgs, DemoArgs, ForgetArgs, GroupArgs, GroupCommand, HashArgs, IdArgs, ManArgs,
+};
 pub(crate) use ls::LsArgs;
 pub(crate) use net::NetArgs;
 pub(crate) use node::NodeArgs;
@@ -37,6 +39,22 @@ Environment:
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found or ambiguous, 4 verification failed
 for every source, 5 no tracker or peer reachable, 6 local disk, 7 tracker key changed or group
 refused, 130 interrupted (the same command resumes).";
+
+/// What `qshare` without arguments prints.
+pub(crate) const BEGINNING: &str = "\
+qshare shares files straight from your own machines.
+
+  1. On one machine, start a tracker, which knows which node has which file:
+       qshare tracker
+     It prints the command that other machines run to use it.
+  2. On every machine that shares files, put them into ./assets and start a node:
+       qshare node
+  3. On any machine, list the files and download some:
+       qshare ls
+       qshare get NAME
+
+On other machines, add --tracker HOST:65000 with the host of the tracker.
+`qshare demo` shows all this on one machine; `qshare --help` lists every command.";
 
 /// Share files straight from your own machines through an encrypted, verified swarm
 #[derive(Debug, Parser)]
@@ -87,6 +105,10 @@ pub(crate) enum Command {
     Group(GroupArgs),
     /// Run a swarm of several nodes on this machine and verify the result
     Demo(DemoArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write manual pages into a directory
+    Man(ManArgs),
 }
 
 /// Returns the definition of the command line, with the rules that hold for every option.

@@ -6,23 +6,27 @@ use std::collections::BTreeMap;
 use qshare_node::FoundFile;
 use qshare_node::content::{AssetName, ContentId, Query};
 
+use crate::argument::printed_name;
 use crate::output;
 
-/// What a query's findings amount to.
+/// What the files that a query found come to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice {
     /// To be downloaded: each name once.
     pub(crate) files: Vec<FoundFile>,
     /// Different contents under one name, or one prefix.
     pub(crate) ambiguous: Vec<Vec<FoundFile>>,
+    /// Contents without a complete holder that were passed over, because exactly one other content
+    /// of their name has one.
+    pub(crate) passed_over: Vec<FoundFile>,
 }
 
-/// Decides what `query` means among `found`.
+/// Decides which of the found files a query means.
 pub(crate) fn choose(query: &Query, found: Vec<FoundFile>) -> Choice {
     match query {
         Query::Id(_) => Choice {
             files: found.into_iter().take(1).map(without_directory).collect(),
-            ambiguous: Vec::new(),
+            ..Choice::default()
         },
         Query::IdPrefix(_) => {
             let mut by_content = BTreeMap::new();
@@ -33,18 +37,21 @@ pub(crate) fn choose(query: &Query, found: Vec<FoundFile>) -> Choice {
             choice.files = choice.files.into_iter().map(without_directory).collect();
             choice
         }
-        Query::OfNode(..) => by_name(found),
+        Query::OfNode(..) => by_name(found, complete_or_ambiguous),
         Query::Name(text) => {
             // Each tracker lets an exact name win over a glob; several trackers may differ.
             let exact = found.iter().any(|file| file.name.as_str() == text);
             let meant = |file: &FoundFile| !exact || file.name.as_str() == text;
-            by_name(found.into_iter().filter(meant).collect())
+            by_name(
+                found.into_iter().filter(meant).collect(),
+                complete_or_ambiguous,
+            )
         }
     }
 }
 
-/// Keeps only the last component of a file's name. A query by id leaves the name open, so it comes
-/// from a stranger, who must not choose a directory here.
+/// Keeps only the last component of a file's name. A query by ID leaves the name open, so the name
+/// comes from a stranger, who must not choose a directory here.
 fn without_directory(file: FoundFile) -> FoundFile {
     FoundFile {
         name: local_name(&file.name, file.content),
@@ -52,28 +59,30 @@ fn without_directory(file: FoundFile) -> FoundFile {
     }
 }
 
-/// Returns the name under which a content is written when only a stranger says what it is called:
-/// the last component of that name, or else the content id.
+/// Returns the name under which a content is written when only a stranger names it: the last
+/// component of that name, or else the content ID.
 pub(crate) fn local_name(told: &AssetName, content: ContentId) -> AssetName {
     AssetName::new(told.file_name()).unwrap_or_else(|_| content.into())
 }
 
-/// Several choices as one: what is wanted twice is fetched once, and a name that two of them
-/// mean differently is ambiguous.
+/// Combines the choices of several arguments: a file that two of them mean is fetched once, and a
+/// name for which they mean different contents is ambiguous.
 pub(crate) fn combine(choices: Vec<Choice>) -> Choice {
     let mut files = Vec::new();
-    let mut ambiguous = Vec::new();
+    let mut all = Choice::default();
     for choice in choices {
         files.extend(choice.files);
-        ambiguous.extend(choice.ambiguous);
+        all.ambiguous.extend(choice.ambiguous);
+        all.passed_over.extend(choice.passed_over);
     }
-    let mut combined = by_name(files);
-    ambiguous.append(&mut combined.ambiguous);
-    combined.ambiguous = ambiguous;
-    combined
+    let combined = by_name(files, one_or_ambiguous);
+    all.files = combined.files;
+    all.ambiguous.extend(combined.ambiguous);
+    all
 }
 
-fn by_name(found: Vec<FoundFile>) -> Choice {
+/// Groups files by name, and lets `decide` choose among the contents of each name.
+fn by_name(found: Vec<FoundFile>, decide: impl Fn(Vec<FoundFile>) -> Choice) -> Choice {
     let mut by_name: BTreeMap<AssetName, Vec<FoundFile>> = BTreeMap::new();
     for file in found {
         let same_name = by_name.entry(file.name.clone()).or_default();
@@ -83,9 +92,10 @@ fn by_name(found: Vec<FoundFile>) -> Choice {
     }
     let mut choice = Choice::default();
     for same_name in by_name.into_values() {
-        let one = one_or_ambiguous(same_name);
+        let one = decide(same_name);
         choice.files.extend(one.files);
         choice.ambiguous.extend(one.ambiguous);
+        choice.passed_over.extend(one.passed_over);
     }
     choice
 }
@@ -94,16 +104,41 @@ fn one_or_ambiguous(candidates: Vec<FoundFile>) -> Choice {
     match candidates.len() {
         0 | 1 => Choice {
             files: candidates,
-            ambiguous: Vec::new(),
+            ..Choice::default()
         },
         _ => Choice {
-            files: Vec::new(),
             ambiguous: vec![candidates],
+            ..Choice::default()
         },
     }
 }
 
-/// Lists the candidates, each with what `command` says fetches it.
+/// Chooses the only candidate that has a complete holder. The others cannot be completed now, so
+/// a request cannot mean them; the remains of an old version would otherwise block its name.
+fn complete_or_ambiguous(candidates: Vec<FoundFile>) -> Choice {
+    let (complete, passed_over): (Vec<_>, Vec<_>) =
+        candidates.into_iter().partition(|file| file.complete > 0);
+    match complete.len() {
+        1 => Choice {
+            files: complete,
+            passed_over,
+            ..Choice::default()
+        },
+        _ => one_or_ambiguous(complete.into_iter().chain(passed_over).collect()),
+    }
+}
+
+/// Describes a content that was passed over in favour of another of its name.
+pub(crate) fn explain_passed_over(file: &FoundFile) -> String {
+    format!(
+        "{}: another content of that name, {}, has no complete holder ({}) and was passed over",
+        printed_name(&file.name),
+        output::prefixes(&[file.content]).join(""),
+        output::holders(file)
+    )
+}
+
+/// Lists candidates, each with the command that fetches it.
 pub(crate) fn explain_ambiguity(
     candidates: &[FoundFile],
     command: impl Fn(&str) -> String,
@@ -115,7 +150,7 @@ pub(crate) fn explain_ambiguity(
         .map(|(file, prefix)| {
             [
                 format!("  {prefix}"),
-                file.name.to_string(),
+                printed_name(&file.name),
                 output::bytes(file.info.length),
                 holders_by_name(file),
                 command(&prefix),
@@ -137,7 +172,7 @@ pub(crate) fn explain_ambiguity(
     )
 }
 
-/// `2 holders (abcdefghij, klmnopqrst)`.
+/// Returns the number of holders and some of their IDs: `2 holders (abcdefghij, klmnopqrst)`.
 fn holders_by_name(file: &FoundFile) -> String {
     const SHOWN_MAX: usize = 3;
     let named: Vec<String> = file
@@ -186,6 +221,40 @@ mod tests {
     }
 
     #[test]
+    fn the_only_content_with_a_complete_holder_is_chosen_and_the_others_are_reported() {
+        let partial = |byte| FoundFile {
+            complete: 0,
+            partial: 1,
+            ..file("x", byte)
+        };
+        let (a, b, c) = (file("x", 1), partial(2), partial(3));
+        let choice = choose(&"x".parse().unwrap(), vec![b.clone(), a.clone(), c.clone()]);
+        assert_eq!(
+            (&choice.files, choice.ambiguous.len()),
+            (&vec![a.clone()], 0)
+        );
+        assert_eq!(choice.passed_over, [b.clone(), c.clone()]);
+        let told = explain_passed_over(&b);
+        assert!(
+            told.contains(&b.content.short()) && told.contains("1 partial"),
+            "{told}"
+        );
+        // Without a complete holder, or with two, nothing is guessed.
+        assert_eq!(chosen("x", &[b.clone(), c.clone()]), (vec![], 1));
+        assert_eq!(
+            chosen("x", &[a.clone(), b.clone(), file("x", 4)]),
+            (vec![], 1)
+        );
+        assert_eq!(chosen("*", &[a.clone(), b]), (vec![a.clone()], 0));
+        // Two arguments that mean different contents contradict each other.
+        let one = |file: FoundFile| Choice {
+            files: vec![file],
+            ..Choice::default()
+        };
+        assert_eq!(combine(vec![one(a), one(c)]).ambiguous.len(), 1);
+    }
+
+    #[test]
     fn an_exact_name_wins_over_what_its_glob_matches() {
         let (exact, other) = (file("[x]", 1), file("x", 2));
         assert_eq!(chosen("[x]", &[exact.clone(), other]), (vec![exact], 0));
@@ -224,7 +293,7 @@ mod tests {
     fn what_is_wanted_twice_is_fetched_once_and_contradictions_are_ambiguous() {
         let one = |file: FoundFile| Choice {
             files: vec![file],
-            ambiguous: Vec::new(),
+            ..Choice::default()
         };
         let same = combine(vec![
             one(file("a", 1)),

@@ -1,5 +1,6 @@
 //! The subcommands, one module each, and the runtime of those that use the network.
 
+pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod forget;
 pub(crate) mod get;
@@ -7,6 +8,7 @@ pub(crate) mod group;
 pub(crate) mod hash;
 pub(crate) mod id;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod tracker;
@@ -21,8 +23,8 @@ use crate::{signals, terminal};
 /// Deadline for abandoned blocking work after a command has finished.
 const LEFTOVERS_MAX: Duration = Duration::from_millis(500);
 
-/// Niceness of blocking threads, which read, hash and write; the network thread keeps 0. Threads that
-/// they start, such as the library's, inherit it.
+/// Niceness of blocking threads, which read, hash and write; the network thread keeps 0. Threads
+/// that they start, such as the library's, inherit it.
 #[cfg(target_os = "linux")]
 const BLOCKING_NICE: i32 = 5;
 

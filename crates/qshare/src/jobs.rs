@@ -1,4 +1,4 @@
-//! Many downloads of one `get`: a bounded number at once, none of which stops the others.
+//! The downloads of one `get`: a bounded number at once. A failure of one does not stop the others.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,11 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use crate::messages;
 use crate::output::{self, DownloadedJson};
 use crate::progress::{self, Board};
 
-/// Downloads handed to the node at once, a few kilobytes each. The node bounds how many of them
-/// fetch; the others wait to be made durable, and the more of those, the fewer syncs.
+/// Maximum number of downloads handed to the node at once; each takes a few kilobytes. The node
+/// limits how many of them fetch. The others wait to become durable: the more wait, the fewer syncs
+/// are needed.
 const HANDED_OVER_MAX: usize = 16 * 1024;
 
 /// One file to fetch.
@@ -34,20 +36,20 @@ pub(crate) struct Item {
     pub(crate) force: bool,
 }
 
-/// How the files are fetched.
+/// Options for all files.
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
     /// The user asked to replace files, which holds only for items that have `force`.
     pub(crate) force: bool,
-    /// Success means durable.
+    /// Report success only once a file survives a power cut.
     pub(crate) durable: bool,
     pub(crate) seed: bool,
-    /// Without a usable source for this long; None waits for ever.
+    /// Fail after this time without a usable source; None retries forever.
     pub(crate) give_up_after: Option<Duration>,
     pub(crate) json: bool,
 }
 
-/// Fetches them all. The error is the worst of them; every single one has been printed.
+/// Fetches all files. Prints every failure, and returns the worst one.
 pub(crate) async fn fetch_all(
     node: &Node,
     items: Vec<Item>,
@@ -77,7 +79,7 @@ pub(crate) async fn fetch_all(
                 break;
             };
             let content = item.info.id();
-            // The same chunks under two names would be fetched twice at once from the same peers.
+            // Two names of one content would fetch the same chunks twice at once.
             if is_chunked(&item) && !busy.insert(content) {
                 deferred.entry(content).or_default().push_back(item);
                 continue;
@@ -101,7 +103,9 @@ pub(crate) async fn fetch_all(
                     run.take(&item, outcome, board.is_about_few_files())?;
                 }
                 Some(Err(panicked)) => {
-                    return Err(Failure::internal(format!("a download task ended: {panicked}")));
+                    let failure = Failure::internal(format!("a download task was lost: {panicked}"));
+                    console.error(&failure.message);
+                    run.worst = run.worst.max(Some(failure.exit));
                 }
             },
             _ = ticks.tick() => board.tick(),
@@ -172,7 +176,7 @@ impl Run {
             .for_each(|under_way| under_way.download.stop());
     }
 
-    /// Prints what came of a download.
+    /// Prints the result of a download.
     fn take(&mut self, item: &Item, outcome: Outcome, in_detail: bool) -> Result<(), Failure> {
         match outcome {
             Ok(report) => {
@@ -194,9 +198,7 @@ impl Run {
                     && self.terms.force
                     && !item.force
                 {
-                    self.console.error(
-                        "--force replaces no file whose name came from others; name the file: -o FILE",
-                    );
+                    self.console.error(messages::FORCE_NEEDS_A_NAME);
                 }
                 Ok(())
             }

@@ -27,6 +27,9 @@ mod signals;
 mod suggest;
 mod terminal;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{Write, stderr};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process::ExitCode;
 
 use args::{Cli, Command};
@@ -34,15 +37,24 @@ use console::Console;
 use exit::{Exit, Failure};
 
 fn main() -> ExitCode {
+    if std::env::args_os().len() < 2 {
+        Console::new(false).line(args::BEGINNING);
+        return ExitCode::from(Exit::Usage.code());
+    }
     let cli = match args::parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     let console = Console::new(cli.verbosity.quiet);
     logs::start(&cli.verbosity, &console);
-    match run(cli, &console) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { exit, message }) => {
+    panic::set_hook(Box::new(report_panic));
+    match panic::catch_unwind(AssertUnwindSafe(|| run(cli, &console))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Err(_) => {
+            terminal::restore();
+            ExitCode::from(Exit::Failed.code())
+        }
+        Ok(Err(Failure { exit, message })) => {
             if !message.is_empty() {
                 console.error(&message);
             }
@@ -63,6 +75,20 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Command::Forget(args) => commands::forget::run(&args, console),
         Command::Group(args) => commands::group::run(&args, console),
         Command::Demo(args) => commands::demo::run(&args, console),
+        Command::Completions(args) => commands::completions::run(&args, console),
+        Command::Man(args) => commands::man::run(&args, console),
+    }
+}
+
+/// Prints a panic, of whatever thread or task, as an internal error. Writes to stderr itself: the
+/// thread that panicked may hold the console's lock.
+fn report_panic(panic: &PanicHookInfo<'_>) {
+    let cause = panic.payload_as_str().unwrap_or("unknown cause");
+    let message = messages::panicked(cause, panic.location());
+    let _ = writeln!(stderr(), "qshare: {}", neutral::neutral(&message));
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        let _ = writeln!(stderr(), "{backtrace}");
     }
 }
 

@@ -401,7 +401,7 @@ impl From<NetReportError> for Failure {
     }
 }
 
-/// Describes a name that nobody shares, with names that resemble it.
+/// Describes a name that no node shares, with similar names.
 pub(crate) fn not_found(wanted: &str, near: &[AssetName]) -> String {
     let mut text = format!("no node shares {wanted:?}");
     if !near.is_empty() {
@@ -419,9 +419,20 @@ pub(crate) fn nothing_to_discard(text: &str) -> Failure {
     )
 }
 
-/// Describes a name that nobody shares, while there are files beneath it.
+/// Describes a name that no node shares although there are files beneath it.
 pub(crate) fn is_a_folder(wanted: &str, command: &str) -> String {
     format!("{wanted:?} is a folder, not a file\nDownload all files in it: {command}")
+}
+
+/// Why `--force` did not replace a file that an argument by content ID led to.
+pub(crate) const FORCE_NEEDS_A_NAME: &str =
+    "--force does not replace a file whose name only other nodes chose\nName the file: -o FILE";
+
+/// Describes a panic, which is a bug of this program.
+pub(crate) fn panicked(cause: &str, place: Option<&std::panic::Location<'_>>) -> String {
+    let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+    let problem = Failure::internal(format!("{cause}{place}")).message;
+    format!("{problem}\nPlease report this; RUST_BACKTRACE=1 adds details")
 }
 
 /// Describes a listing that could not be completed.
@@ -577,6 +588,17 @@ mod tests {
             not_found("reprot.pdf", &near),
             "no node shares \"reprot.pdf\"\nSimilar names: report.pdf, name:id:abc"
         );
+    }
+
+    #[test]
+    fn a_panic_is_an_internal_error_with_its_place() {
+        let here = std::panic::Location::caller();
+        let said = panicked("index out of bounds", Some(here));
+        assert!(
+            said.starts_with("internal error: index out of bounds ("),
+            "{said}"
+        );
+        assert!(said.contains(here.file()), "{said}");
     }
 
     #[test]

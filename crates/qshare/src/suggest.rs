@@ -1,4 +1,5 @@
-//! Whole commands that a person can copy: the one that resumes, the one that would have worked.
+//! Commands for messages, complete so that a person can copy them: the one that resumes, the one
+//! that works instead.
 
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -8,7 +9,7 @@ use qshare_node::{Identity, IdentityRole};
 
 use crate::neutral;
 
-/// How many ports, or directories, are tried before giving up on a suggestion.
+/// Number of ports, or directories, that are tried for a suggestion.
 const TRIES_MAX: u16 = 100;
 
 /// The command line of this process.
@@ -16,12 +17,12 @@ const TRIES_MAX: u16 = 100;
 pub(crate) struct CommandLine(Vec<OsString>);
 
 impl CommandLine {
-    /// As this process was started.
+    /// Returns the command line that this process was started with.
     pub(crate) fn of_this_process() -> CommandLine {
         CommandLine(std::env::args_os().collect())
     }
 
-    /// With `--option value` in place of whatever was given for that option.
+    /// Replaces the value of an option, or adds the option.
     pub(crate) fn with(mut self, option: &str, value: impl Into<OsString>) -> CommandLine {
         let assigned = format!("{option}=");
         let mut kept = Vec::with_capacity(self.0.len() + 2);
@@ -39,7 +40,7 @@ impl CommandLine {
         self
     }
 
-    /// With one argument written differently; None if it was not given.
+    /// Replaces an argument; None if it was not given.
     pub(crate) fn replacing(mut self, argument: &str, other: &str) -> Option<CommandLine> {
         let mut words = self.0.iter_mut().skip(1);
         *words.find(|word| **word == *argument)? = other.into();
@@ -67,7 +68,7 @@ pub(crate) fn quoted(word: &OsStr) -> String {
     }
 }
 
-/// The command for a second process beside one that has our identity.
+/// Returns the command for a second process beside one that uses this identity.
 pub(crate) fn beside_another(
     command: CommandLine,
     role: IdentityRole,
@@ -81,7 +82,7 @@ pub(crate) fn beside_another(
     on_free_port(command, listen)
 }
 
-/// The command with a port that is free; as it is if its port is.
+/// Returns the command with a free port; unchanged if its port is free.
 pub(crate) fn on_free_port(command: CommandLine, listen: SocketAddr) -> CommandLine {
     if is_free(listen) {
         return command;
@@ -98,8 +99,8 @@ fn is_free(address: SocketAddr) -> bool {
     UdpSocket::bind(address).is_ok()
 }
 
-/// `certs-2` and so on, beside the directory that was given or else in the current one: the
-/// first that nobody runs from.
+/// Returns the first directory of `certs-2`, `certs-3` and so on that no process uses, beside the
+/// given directory or else in the current one.
 fn free_identity_dir(given: Option<&Path>, role: IdentityRole) -> Option<PathBuf> {
     let given = given.unwrap_or(Path::new("./certs"));
     let name = given.file_name()?.to_string_lossy().into_owned();
@@ -112,13 +113,13 @@ fn free_identity_dir(given: Option<&Path>, role: IdentityRole) -> Option<PathBuf
         .find(|dir| !dir.exists() || (dir.is_dir() && Identity::lock(dir, role).is_ok()))
 }
 
-/// The host under which others may reach what listens at `listen`: this machine's address
-/// towards the internet, else loopback. Sends nothing.
+/// Returns the address at which other machines may reach `listen`: this machine's address towards
+/// the internet, else loopback. Sends no packet.
 pub(crate) fn host_for_others(listen: SocketAddr) -> IpAddr {
     if !listen.ip().is_unspecified() {
         return listen.ip();
     }
-    // Connecting a UDP socket only chooses a route. 192.0.2.0/24 is nobody's (RFC 5737).
+    // Connecting a UDP socket only selects a route. 192.0.2.0/24 is reserved (RFC 5737).
     UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
         .and_then(|socket| {
             socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_replaces_what_was_given_in_either_spelling() {
+    fn an_option_is_replaced_in_either_spelling() {
         let given = line(&[
             "qshare", "node", "--listen", "[::]:1", "--assets", "my files",
         ]);
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_takes_the_place_of_what_was_ambiguous() {
+    fn a_candidate_replaces_the_ambiguous_argument() {
         let given = line(&["qshare", "get", "x", "-o", "y"]);
         let picked = given.clone().replacing("x", "id:0a").unwrap();
         assert_eq!(picked.to_string(), "qshare get id:0a -o y");
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_replaced_by_a_free_one_and_a_free_one_is_left_alone() {
+    fn a_port_in_use_is_replaced_by_a_free_one_and_a_free_one_is_kept() {
         let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let command = line(&["qshare", "tracker"]);
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_in_use_is_passed_over() {
+    fn a_directory_in_use_is_skipped() {
         let temp = tempfile::tempdir().unwrap();
         let certs = temp.path().join("certs");
         let role = IdentityRole::Node;

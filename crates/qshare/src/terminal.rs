@@ -3,7 +3,8 @@
 use std::io::{IsTerminal, stderr, stdin};
 use std::sync::OnceLock;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::process::getpgrp;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 
 /// The size of a terminal that does not report one; most tools assume the same.
 const DEFAULT_COLUMNS: usize = 80;
@@ -19,6 +20,13 @@ pub(crate) fn size() -> (usize, usize) {
         }
         _ => (DEFAULT_COLUMNS, DEFAULT_ROWS),
     }
+}
+
+/// Returns whether this process runs in the background of a terminal (`qshare node &`), whose
+/// system would stop it as soon as it reads from there.
+pub(crate) fn is_background() -> bool {
+    let foreground = tcgetpgrp(stdin());
+    stdin().is_terminal() && foreground.is_ok_and(|group| group != getpgrp())
 }
 
 /// Saves the terminal's modes before line editing changes them.

@@ -4,6 +4,7 @@
 //! the program together with it.
 
 mod answers;
+mod arguments;
 mod demo;
 mod downloads;
 mod hostile;
@@ -18,6 +19,7 @@ mod net;
 mod node_life;
 #[cfg(target_os = "linux")]
 mod port_mapping;
+mod processes;
 mod resume;
 mod serving;
 mod status;

@@ -177,7 +177,7 @@ fn the_prompt_works_on_a_terminal() {
     node.shows("sharing");
     node.shows(PROMPT);
     node.press("help\r");
-    node.shows("unfinished downloads go on at the next start");
+    node.shows("unfinished downloads resume at the next start");
     node.shows(PROMPT);
     node.press("dir/reprot one.bin\r");
     node.shows("Similar names: dir/report one.bin");

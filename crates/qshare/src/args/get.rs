@@ -9,6 +9,7 @@ use clap::builder::FalseyValueParser;
 
 use super::shared::{
     CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PunchArg, TrackersArg, parse_listen,
+    parse_seconds,
 };
 
 const HELP: &str = "\
@@ -94,8 +95,8 @@ fn parse_wait(text: &str) -> Result<Wait, String> {
     if text == FOREVER {
         return Ok(Wait::Forever);
     }
-    match text.parse() {
-        Ok(seconds) => Ok(Wait::For(Duration::from_secs(seconds))),
+    match parse_seconds(text) {
+        Ok(time) => Ok(Wait::For(time)),
         Err(_) => Err("give a number of seconds, or --wait alone to retry forever".into()),
     }
 }

@@ -104,3 +104,32 @@ pub(crate) struct DemoArgs {
     #[arg(value_parser = clap::value_parser!(u64).range(128..=65536))]
     pub(crate) size_mib: u64,
 }
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  qshare completions bash > ~/.local/share/bash-completion/completions/qshare
+  qshare completions zsh > ~/.zfunc/_qshare
+  qshare completions fish > ~/.config/fish/completions/qshare.fish";
+
+const MAN_HELP: &str = "\
+Examples:
+  qshare man ~/.local/share/man/man1
+  qshare man ./man && man ./man/qshare-get.1
+
+Writes qshare.1 and a page for each command.";
+
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETIONS_HELP)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = MAN_HELP)]
+pub(crate) struct ManArgs {
+    /// Directory for the pages; created if missing
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}

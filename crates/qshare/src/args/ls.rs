@@ -17,7 +17,7 @@ Examples:
 
 `qshare get` accepts every name as it is printed. A name that would be read as something else (as
 64 hex digits, id:..., qshare:..., or with a leading dash) is printed as name:NAME, in JSON too.
-A content without a complete holder is marked `incomplete`: nobody can download all of it yet.
+A content without a complete holder is marked `incomplete`: it cannot be downloaded completely yet.
 
 A listing that ends early (at --timeout, or after 1,000,000 files) prints a line on stderr, ends
 with the object {\"truncated\":true} with --json, and exits with code 1.";

@@ -87,9 +87,32 @@ pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "give ADDRESS:PORT, such as '[::]:64500' or 0.0.0.0:0".to_owned())
 }
 
-/// Parses a number of seconds.
+/// The longest time that an option sets: 100 years, which every clock can add to its present time.
+pub(super) const TIME_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Parses a number of seconds. A number beyond [`TIME_MAX`], or beyond any integer, means that.
 pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .map(Duration::from_secs)
-        .map_err(|_| "give a whole number of seconds".to_owned())
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("give a whole number of seconds".to_owned());
+    }
+    let seconds = text.parse().unwrap_or(u64::MAX);
+    Ok(Duration::from_secs(seconds).min(TIME_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_saturate() {
+        assert_eq!(parse_seconds("7"), Ok(Duration::from_secs(7)));
+        for text in ["9223372036854775807", "99999999999999999999999999"] {
+            let time = parse_seconds(text).unwrap();
+            assert_eq!(time, TIME_MAX, "{text}");
+            assert!(std::time::Instant::now().checked_add(time).is_some());
+        }
+        for text in ["", "-1", "1.5", "soon", "+1"] {
+            assert!(parse_seconds(text).is_err(), "{text}");
+        }
+    }
 }

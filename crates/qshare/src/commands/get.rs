@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use qshare_node::content::{AnswerFilter, AssetName, ContentId, Link, NodeAddress, Query};
+use qshare_node::content::{AnswerFilter, AssetName, ContentId, Link, NodeAddress, Query, is_glob};
 use qshare_node::{
     BindError, FindError, Findings, FoundFile, Node, NodeConfig, NodeEvent, StartError, Target,
 };
@@ -20,20 +20,21 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::jobs::{self, Item, Terms};
 use crate::messages::{self, Reader};
+use crate::output;
 use crate::progress::Board;
-use crate::suggest::{self, CommandLine};
+use crate::suggest::{self, CommandLine, quoted};
 
-/// Without a usable source for this long a download fails.
+/// A download fails after this time without a usable source.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
-/// With --wait: time between questions about a name that nobody shares yet.
+/// With --wait: interval between lookups of a name that no node shares yet.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Deadline of a single attempt to reach a tracker; --wait tries again.
 const ATTEMPT_MAX: Duration = Duration::from_secs(60);
 /// Deadline for finding out whether a name that was not found is a folder.
 const FOLDER_PATIENCE: Duration = Duration::from_secs(2);
-/// For what is being sent to others when all is done: they lose nothing by our leaving.
+/// Time for uploads to finish after success; peers have other sources.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
-/// The same after a failure or Ctrl-C, when somebody waits for the prompt.
+/// The same after a failure or Ctrl-C, when a person waits for the shell's prompt.
 const HASTY_GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: GetArgs, console: &Console) -> Result<(), Failure> {
@@ -104,7 +105,14 @@ async fn download(
         console.error(&explain_ambiguity(candidates, request));
         worst = worst.max(Some(Exit::NotFound));
     }
-    let place = Place::choose(args.output.as_deref(), &choice)?;
+    for file in &choice.passed_over {
+        console.note(&choice::explain_passed_over(file));
+    }
+    let place = Place::choose(
+        args.output.as_deref(),
+        &choice,
+        has_glob(&request.wanted, &choice),
+    )?;
     let terms = Terms {
         force: args.force,
         durable: !args.no_sync,
@@ -144,7 +152,7 @@ async fn download(
     Ok(())
 }
 
-/// Names those who sent wrong bytes, until the node is gone.
+/// Prints the nodes that sent wrong bytes, until the node stops.
 async fn tell_of_liars(mut events: broadcast::Receiver<NodeEvent>, console: Console) {
     loop {
         match events.recv().await {
@@ -157,10 +165,10 @@ async fn tell_of_liars(mut events: broadcast::Receiver<NodeEvent>, console: Cons
     }
 }
 
-/// What all arguments together amount to.
+/// The files that all arguments mean.
 struct Found {
     choice: Choice,
-    /// Something that was not found has been reported.
+    /// The code of failures that have been printed.
     worst: Option<Exit>,
 }
 
@@ -229,7 +237,7 @@ async fn glob_of_files_in(node: &Node, wanted: &Wanted) -> Option<String> {
     (!found.files.is_empty()).then_some(glob)
 }
 
-/// Asks the trackers; with --wait again and again.
+/// Looks a query up; with --wait, repeats that until something is found.
 async fn find(
     node: &Node,
     query: &Query,
@@ -238,7 +246,7 @@ async fn find(
 ) -> Result<Findings, FindError> {
     let deadline = match wait {
         None => Some(Instant::now() + TRACKER_PATIENCE),
-        Some(Wait::For(time)) => Instant::now().checked_add(time),
+        Some(Wait::For(time)) => Some(Instant::now() + time),
         Some(Wait::Forever) => None,
     };
     let left = || match deadline {
@@ -270,7 +278,7 @@ async fn find(
     }
 }
 
-/// The nodes that these links say have this content.
+/// Returns the nodes that links name for a content.
 fn nodes_in_links(wanted: &[Wanted], content: ContentId) -> Vec<NodeAddress> {
     let nodes = wanted.iter().filter_map(|wanted| match wanted {
         Wanted::Link(link) if link.info.id() == content => Some(link.nodes.iter().cloned()),
@@ -279,8 +287,8 @@ fn nodes_in_links(wanted: &[Wanted], content: ContentId) -> Vec<NodeAddress> {
     nodes.flatten().collect()
 }
 
-/// A link says itself what it leads to, and may name nodes that have it. The trackers know who
-/// else does, and what a link without a name is called.
+/// Returns the file that a link means. The link itself says which content that is, and may name
+/// nodes that have it; the trackers know further holders, and the name if the link has none.
 async fn find_link(
     node: &Node,
     link: &Link,
@@ -292,7 +300,7 @@ async fn find_link(
         let found = find(node, &Query::Id(content), wait, console).await;
         found.map_err(|error| Failure::from(&error))?
     } else if link.name.is_none() && !node.status().trackers.is_empty() {
-        // Without an answer it goes by its id; the link's nodes are asked for it in any case.
+        // Without an answer the file is named by its ID; the link's nodes have it in any case.
         let found = find(node, &Query::Id(content), None, console).await;
         found.unwrap_or_default()
     } else {
@@ -327,7 +335,7 @@ fn explain_ambiguity(candidates: &[FoundFile], request: &Request) -> String {
     })
 }
 
-/// Whether a file can be what an argument led to.
+/// Returns whether an argument can mean a file.
 fn may_mean(wanted: &Wanted, file: &FoundFile) -> bool {
     match wanted {
         Wanted::Name(name) => *name == file.name,
@@ -336,12 +344,22 @@ fn may_mean(wanted: &Wanted, file: &FoundFile) -> bool {
     }
 }
 
-/// Whether the command itself says how a file is called.
+/// Returns whether the command itself names a file.
 fn is_named(wanted: &[Wanted], file: &FoundFile) -> bool {
     wanted.iter().any(|wanted| match wanted {
         Wanted::Name(name) => *name == file.name,
         Wanted::Link(link) => link.name.as_ref() == Some(&file.name),
         Wanted::Query(query) => query.is_about_names() && may_mean(wanted, file),
+    })
+}
+
+/// Returns whether an argument was used as a glob, and not as the exact name of a file.
+fn has_glob(wanted: &[Wanted], choice: &Choice) -> bool {
+    wanted.iter().any(|wanted| match wanted {
+        Wanted::Query(Query::Name(text)) => {
+            is_glob(text) && !choice.files.iter().any(|file| file.name.as_str() == text)
+        }
+        Wanted::Name(_) | Wanted::Query(_) | Wanted::Link(_) => false,
     })
 }
 
@@ -355,7 +373,8 @@ enum Place {
 }
 
 impl Place {
-    fn choose(output: Option<&Path>, choice: &Choice) -> Result<Place, Failure> {
+    /// Decides where the files go. With a glob, `-o` names a directory even if one file matches.
+    fn choose(output: Option<&Path>, choice: &Choice, has_glob: bool) -> Result<Place, Failure> {
         let Some(output) = output else {
             return Ok(Place::Directory(".".into()));
         };
@@ -363,13 +382,17 @@ impl Place {
         if ends_in_slash || output.is_dir() {
             return Ok(Place::Directory(output.into()));
         }
-        if choice.files.len() > 1 {
+        if output.symlink_metadata().is_err() && has_glob {
+            return Ok(Place::Directory(output.into()));
+        }
+        if choice.files.len() > 1 || has_glob {
             return Err(Failure::new(
                 Exit::Usage,
                 format!(
-                    "{} files cannot all be written to {path}; several need a directory: -o {path}/",
-                    choice.files.len(),
-                    path = output.display()
+                    "cannot write {} to {path}: several files and globs need a directory\nName \
+                     one: -o {path}/",
+                    output::count(choice.files.len() as u64, "file"),
+                    path = quoted(output.as_os_str())
                 ),
             ));
         }
@@ -411,14 +434,17 @@ mod tests {
         };
         Choice {
             files: (0..count).map(file).collect(),
-            ambiguous: Vec::new(),
+            ..Choice::default()
         }
     }
 
     #[test]
     fn output_is_a_file_for_one_and_a_directory_for_several() {
         let temp = tempfile::tempdir().unwrap();
-        let choose = |output: &str, count| Place::choose(Some(Path::new(output)), &files(count));
+        let place = |output: &str, count, has_glob| {
+            Place::choose(Some(Path::new(output)), &files(count), has_glob)
+        };
+        let choose = |output, count| place(output, count, false);
         assert_eq!(choose("new", 1).unwrap(), Place::File("new".into()));
         assert_eq!(choose("new", 2).unwrap_err().exit, Exit::Usage);
         assert_eq!(choose("new/", 2).unwrap(), Place::Directory("new/".into()));
@@ -428,9 +454,30 @@ mod tests {
             Place::Directory(existing.into())
         );
         assert_eq!(
-            Place::choose(None, &files(2)).unwrap(),
+            Place::choose(None, &files(2), false).unwrap(),
             Place::Directory(".".into())
         );
+        // A glob means a directory, even if a single file matches.
+        assert_eq!(
+            place("new", 1, true).unwrap(),
+            Place::Directory("new".into())
+        );
+        let file = temp.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let file = file.to_str().unwrap();
+        assert_eq!(choose(file, 1).unwrap(), Place::File(file.into()));
+        assert_eq!(place(file, 1, true).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_glob_that_is_the_exact_name_of_a_file_is_a_name() {
+        let found = files(1);
+        let wanted = |text: &str| [Wanted::Query(text.parse().unwrap())];
+        assert!(has_glob(&wanted("d/*"), &found));
+        assert!(!has_glob(&wanted("d/0"), &found));
+        let mut odd = files(1);
+        odd.files[0].name = AssetName::new("[x]").unwrap();
+        assert!(!has_glob(&wanted("[x]"), &odd));
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::output::{self, DownloadedJson};
 use crate::progress::{self, Board};
 use crate::prompt::{self, Input, Names};
 use crate::suggest::{self, CommandLine};
+use crate::terminal;
 use orders::PromptHandler;
 
 /// Time for uploads to finish when the node stops.
@@ -67,7 +68,11 @@ async fn serve(
     startup::announce(&node, &args, &trackers, console)?;
     let (inputs, mut input) = unbounded_channel();
     let names = Names::default();
-    if !args.no_prompt {
+    if args.no_prompt {
+        // Nothing is read from stdin.
+    } else if terminal::is_background() {
+        console.note("running in the background: serving without a prompt");
+    } else {
         prompt::start(console.clone(), names.clone(), inputs.clone());
     }
     let (begun, mut begins) = unbounded_channel();
@@ -112,7 +117,7 @@ async fn serve(
             }
         }
     }
-    crate::terminal::restore();
+    terminal::restore();
     match stop.is_cancelled() {
         // A signal interrupted the prompt, whose line may hold typed text.
         true => console.leave_prompt(),

@@ -51,9 +51,170 @@ fn usage_errors_end_with_code_2() {
 }
 
 #[test]
+fn without_arguments_it_says_how_to_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = stderr(&qshare(dir.path(), &[]));
+    for command in ["tracker", "node", "ls", "get NAME", "--help"] {
+        assert!(said.contains(&format!("qshare {command}")), "{said}");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_cover_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = qshare(dir.path(), &["completions", shell]);
+        assert_eq!(code(&script), 0, "{shell}");
+        let script = stdout(&script);
+        assert!(
+            script.contains("no-port-mapping") && script.contains("forget"),
+            "{shell}"
+        );
+    }
+    assert_eq!(code(&qshare(dir.path(), &["completions", "dos"])), 2);
+    assert_eq!(code(&qshare(dir.path(), &["man", "pages"])), 0);
+    let page = |name: &str| std::fs::read_to_string(dir.path().join("pages").join(name)).unwrap();
+    assert!(page("qshare.1").contains("QSHARE_LOG"));
+    assert!(page("qshare-get.1").contains("QSHARE_NO_SYNC"));
+    for command in [
+        "tracker",
+        "node",
+        "ls",
+        "net",
+        "hash",
+        "id",
+        "forget",
+        "group-new",
+        "demo",
+    ] {
+        assert!(
+            page(&format!("qshare-{command}.1")).contains(".TH"),
+            "{command}"
+        );
+    }
+}
+
+#[test]
+fn empty_variables_count_as_unset() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a"), "a").unwrap();
+    for command in [&["hash", "a"][..], &["id"], &["get", "--help"]] {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_qshare"));
+        process
+            .args(command)
+            .current_dir(dir.path())
+            .env_clear()
+            .env("HOME", dir.path());
+        for variable in [
+            "CERTS",
+            "JSON",
+            "QUIET",
+            "VERBOSE",
+            "TRACKER",
+            "LISTEN",
+            "WAIT",
+            "GROUP",
+            "OUTPUT",
+            "CONGESTION",
+            "NO_LAN",
+            "LOG",
+        ] {
+            process.env(format!("QSHARE_{variable}"), "");
+        }
+        let output = process.output().unwrap();
+        assert_eq!(
+            (code(&output), stderr(&output)),
+            (0, String::new()),
+            "{command:?}"
+        );
+    }
+}
+
+#[test]
+fn a_link_or_code_that_cannot_be_used_is_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    for text in [
+        "qshare:secret",
+        "QSHARE:K=secret",
+        "7-secret-walrus",
+        "qshare:x,s=secret",
+    ] {
+        for command in ["get", "ls"] {
+            let output = qshare(dir.path(), &[command, text]);
+            assert_eq!(code(&output), 2, "{text}");
+            assert!(!stderr(&output).contains("secret"), "{}", stderr(&output));
+        }
+    }
+}
+
+#[test]
+fn no_control_character_of_an_argument_or_path_is_printed() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let evil = "evil\u{1b}]0;pwned\u{7}\u{1b}[2J\r\u{202e}x";
+    std::fs::write(dir.path().join(evil), "x").unwrap();
+    let odd = std::ffi::OsStr::from_bytes(b"odd\xff");
+    std::fs::write(dir.path().join(odd), "x").unwrap();
+    for arguments in [
+        &["hash", evil][..],
+        &["hash", "--json", evil],
+        &["hash", "missing\u{1b}[2J"],
+        &["get", evil],
+        &["get", "x", "--listen", evil],
+        &["node", "--assets", evil],
+        &["id", "--certs", evil],
+        &[evil],
+    ] {
+        let output = qshare(dir.path(), arguments);
+        let printed = stdout(&output) + &stderr(&output);
+        let deceptive = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!printed.contains(deceptive), "{arguments:?}: {printed:?}");
+        assert!(!printed.is_empty(), "{arguments:?}");
+    }
+    // A path that is not Unicode is printed as it is, so that a script can open it.
+    let output = Command::new(env!("CARGO_BIN_EXE_qshare"))
+        .arg("hash")
+        .arg(odd)
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(output.stdout.starts_with(b"odd\xff\n"), "{output:?}");
+}
+
+#[test]
+fn assets_that_are_a_file_are_refused_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("big.iso"), "x").unwrap();
+    for option in ["--assets", "--downloads"] {
+        let output = qshare(dir.path(), &["node", option, "big.iso", "--certs", "c"]);
+        assert_eq!(code(&output), 1);
+        let said = stderr(&output);
+        assert!(
+            said.contains(&format!(
+                "cannot use {option} big.iso: big.iso is not a directory"
+            )),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn help_teaches_with_examples_and_says_what_hash_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    for command in ["tracker", "node", "get", "ls", "hash", "group"] {
+    for command in [
+        "tracker",
+        "node",
+        "get",
+        "ls",
+        "net",
+        "hash",
+        "id",
+        "forget",
+        "group",
+        "demo",
+        "completions",
+        "man",
+    ] {
         let output = qshare(dir.path(), &[command, "--help"]);
         assert_eq!(code(&output), 0);
         assert!(stdout(&output).contains("Examples:"), "{command}");

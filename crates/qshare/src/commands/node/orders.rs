@@ -1,4 +1,4 @@
-//! What the prompt's lines do.
+//! Handling of lines that were entered at the prompt.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -22,32 +22,32 @@ use crate::messages::{self, Reader};
 use crate::output;
 use crate::prompt::{self, Names, Order};
 
-/// Longer than this nobody looks at a prompt that does nothing.
+/// Deadline for the first answer of a tracker; a person at the prompt waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest that the trackers are asked for completions; Tab does not wait longer.
+/// Deadline of a lookup for completion.
 const COMPLETION_PATIENCE: Duration = Duration::from_millis(300);
-/// More completions than this are no help.
+/// Maximum number of completions; a longer list does not help.
 const COMPLETIONS_MAX: usize = 200;
-/// A script's download fails when nobody can be fetched from for this long. One that a person
-/// began waits for ever: it is there to see, and goes on at the next start.
+/// A script's download fails after this time without a source. A person's download waits for ever:
+/// `status` shows it, and it resumes at the next start.
 const SCRIPT_SOURCE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Carries out what is typed.
+/// Handles the lines of the prompt.
 pub(super) struct PromptHandler {
     pub(super) node: Node,
     pub(super) console: Console,
     pub(super) names: Names,
     pub(super) downloads_dir: PathBuf,
-    /// Told of every download that begins.
+    /// Receives every download that begins.
     pub(super) begun: UnboundedSender<Download>,
     pub(super) quit: CancellationToken,
-    /// Answer as JSON where there is a format for it.
+    /// Prints results as JSON where they have a JSON format.
     pub(super) json: bool,
 }
 
 impl PromptHandler {
-    /// Does what a line says. A script's downloads are waited for; a person's go on by
-    /// themselves.
+    /// Executes a line. In a script, this waits for its downloads; a person's downloads continue
+    /// in the background.
     pub(super) async fn carry_out(&self, line: &str, in_script: bool) {
         let done = match Order::parse(line) {
             Order::Nothing => Ok(()),
@@ -64,12 +64,12 @@ impl PromptHandler {
                 match self.json {
                     true => self.console.json(&StatusJson::from(&status)),
                     false => {
-                        // As one text: the prompt is drawn anew after each.
+                        // As one text, because the prompt is redrawn after each.
                         let mut lines = status::describe(&status);
                         let around = self.node.lan_nodes().len();
                         if around > 0 {
                             let around = output::count(around as u64, "other node");
-                            lines.push(format!("{around} on this network"));
+                            lines.push(format!("{around} on the local network"));
                         }
                         self.console.line(&lines.join("\n"));
                         Ok(())
@@ -85,7 +85,7 @@ impl PromptHandler {
         }
     }
 
-    /// Names that begin so.
+    /// Returns shared names that start with a text.
     pub(super) async fn complete(&self, beginning: &str) -> Vec<String> {
         let Ok(query) = prompt::glob_of_beginning(beginning).parse() else {
             return Vec::new();
@@ -113,7 +113,7 @@ impl PromptHandler {
         };
         let found = self.find(&query).await?;
         if found.is_empty() {
-            self.console.line("nothing is shared yet");
+            self.console.line("no files are shared yet");
         }
         print_table(&found, &self.console)
     }
@@ -127,20 +127,11 @@ impl PromptHandler {
                 let query = Query::Name(name.as_str().to_owned());
                 let mut found = self.find(&query).await?;
                 found.retain(|file| file.name == name);
-                let choice = choice::choose(&query, found);
-                for candidates in &choice.ambiguous {
-                    let explained = choice::explain_ambiguity(candidates, |id| format!("get {id}"));
-                    self.console.error(&explained);
-                }
-                choice.files
+                self.choose(&query, found)
             }
             Wanted::Query(query) => {
-                let choice = choice::choose(&query, self.find(&query).await?);
-                for candidates in &choice.ambiguous {
-                    let explained = choice::explain_ambiguity(candidates, |id| format!("get {id}"));
-                    self.console.error(&explained);
-                }
-                choice.files
+                let found = self.find(&query).await?;
+                self.choose(&query, found)
             }
             Wanted::Link(link) if !link.nodes.is_empty() => {
                 nodes = link.nodes;
@@ -179,11 +170,24 @@ impl PromptHandler {
         }
         if in_script {
             for download in begun {
-                // Whoever follows all downloads says what came of it.
+                // The download watcher prints the result.
                 let _ = download.finished().await;
             }
         }
         Ok(())
+    }
+
+    /// Returns the files that a query means, and prints what is ambiguous or was passed over.
+    fn choose(&self, query: &Query, found: Vec<FoundFile>) -> Vec<FoundFile> {
+        let choice = choice::choose(query, found);
+        for candidates in &choice.ambiguous {
+            let explained = choice::explain_ambiguity(candidates, |id| format!("get {id}"));
+            self.console.error(&explained);
+        }
+        for file in &choice.passed_over {
+            self.console.note(&choice::explain_passed_over(file));
+        }
+        choice.files
     }
 
     /// Gives up the unfinished downloads that `text` names, and deletes their data.
@@ -222,7 +226,7 @@ impl PromptHandler {
         Ok(())
     }
 
-    /// Starts a download, unless it is under way.
+    /// Starts a download, unless it is running.
     fn begin(&self, file: FoundFile, nodes: Vec<NodeAddress>, in_script: bool) -> Option<Download> {
         let same = |download: &Download| {
             download.name() == &file.name && download.content() == file.content
@@ -234,7 +238,7 @@ impl PromptHandler {
             .any(|download| same(download) && super::is_under_way(download))
         {
             self.console
-                .line(&format!("{} is being downloaded already", file.name));
+                .line(&format!("already downloading {}", printed_name(&file.name)));
             return None;
         }
         let download = self.node.download(DownloadRequest {
@@ -246,14 +250,14 @@ impl PromptHandler {
             force: false,
             durability: Durability::Immediate,
             give_up_after: in_script.then_some(SCRIPT_SOURCE_PATIENCE),
-            // The downloads directory is shared.
+            // The downloads directory is shared in any case.
             keep_serving: false,
         });
         let _ = self.begun.send(download.clone());
         Some(download)
     }
 
-    /// Looks up, and explains why there is nothing.
+    /// Looks a query up, and prints why nothing was found.
     async fn find(&self, query: &Query) -> Result<Vec<FoundFile>, Failure> {
         let found = tokio::select! {
             found = self.node.find_all(query, FILES_MAX, PATIENCE, LISTING_MAX) => found,
