@@ -1,10 +1,11 @@
 //! Admission of nodes: from an incoming connection to its session.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use qshare_net::{Admission, Endpoint, Greeting, HalfOpen, close};
+use qshare_content::fair::Network;
+use qshare_net::{Admission, ConnectionSlots, Endpoint, Greeting, HalfOpen, close};
 use qshare_wire::CloseCode;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -17,7 +18,7 @@ pub(crate) struct Acceptor {
     pub(crate) endpoint: Endpoint,
     pub(crate) greeting: Greeting,
     pub(crate) admission: Admission,
-    pub(crate) sessions: Semaphore,
+    pub(crate) sessions: ConnectionSlots,
     pub(crate) services: Arc<Services>,
 }
 
@@ -53,10 +54,12 @@ impl Acceptor {
                 return;
             }
         };
-        let Ok(_slot) = self.sessions.try_acquire() else {
+        let network = Network::of(address.ip());
+        let Some(slot) = self.sessions.take(Instant::now(), network) else {
+            debug!(%address, "refused: too many sessions");
             close(&session.connection, CloseCode::Busy);
             return;
         };
-        serve(session, Arc::clone(&self.services)).await;
+        serve(session, slot, Arc::clone(&self.services)).await;
     }
 }

@@ -1,21 +1,34 @@
 //! The control stream: what a node announces, batch by batch, each acknowledged.
 
-use qshare_net::framed;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use qshare_net::framed::{self, BrokenStream, IncomingBody, ReadError};
 use qshare_registry::{Announced, EntryKey, NotAnnouncing, Refused};
 use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, Entry, EntryKind};
-use qshare_wire::{FRAME_HEADER_BYTES, Frame, FrameHeader, Message, Refusal};
-use quinn::{ReadExactError, RecvStream};
+use qshare_wire::{Frame, FrameHeader, Message, Refusal};
+use quinn::RecvStream;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::client::{Client, SessionError};
+use crate::fair_budget::Reservation;
 use crate::member::Control;
 
 /// Entries that cost as much as one request: putting one into the registry takes some
 /// microseconds, a lookup some hundred.
 const ENTRIES_PER_REQUEST: f64 = 200.0;
 
-/// Takes announcements until the stream ends.
+/// Slowest rate at which an announcement may arrive, on average over a transfer deadline: less than
+/// any link that a file could be shared over.
+const ANNOUNCEMENT_MIN_BYTES_PER_SECOND: u32 = 4 << 10;
+
+/// Bytes of a batch that must have arrived before the node gets the larger window.
+const WINDOW_AFTER_BYTES: usize = 8 << 10;
+
+/// Memory that a decoded entry takes beyond its bytes on the wire: some 40 bytes there, 200 here.
+const ENTRY_EXTRA_BYTES: u64 = 160;
+
+/// Receives announcements until the stream ends.
 pub(crate) async fn receive_announcements(
     client: &Client,
     send: &Control,
@@ -29,23 +42,12 @@ pub(crate) async fn receive_announcements(
                 header.length_bytes
             )));
         }
-        // Charged before it is read: who announces too fast is read more slowly.
+        // Charged before it is read, so that a node that announces too fast is read more slowly.
         sleep(client.charge(1.0)).await;
-        let room = client
-            .services
-            .announcements
-            .reserve(header.length_bytes as usize)
-            .await;
-        let body = timeout(
-            client.services.limits.transfer_deadline,
-            read_body(recv, header),
-        );
-        let frame = body
-            .await
-            .map_err(|_| SessionError::Protocol("a frame that was begun and not ended".into()))??;
+        let (frame, memory) = receive_body(client, recv, header).await?;
         if frame.kind != Announce::TYPE {
-            let unknown = qshare_wire::Refused::because(Refusal::Invalid, "unknown type of frame");
-            write(client, send, &unknown).await?;
+            let refused = qshare_wire::Refused::because(Refusal::Invalid, "unknown type of frame");
+            write(client, send, &refused).await?;
             continue;
         }
         let announce: Announce = frame
@@ -59,13 +61,95 @@ pub(crate) async fn receive_announcements(
             )));
         }
         next_sequence += 1;
-        let weight = (announce.entries.len() + announce.removed.len()) as f64;
-        sleep(client.charge(weight / ENTRIES_PER_REQUEST)).await;
+        let count = announce.entries.len() + announce.removed.len();
+        memory.count(count as u64 * ENTRY_EXTRA_BYTES);
+        sleep(client.charge(count as f64 / ENTRIES_PER_REQUEST)).await;
         let acknowledged = apply(client, announce).await?;
-        drop(room);
+        drop(memory);
         write(client, send, &acknowledged).await?;
     }
     Ok(())
+}
+
+/// Receives a frame's body, which is charged as its bytes arrive, and must arrive at a minimum rate.
+async fn receive_body(
+    client: &Client,
+    recv: &mut RecvStream,
+    header: FrameHeader,
+) -> Result<(Frame, Reservation), SessionError> {
+    let budget = &client.services.announcements;
+    let full = SessionError::Overloaded("the tracker has no memory for announcements");
+    let Ok(memory) = budget.try_reserve(client.user, 0, client.evicted.clone()) else {
+        return Err(full);
+    };
+    let mut window = None;
+    // Whether the batch waits for memory, not for the node.
+    let is_starved = AtomicBool::new(false);
+    let interval = client.services.limits.transfer_deadline;
+    let least = f64::from(ANNOUNCEMENT_MIN_BYTES_PER_SECOND) * interval.as_secs_f64();
+    let mut body = IncomingBody::new(header);
+    while !body.is_complete() {
+        let before = body.arrived_bytes();
+        let in_interval = timeout(interval, async {
+            while !body.is_complete() && ((body.arrived_bytes() - before) as f64) < least {
+                is_starved.store(true, Ordering::Relaxed);
+                let grown = memory.grow(body.growth_bytes() as u64).await;
+                is_starved.store(false, Ordering::Relaxed);
+                if grown.is_err() {
+                    return Err(SessionError::Overloaded(
+                        "the tracker needs its memory for others",
+                    ));
+                }
+                match body.read_more(recv).await {
+                    Ok(()) => {}
+                    Err(ReadError::Broken(BrokenStream::Unfinished)) => {
+                        let reason = "half a frame on the control stream";
+                        return Err(SessionError::Protocol(reason.into()));
+                    }
+                    Err(_) => return Err(SessionError::Gone),
+                }
+                if window.is_none() && body.arrived_bytes() >= WINDOW_AFTER_BYTES {
+                    window = LargeWindow::open(client);
+                }
+            }
+            Ok(())
+        });
+        match in_interval.await {
+            Ok(received) => received?,
+            Err(_) if is_starved.load(Ordering::Relaxed) => return Err(full),
+            Err(_) => {
+                let reason = "a frame arrived at less than 4 KiB/s";
+                return Err(SessionError::Protocol(reason.into()));
+            }
+        }
+    }
+    Ok((body.into_frame(), memory))
+}
+
+/// A larger receive window, for as long as a batch arrives.
+struct LargeWindow<'a> {
+    client: &'a Client,
+    _memory: Reservation,
+}
+
+impl<'a> LargeWindow<'a> {
+    /// Opens the window if there is memory for what the node may then have in flight.
+    fn open(client: &'a Client) -> Option<LargeWindow<'a>> {
+        let limits = &client.services.limits;
+        let bytes = limits.announcement_window_bytes;
+        let budget = &client.services.announcements;
+        let memory = budget.try_reserve(client.user, bytes.into(), client.evicted.clone());
+        let _memory = memory.ok()?;
+        client.connection.set_receive_window(bytes.into());
+        Some(LargeWindow { client, _memory })
+    }
+}
+
+impl Drop for LargeWindow<'_> {
+    fn drop(&mut self) {
+        let bytes = self.client.services.limits.transport.receive_window_bytes;
+        self.client.connection.set_receive_window(bytes.into());
+    }
 }
 
 async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, SessionError> {
@@ -136,28 +220,17 @@ fn reason(refused: &[Refused], reserved: usize) -> String {
     }
 }
 
-/// The next frame's header; None where the stream ends in good order.
+/// Reads the next frame's header; None where the stream ends in good order.
 async fn read_header(recv: &mut RecvStream) -> Result<Option<FrameHeader>, SessionError> {
-    let mut header = [0; FRAME_HEADER_BYTES];
-    match recv.read_exact(&mut header).await {
-        Ok(()) => Ok(Some(FrameHeader::parse(header))),
-        Err(ReadExactError::FinishedEarly(0)) => Ok(None),
-        Err(ReadExactError::FinishedEarly(_)) => Err(SessionError::Protocol(
-            "half a frame on the control stream".into(),
-        )),
-        Err(ReadExactError::ReadError(_)) => Err(SessionError::Gone),
+    match framed::read_header(recv).await {
+        Ok(header) => Ok(Some(header)),
+        Err(ReadError::Ended) => Ok(None),
+        Err(ReadError::Broken(BrokenStream::Unfinished)) => {
+            let reason = "half a frame on the control stream";
+            Err(SessionError::Protocol(reason.into()))
+        }
+        Err(_) => Err(SessionError::Gone),
     }
-}
-
-async fn read_body(recv: &mut RecvStream, header: FrameHeader) -> Result<Frame, SessionError> {
-    let mut body = vec![0; header.length_bytes as usize];
-    recv.read_exact(&mut body)
-        .await
-        .map_err(|_| SessionError::Gone)?;
-    Ok(Frame {
-        kind: header.kind,
-        body,
-    })
 }
 
 /// Writes to the node, which has some time to take it.

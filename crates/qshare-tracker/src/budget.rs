@@ -1,69 +1,56 @@
-//! How many requests a session may make.
+//! The request budget of a session.
 
 use std::time::{Duration, Instant};
 
+use qshare_net::TokenBucket;
+
 use crate::TrackerLimits;
 
-/// A token bucket that remembers by how much it was overdrawn.
+/// A token bucket that may be overdrawn by a whole burst.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    per_second: f64,
     burst: f64,
-    /// Between minus `burst` and `burst`.
-    tokens: f64,
-    at: Instant,
+    tokens: TokenBucket,
 }
 
-/// What becomes of a request.
+/// The decision on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is served.
+    /// The request is served.
     Granted,
-    /// It is refused; this much later there is room again.
+    /// The request is refused; after this time the budget has room for it.
     Busy(Duration),
-    /// Refusals were ignored for a whole burst: the connection is closed.
+    /// The node ignored refusals for a whole burst: the connection is closed.
     Flood,
 }
 
 impl Budget {
     pub(crate) fn new(limits: &TrackerLimits, now: Instant) -> Budget {
+        let per_second = f64::from(limits.requests_per_second.max(1));
+        let burst = f64::from(limits.requests_burst.max(1));
         Budget {
-            per_second: f64::from(limits.requests_per_second.max(1)),
-            burst: f64::from(limits.requests_burst.max(1)),
-            tokens: f64::from(limits.requests_burst.max(1)),
-            at: now,
+            burst,
+            tokens: TokenBucket::new(now, per_second, burst),
         }
     }
 
-    /// Charges a request. A refused one is charged, too: who asks on regardless gets deeper in.
+    /// Charges a request. A refused one is charged, too: a node that keeps asking gets deeper in.
     pub(crate) fn request(&mut self, now: Instant, cost: f64) -> Verdict {
-        self.refill(now);
-        let granted = self.tokens >= cost.min(self.burst);
-        self.tokens -= cost;
-        if granted {
+        let is_granted = self.tokens.available(now) >= cost.min(self.burst);
+        self.tokens.charge(now, cost);
+        if is_granted {
             Verdict::Granted
-        } else if self.tokens < -self.burst {
+        } else if self.tokens.available(now) < -self.burst {
             Verdict::Flood
         } else {
-            Verdict::Busy(self.until(cost))
+            Verdict::Busy(self.tokens.wait_for(cost))
         }
     }
 
-    /// Charges what cannot be refused; returns how long to wait before going on.
+    /// Charges work that cannot be refused; returns the delay before the next.
     pub(crate) fn charge(&mut self, now: Instant, cost: f64) -> Duration {
-        self.refill(now);
-        self.tokens -= cost;
-        self.until(0.0)
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.tokens = (self.tokens + passed * self.per_second).min(self.burst);
-        self.at = now;
-    }
-
-    fn until(&self, tokens: f64) -> Duration {
-        Duration::from_secs_f64(((tokens - self.tokens) / self.per_second).max(0.0))
+        self.tokens.charge(now, cost);
+        self.tokens.wait_for(0.0)
     }
 }
 
@@ -95,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn who_ignores_refusals_floods() {
+    fn a_node_that_ignores_refusals_floods() {
         let now = Instant::now();
         let mut budget = budget(now);
         let verdicts: Vec<Verdict> = (0..41).map(|_| budget.request(now, 1.0)).collect();
@@ -104,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_refused_is_slowed_down() {
+    fn work_that_cannot_be_refused_is_delayed() {
         let now = Instant::now();
         let mut budget = budget(now);
         assert_eq!(budget.charge(now, 20.0), Duration::ZERO);

@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
-use qshare_net::close_because;
+use qshare_content::fair::{Network, User};
+use qshare_net::{Slot, close_because};
 use qshare_registry::SessionId;
 use qshare_wire::CloseCode;
 use quinn::Connection;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::TrackerLimits;
 use crate::budget::{Budget, Verdict};
 use crate::contacts::canonical;
+use crate::fair_budget::{FairBudget, SessionUser};
 use crate::knocker::Knocker;
-use crate::memory_budget::MemoryBudget;
 use crate::registry_service::RegistryService;
 use crate::relay::Relay;
 use crate::turns::Turns;
@@ -28,10 +30,12 @@ const STEPS_PER_REQUEST: f64 = 25_000.0;
 /// The services and budgets that all sessions use.
 pub(crate) struct Services {
     pub(crate) registry: Arc<RegistryService>,
-    /// Memory for announcements that are being read.
-    pub(crate) announcements: MemoryBudget,
-    /// Memory for answers that are being written.
-    pub(crate) answers: MemoryBudget,
+    /// Bytes of announcements that have arrived and are not yet acknowledged.
+    pub(crate) announcements: FairBudget,
+    /// Bytes of answers that the nodes have not acknowledged yet.
+    pub(crate) answers: FairBudget,
+    /// Open request streams, watches included.
+    pub(crate) streams: FairBudget,
     /// Whose lookup runs next.
     pub(crate) turns: Turns,
     /// None if the tracker does not relay.
@@ -47,6 +51,11 @@ pub(crate) struct Client {
     pub(crate) id: SessionId,
     pub(crate) node: NodeId,
     pub(crate) connection: Connection,
+    /// The session as a user of the shared budgets.
+    pub(crate) user: SessionUser,
+    /// Cancelled when the session has to yield memory to others: it ends then.
+    pub(crate) evicted: CancellationToken,
+    slot: Slot,
     budget: Mutex<Budget>,
 }
 
@@ -59,10 +68,16 @@ pub(crate) enum SessionError {
     /// The node ignored refusals and exceeded its request budget by a whole burst.
     #[error("too many requests")]
     Flood,
+    /// The session used more of a full resource than others.
+    #[error("{0}; reconnect in {seconds} s", seconds = RETRY_AFTER_EVICTION.as_secs())]
+    Overloaded(&'static str),
     /// The node left, or opened a newer session.
     #[error("the session has ended")]
     Gone,
 }
+
+/// When a node whose session had to yield should come back: in the meantime the others are served.
+const RETRY_AFTER_EVICTION: Duration = Duration::from_secs(5);
 
 impl Client {
     pub(crate) fn new(
@@ -70,8 +85,16 @@ impl Client {
         id: SessionId,
         node: NodeId,
         connection: Connection,
+        slot: Slot,
     ) -> Client {
+        let observed = canonical(connection.remote_address());
         Client {
+            user: User {
+                network: Network::of(observed.ip()),
+                id,
+            },
+            evicted: CancellationToken::new(),
+            slot,
             budget: Mutex::new(Budget::new(&services.limits, Instant::now())),
             services,
             id,
@@ -87,17 +110,31 @@ impl Client {
 
     /// Charges a request.
     pub(crate) fn request(&self, cost: f64) -> Verdict {
+        self.slot.touch(Instant::now());
         self.budget().request(Instant::now(), cost)
     }
 
     /// Charges work that is delayed rather than refused; returns the delay.
     pub(crate) fn charge(&self, cost: f64) -> Duration {
+        self.slot.touch(Instant::now());
         self.budget().charge(Instant::now(), cost)
     }
 
     /// Charges the work that the registry did for a request, once it is done.
     pub(crate) fn charge_steps(&self, steps: u64) {
         self.charge(steps as f64 / STEPS_PER_REQUEST);
+    }
+
+    /// Waits until the session has to yield its memory or its slot to others.
+    pub(crate) async fn overloaded(&self) -> SessionError {
+        tokio::select! {
+            () = self.evicted.cancelled() => {
+                SessionError::Overloaded("the tracker needs its memory for others")
+            }
+            () = self.slot.evicted() => {
+                SessionError::Overloaded("the tracker needs the slot for another network")
+            }
+        }
     }
 
     fn budget(&self) -> MutexGuard<'_, Budget> {
@@ -109,6 +146,7 @@ impl Client {
         let code = match error {
             SessionError::Protocol(_) => CloseCode::Protocol,
             SessionError::Flood => CloseCode::Flood,
+            SessionError::Overloaded(_) => CloseCode::Busy,
             SessionError::Gone => return,
         };
         debug!(reason = %error, "closing");

@@ -59,10 +59,15 @@ pub struct TrackerLimits {
     pub requests_per_second: u32,
     /// Requests that one session may make at once: a node that starts asks for much.
     pub requests_burst: u32,
-    /// Bytes of announcements being read, all sessions together.
-    pub announcements_max_bytes: u32,
-    /// Bytes of answers being written, all sessions together.
-    pub answers_max_bytes: u32,
+    /// Bytes of announcements that have arrived and are not acknowledged, all sessions together.
+    pub announcements_max_bytes: u64,
+    /// Bytes of answers that nodes have not acknowledged, all sessions together.
+    pub answers_max_bytes: u64,
+    /// Open request streams and watches, all sessions together.
+    pub open_streams_max: u64,
+    /// Bytes that a node may have in flight to the tracker while it announces much; until then
+    /// [`TransportConfig::receive_window_bytes`] of [`TrackerLimits::transport`].
+    pub announcement_window_bytes: u32,
     /// Time for a node to take an answer, or to send a frame that it has begun.
     pub transfer_deadline: Duration,
     /// How often nodes are looked at for a change of their address.
@@ -80,12 +85,15 @@ impl Default for TrackerLimits {
             requests_burst: 2_000,
             announcements_max_bytes: 256 << 20,
             answers_max_bytes: 256 << 20,
+            // Some 4 kB each: 256 MB.
+            open_streams_max: 65_536,
+            announcement_window_bytes: 256 << 10,
             transfer_deadline: Duration::from_secs(30),
             moves_interval: Duration::from_secs(2),
             transport: TransportConfig {
-                // Small, since many thousand sessions share one machine; a full announcement
-                // is some hundred kilobytes, and nobody waits for it.
-                receive_window_bytes: 256 << 10,
+                // Many thousand sessions share one machine, and a session can leave as much unread
+                // for as long as it lasts. Most requests take less than 100 bytes.
+                receive_window_bytes: 32 << 10,
                 stream_receive_window_bytes: 128 << 10,
                 send_window_bytes: 256 << 10,
                 ..TransportConfig::default()

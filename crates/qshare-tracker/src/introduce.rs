@@ -1,16 +1,19 @@
 //! Introductions: two nodes are told of each other at the same moment.
 
+use std::time::Duration;
+
+use qshare_content::fair::User;
 use qshare_net::framed;
 use qshare_registry::Contact;
+use qshare_wire::Refusal;
 use qshare_wire::introduction::{EXTENSION_BIRTHDAY_PUNCH, Introduce, Introduction};
-use qshare_wire::{Refusal, Refused};
 use quinn::SendStream;
 use tokio::time::timeout;
 use tracing::debug;
 
 use crate::client::{Client, SessionError};
 use crate::contacts::{candidates_for, canonical, claimed};
-use crate::reply::respond;
+use crate::reply::{BUSY_RETRY, refuse, respond};
 
 /// Introduces the asker to the node that it names.
 pub(crate) async fn introduce(
@@ -18,16 +21,24 @@ pub(crate) async fn introduce(
     request: Introduce,
     send: &mut SendStream,
 ) -> Result<(), SessionError> {
-    let refuse = |refusal, reason: &str| Refused::because(refusal, reason);
     let services = &client.services;
     let Some(other) = services.registry.introducible(request.node) else {
-        let refused = refuse(Refusal::NotHere, "it is not connected to this tracker");
-        respond(client, send, &refused).await;
+        let reason = "the node has no session with this tracker";
+        refuse(client, send, Refusal::NotHere, reason, Duration::ZERO).await;
         return Ok(());
     };
-    if request.node == client.node || !other.may_be_introduced() {
-        let refused = refuse(Refusal::Busy, "it is introduced to too many nodes");
-        respond(client, send, &refused).await;
+    let by = User {
+        network: client.user.network,
+        id: client.node,
+    };
+    if request.node == client.node {
+        let reason = "a node cannot be introduced to itself";
+        refuse(client, send, Refusal::Invalid, reason, Duration::ZERO).await;
+        return Ok(());
+    }
+    if !other.may_be_introduced(by) {
+        let reason = "the node is introduced to too many others";
+        refuse(client, send, Refusal::Busy, reason, BUSY_RETRY).await;
         return Ok(());
     }
     let proven = services.registry.introducible(client.node);
@@ -44,12 +55,14 @@ pub(crate) async fn introduce(
     let tickets = services
         .relay
         .as_ref()
-        .and_then(|relay| relay.open(client.node, request.node));
+        .and_then(|relay| relay.open(by, request.node));
     let (ticket_of_asker, ticket_of_asked) = tickets.unzip();
     let (id, key) = (rand::random(), rand::random());
     let asker_may = services.registry.introducible(client.node);
     let extensions = match asker_may.is_some_and(|asker| asker.may_birthday_punch) {
-        true if other.may_birthday_punch => vec![(EXTENSION_BIRTHDAY_PUNCH, Vec::new())],
+        true if other.may_birthday_punch && other.may_be_sent_many_probes(by) => {
+            vec![(EXTENSION_BIRTHDAY_PUNCH, Vec::new())]
+        }
         _ => Vec::new(),
     };
     let to_asked = Introduction {

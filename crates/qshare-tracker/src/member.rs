@@ -4,16 +4,23 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use qshare_net::TokenBucket;
+use qshare_content::NodeId;
+use qshare_content::fair::User;
 use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
 use quinn::{Connection, SendStream};
+
+use crate::fair_rate::FairRate;
 
 /// The tracker's half of a control stream: acknowledgements, and introductions between them.
 pub(crate) type Control = Arc<tokio::sync::Mutex<SendStream>>;
 
 /// Introductions that a node gets without having asked for them: at once, and per second.
-const INTRODUCTIONS_BURST: f64 = 100.0;
+const INTRODUCTIONS_BURST: u32 = 100;
 const INTRODUCTIONS_PER_SECOND: f64 = 20.0;
+/// The same for introductions after which the node sends 2,048 probes: its probe budget of an hour
+/// is four of them to one address.
+const BIRTHDAY_INTRODUCTIONS_BURST: u32 = 8;
+const BIRTHDAY_INTRODUCTIONS_PER_SECOND: f64 = 0.2;
 
 /// A node in session, as others are introduced to it.
 pub(crate) struct Member {
@@ -25,7 +32,8 @@ pub(crate) struct Member {
     pub(crate) may_birthday_punch: bool,
     /// The address that answered a knock, if others may be told.
     proven: Mutex<Option<SocketAddr>>,
-    introductions: Mutex<TokenBucket>,
+    introductions: Mutex<FairRate>,
+    birthday_introductions: Mutex<FairRate>,
 }
 
 impl Member {
@@ -35,16 +43,22 @@ impl Member {
         claimed: Vec<SocketAddr>,
         features: u64,
     ) -> Member {
+        let now = Instant::now();
         Member {
             connection,
             control,
             claimed,
             may_birthday_punch: features & FEATURE_BIRTHDAY_PUNCH != 0,
             proven: Mutex::default(),
-            introductions: Mutex::new(TokenBucket::new(
-                Instant::now(),
+            introductions: Mutex::new(FairRate::new(
+                now,
                 INTRODUCTIONS_PER_SECOND,
                 INTRODUCTIONS_BURST,
+            )),
+            birthday_introductions: Mutex::new(FairRate::new(
+                now,
+                BIRTHDAY_INTRODUCTIONS_PER_SECOND,
+                BIRTHDAY_INTRODUCTIONS_BURST,
             )),
         }
     }
@@ -72,12 +86,18 @@ impl Member {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Charges one introduction; false if it exceeds the node's rate.
-    pub(crate) fn may_be_introduced(&self) -> bool {
-        let mut introductions = self
-            .introductions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        introductions.try_take(Instant::now(), 1.0)
+    /// Charges one introduction to an asker; false if that has had its share of the node's rate.
+    pub(crate) fn may_be_introduced(&self, asker: User<NodeId>) -> bool {
+        try_take(&self.introductions, asker)
     }
+
+    /// Charges an introduction after which the node sends many probes.
+    pub(crate) fn may_be_sent_many_probes(&self, asker: User<NodeId>) -> bool {
+        try_take(&self.birthday_introductions, asker)
+    }
+}
+
+fn try_take(rate: &Mutex<FairRate>, asker: User<NodeId>) -> bool {
+    let mut rate = rate.lock().unwrap_or_else(PoisonError::into_inner);
+    rate.try_take(Instant::now(), asker)
 }

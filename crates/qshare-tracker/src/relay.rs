@@ -27,10 +27,12 @@ pub struct RelayLimits {
     pub clients_max: usize,
     /// Channels at once.
     pub pairs_max: usize,
-    /// Channels that one node has at once.
+    /// Channels that one node may ask for at once, and as many that others ask for with it.
     pub pairs_per_client_max: usize,
-    /// How long a ticket holds after the last introduction.
+    /// How long a ticket holds after the last introduction, once both nodes have bound their ends.
     pub lifetime: Duration,
+    /// How long a ticket holds until then. Nodes bind at once when they are introduced.
+    pub unbound_lifetime: Duration,
 }
 
 impl Default for RelayLimits {
@@ -43,6 +45,7 @@ impl Default for RelayLimits {
             pairs_max: 4_000,
             pairs_per_client_max: 128,
             lifetime: Duration::from_secs(300),
+            unbound_lifetime: Duration::from_secs(10),
         }
     }
 }

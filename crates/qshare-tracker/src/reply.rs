@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use qshare_net::framed;
 use qshare_wire::{Frame, Message, PeerText, Refusal, Refused};
 use quinn::{SendStream, VarInt};
 use tokio::time::timeout;
 
 use crate::client::Client;
+use crate::fair_budget::{NoRoom, Reservation};
 
-/// Retry time in a refusal for lack of answer memory: some answers are written by then.
-const BUSY_RETRY: Duration = Duration::from_secs(1);
+/// Retry time in a refusal for lack of memory or of a share: some of it is free again by then.
+pub(crate) const BUSY_RETRY: Duration = Duration::from_secs(1);
 
 /// Sends the only message of an answer and ends the stream.
 pub(crate) async fn respond<M: Message>(client: &Client, send: &mut SendStream, message: &M) {
@@ -44,21 +46,45 @@ pub(crate) async fn send_message<M: Message>(
         return false;
     };
     let deadline = client.services.limits.transfer_deadline;
-    match client.services.answers.try_reserve(bytes.len()) {
-        Some(_memory) => {
-            let written = timeout(deadline, send.write_chunk(bytes.into())).await;
+    let answers = &client.services.answers;
+    match answers.try_reserve(client.user, bytes.len() as u64, client.evicted.clone()) {
+        Ok(memory) => {
+            let bytes = Bytes::from_owner(UnackedBytes {
+                bytes,
+                _memory: memory,
+            });
+            let written = timeout(deadline, send.write_chunk(bytes)).await;
             let taken = matches!(written, Ok(Ok(())));
             if !taken {
                 let _ = send.reset(VarInt::from_u32(0));
             }
             taken
         }
-        None => {
-            let refused = refused(Refusal::Busy, "the tracker is busy", BUSY_RETRY);
-            let _ = timeout(deadline, framed::write(send, &refused)).await;
-            let _ = send.finish();
+        Err(NoRoom) => {
+            end_busy(client, send, "the tracker is busy").await;
             false
         }
+    }
+}
+
+/// Refuses with [`Refusal::Busy`] and ends the stream, outside the memory budget: the message takes
+/// some 30 bytes.
+pub(crate) async fn end_busy(client: &Client, send: &mut SendStream, reason: &'static str) {
+    let refused = refused(Refusal::Busy, reason, BUSY_RETRY);
+    let deadline = client.services.limits.transfer_deadline;
+    let _ = timeout(deadline, framed::write(send, &refused)).await;
+    let _ = send.finish();
+}
+
+/// Bytes of an answer, charged until quinn drops them: once the node has acknowledged them.
+struct UnackedBytes {
+    bytes: Vec<u8>,
+    _memory: Reservation,
+}
+
+impl AsRef<[u8]> for UnackedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qshare_net::{Session, close_because, is_goodbye};
+use qshare_net::{Session, Slot, close_because, is_goodbye};
 use qshare_wire::CloseCode;
 use quinn::{ConnectionError, RecvStream};
 use tokio::task::JoinSet;
@@ -15,7 +15,7 @@ use crate::member::{Control, Member};
 use crate::request::answer_stream;
 
 /// Serves a node until its connection ends.
-pub(crate) async fn serve(session: Session, services: Arc<Services>) {
+pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>) {
     let Session {
         connection,
         peer,
@@ -40,7 +40,7 @@ pub(crate) async fn serve(session: Session, services: Arc<Services>) {
             return;
         }
     };
-    let client = Arc::new(Client::new(services, id, peer, connection));
+    let client = Arc::new(Client::new(services, id, peer, connection, slot));
     serve_streams(client, control, control_recv)
         .instrument(span)
         .await;
@@ -73,6 +73,10 @@ async fn serve_streams(client: Arc<Client>, control: Control, control_recv: Recv
                 }
                 Err(reason) => break reason,
             },
+            error = client.overloaded() => {
+                client.end(&error);
+                break ConnectionError::LocallyClosed;
+            }
             Some(_) = streams.join_next() => {}
         }
     };

@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_content::NodeId;
-use qshare_net::{Admission, BindError, Endpoint, EndpointConfig, Greeting};
+use qshare_net::{Admission, BindError, ConnectionSlots, Endpoint, EndpointConfig, Greeting};
 use qshare_registry::{Counts, GroupId};
 use qshare_wire::hello::Role;
 use qshare_wire::{ALPN_TRACKER, CloseCode};
-use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
@@ -19,8 +18,8 @@ use crate::TrackerConfig;
 use crate::acceptor::Acceptor;
 use crate::client::Services;
 use crate::contacts::canonical;
+use crate::fair_budget::FairBudget;
 use crate::knocker::Knocker;
-use crate::memory_budget::MemoryBudget;
 use crate::registry_service::RegistryService;
 use crate::relay::{Relay, RelayCounts};
 use crate::turns::Turns;
@@ -35,6 +34,10 @@ pub enum StartError {
     #[error("cannot tell where the tracker listens: {0}")]
     Address(io::Error),
 }
+
+/// How long a session is idle before it yields its slot to a newcomer although its network has no
+/// more sessions than others: longer than the pauses of a node that is at work.
+const SESSION_GRACE: Duration = Duration::from_secs(60);
 
 /// A running tracker. It stops when this is dropped; [`Tracker::shutdown`] also tells the nodes.
 #[derive(Debug)]
@@ -81,11 +84,12 @@ impl Tracker {
             endpoint: endpoint.clone(),
             greeting,
             admission: Admission::new(config.limits.half_open_max),
-            sessions: Semaphore::new(config.limits.sessions_max),
+            sessions: ConnectionSlots::new(config.limits.sessions_max, SESSION_GRACE),
             services: Arc::new(Services {
                 registry: Arc::clone(&registry),
-                announcements: MemoryBudget::new(config.limits.announcements_max_bytes),
-                answers: MemoryBudget::new(config.limits.answers_max_bytes),
+                announcements: FairBudget::new(config.limits.announcements_max_bytes),
+                answers: FairBudget::new(config.limits.answers_max_bytes),
+                streams: FairBudget::new(config.limits.open_streams_max),
                 turns: Turns::default(),
                 relay: relay.clone(),
                 knocker: knocker.clone(),

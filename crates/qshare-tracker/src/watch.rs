@@ -12,12 +12,14 @@ use tokio::sync::Notify;
 
 use crate::client::{Client, SessionError};
 use crate::contacts::{contact_for, readiness};
-use crate::reply::{respond, send_message};
+use crate::fair_budget::Reservation;
+use crate::reply::{end_busy, respond, send_message};
 
 /// Serves a watch until the node closes either half of the stream.
 pub(crate) async fn watch(
     client: &Client,
     request: Watch,
+    stream: &Reservation,
     send: &mut SendStream,
     recv: &mut RecvStream,
 ) -> Result<(), SessionError> {
@@ -51,6 +53,10 @@ pub(crate) async fn watch(
         let mut beyond = [0];
         tokio::select! {
             () = ready.notified() => {}
+            () = stream.evicted() => {
+                end_busy(client, send, "others need the watch").await;
+                return Ok(());
+            }
             _ = send.stopped() => return Ok(()),
             _ = recv.read(&mut beyond) => return Ok(()),
         }

@@ -129,6 +129,11 @@ impl IncomingBody {
         }
     }
 
+    /// Returns how many bytes have arrived.
+    pub fn arrived_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Returns whether all bytes are there.
     pub fn is_complete(&self) -> bool {
         self.bytes.len() == self.length

@@ -7,14 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
+use qshare_content::fair::User;
 use qshare_net::{NonQuic, NonQuicSender, Route, Verdict};
 use qshare_wire::introduction::RelayTicket;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::trace;
 
-use super::state::{COOKIE_SPAN, Reply, State};
+use super::state::{Reply, State};
 use super::{RelayCounts, RelayLimits};
+
+/// How often expired channels are closed; one that is needed for another is closed at once.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The relay. Clones are the same.
 #[derive(Clone)]
@@ -39,7 +45,7 @@ impl Relay {
     pub(crate) fn install(sender: &NonQuicSender, limits: RelayLimits) -> Relay {
         let shared = Arc::new(SharedState {
             sender: sender.clone(),
-            state: Mutex::new(State::new(limits, Instant::now())),
+            state: Mutex::new(State::new(limits, Instant::now(), StdRng::from_os_rng())),
             queued: Notify::new(),
         });
         sender.install(Box::new(Handler(Arc::clone(&shared))));
@@ -47,8 +53,12 @@ impl Relay {
     }
 
     /// A channel between two nodes: the ticket of each. None when there is no room for one more.
-    pub(crate) fn open(&self, a: NodeId, b: NodeId) -> Option<(RelayTicket, RelayTicket)> {
-        self.shared.lock().open(Instant::now(), a, b)
+    pub(crate) fn open(
+        &self,
+        asker: User<NodeId>,
+        asked: NodeId,
+    ) -> Option<(RelayTicket, RelayTicket)> {
+        self.shared.lock().open(Instant::now(), asker, asked)
     }
 
     /// A node's session has ended, and with it the right to the relay.
@@ -67,7 +77,7 @@ impl Relay {
             let next = {
                 let mut state = self.shared.lock();
                 let now = Instant::now();
-                if now.saturating_duration_since(expired_at) >= COOKIE_SPAN {
+                if now.saturating_duration_since(expired_at) >= EXPIRY_INTERVAL {
                     expired_at = now;
                     state.expire(now);
                 }
@@ -85,7 +95,7 @@ impl Relay {
                 Err(None) => {
                     tokio::select! {
                         () = self.shared.queued.notified() => {}
-                        () = sleep(COOKIE_SPAN) => {}
+                        () = sleep(EXPIRY_INTERVAL) => {}
                     }
                 }
             }

@@ -7,9 +7,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
+use qshare_content::fair::{Claim, FairShares, User};
 use qshare_net::TokenBucket;
 use qshare_wire::datagram::Datagram;
 use qshare_wire::introduction::RelayTicket;
+use rand::Rng;
+use rand::rngs::StdRng;
 use subtle::ConstantTimeEq;
 use tracing::debug;
 
@@ -24,7 +27,7 @@ const QUEUE_MAX_BYTES: usize = 128 << 10;
 /// Largest packet that is forwarded.
 const PACKET_MAX_BYTES: usize = 9_000;
 /// Time that a cookie is good for, at least; at most twice that.
-pub(super) const COOKIE_SPAN: Duration = Duration::from_secs(30);
+const COOKIE_SPAN: Duration = Duration::from_secs(30);
 /// Challenges a second, all nodes together.
 const CHALLENGES_PER_SECOND: f64 = 2_000.0;
 
@@ -45,8 +48,22 @@ struct End {
     expires: Instant,
 }
 
-struct Client {
+/// A channel between two introduced nodes.
+struct Channel {
+    /// The handles of its ends, the smaller node's first.
+    handles: (u64, u64),
+    /// The node that asked for the introduction, which the channel is counted for.
+    asker: User<NodeId>,
+    asked: NodeId,
+    is_bound: bool,
+    used_at: Instant,
+}
+
+/// A node that has a channel.
+struct Participant {
     channels: usize,
+    /// Who asked for channels with this node: its quota is divided among them.
+    askers: FairShares<NodeId>,
     rate: TokenBucket,
     queue: VecDeque<(SocketAddr, Vec<u8>)>,
     queued_bytes: usize,
@@ -55,9 +72,11 @@ struct Client {
 pub(super) struct State {
     limits: RelayLimits,
     ends: HashMap<u64, End>,
-    /// The ends of a channel by its nodes, the smaller id's first.
-    channels: HashMap<(NodeId, NodeId), (u64, u64)>,
-    clients: HashMap<NodeId, Client>,
+    /// Channels by their nodes, the smaller id first.
+    channels: HashMap<(NodeId, NodeId), Channel>,
+    /// Channels by the node that asked for them.
+    shares: FairShares<NodeId>,
+    clients: HashMap<NodeId, Participant>,
     /// Nodes whose queues are not empty, in the order of their turns.
     turns: VecDeque<NodeId>,
     rate: TokenBucket,
@@ -65,6 +84,7 @@ pub(super) struct State {
     cookies: [RandomState; 2],
     cookies_since: Instant,
     counts: RelayCounts,
+    rng: StdRng,
 }
 
 /// What is to be sent in answer to a datagram.
@@ -78,11 +98,17 @@ pub(super) enum Reply {
     Queued,
 }
 
+fn key_of(a: NodeId, b: NodeId) -> (NodeId, NodeId) {
+    if a < b { (a, b) } else { (b, a) }
+}
+
 impl State {
-    pub(super) fn new(limits: RelayLimits, now: Instant) -> State {
+    /// A relay without channels. Handles and secrets are drawn from `rng`.
+    pub(super) fn new(limits: RelayLimits, now: Instant, rng: StdRng) -> State {
         State {
             rate: byte_bucket(now, limits.bytes_per_second),
             challenges: TokenBucket::new(now, CHALLENGES_PER_SECOND, CHALLENGES_PER_SECOND),
+            shares: FairShares::new(limits.pairs_max as u64),
             limits,
             ends: HashMap::new(),
             channels: HashMap::new(),
@@ -91,88 +117,164 @@ impl State {
             cookies: [RandomState::new(), RandomState::new()],
             cookies_since: now,
             counts: RelayCounts::default(),
+            rng,
         }
     }
 
-    /// Opens or renews the channel between two nodes; their tickets.
+    /// Opens or renews the channel between two nodes; returns their tickets, the asker's first.
+    ///
+    /// When there is no room, the node that asked for the most channels in the network that asked
+    /// for the most yields one, if the asker has fewer: an unbound one, or the least recently used.
     pub(super) fn open(
         &mut self,
         now: Instant,
-        a: NodeId,
-        b: NodeId,
+        asker: User<NodeId>,
+        asked: NodeId,
     ) -> Option<(RelayTicket, RelayTicket)> {
-        let key = if a < b { (a, b) } else { (b, a) };
-        if a == b {
+        if asker.id == asked {
             return None;
         }
+        let key = key_of(asker.id, asked);
         let handles = match self.channels.get(&key) {
-            Some(&handles) => handles,
-            None => self.create(now, key)?,
+            Some(channel) => channel.handles,
+            None => self.create(now, asker, asked)?,
         };
-        let (of_a, of_b) = if key.0 == a {
-            handles
-        } else {
-            (handles.1, handles.0)
+        let (of_asker, of_asked) = match key.0 == asker.id {
+            true => handles,
+            false => (handles.1, handles.0),
         };
-        Some((self.renew(now, of_a)?, self.renew(now, of_b)?))
+        Some((self.renew(now, of_asker)?, self.renew(now, of_asked)?))
     }
 
-    fn create(&mut self, now: Instant, key: (NodeId, NodeId)) -> Option<(u64, u64)> {
-        if self.channels.len() >= self.limits.pairs_max {
+    fn create(&mut self, now: Instant, asker: User<NodeId>, asked: NodeId) -> Option<(u64, u64)> {
+        if !self.shares.fits(1) || self.clients.len() + 2 > self.limits.clients_max {
             self.expire(now);
         }
-        let fits = |node: NodeId| {
-            self.clients.get(&node).map_or(0, |client| client.channels)
-                < self.limits.pairs_per_client_max
-        };
-        let newcomers = [key.0, key.1]
-            .iter()
-            .filter(|&node| !self.clients.contains_key(node))
-            .count();
-        if self.channels.len() >= self.limits.pairs_max
-            || self.clients.len() + newcomers > self.limits.clients_max
-            || !fits(key.0)
-            || !fits(key.1)
-        {
+        if self.shares.used_by(asker) >= self.limits.pairs_per_client_max as u64 {
             return None;
         }
-        let handles: (u64, u64) = (rand::random(), rand::random());
-        // A handle that is in use already would come up once in an age of the universe.
+        self.make_room_at(asker, asked)?;
+        self.make_room(asker, asked)?;
+        let handles: (u64, u64) = (self.rng.random(), self.rng.random());
+        // A handle in use comes up once in 2^64 / 8,000 draws.
         if handles.0 == handles.1
             || self.ends.contains_key(&handles.0)
             || self.ends.contains_key(&handles.1)
         {
             return None;
         }
+        let key = key_of(asker.id, asked);
         for (node, handle, other) in [(key.0, handles.0, handles.1), (key.1, handles.1, handles.0)]
         {
-            self.ends.insert(
-                handle,
-                End {
-                    node,
-                    other,
-                    secret: rand::random(),
-                    address: None,
-                    expires: now + self.limits.lifetime,
-                },
-            );
+            let end = End {
+                node,
+                other,
+                secret: self.rng.random(),
+                address: None,
+                expires: now + self.limits.unbound_lifetime,
+            };
+            self.ends.insert(handle, end);
             let rate = byte_bucket(now, self.limits.bytes_per_second_per_client);
-            let client = self.clients.entry(node).or_insert_with(|| Client {
+            let quota = self.limits.pairs_per_client_max as u64;
+            let participant = self.clients.entry(node).or_insert_with(|| Participant {
                 channels: 0,
+                askers: FairShares::new(quota),
                 rate,
                 queue: VecDeque::new(),
                 queued_bytes: 0,
             });
-            client.channels += 1;
+            participant.channels += 1;
+            if node == asked {
+                participant.askers.add(asker, 1);
+            }
         }
-        self.channels.insert(key, handles);
+        self.shares.add(asker, 1);
+        let channel = Channel {
+            handles,
+            asker,
+            asked,
+            is_bound: false,
+            used_at: now,
+        };
+        self.channels.insert(key, channel);
         Some(handles)
+    }
+
+    /// Makes room for one more channel with `asked`, whose quota is divided among those who ask.
+    fn make_room_at(&mut self, asker: User<NodeId>, asked: NodeId) -> Option<()> {
+        loop {
+            let Some(participant) = self.clients.get_mut(&asked) else {
+                return Some(());
+            };
+            match participant.askers.claim(asker, 1) {
+                Claim::Granted => {
+                    // Counted once the channel exists.
+                    participant.askers.release(asker, 1);
+                    return Some(());
+                }
+                Claim::Yields(heavy) => self.close_one_of(heavy, Some(asked))?,
+                Claim::Refused => return None,
+            }
+        }
+    }
+
+    /// Makes room for one more channel among all.
+    fn make_room(&mut self, asker: User<NodeId>, asked: NodeId) -> Option<()> {
+        loop {
+            match self.shares.claim(asker, 1) {
+                Claim::Granted => self.shares.release(asker, 1),
+                Claim::Yields(heavy) => {
+                    self.close_one_of(heavy, None)?;
+                    continue;
+                }
+                Claim::Refused => return None,
+            }
+            let newcomers = [asker.id, asked]
+                .iter()
+                .filter(|&node| !self.clients.contains_key(node))
+                .count();
+            if self.clients.len() + newcomers <= self.limits.clients_max {
+                return Some(());
+            }
+            // Too many nodes: the rule is the same as for too many channels.
+            let heavy = self.shares.heaviest()?;
+            let (ours, theirs) = match heavy.network == asker.network {
+                true => (self.shares.used_by(asker), self.shares.used_by(heavy)),
+                false => (
+                    self.shares.used_by_network(asker.network),
+                    self.shares.used_by_network(heavy.network),
+                ),
+            };
+            if ours + 1 > theirs {
+                return None;
+            }
+            self.close_one_of(heavy, None)?;
+        }
+    }
+
+    /// Closes a channel that `asker` asked for (with `asked`): an unbound one, or the least recently
+    /// used. None if there is none.
+    fn close_one_of(&mut self, asker: User<NodeId>, asked: Option<NodeId>) -> Option<()> {
+        let theirs = self.channels.iter().filter(|(_, channel)| {
+            channel.asker == asker && asked.is_none_or(|asked| asked == channel.asked)
+        });
+        let (&key, _) = theirs.min_by_key(|(_, channel)| (channel.is_bound, channel.used_at))?;
+        self.close(key);
+        Some(())
     }
 
     fn renew(&mut self, now: Instant, handle: u64) -> Option<RelayTicket> {
         let lifetime = self.limits.lifetime;
+        let end = self.ends.get(&handle)?;
+        let channel = self
+            .channels
+            .get(&key_of(end.node, self.ends.get(&end.other)?.node))?;
+        let holds = match channel.is_bound {
+            true => lifetime,
+            false => self.limits.unbound_lifetime,
+        };
         let end = self.ends.get_mut(&handle)?;
-        end.expires = now + lifetime;
+        end.expires = now + holds;
         Some(RelayTicket {
             handle,
             secret: end.secret,
@@ -180,15 +282,14 @@ impl State {
         })
     }
 
-    /// Ends channels whose tickets have expired.
+    /// Closes channels whose tickets have expired.
     pub(super) fn expire(&mut self, now: Instant) {
         let over: Vec<(NodeId, NodeId)> = self
             .channels
             .iter()
-            .filter(|(_, handles)| {
-                self.ends
-                    .get(&handles.0)
-                    .is_none_or(|end| end.expires <= now)
+            .filter(|(_, channel)| {
+                let end = self.ends.get(&channel.handles.0);
+                end.is_none_or(|end| end.expires <= now)
             })
             .map(|(&key, _)| key)
             .collect();
@@ -198,15 +299,19 @@ impl State {
     }
 
     fn close(&mut self, key: (NodeId, NodeId)) {
-        let Some((first, second)) = self.channels.remove(&key) else {
+        let Some(channel) = self.channels.remove(&key) else {
             return;
         };
-        self.ends.remove(&first);
-        self.ends.remove(&second);
+        self.ends.remove(&channel.handles.0);
+        self.ends.remove(&channel.handles.1);
+        self.shares.release(channel.asker, 1);
         for node in [key.0, key.1] {
-            if let Some(client) = self.clients.get_mut(&node) {
-                client.channels -= 1;
-                if client.channels == 0 {
+            if let Some(participant) = self.clients.get_mut(&node) {
+                participant.channels -= 1;
+                if node == channel.asked {
+                    participant.askers.release(channel.asker, 1);
+                }
+                if participant.channels == 0 {
                     self.clients.remove(&node);
                 }
             }
@@ -274,9 +379,30 @@ impl State {
                 debug!(peer = %end.node.short(), %from, "bound to the relay");
             }
             end.address = Some(from);
+            self.note_bound(now, handle);
             return Reply::Send(from, Datagram::Bound { handle }.to_bytes());
         }
         self.challenge(now, from, handle, fresh)
+    }
+
+    /// Gives a channel its full lifetime once both of its ends are bound.
+    fn note_bound(&mut self, now: Instant, handle: u64) {
+        let ends = self.ends.get(&handle).and_then(|end| {
+            let other = self.ends.get(&end.other)?;
+            let is_bound = end.address.is_some() && other.address.is_some();
+            is_bound.then_some((end.node, other.node))
+        });
+        let channel = ends.and_then(|(a, b)| self.channels.get_mut(&key_of(a, b)));
+        let Some(channel) = channel.filter(|channel| !channel.is_bound) else {
+            return;
+        };
+        channel.is_bound = true;
+        channel.used_at = now;
+        for handle in [channel.handles.0, channel.handles.1] {
+            if let Some(end) = self.ends.get_mut(&handle) {
+                end.expires = now + self.limits.lifetime;
+            }
+        }
     }
 
     fn challenge(&mut self, now: Instant, to: SocketAddr, handle: u64, cookie: [u8; 8]) -> Reply {
@@ -304,9 +430,15 @@ impl State {
             };
         }
         let (node, other) = (end.node, end.other);
-        let Some(to) = self.ends.get(&other).and_then(|end| end.address) else {
+        let Some(other_end) = self.ends.get(&other) else {
             return Reply::Nothing;
         };
+        let Some(to) = other_end.address else {
+            return Reply::Nothing;
+        };
+        if let Some(channel) = self.channels.get_mut(&key_of(node, other_end.node)) {
+            channel.used_at = now;
+        }
         let bytes = Datagram::Relayed {
             handle: other,
             packet,
@@ -387,6 +519,9 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use qshare_content::fair::Network;
+    use rand::SeedableRng;
+
     use super::*;
 
     const A: NodeId = NodeId([1; 32]);
@@ -397,9 +532,21 @@ mod tests {
         SocketAddr::from(([198, 51, 100, last], 5000))
     }
 
+    /// A node that asks from the network 203.0.`network`.0/24.
+    fn from(network: u8, node: NodeId) -> User<NodeId> {
+        User {
+            network: Network::of([203, 0, network, 1].into()),
+            id: node,
+        }
+    }
+
+    fn node(n: u8) -> NodeId {
+        NodeId([n; 32])
+    }
+
     fn state(limits: RelayLimits) -> (State, Instant) {
         let now = Instant::now();
-        (State::new(limits, now), now)
+        (State::new(limits, now, StdRng::seed_from_u64(1)), now)
     }
 
     fn bind(state: &mut State, now: Instant, from: SocketAddr, ticket: &RelayTicket) -> bool {
@@ -431,7 +578,7 @@ mod tests {
     }
 
     fn pair(state: &mut State, now: Instant, a: NodeId, b: NodeId) -> (RelayTicket, RelayTicket) {
-        let tickets = state.open(now, a, b).unwrap();
+        let tickets = state.open(now, from(a.0[0], a), b).unwrap();
         assert!(bind(state, now, at(a.0[0]), &tickets.0));
         assert!(bind(state, now, at(b.0[0]), &tickets.1));
         tickets
@@ -443,14 +590,14 @@ mod tests {
         let (a, b) = pair(&mut state, now, A, B);
         let reply = state.handle(now, at(1), &relayed(a.handle, 100));
         assert_eq!(reply, Reply::Forward(A, at(2), relayed(b.handle, 100)));
-        let again = state.open(now, B, A).unwrap();
+        let again = state.open(now, from(2, B), A).unwrap();
         assert_eq!(again, (b, a), "the same channel, whoever asks");
     }
 
     #[test]
     fn nothing_is_forwarded_from_or_to_an_address_that_was_not_proven() {
         let (mut state, now) = state(RelayLimits::default());
-        let (a, b) = state.open(now, A, B).unwrap();
+        let (a, b) = state.open(now, from(1, A), B).unwrap();
         let packet = relayed(a.handle, 100);
         assert_eq!(state.handle(now, at(1), &packet), Reply::Nothing);
         assert!(bind(&mut state, now, at(1), &a));
@@ -562,19 +709,115 @@ mod tests {
     #[test]
     fn there_are_no_more_channels_than_allowed() {
         let limits = RelayLimits {
-            pairs_max: 2,
+            pairs_max: 4,
             pairs_per_client_max: 1,
             clients_max: 3,
             ..RelayLimits::default()
         };
         let (mut state, now) = state(limits);
-        assert!(state.open(now, A, A).is_none());
-        assert!(state.open(now, A, B).is_some());
-        assert!(state.open(now, A, C).is_none(), "one each");
+        assert!(state.open(now, from(1, A), A).is_none());
+        assert!(state.open(now, from(1, A), B).is_some());
+        assert!(state.open(now, from(1, A), C).is_none(), "one each");
+        let existing = state.open(now, from(2, B), A);
+        assert!(existing.is_some(), "the one that exists");
+        assert_eq!(state.channels.len(), 1);
+        assert!(state.open(now, from(3, C), node(4)).is_some());
+        assert!(state.clients.len() <= 3 && state.channels.len() == 1);
         assert!(
-            state.open(now, C, NodeId([4; 32])).is_none(),
-            "three clients"
+            state.open(now, from(3, C), node(6)).is_none(),
+            "its asker has the only one"
         );
-        assert!(state.open(now, B, A).is_some(), "the one that exists");
+    }
+
+    #[test]
+    fn a_channel_that_is_not_bound_soon_makes_room() {
+        let limits = RelayLimits::default();
+        let (unbound, lifetime) = (limits.unbound_lifetime, limits.lifetime);
+        let (mut state, now) = state(limits);
+        state.open(now, from(1, A), B).unwrap();
+        let half = state.open(now, from(1, A), C).unwrap();
+        assert!(bind(&mut state, now, at(1), &half.0));
+        pair(&mut state, now, B, C);
+        state.expire(now + unbound);
+        assert_eq!(state.channels.len(), 1, "only the bound one is left");
+        state.expire(now + lifetime);
+        assert!(state.channels.is_empty());
+    }
+
+    #[test]
+    fn a_network_that_asks_for_everything_yields_to_another() {
+        let limits = RelayLimits {
+            pairs_max: 10,
+            ..RelayLimits::default()
+        };
+        let (mut state, now) = state(limits);
+        for n in 0..20 {
+            state.open(now, from(1, node(100 + n)), node(50 + n));
+        }
+        assert_eq!(state.channels.len(), 10, "nobody else asks");
+        for n in 0..5 {
+            let asker = from(2, node(1 + n));
+            assert!(state.open(now, asker, node(30 + n)).is_some(), "{n}");
+        }
+        assert!(
+            state.open(now, from(2, node(7)), node(37)).is_none(),
+            "has half"
+        );
+        assert_eq!(state.channels.len(), 10);
+        let kept = (0..5).all(|n| {
+            state
+                .channels
+                .contains_key(&key_of(node(1 + n), node(30 + n)))
+        });
+        assert!(kept);
+    }
+
+    #[test]
+    fn an_unbound_channel_yields_before_a_bound_one() {
+        let limits = RelayLimits {
+            pairs_max: 3,
+            ..RelayLimits::default()
+        };
+        let (mut state, now) = state(limits);
+        let asker = from(1, A);
+        let bound = state.open(now, asker, B).unwrap();
+        assert!(bind(&mut state, now, at(1), &bound.0));
+        assert!(bind(&mut state, now, at(2), &bound.1));
+        state.open(now, asker, C).unwrap();
+        state.open(now, asker, node(4)).unwrap();
+        assert!(state.open(now, from(2, node(5)), node(6)).is_some());
+        assert!(state.channels.contains_key(&key_of(A, B)));
+        assert_eq!(state.channels.len(), 3);
+    }
+
+    #[test]
+    fn the_quota_of_a_node_is_divided_among_those_who_ask_for_it() {
+        let limits = RelayLimits {
+            pairs_per_client_max: 8,
+            ..RelayLimits::default()
+        };
+        let (mut state, now) = state(limits);
+        let victim = node(200);
+        for n in 0..20 {
+            state.open(now, from(1, node(1 + n)), victim);
+        }
+        assert_eq!(state.channels.len(), 8);
+        assert!(state.open(now, from(2, node(100)), victim).is_some());
+        assert_eq!(state.channels.len(), 8);
+    }
+
+    #[test]
+    fn too_many_nodes_yield_as_too_many_channels_do() {
+        let limits = RelayLimits {
+            clients_max: 8,
+            ..RelayLimits::default()
+        };
+        let (mut state, now) = state(limits);
+        for n in 0..20 {
+            state.open(now, from(1, node(100 + n)), node(50 + n));
+        }
+        assert_eq!(state.clients.len(), 8);
+        assert!(state.open(now, from(2, A), B).is_some());
+        assert!(state.clients.len() <= 8);
     }
 }

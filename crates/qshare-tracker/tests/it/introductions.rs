@@ -98,7 +98,7 @@ async fn who_is_not_there_cannot_be_met() {
         };
         assert!(matches!(
             refused.refusal(),
-            Refusal::NotHere | Refusal::Busy
+            Refusal::NotHere | Refusal::Invalid
         ));
     }
 }

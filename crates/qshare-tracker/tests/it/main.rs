@@ -1,6 +1,7 @@
 //! The integration tests of this crate, one binary.
 
 mod common;
+mod fairness;
 mod hostile;
 mod introductions;
 mod knocks;

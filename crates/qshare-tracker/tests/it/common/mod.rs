@@ -45,11 +45,30 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(group: Option<GroupSecret>) -> Node {
+        Node::at(Ipv4Addr::LOCALHOST, group, TransportConfig::default())
+    }
+
+    /// A node in the network that this loopback address stands for.
+    pub(crate) fn in_network(address: [u8; 4]) -> Node {
+        Node::at(address.into(), None, TransportConfig::default())
+    }
+
+    /// A node of which the system takes only a few bytes that it does not read.
+    pub(crate) fn that_reads_nothing(address: [u8; 4]) -> Node {
+        let transport = TransportConfig {
+            receive_window_bytes: 16 << 10,
+            stream_receive_window_bytes: 1 << 10,
+            ..TransportConfig::default()
+        };
+        Node::at(address.into(), None, transport)
+    }
+
+    fn at(address: Ipv4Addr, group: Option<GroupSecret>, transport: TransportConfig) -> Node {
         let identity = Identity::ephemeral().unwrap();
         let config = EndpointConfig {
-            listen: localhost(0),
+            listen: SocketAddr::from((address, 0)),
             accept_alpn: ALPN_PEER,
-            transport: TransportConfig::default(),
+            transport,
         };
         Node {
             endpoint: Endpoint::bind(&identity, &config).unwrap(),
@@ -182,6 +201,10 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
+    pub(crate) fn stream(&mut self) -> &mut RecvStream {
+        &mut self.recv
+    }
+
     pub(crate) async fn next(&mut self) -> HoldersChanged {
         within(framed::read(&mut self.recv)).await.unwrap()
     }

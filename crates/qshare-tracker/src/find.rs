@@ -1,0 +1,126 @@
+//! Lookups.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use qshare_content::{ContentId, NodeId};
+use qshare_registry::{self as registry, Cursor, Page};
+use qshare_wire::limits::{HOLDERS_PER_MATCH_MAX, MATCHES_MAX};
+use qshare_wire::tracker::{EntryKind, Find, Found, Match, NodeContact};
+use qshare_wire::{Refusal, Refused};
+use quinn::SendStream;
+
+use crate::client::{Client, SessionError};
+use crate::contacts::{contact_for, readiness};
+use crate::reply::{end_busy, respond};
+
+/// Nodes that one answer describes; the bound of [`Found::nodes`].
+const NODES_MAX: usize = 4 * MATCHES_MAX;
+
+/// Answers a lookup with one page.
+pub(crate) async fn find(
+    client: &Client,
+    request: Find,
+    send: &mut SendStream,
+) -> Result<(), SessionError> {
+    let asked = registry::Find {
+        group: registry::GroupId::OPEN,
+        query: request.query,
+        after: request.after.as_deref().and_then(decode_cursor),
+        limit: usize::from(request.limit).min(MATCHES_MAX),
+        holders: usize::from(request.holders).min(HOLDERS_PER_MATCH_MAX),
+        asking: Some(client.node),
+    };
+    let Some(turn) = client.services.turns.take(client.user).await else {
+        end_busy(client, send, "the tracker is busy with lookups").await;
+        return Ok(());
+    };
+    match client.services.registry.find(asked) {
+        Ok(page) => {
+            let steps = page.steps;
+            client.charge_steps(steps);
+            let found = found(page, client.observed_ip());
+            turn.end(steps).await;
+            respond(client, send, &found).await;
+        }
+        Err(error) => {
+            drop(turn);
+            let refused = Refused::because(Refusal::Invalid, error.to_string());
+            respond(client, send, &refused).await;
+        }
+    }
+    Ok(())
+}
+
+/// A page as it is sent to somebody seen at `asker`: each node described once.
+fn found(page: Page, asker: IpAddr) -> Found {
+    let mut nodes: Vec<NodeContact> = Vec::new();
+    let mut position_by_node: HashMap<NodeId, u16> = HashMap::new();
+    let mut matches = Vec::with_capacity(page.matches.len());
+    for found in page.matches {
+        let mut holders = Vec::with_capacity(found.holders.len());
+        for holder in &found.holders {
+            let known = position_by_node.get(&holder.node).copied();
+            if known.is_none() && nodes.len() == NODES_MAX {
+                continue;
+            }
+            let position = known.unwrap_or_else(|| {
+                let position = nodes.len() as u16;
+                nodes.push(contact_for(holder, asker));
+                position_by_node.insert(holder.node, position);
+                position
+            });
+            holders.push((position, holder.complete));
+        }
+        matches.push(Match {
+            name: found.name,
+            kind: EntryKind::File,
+            info: found.info,
+            complete: count(found.complete),
+            partial: count(found.partial),
+            holders,
+        });
+    }
+    Found {
+        readiness: readiness(page.readiness),
+        matches,
+        nodes,
+        more: page.more.as_ref().map(encode_cursor),
+        near: page.near,
+        extensions: Vec::new(),
+    }
+}
+
+fn count(nodes: usize) -> u32 {
+    u32::try_from(nodes).unwrap_or(u32::MAX)
+}
+
+/// A cursor on the wire: 32 bytes of content id, then the name in UTF-8.
+fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
+    [&cursor.content.0, cursor.name.as_bytes()].concat()
+}
+
+/// What is not a cursor is none: the first page comes again.
+fn decode_cursor(bytes: &[u8]) -> Option<Cursor> {
+    let (content, name) = bytes.split_first_chunk::<32>()?;
+    Some(Cursor {
+        name: std::str::from_utf8(name).ok()?.into(),
+        content: ContentId(*content),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_round_trip_and_anything_else_is_none() {
+        let cursor = Cursor {
+            name: "données/été.csv".into(),
+            content: ContentId([7; 32]),
+        };
+        assert_eq!(decode_cursor(&encode_cursor(&cursor)), Some(cursor));
+        assert_eq!(decode_cursor(&[1; 31]), None);
+        assert_eq!(decode_cursor(&[255; 40]), None);
+    }
+}
