@@ -1,4 +1,9 @@
 //! Names of assets. They come from strangers and end up as paths on somebody's disk.
+//!
+//! A name is refused if it could leave its directory, reach a hidden or a working file, or look
+//! like another name. Everything else that a file system allows is a name: spaces, colons, names
+//! that look like ids or options. What only Windows cannot store is refused there, when it is
+//! written ([`AssetName::is_writable_on_windows`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,8 +20,8 @@ pub const META_SUFFIX: &str = ".qshare.meta";
 
 /// Longest name in bytes. PATH_MAX is 4,096 on Linux; a download directory needs its share.
 pub const NAME_MAX_BYTES: usize = 1024;
-/// NAME_MAX of the usual file systems, which a component must not exceed with our suffix on.
-const COMPONENT_MAX_BYTES: usize = 255 - PART_SUFFIX.len();
+/// Longest component in bytes: NAME_MAX of the usual file systems.
+const COMPONENT_MAX_BYTES: usize = 255;
 
 /// A name under which a file is shared: relative, `/`-separated, NFC, harmless as a path. Copies
 /// share the text: a node holds many names in several orders.
@@ -33,22 +38,22 @@ pub enum NameError {
     /// More than [`NAME_MAX_BYTES`].
     #[error("the name is longer than {NAME_MAX_BYTES} bytes")]
     TooLong,
-    /// A component that would not leave room for our suffix.
+    /// A component of more than 255 bytes.
     #[error("{0:?} is longer than {COMPONENT_MAX_BYTES} bytes")]
     ComponentTooLong(String),
-    /// Absolute, a drive, a backslash, an empty, `.` or `..` component.
+    /// Absolute, with a backslash, or with an empty, `.` or `..` component.
     #[error("{0:?} is not a plain relative path")]
     NotRelative(String),
     /// Files that begin with a dot are never shared, nor written for a stranger.
     #[error("{0:?} begins with a dot")]
     Hidden(String),
-    /// Control or bidirectional-override characters, which make a name look like another.
-    #[error("the name holds the control character U+{:04X}", u32::from(*.0))]
+    /// A character that does not show, or changes how the text around it shows.
+    #[error("the name holds the control or invisible character U+{:04X}", u32::from(*.0))]
     ControlCharacter(char),
     /// Not in Unicode normal form C.
     #[error("{0:?} is not in Unicode normal form C")]
     NotNormal(String),
-    /// Ends like one of qshare's own working files.
+    /// A component ends like one of qshare's own working files, in whatever case.
     #[error("{0:?} ends like one of qshare's own working files")]
     OwnSuffix(String),
 }
@@ -76,6 +81,12 @@ impl AssetName {
         self.0.split('/')
     }
 
+    /// Whether Windows can store a file under this name: without reserved characters and device
+    /// names, `a/b:stream` and `aux.txt` for instance.
+    pub fn is_writable_on_windows(&self) -> bool {
+        self.components().all(is_component_for_windows)
+    }
+
     /// The last component.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
@@ -95,8 +106,7 @@ fn check(text: &str) -> Result<(), NameError> {
     if !is_nfc(text) {
         return Err(NameError::NotNormal(text.into()));
     }
-    let drive = text.as_bytes().get(1) == Some(&b':') && text.as_bytes()[0].is_ascii_alphabetic();
-    if drive || text.contains('\\') {
+    if text.contains('\\') {
         return Err(NameError::NotRelative(text.into()));
     }
     for component in text.split('/') {
@@ -109,18 +119,63 @@ fn check(text: &str) -> Result<(), NameError> {
         if component.len() > COMPONENT_MAX_BYTES {
             return Err(NameError::ComponentTooLong(component.into()));
         }
-    }
-    if text.ends_with(PART_SUFFIX) || text.ends_with(META_SUFFIX) {
-        return Err(NameError::OwnSuffix(text.into()));
+        // Directories too: one called `x.qshare.part` would stand in the way of a download of `x`.
+        if has_own_suffix(component) {
+            return Err(NameError::OwnSuffix(component.into()));
+        }
     }
     Ok(())
 }
 
-/// Control characters, line and paragraph separators, and the characters that change the
-/// direction of the text after them.
+/// Whether a file or directory is called as an unfinished download is, in whatever case: many
+/// file systems do not tell cases apart.
+fn has_own_suffix(component: &str) -> bool {
+    [PART_SUFFIX, META_SUFFIX].iter().any(|suffix| {
+        let at = component.len().checked_sub(suffix.len());
+        let tail = at.and_then(|at| component.as_bytes().get(at..));
+        tail.is_some_and(|tail| tail.eq_ignore_ascii_case(suffix.as_bytes()))
+    })
+}
+
+/// Characters that make a name look like another one: control characters, line and paragraph
+/// separators, those that change the direction of text, and those without width. The joiners
+/// U+200C and U+200D are allowed, since Persian, Indian scripts and emoji are written with them.
 fn is_deceptive(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        || matches!(c,
+            // Separators, directional marks, embeddings, overrides and isolates.
+            '\u{2028}' | '\u{2029}' | '\u{061C}' | '\u{200E}' | '\u{200F}'
+            | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+            // Soft hyphen, grapheme joiner, Hangul and Mongolian fillers, zero-width space.
+            | '\u{00AD}' | '\u{034F}' | '\u{115F}' | '\u{1160}' | '\u{3164}' | '\u{FFA0}'
+            | '\u{180B}'..='\u{180F}' | '\u{200B}'
+            // Word joiner, invisible operators, deprecated format characters, byte order mark.
+            | '\u{2060}'..='\u{2065}' | '\u{206A}'..='\u{206F}' | '\u{FEFF}'
+            // Interlinear annotations, musical format characters, tags.
+            | '\u{FFF9}'..='\u{FFFB}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
+}
+
+/// Whether Windows can store a component under this name. It reserves some characters (a colon
+/// names an alternate stream), device names with any extension, and cuts dots and spaces at the
+/// end.
+fn is_component_for_windows(component: &str) -> bool {
+    let reserved = |c: char| matches!(c, '<' | '>' | ':' | '"' | '|' | '?' | '*');
+    let stem = component.split('.').next().unwrap_or(component);
+    let stem = stem.trim_end_matches(' ').to_ascii_uppercase();
+    let numbered = |device: &str| {
+        stem.strip_prefix(device).is_some_and(|number| {
+            let mut digits = number.chars();
+            let digit = digits.next();
+            digit.is_some_and(|c| matches!(c, '0'..='9' | '\u{B9}' | '\u{B2}' | '\u{B3}'))
+                && digits.next().is_none()
+        })
+    };
+    let device = matches!(
+        stem.as_str(),
+        "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$"
+    ) || numbered("COM")
+        || numbered("LPT");
+    !component.contains(reserved) && !component.ends_with(['.', ' ']) && !device
 }
 
 impl fmt::Display for AssetName {
@@ -184,6 +239,15 @@ mod tests {
             "-x",
             "a..b",
             "שלום",
+            "C:/x",
+            "c:x",
+            "a/b:stream",
+            "12:30",
+            ":",
+            " a ",
+            "AUX",
+            "می\u{200C}خواهم",
+            "👩\u{200D}🚀.png",
         ] {
             assert_eq!(AssetName::new(text).unwrap().as_str(), text);
         }
@@ -198,8 +262,6 @@ mod tests {
             "a//b",
             "a/",
             "./a",
-            "C:/x",
-            "c:x",
             "a\\b",
             "",
         ] {
@@ -216,12 +278,52 @@ mod tests {
             "a\u{202E}gpj.exe",
             "a\0b",
             "x.qshare.part",
+            "X.QSHARE.META",
+            "x.qshare.part/y",
+            "a/.Qshare.Meta/y",
+            "invoice\u{200B}.pdf",
+            "\u{FEFF}a",
+            "pay\u{AD}roll",
+            "a\u{E0041}",
         ] {
             assert!(AssetName::new(text).is_err(), "{text:?}");
         }
         assert!(AssetName::new("x".repeat(COMPONENT_MAX_BYTES)).is_ok());
         assert!(AssetName::new("x".repeat(COMPONENT_MAX_BYTES + 1)).is_err());
         assert!(AssetName::new("x/".repeat(600) + "x").is_err());
+    }
+
+    #[test]
+    fn names_that_windows_reserves_are_told_apart() {
+        for text in [
+            "a/b:stream",
+            "aux.txt",
+            "d/NUL",
+            "com1",
+            "LPT\u{B9}.x",
+            "a.",
+            "b /c",
+            "w?",
+        ] {
+            assert!(
+                !AssetName::new(text).unwrap().is_writable_on_windows(),
+                "{text}"
+            );
+        }
+        for text in [
+            "a/b",
+            "auxiliary",
+            "com",
+            "com10",
+            "null.txt",
+            "a.b c",
+            "été",
+        ] {
+            assert!(
+                AssetName::new(text).unwrap().is_writable_on_windows(),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_content::{AssetName, Bitmap, Chunks, ContentId, ContentInfo, NodeAddress, PART_SUFFIX};
+use qshare_content::{AssetName, Bitmap, Chunks, ContentId, ContentInfo, NodeAddress};
 use qshare_storage::{DiskError, Durability, OpenError, Opened, Part, PartOptions, Target};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -142,9 +142,7 @@ impl Shared {
 /// The chunks that an unfinished download has, if there is one that nobody is at. Blocks, and
 /// hashes what an unclean stop left.
 pub fn unfinished_chunks(target: &Target, info: ContentInfo) -> Option<Bitmap> {
-    let mut part = target.path().into_os_string();
-    part.push(PART_SUFFIX);
-    if !PathBuf::from(part).exists() {
+    if !target.part_path().exists() {
         return None;
     }
     match Part::open(target, info, &PartOptions::default()) {

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use qshare_content::{AssetName, ContentId, Hash, NodeId, Query};
 use qshare_net::{Endpoint, EndpointConfig, Greeting, KnownTrackers, Traversal};
 use qshare_storage::{
-    Asset, DiskError, Durability, HashOptions, Library, LibraryConfig, LibraryEvent, SharedFile,
-    Target, unfinished,
+    Asset, DiskError, Durability, HashOptions, Library, LibraryConfig, LibraryEvent,
+    RECONCILE_EVERY, SharedFile, Target, unfinished,
 };
 use qshare_wire::hello::{FEATURE_BIRTHDAY_PUNCH, Role};
 use qshare_wire::limits::MATCHES_MAX;
@@ -58,6 +58,8 @@ const WIND_DOWN: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,
+    /// Subscribed before the shared directories were opened; for the first who asks.
+    first_events: Arc<Mutex<Option<broadcast::Receiver<NodeEvent>>>>,
 }
 
 /// What all parts of a node share.
@@ -121,7 +123,7 @@ impl Node {
             NodeRole::OneShot => (Role::OneShot, None),
         };
         let catalogue = Arc::new(Catalogue::new());
-        let events = broadcast::Sender::new(EVENTS_KEPT);
+        let (events, first_events) = broadcast::channel(EVENTS_KEPT);
         let library = match shares.clone() {
             None => None,
             Some(shares) => {
@@ -184,7 +186,10 @@ impl Node {
         for link in &inner.trackers {
             inner.tasks.spawn(link.clone().run(inner.clone()));
         }
-        let node = Node { inner };
+        let node = Node {
+            inner,
+            first_events: Arc::new(Mutex::new(Some(first_events))),
+        };
         node.resume_downloads().await;
         Ok(node)
     }
@@ -227,9 +232,15 @@ impl Node {
             .unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
-    /// What changes from now on.
+    /// Subscribes to events. The first subscription has all since the start, later ones only
+    /// what happens after the call.
     pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
-        self.inner.events.subscribe()
+        let first = self
+            .first_events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        first.unwrap_or_else(|| self.inner.events.subscribe())
     }
 
     /// Asks all trackers, and the nodes on this network where no tracker knows. Waits up to
@@ -352,7 +363,9 @@ impl Node {
         let inner = &self.inner;
         let (assets, asset_bytes) = inner.catalogue.totals();
         let trackers = inner.trackers.iter();
+        let library = inner.contents.library();
         NodeStatus {
+            still_written: library.map_or_else(Vec::new, |library| library.still_written()),
             assets,
             asset_bytes,
             trackers: trackers
@@ -467,18 +480,22 @@ fn open_library(
         exclude: shares.exclude.clone(),
         state_dir: shares.state_dir.clone(),
         hash_threads: 0,
+        reconcile_every: RECONCILE_EVERY,
     };
     Ok(Library::open(config, on_event)?)
 }
 
-/// Announces what the library says, and passes it on.
+/// Announces what the library offers, and passes on what a person should read.
 fn tell(catalogue: &Catalogue, events: &broadcast::Sender<NodeEvent>, event: LibraryEvent) {
     match &event {
         LibraryEvent::Added(asset) => catalogue.upsert(asset.clone(), true),
         LibraryEvent::Removed(asset) => catalogue.remove(asset.clone()),
-        _ => {}
+        // A hundred thousand of these would displace what a person should read.
+        LibraryEvent::Hashing { .. } => {}
+        _ => {
+            let _ = events.send(NodeEvent::Library(event));
+        }
     }
-    let _ = events.send(NodeEvent::Library(event));
 }
 
 enum AskFailure {

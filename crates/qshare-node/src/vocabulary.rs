@@ -240,6 +240,8 @@ pub struct NodeStatus {
     pub assets: usize,
     /// Sum of their lengths.
     pub asset_bytes: u64,
+    /// Files that are not offered yet, or only as snapshots, because programs go on writing them.
+    pub still_written: Vec<PathBuf>,
     /// Each tracker, as written, and how it is.
     pub trackers: Vec<(TrackerAddress, TrackerState)>,
     /// Whether the router lets others in.

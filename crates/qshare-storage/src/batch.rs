@@ -11,9 +11,9 @@ use qshare_content::{Chunks, ContentInfo, tree};
 use crate::directories::{Directories, Spot};
 use crate::disk::{RealDisk, SharedDisk};
 use crate::existing::Existing;
-use crate::system::{Access, Dir, Entry, SYNCS_FILESYSTEM};
+use crate::system::{Access, Dir, Entry, SYNCS_FILESYSTEM, apply_attributes};
 use crate::temporary::temporary_name;
-use crate::{DiskError, Durability, Target};
+use crate::{DiskError, Durability, FileAttributes, Target};
 
 /// Up to this many files are flushed one by one: flushing the whole file system would also wait
 /// for what other programs have written.
@@ -104,15 +104,26 @@ impl Batch {
         if !is_whole(info, bytes) {
             return Err(BatchError::Mismatch(target.path()));
         }
-        self.put(target, info, bytes)
+        self.put(target, info, bytes, FileAttributes::default())
     }
 
-    /// The same for bytes that are known to be right.
-    pub fn add_verified(&mut self, target: &Target, whole: &SingleChunk) -> Result<(), BatchError> {
-        self.put(target, whole.info, &whole.bytes)
+    /// Writes verified bytes under a temporary name; the file gets `attributes`.
+    pub fn add_verified(
+        &mut self,
+        target: &Target,
+        chunk: &SingleChunk,
+        attributes: FileAttributes,
+    ) -> Result<(), BatchError> {
+        self.put(target, chunk.info, &chunk.bytes, attributes)
     }
 
-    fn put(&mut self, target: &Target, info: ContentInfo, bytes: &[u8]) -> Result<(), BatchError> {
+    fn put(
+        &mut self,
+        target: &Target,
+        info: ContentInfo,
+        bytes: &[u8],
+        attributes: FileAttributes,
+    ) -> Result<(), BatchError> {
         let place = self.directories.resolve(target)?;
         let temporary = match Existing::at_once(&place.dir, &place.file_name, target, &info)? {
             Existing::Same => None,
@@ -122,7 +133,7 @@ impl Batch {
             Existing::Different if !self.force => return Err(BatchError::Different(place.path)),
             Existing::Different | Existing::Nothing => {
                 let temporary = temporary_name(&place.file_name, &info.id());
-                if let Err(error) = self.write(&place, &temporary, bytes) {
+                if let Err(error) = self.write(&place, &temporary, bytes, attributes) {
                     let _ = self.disk.remove(&place.dir, &temporary);
                     return Err(DiskError::new("write", place.path, error).into());
                 }
@@ -138,10 +149,18 @@ impl Batch {
     }
 
     /// Whoever else has this temporary file open writes the same bytes to it.
-    fn write(&self, place: &Spot, temporary: &OsString, bytes: &[u8]) -> io::Result<()> {
+    fn write(
+        &self,
+        place: &Spot,
+        temporary: &OsString,
+        bytes: &[u8],
+        attributes: FileAttributes,
+    ) -> io::Result<()> {
         let file = place.dir.open_file(temporary, Access::EditOrCreate)?;
         self.disk.write_at(&file, bytes, 0)?;
-        self.disk.set_len(&file, bytes.len() as u64)
+        self.disk.set_len(&file, bytes.len() as u64)?;
+        apply_attributes(&file, &attributes, &place.path);
+        Ok(())
     }
 
     /// Number of files that wait for [`commit`](Self::commit).

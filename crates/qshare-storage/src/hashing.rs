@@ -118,6 +118,22 @@ pub(crate) fn hash_opened(
     path: &Path,
     options: &HashOptions,
 ) -> Result<(HashedFile, Stamp), HashError> {
+    let (hashed, before) = hash_snapshot(file, path, options)?;
+    let after = file.metadata();
+    let after = after.map_err(|error| DiskError::new("read", path, error))?;
+    if before != stamp_of(&after, path) {
+        return Err(HashError::Changed(path.into()));
+    }
+    Ok((hashed, before))
+}
+
+/// Hashes as many bytes of an opened file as it has now, even if they change under way; also
+/// tells its stamp from before.
+pub(crate) fn hash_snapshot(
+    file: &File,
+    path: &Path,
+    options: &HashOptions,
+) -> Result<(HashedFile, Stamp), HashError> {
     let failed = |error| DiskError::new("read", path, error);
     let before = file.metadata().map_err(failed)?;
     if !before.is_file() {
@@ -149,15 +165,10 @@ pub(crate) fn hash_opened(
         }
         ChunkFailure::Read(error) => failed(error).into(),
     })?;
-    let before = stamp_of(&before, path);
-    let after = stamp_of(&file.metadata().map_err(failed)?, path);
-    if before != after {
-        return Err(HashError::Changed(path.into()));
-    }
     let hashes = hashes.into_inner().unwrap_or_else(PoisonError::into_inner);
     let root = tree::root_of_chunks(&chunks, &hashes);
     let info = ContentInfo { length, root };
-    Ok((HashedFile { info, hashes }, after))
+    Ok((HashedFile { info, hashes }, stamp_of(&before, path)))
 }
 
 /// Why [`hash_chunks`] stopped.

@@ -7,24 +7,29 @@
 //! | `files` | device u64 BE, inode u64 BE | size u64, mtime i64, ctime i64 (ns, LE), root 32 |
 //! | `hashes` | content id 32, page u32 BE | chunk hashes of the page, 32 bytes each |
 //! | `page_roots` | content id 32 | roots of all pages, 32 bytes each |
+//! | `format` | "version" | 2 |
 //!
 //! A file is known by its number, not by its path, so a renamed directory costs nothing.
 //! Contents of one chunk are only in `files`; `page_roots` only has those of several pages.
 
+use std::any::Any;
 use std::io;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use qshare_content::{Chunks, ContentId, ContentInfo, Hash, tree};
 use redb::{
-    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata,
-    TableDefinition,
+    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableDefinition,
 };
 
 use crate::DiskError;
 use crate::hashing::{HashPage, HashedFile};
 use crate::library::LibraryError;
 use crate::meta::{decode_hashes, encode_hashes};
+use crate::own_files::SMALL_MAX_BYTES;
 use crate::stamp::Stamp;
 
 const FILE_NAME: &str = "index.redb";
@@ -34,12 +39,34 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 const FILES: TableDefinition<'_, [u8; 16], [u8; 56]> = TableDefinition::new("files");
 const HASHES: TableDefinition<'_, [u8; 36], &[u8]> = TableDefinition::new("hashes");
+const FORMAT: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
+const VERSION: u64 = 2;
 const PAGE_ROOTS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("page_roots");
 
 /// What was hashed before.
+///
+/// A database that turns out to be damaged, by an error or by a panic in redb, is replaced by an
+/// empty one; the operation that met the damage fails.
 pub(crate) struct Index {
-    database: Database,
+    database: RwLock<Opened>,
     path: PathBuf,
+}
+
+struct Opened {
+    /// None if the damaged one could not be replaced.
+    database: Option<Database>,
+    /// Number of replacements.
+    generation: u64,
+    /// Why it was replaced; taken by [`Index::take_replaced`].
+    replaced: Option<String>,
+}
+
+/// A file that was hashed.
+pub(crate) struct Entry<'a> {
+    /// None if the file may have changed while it was hashed, so that only its hashes are kept.
+    pub(crate) stamp: Option<&'a Stamp>,
+    pub(crate) info: &'a ContentInfo,
+    pub(crate) hashes: &'a [Hash],
 }
 
 impl Index {
@@ -50,19 +77,45 @@ impl Index {
         };
         std::fs::create_dir_all(state_dir).map_err(|error| failed(state_dir, error))?;
         let path = state_dir.join(FILE_NAME);
-        let database = match open_database(&path) {
-            Ok(database) => database,
-            Err(redb::Error::DatabaseAlreadyOpen) => return Err(LibraryError::InUse(path)),
-            Err(redb::Error::Io(error)) if error.kind() != io::ErrorKind::InvalidData => {
-                return Err(failed(&path, error));
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the index is damaged; hashing anew");
+        let (database, replaced) = match guard(|| open_database(&path)) {
+            Ok(database) => (database, None),
+            Err(Failure::Damage(cause)) => {
+                tracing::warn!(path = %path.display(), cause, "the index is damaged and replaced");
                 std::fs::remove_file(&path).map_err(|error| failed(&path, error))?;
-                open_database(&path).map_err(|error| failed(&path, io::Error::other(error)))?
+                let fresh = open_database(&path);
+                let fresh = fresh.map_err(|error| failed(&path, io::Error::other(error)))?;
+                (fresh, Some(cause))
             }
+            Err(Failure::Other(redb::Error::DatabaseAlreadyOpen)) => {
+                return Err(LibraryError::InUse(path));
+            }
+            Err(Failure::Other(redb::Error::Io(error))) => return Err(failed(&path, error)),
+            Err(Failure::Other(error)) => return Err(failed(&path, io::Error::other(error))),
         };
-        Ok(Index { database, path })
+        let opened = Opened {
+            database: Some(database),
+            generation: 0,
+            replaced,
+        };
+        Ok(Index {
+            database: RwLock::new(opened),
+            path,
+        })
+    }
+
+    /// Why the index was replaced, if it was since the last call.
+    pub(crate) fn take_replaced(&self) -> Option<String> {
+        let opened = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        opened.replaced.as_ref()?;
+        drop(opened);
+        let mut opened = self.write_lock();
+        opened.replaced.take()
+    }
+
+    fn write_lock(&self) -> RwLockWriteGuard<'_, Opened> {
+        self.database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, doing: &'static str, error: impl Into<redb::Error>) -> DiskError {
@@ -73,65 +126,102 @@ impl Index {
         DiskError::new(doing, &self.path, error)
     }
 
+    /// Does something with the database, and replaces it if it proves to be damaged.
+    fn run<T>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, DiskError> {
+        let opened = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let generation = opened.generation;
+        let Some(database) = &opened.database else {
+            let error = io::Error::other("the damaged index could not be replaced");
+            return Err(DiskError::new(doing, &self.path, error));
+        };
+        let result = guard(|| work(database));
+        drop(opened);
+        match result {
+            Ok(done) => Ok(done),
+            Err(Failure::Other(error)) => Err(self.failed(doing, error)),
+            Err(Failure::Damage(cause)) => {
+                self.replace(generation, &cause);
+                let error = io::Error::new(io::ErrorKind::InvalidData, cause);
+                Err(DiskError::new(doing, &self.path, error))
+            }
+        }
+    }
+
+    /// Replaces the database by an empty one, unless that has been done since `generation`.
+    fn replace(&self, generation: u64, cause: &str) {
+        let mut opened = self.write_lock();
+        if opened.generation != generation {
+            return;
+        }
+        tracing::warn!(path = %self.path.display(), cause, "the index is damaged and replaced");
+        let damaged = opened.database.take();
+        // Closing writes to it, and may fail as well.
+        let _ = guard(|| {
+            drop(damaged);
+            Ok(())
+        });
+        let removed = std::fs::remove_file(&self.path);
+        match removed
+            .map_err(redb::Error::from)
+            .and_then(|()| open_database(&self.path))
+        {
+            Ok(fresh) => opened.database = Some(fresh),
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "no index from now on");
+            }
+        }
+        opened.generation += 1;
+        opened.replaced = Some(cause.to_owned());
+    }
+
     /// Number of files that are known.
     pub(crate) fn file_count(&self) -> Result<u64, DiskError> {
-        let known = self.files()?;
-        known.0.len().map_err(|error| self.failed("read", error))
+        self.run("read", |database| {
+            Ok(database.begin_read()?.open_table(FILES)?.len()?)
+        })
     }
 
     /// A view for many look-ups.
-    pub(crate) fn files(&self) -> Result<KnownFiles, DiskError> {
-        let table = self.database.begin_read().map_err(redb::Error::from);
-        let table = table.and_then(|read| read.open_table(FILES).map_err(redb::Error::from));
-        table
-            .map(KnownFiles)
-            .map_err(|error| self.failed("read", error))
+    pub(crate) fn files(&self) -> Result<KnownFiles<'_>, DiskError> {
+        let table = self.run("read", |database| {
+            Ok(database.begin_read()?.open_table(FILES)?)
+        })?;
+        let opened = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(KnownFiles {
+            table,
+            index: self,
+            generation: opened.generation,
+        })
     }
 
     /// Notes what files were hashed to. Without `durable`, a power cut may undo it.
     pub(crate) fn put<'a>(
         &self,
-        hashed: impl Iterator<Item = (&'a Stamp, &'a ContentInfo, &'a [Hash])>,
+        hashed: impl Iterator<Item = Entry<'a>>,
         durable: bool,
     ) -> Result<(), DiskError> {
-        self.try_put(hashed, durable)
-            .map_err(|error| self.failed("write", error))
+        self.run("write", |database| try_put(database, hashed, durable))
     }
 
-    fn try_put<'a>(
+    /// Forgets what files were hashed to, so that they are hashed anew.
+    pub(crate) fn forget<'a>(
         &self,
-        hashed: impl Iterator<Item = (&'a Stamp, &'a ContentInfo, &'a [Hash])>,
-        durable: bool,
-    ) -> Result<(), redb::Error> {
-        let mut write = self.database.begin_write()?;
-        write.set_durability(if durable {
-            Durability::Immediate
-        } else {
-            Durability::None
-        })?;
-        {
-            let mut files = write.open_table(FILES)?;
-            let mut tables = (write.open_table(HASHES)?, write.open_table(PAGE_ROOTS)?);
-            for (stamp, info, hashes) in hashed {
-                files.insert(file_key(stamp), file_value(stamp, &info.root))?;
-                let chunks = Chunks::of_length(info.length);
-                if chunks.count() == 1 {
-                    continue;
-                }
-                let id = info.id();
-                let mut roots = Vec::new();
-                for (page, hashes) in hashes.chunks(tree::PAGE_CHUNKS as usize).enumerate() {
-                    let key = page_key(&id, page as u32);
-                    tables.0.insert(key, encode_hashes(hashes).as_slice())?;
-                    roots.push(tree::page_root(&chunks, hashes));
-                }
-                if roots.len() > 1 {
-                    tables.1.insert(id.0, encode_hashes(&roots).as_slice())?;
+        stamps: impl Iterator<Item = &'a Stamp>,
+    ) -> Result<(), DiskError> {
+        self.run("write", |database| {
+            let write = database.begin_write()?;
+            {
+                let mut files = write.open_table(FILES)?;
+                for stamp in stamps {
+                    files.remove(file_key(stamp))?;
                 }
             }
-        }
-        write.commit()?;
-        Ok(())
+            Ok(write.commit()?)
+        })
     }
 
     /// Writes records of a file, a page of hashes and the roots of pages as they are given.
@@ -162,110 +252,211 @@ impl Index {
         live_file: impl Fn(u64, u64) -> bool,
         live_content: impl Fn(&ContentId) -> bool,
     ) -> Result<(), DiskError> {
-        self.try_retain(live_file, live_content)
-            .map_err(|error| self.failed("write", error))
+        self.run("write", |database| {
+            try_retain(database, live_file, live_content)
+        })
     }
 
-    fn try_retain(
-        &self,
-        live_file: impl Fn(u64, u64) -> bool,
-        live_content: impl Fn(&ContentId) -> bool,
-    ) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
-        write.open_table(FILES)?.retain(|key, _| {
-            let (device, inode) = split_u64s(&key);
-            live_file(device, inode)
-        })?;
-        write.open_table(HASHES)?.retain(|key, _| {
-            key.first_chunk()
-                .is_some_and(|id| live_content(&ContentId(*id)))
-        })?;
-        write
-            .open_table(PAGE_ROOTS)?
-            .retain(|id, _| live_content(&ContentId(id)))?;
-        write.commit()?;
-        Ok(())
-    }
-
-    /// The hashes of some chunks of a content; None if they are not here.
+    /// The hashes of some chunks of a content, compared with its root.
     pub(crate) fn chunk_hashes(
         &self,
         info: &ContentInfo,
         chunks_wanted: Range<u32>,
-    ) -> Result<Option<Vec<Hash>>, DiskError> {
+    ) -> Result<Hashes<Vec<Hash>>, DiskError> {
         let chunks = Chunks::of_length(info.length);
         if chunks_wanted.start >= chunks_wanted.end || chunks_wanted.end > chunks.count() {
-            return Ok(None);
-        }
-        if chunks.count() == 1 {
-            return Ok(Some(vec![info.root]));
+            return Ok(Hashes::NoSuchChunks);
         }
         let mut hashes = Vec::with_capacity(chunks_wanted.len());
         let pages =
             chunks_wanted.start / tree::PAGE_CHUNKS..chunks_wanted.end.div_ceil(tree::PAGE_CHUNKS);
         for page in pages {
-            let range = tree::page_chunks(&chunks, page);
-            let Some(found) = self.page(&info.id(), page)? else {
-                return Ok(None);
+            let found = match self.proven_page(info, page)? {
+                Hashes::Found(found) => found.hashes,
+                Hashes::NoSuchChunks => return Ok(Hashes::NoSuchChunks),
+                Hashes::Damaged => return Ok(Hashes::Damaged),
             };
+            let range = tree::page_chunks(&chunks, page);
             let from = chunks_wanted.start.max(range.start) - range.start;
             let to = chunks_wanted.end.min(range.end) - range.start;
-            let Some(found) = found.get(from as usize..to as usize) else {
-                return Ok(None);
-            };
-            hashes.extend_from_slice(found);
+            hashes.extend_from_slice(found.get(from as usize..to as usize).unwrap_or_default());
         }
-        Ok(Some(hashes))
+        Ok(Hashes::Found(hashes))
     }
 
-    /// A page of chunk hashes with its audit path; None if it is not here.
+    /// A page of chunk hashes with its audit path, compared with the content's root.
     pub(crate) fn proven_page(
         &self,
         info: &ContentInfo,
         page: u32,
-    ) -> Result<Option<HashPage>, DiskError> {
+    ) -> Result<Hashes<HashPage>, DiskError> {
         let chunks = Chunks::of_length(info.length);
-        let range = tree::page_chunks(&chunks, page);
-        let Some(hashes) = self.chunk_hashes(info, range)? else {
-            return Ok(None);
+        if page >= tree::page_count(&chunks) {
+            return Ok(Hashes::NoSuchChunks);
+        }
+        if chunks.count() == 1 {
+            return Ok(Hashes::Found(HashPage {
+                hashes: vec![info.root],
+                path: Vec::new(),
+            }));
+        }
+        let id = info.id();
+        let (hashes, roots) = self.run("read", |database| {
+            let read = database.begin_read()?;
+            let hashes = read.open_table(HASHES)?.get(page_key(&id, page))?;
+            let roots = read.open_table(PAGE_ROOTS)?.get(id.0)?;
+            Ok((
+                hashes.map(|bytes| decode_hashes(bytes.value())),
+                roots.map(|bytes| decode_hashes(bytes.value())),
+            ))
+        })?;
+        let Some(hashes) = hashes else {
+            return Ok(Hashes::Damaged);
         };
-        let path = if tree::page_count(&chunks) == 1 {
-            Vec::new()
+        let path = match roots {
+            _ if tree::page_count(&chunks) == 1 => Vec::new(),
+            Some(roots) if roots.len() == tree::page_count(&chunks) as usize => {
+                tree::page_path(&chunks, roots, page)
+            }
+            _ => return Ok(Hashes::Damaged),
+        };
+        if tree::verify_page(&chunks, &info.root, page, &hashes, &path) {
+            Ok(Hashes::Found(HashPage { hashes, path }))
         } else {
-            let Some(roots) = self.page_roots(&info.id())? else {
-                return Ok(None);
-            };
-            tree::page_path(&chunks, roots, page)
-        };
-        Ok(Some(HashPage { hashes, path }))
-    }
-
-    fn page(&self, id: &ContentId, page: u32) -> Result<Option<Vec<Hash>>, DiskError> {
-        let read = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(HASHES)?;
-            let found = table.get(page_key(id, page))?;
-            Ok(found.map(|bytes| decode_hashes(bytes.value())))
-        };
-        read().map_err(|error| self.failed("read", error))
-    }
-
-    fn page_roots(&self, id: &ContentId) -> Result<Option<Vec<Hash>>, DiskError> {
-        let read = || -> Result<_, redb::Error> {
-            let table = self.database.begin_read()?.open_table(PAGE_ROOTS)?;
-            let found = table.get(id.0)?;
-            Ok(found.map(|bytes| decode_hashes(bytes.value())))
-        };
-        read().map_err(|error| self.failed("read", error))
+            Ok(Hashes::Damaged)
+        }
     }
 }
 
-/// Which files were hashed, as of one moment.
-pub(crate) struct KnownFiles(ReadOnlyTable<[u8; 16], [u8; 56]>);
+/// What the index has of a content that it knows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Hashes<T> {
+    Found(T),
+    /// The content has no such chunks or page.
+    NoSuchChunks,
+    /// They are missing, or do not amount to the content's root.
+    Damaged,
+}
 
-impl KnownFiles {
+/// Why something could not be done with the database.
+enum Failure {
+    /// Its bytes are not what redb wrote.
+    Damage(String),
+    Other(redb::Error),
+}
+
+/// Does something with redb, which reports damage as an error or by a panic.
+fn guard<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) if is_damage(&error) => Err(Failure::Damage(error.to_string())),
+        Ok(Err(error)) => Err(Failure::Other(error)),
+        Err(panic) => Err(Failure::Damage(panic_message(&*panic))),
+    }
+}
+
+/// Whether an error says that the database's bytes are wrong, not that a disk or a caller is.
+fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Io(error) => matches!(
+            error.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+        ),
+        redb::Error::DatabaseAlreadyOpen | redb::Error::ValueTooLarge(_) => false,
+        _ => true,
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+fn try_put<'a>(
+    database: &Database,
+    hashed: impl Iterator<Item = Entry<'a>>,
+    durable: bool,
+) -> Result<(), redb::Error> {
+    let mut write = database.begin_write()?;
+    write.set_durability(if durable {
+        Durability::Immediate
+    } else {
+        Durability::None
+    })?;
+    {
+        let mut files = write.open_table(FILES)?;
+        let mut tables = (write.open_table(HASHES)?, write.open_table(PAGE_ROOTS)?);
+        for Entry {
+            stamp,
+            info,
+            hashes,
+        } in hashed
+        {
+            if let Some(stamp) = stamp {
+                files.insert(file_key(stamp), file_value(stamp, &info.root))?;
+            }
+            let chunks = Chunks::of_length(info.length);
+            if chunks.count() == 1 {
+                continue;
+            }
+            let id = info.id();
+            let mut roots = Vec::new();
+            for (page, hashes) in hashes.chunks(tree::PAGE_CHUNKS as usize).enumerate() {
+                let key = page_key(&id, page as u32);
+                tables.0.insert(key, encode_hashes(hashes).as_slice())?;
+                roots.push(tree::page_root(&chunks, hashes));
+            }
+            if roots.len() > 1 {
+                tables.1.insert(id.0, encode_hashes(&roots).as_slice())?;
+            }
+        }
+    }
+    write.commit()?;
+    Ok(())
+}
+
+fn try_retain(
+    database: &Database,
+    live_file: impl Fn(u64, u64) -> bool,
+    live_content: impl Fn(&ContentId) -> bool,
+) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    write.open_table(FILES)?.retain(|key, _| {
+        let (device, inode) = split_u64s(&key);
+        live_file(device, inode)
+    })?;
+    write.open_table(HASHES)?.retain(|key, _| {
+        key.first_chunk()
+            .is_some_and(|id| live_content(&ContentId(*id)))
+    })?;
+    write
+        .open_table(PAGE_ROOTS)?
+        .retain(|id, _| live_content(&ContentId(id)))?;
+    write.commit()?;
+    Ok(())
+}
+
+/// Which files were hashed, as of one moment.
+pub(crate) struct KnownFiles<'a> {
+    table: ReadOnlyTable<[u8; 16], [u8; 56]>,
+    index: &'a Index,
+    generation: u64,
+}
+
+impl KnownFiles<'_> {
     /// What a file was hashed to, if it has not changed since.
     pub(crate) fn get(&self, stamp: &Stamp) -> Option<ContentInfo> {
-        let found = self.0.get(file_key(stamp)).ok()??.value();
+        let found = guard(|| Ok(self.table.get(file_key(stamp))?.map(|found| found.value())));
+        let found = match found {
+            Ok(found) => found?,
+            Err(Failure::Damage(cause)) => {
+                self.index.replace(self.generation, &cause);
+                return None;
+            }
+            Err(Failure::Other(_)) => return None,
+        };
         let (times, root) = found.split_first_chunk::<24>()?;
         let root = Hash(*root.first_chunk()?);
         (*times == stamp_times(stamp)).then_some(ContentInfo {
@@ -282,9 +473,20 @@ fn open_database(path: &Path) -> Result<Database, redb::Error> {
         DatabaseError::LockProtocolMismatch => redb::Error::DatabaseAlreadyOpen,
         other => other.into(),
     })?;
-    // So that readers find the tables.
     let write = database.begin_write()?;
-    write.open_table(FILES)?;
+    // So that readers find the tables.
+    let mut files = write.open_table(FILES)?;
+    let mut format = write.open_table(FORMAT)?;
+    let version = format.get("version")?.map(|version| version.value());
+    if version != Some(VERSION) {
+        // Version 1 did not recognise qshare's own files by their bytes.
+        files.retain(|_, value| {
+            let size = value.first_chunk().map(|size| u64::from_le_bytes(*size));
+            size.is_some_and(|size| size > SMALL_MAX_BYTES)
+        })?;
+        format.insert("version", VERSION)?;
+    }
+    drop((files, format));
     write.open_table(HASHES)?;
     write.open_table(PAGE_ROOTS)?;
     write.commit()?;
@@ -327,11 +529,12 @@ fn page_key(id: &ContentId, page: u32) -> [u8; 36] {
 
 impl HashedFile {
     /// As [`Index::put`] takes it.
-    pub(crate) fn indexed<'a>(
-        &'a self,
-        stamp: &'a Stamp,
-    ) -> (&'a Stamp, &'a ContentInfo, &'a [Hash]) {
-        (stamp, &self.info, &self.hashes)
+    pub(crate) fn indexed<'a>(&'a self, stamp: Option<&'a Stamp>) -> Entry<'a> {
+        Entry {
+            stamp,
+            info: &self.info,
+            hashes: &self.hashes,
+        }
     }
 }
 
@@ -346,6 +549,7 @@ mod tests {
             size,
             mtime_ns: -5,
             ctime_ns: 7,
+            executable: false,
         }
     }
 
@@ -371,7 +575,9 @@ mod tests {
                 Index::open(temp.path()),
                 Err(LibraryError::InUse(_))
             ));
-            index.put([file.indexed(&known)].into_iter(), true).unwrap();
+            index
+                .put([file.indexed(Some(&known))].into_iter(), true)
+                .unwrap();
         }
         let index = Index::open(temp.path()).unwrap();
         assert_eq!(index.files().unwrap().get(&known), Some(file.info));
@@ -380,15 +586,16 @@ mod tests {
             ..known
         };
         assert_eq!(index.files().unwrap().get(&touched), None);
-        assert_eq!(
-            index.chunk_hashes(&file.info, 1..4).unwrap().unwrap(),
-            file.hashes[1..4]
-        );
-        assert_eq!(index.chunk_hashes(&file.info, 1..6).unwrap(), None);
+        let hashes = index.chunk_hashes(&file.info, 1..4).unwrap();
+        assert_eq!(hashes, Hashes::Found(file.hashes[1..4].to_vec()));
+        let beyond = index.chunk_hashes(&file.info, 1..6).unwrap();
+        assert_eq!(beyond, Hashes::NoSuchChunks);
 
-        index.retain(|_, inode| inode != 3, |_| false).unwrap();
+        index.forget([&known].into_iter()).unwrap();
         assert_eq!(index.files().unwrap().get(&known), None);
-        assert_eq!(index.chunk_hashes(&file.info, 1..4).unwrap(), None);
+        index.retain(|_, _| false, |_| false).unwrap();
+        let forgotten = index.chunk_hashes(&file.info, 1..4).unwrap();
+        assert_eq!(forgotten, Hashes::Damaged);
     }
 
     #[test]
@@ -406,28 +613,76 @@ mod tests {
         let file = HashedFile { info, hashes };
         let known = stamp(1, length);
         index
-            .put([file.indexed(&known)].into_iter(), false)
+            .put([file.indexed(Some(&known))].into_iter(), false)
             .unwrap();
         for page in 0..3 {
-            let found = index.proven_page(&info, page).unwrap().unwrap();
-            assert!(tree::verify_page(
-                &chunks,
-                &root,
-                page,
-                &found.hashes,
-                &found.path
-            ));
+            let Hashes::Found(found) = index.proven_page(&info, page).unwrap() else {
+                panic!("page {page} is there");
+            };
+            let proven = tree::verify_page(&chunks, &root, page, &found.hashes, &found.path);
+            assert!(proven);
         }
-        assert_eq!(index.proven_page(&info, 3).unwrap(), None);
-        let across = index.chunk_hashes(&info, 4090..8200).unwrap().unwrap();
-        assert_eq!(across, file.hashes[4090..8200]);
+        let beyond = index.proven_page(&info, 3).unwrap();
+        assert_eq!(beyond, Hashes::NoSuchChunks);
+        let across = index.chunk_hashes(&info, 4090..8200).unwrap();
+        assert_eq!(across, Hashes::Found(file.hashes[4090..8200].to_vec()));
+
+        // A hash that redb stores faithfully, but that is not the content's.
+        let mut wrong = file.clone();
+        wrong.hashes[5000] = Hash([9; 32]);
+        let entry = Entry {
+            info: &info,
+            ..wrong.indexed(None)
+        };
+        index.put([entry].into_iter(), true).unwrap();
+        assert_eq!(index.proven_page(&info, 1).unwrap(), Hashes::Damaged);
+        let across = index.chunk_hashes(&info, 4090..8200).unwrap();
+        assert_eq!(across, Hashes::Damaged);
     }
 
     #[test]
-    fn a_damaged_index_is_replaced() {
+    fn whatever_is_damaged_the_index_is_replaced_and_goes_on() {
         let temp = tempfile::tempdir().unwrap();
-        std::fs::write(temp.path().join(FILE_NAME), b"not a database").unwrap();
-        let index = Index::open(temp.path()).unwrap();
-        assert_eq!(index.files().unwrap().get(&stamp(1, 1)), None);
+        let path = temp.path().join(FILE_NAME);
+        {
+            let index = Index::open(temp.path()).unwrap();
+            for at in 0..40 {
+                let file = content(at % 7 + 1);
+                let known = stamp(at.into(), file.info.length);
+                let entry = file.indexed(Some(&known));
+                index.put([entry].into_iter(), true).unwrap();
+            }
+        }
+        let good = std::fs::read(&path).unwrap();
+        let exercise = |index: &Index| {
+            let file = content(5);
+            let known = stamp(4, file.info.length);
+            // The operation that meets the damage may fail; those after it must not.
+            for _ in 0..3 {
+                let _ = index.files().map(|files| files.get(&known));
+                let _ = index.proven_page(&file.info, 0);
+                let _ = index.put([file.indexed(Some(&known))].into_iter(), true);
+            }
+            let entry = file.indexed(Some(&known));
+            index.put([entry].into_iter(), true).unwrap();
+            assert_eq!(index.files().unwrap().get(&known), Some(file.info));
+        };
+        let mut replaced = 0;
+        let mut cases: Vec<Vec<u8>> = vec![b"not a database".to_vec(), Vec::new()];
+        cases.push(good[..good.len() / 2].to_vec());
+        for page in 0..good.len().min(256 * 1024) / 4096 {
+            for at in [0, 1, 3, 9, 100, 4095] {
+                let mut bytes = good.clone();
+                bytes[page * 4096 + at] ^= 0x5a;
+                cases.push(bytes);
+            }
+        }
+        for (at, bytes) in cases.iter().enumerate() {
+            std::fs::write(&path, bytes).unwrap();
+            let index = Index::open(temp.path()).unwrap_or_else(|error| panic!("{at}: {error}"));
+            exercise(&index);
+            replaced += usize::from(index.take_replaced().is_some());
+        }
+        assert!(replaced >= 3, "{replaced} of {}", cases.len());
     }
 }

@@ -19,36 +19,42 @@ mod disk;
 mod error;
 mod event;
 mod existing;
+mod followed;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod hash_jobs;
 mod hashing;
 mod index;
 mod library;
+mod library_state;
 mod meta;
+mod naming;
 mod offered_files;
 mod open_files;
+mod own_files;
 mod part;
 mod reading;
 mod roots;
 mod scanner;
+mod settling;
 mod shared_file;
 mod stamp;
 mod system;
 mod target;
 mod temporary;
-mod walk;
 mod watch;
 
 pub use batch::{Batch, BatchError, SingleChunk};
 pub use cancel::Cancel;
 pub use error::DiskError;
-pub use event::{Asset, LibraryEvent, SkipReason};
+pub use event::{Asset, FileAttributes, LibraryEvent, SkipReason};
 pub use existing::Existing;
 pub use hashing::{
     HashError, HashOptions, HashPage, HashedFile, OnHashed, THREAD_WORTH_BYTES, hash_file,
     hash_small_files,
 };
-pub use library::{AdoptError, Library, LibraryConfig, LibraryError, ReadError};
+pub use library::{AdoptError, Library, LibraryConfig, LibraryError, RECONCILE_EVERY, ReadError};
+pub use own_files::{OwnFile, TOKEN_FILE_PREFIX};
 pub use part::{
     Durability, FinishError, OpenError, Opened, Part, PartError, PartOptions, Unfinished,
     unfinished,

@@ -1,24 +1,30 @@
 //! The shared directories.
 
+use std::fs::File;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use qshare_content::{Chunks, ContentId, ContentInfo, Hash, tree};
+use qshare_content::{ChunkIndex, Chunks, ContentId, ContentInfo, Hash, tree};
 
 use crate::DiskError;
 use crate::event::{Asset, LibraryEvent};
+use crate::hash_jobs::hash_jobs;
 use crate::hashing::HashPage;
-use crate::index::Index;
-use crate::offered_files::Offered;
+use crate::index::{Entry, Hashes, Index, panic_message};
+use crate::library_state::LibraryState;
+use crate::naming::{Naming, naming};
+use crate::offered_files::{Key, Offer, Offered};
+use crate::own_files::recognise;
 use crate::reading::is_readable;
 use crate::roots::Roots;
-use crate::scanner::{LibraryState, Message, Scanner, hash_jobs};
-use crate::system::{read_exact_at, stamp_of};
-use crate::walk::{Naming, naming};
-use crate::watch::Watch;
+use crate::scanner::{Message, Scanner};
+use crate::settling::Settling;
+use crate::system::{is_out_of_descriptors, read_exact_at, stamp_of};
 
 /// What a [`Library`] shares, and how.
 #[derive(Clone, Debug)]
@@ -31,7 +37,13 @@ pub struct LibraryConfig {
     pub state_dir: PathBuf,
     /// Threads that hash; 0 means one a core.
     pub hash_threads: usize,
+    /// How often everything is looked at again, in case the system did not report a change:
+    /// [`RECONCILE_EVERY`] unless there is a reason for another value.
+    pub reconcile_every: Duration,
 }
+
+/// The usual [`LibraryConfig::reconcile_every`]. Looking at 100,000 files takes some 0.3 s.
+pub const RECONCILE_EVERY: Duration = Duration::from_secs(600);
 
 /// Why a library cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -72,12 +84,20 @@ pub enum AdoptError {
     Disk(#[from] DiskError),
 }
 
+/// Files of one content that a read tries before it fails.
+const HOLDERS_TRIED: usize = 8;
+/// Attempts to open a file while too many are open, and the pause between them: 1 s in all.
+const OPEN_TRIES: u32 = 50;
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
+/// Panics after which the scanner is started again.
+const RESTARTS_MAX: u32 = 5;
+
 /// The shared directories: what is in them, and its bytes.
 ///
 /// Opening returns at once; scanning, hashing and watching go on in the library's own threads
 /// until it is dropped. Safe to share between threads.
 pub struct Library {
-    shared: Arc<LibraryState>,
+    state: Arc<LibraryState>,
     messages: Sender<Message>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -90,12 +110,21 @@ impl Library {
         config: LibraryConfig,
         on_event: impl Fn(LibraryEvent) + Send + 'static,
     ) -> Result<Library, LibraryError> {
+        Library::open_with(config, Settling::new(), on_event)
+    }
+
+    fn open_with(
+        config: LibraryConfig,
+        settling: Settling,
+        on_event: impl Fn(LibraryEvent) + Send + 'static,
+    ) -> Result<Library, LibraryError> {
         let mut exclude = config.exclude;
         exclude.push(config.state_dir.clone());
         let roots = Roots::new(&config.roots, &exclude)
             .map_err(|error| DiskError::new("find", &config.state_dir, error))?;
         let index = Index::open(&config.state_dir)?;
-        let shared = Arc::new(LibraryState::new(roots, index, config.hash_threads));
+        let state = LibraryState::new(roots, index, config.hash_threads, config.reconcile_every);
+        let state = Arc::new(state);
         let (messages, inbox) = mpsc::channel();
         let (jobs, job_queue) = mpsc::channel();
         let job_queue = Arc::new(Mutex::new(job_queue));
@@ -104,22 +133,19 @@ impl Library {
             thread.map_err(|error| DiskError::new("start a thread for", &config.state_dir, error))
         };
         let mut threads = Vec::new();
-        for _ in 0..shared.threads() {
-            let (shared, queue, done) = (shared.clone(), job_queue.clone(), messages.clone());
-            let work = move || hash_jobs(&shared, &queue, &done);
+        for _ in 0..state.threads {
+            let (state, queue, done) = (state.clone(), job_queue.clone(), messages.clone());
+            let work = move || hash_jobs(&state, &queue, &done);
             threads.push(spawn("qshare-hash", Box::new(work))?);
         }
-        let (scanner_shared, hints) = (shared.clone(), messages.clone());
-        let keep = move || {
-            let watch = Watch::new(move |hint| {
-                // Only fails when the scanner has stopped.
-                let _ = hints.send(Message::Hint(hint));
-            });
-            Scanner::new(scanner_shared, inbox, jobs, watch, on_event).run();
-        };
-        threads.push(spawn("qshare-library", Box::new(keep))?);
+        let channel = (inbox, messages.clone());
+        let scanner = Scanner::new(state.clone(), channel, jobs, settling, on_event);
+        threads.push(spawn(
+            "qshare-library",
+            Box::new(move || supervise(scanner)),
+        )?);
         Ok(Library {
-            shared,
+            state,
             messages,
             threads,
         })
@@ -127,32 +153,49 @@ impl Library {
 
     /// Everything that is offered now; each (name, content) once.
     pub fn assets(&self) -> Vec<Arc<Asset>> {
-        self.shared.offered_files().assets()
+        self.state.offered_files().assets()
     }
 
     /// The content, under one of its names.
     pub fn find(&self, id: &ContentId) -> Option<Arc<Asset>> {
-        self.shared.offered_files().find(id).cloned()
+        self.state.offered_files().find(id).cloned()
+    }
+
+    /// The files that have been written to for so long that they are not offered, or only as
+    /// snapshots, in the order of their paths.
+    pub fn still_written(&self) -> Vec<PathBuf> {
+        self.state.still_written().clone()
     }
 
     /// The path of a file that holds the content.
     pub fn path(&self, id: &ContentId) -> Option<PathBuf> {
-        let first = self.shared.offered_files().holders(id).first()?.clone();
-        Some(self.shared.roots.full_path(&first.key))
+        let first = self.state.offered_files().holder(id, |_| true)?.clone();
+        Some(self.state.roots.full_path(&first.key))
     }
 
-    /// The hashes of some of a content's chunks.
+    /// The hashes of some of a content's chunks, which amount to its root.
     pub fn chunk_hashes(&self, id: &ContentId, chunks: Range<u32>) -> Result<Vec<Hash>, ReadError> {
         let asset = self.find(id).ok_or(ReadError::NotHere)?;
-        let hashes = self.shared.index.chunk_hashes(&asset.info, chunks)?;
-        hashes.ok_or(ReadError::NotHere)
+        self.found(id, self.state.index.chunk_hashes(&asset.info, chunks)?)
     }
 
-    /// One page of chunk hashes with its audit path.
+    /// One page of chunk hashes with its audit path, which prove themselves against the root.
     pub fn hash_page(&self, id: &ContentId, page: u32) -> Result<HashPage, ReadError> {
         let asset = self.find(id).ok_or(ReadError::NotHere)?;
-        let page = self.shared.index.proven_page(&asset.info, page)?;
-        page.ok_or(ReadError::NotHere)
+        self.found(id, self.state.index.proven_page(&asset.info, page)?)
+    }
+
+    /// What the index had of a content; wrong hashes have its files hashed again.
+    fn found<T>(&self, id: &ContentId, hashes: Hashes<T>) -> Result<T, ReadError> {
+        match hashes {
+            Hashes::Found(found) => Ok(found),
+            Hashes::NoSuchChunks => Err(ReadError::NotHere),
+            Hashes::Damaged => {
+                // Only fails when the scanner has stopped.
+                let _ = self.messages.send(Message::WrongHashes(*id));
+                Err(ReadError::NotHere)
+            }
+        }
     }
 
     /// Fills `bytes`, at most 4 MiB of them (the largest chunk), with those of a content from
@@ -167,8 +210,11 @@ impl Library {
         bytes: &mut [u8],
     ) -> Result<(), ReadError> {
         let mut worst = ReadError::NotHere;
-        let holders = self.shared.offered_files().holders(id).to_vec();
-        for offered in holders {
+        let mut failed: Vec<Key> = Vec::new();
+        while failed.len() < HOLDERS_TRIED {
+            let untried = |held: &Offered| !failed.contains(&held.key);
+            let held = self.state.offered_files().holder(id, untried).cloned();
+            let Some(offered) = held else { break };
             if !is_readable(offset, bytes, offered.asset.info.length) {
                 return Err(ReadError::NotHere);
             }
@@ -180,6 +226,7 @@ impl Library {
                 }
                 Err(error) => worst = error,
             }
+            failed.push(offered.key.clone());
         }
         Err(worst)
     }
@@ -206,26 +253,41 @@ impl Library {
             return Err(mismatch());
         }
         let absolute = std::path::absolute(path).map_err(failed)?;
-        let key = self.shared.roots.keys_of(&absolute).find(|key| {
-            let excluded = self.shared.roots.excluded(key.root);
+        let key = self.state.roots.keys_of(&absolute).find(|key| {
+            let excluded = self.state.roots.excluded(key.root);
             !excluded.iter().any(|path| key.relative.starts_with(path))
         });
         let key = key.ok_or_else(not_shared)?;
         let Naming::Shared(name) = naming(&key.relative) else {
             return Err(not_shared());
         };
-        let (_, metadata) = self.shared.roots.open(&key).map_err(failed)?;
+        let (file, metadata) = self.state.roots.open(&key).map_err(failed)?;
         let stamp = stamp_of(&metadata, &absolute);
         if !metadata.is_file() || stamp.size != info.length {
             return Err(mismatch());
         }
-        let entry = (&stamp, &info, hashes);
-        self.shared.index.put([entry].into_iter(), false)?;
-        let asset = Asset::new(name.clone(), info);
-        let events = self
-            .shared
-            .offered_files_mut()
-            .insert(key, name, stamp, info);
+        let file_name = key.relative.file_name().unwrap_or_default();
+        let own = recognise(&file, file_name, stamp.size).map_err(failed)?;
+        if own.is_some() {
+            return Err(not_shared());
+        }
+        let entry = Entry {
+            stamp: Some(&stamp),
+            info: &info,
+            hashes,
+        };
+        self.state.index.put([entry].into_iter(), false)?;
+        let asset = Asset {
+            attributes: stamp.attributes(),
+            ..Asset::new(name.clone(), info)
+        };
+        let events = self.state.offered_files_mut().insert(Offer {
+            key,
+            name,
+            stamp,
+            info,
+            snapshot: false,
+        });
         // Only fails when the scanner has stopped.
         let _ = self.messages.send(Message::Adopted(events));
         Ok(asset)
@@ -238,7 +300,7 @@ impl Library {
         bytes: &mut [u8],
     ) -> Result<(), ReadError> {
         use std::io::ErrorKind;
-        let path = self.shared.roots.full_path(&offered.key);
+        let path = self.state.roots.full_path(&offered.key);
         let failed = |error: std::io::Error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::UnexpectedEof => {
                 ReadError::Changed
@@ -247,31 +309,95 @@ impl Library {
         };
         let unchanged = |metadata: std::io::Result<std::fs::Metadata>| {
             let stamp = stamp_of(&metadata.map_err(failed)?, &path);
-            if stamp == offered.stamp {
+            let serves = if offered.snapshot {
+                stamp.same_file(&offered.stamp) && stamp.size >= offered.stamp.size
+            } else {
+                stamp == offered.stamp
+            };
+            if serves {
                 Ok(())
             } else {
                 Err(ReadError::Changed)
             }
         };
-        let file = match self.shared.open_files.get(&offered.key) {
+        let file = match self.state.open_files.get(&offered.key, Instant::now()) {
             Some(file) => file,
             None => {
-                let (file, _) = self.shared.roots.open(&offered.key).map_err(failed)?;
-                let file = Arc::new(file);
-                self.shared.open_files.put(offered.clone(), file.clone());
+                let file = Arc::new(self.open_file(&offered.key).map_err(failed)?);
+                let open_files = &self.state.open_files;
+                open_files.put(offered.clone(), file.clone(), Instant::now());
                 file
             }
         };
         unchanged(file.metadata())?;
-        read_exact_at(&file, bytes, offset).map_err(failed)?;
+        if offered.snapshot {
+            self.read_snapshot(&file, &offered.asset, offset, bytes)
+                .map_err(|error| match error {
+                    SnapshotError::Read(error) => failed(error),
+                    SnapshotError::Hashes(error) => error,
+                })?;
+        } else {
+            read_exact_at(&file, bytes, offset).map_err(failed)?;
+        }
         unchanged(file.metadata())
+    }
+
+    /// Opens a file. If too many are open, closes those that nobody reads and waits for others,
+    /// for a moment.
+    fn open_file(&self, key: &Key) -> std::io::Result<File> {
+        let mut tries = 0;
+        loop {
+            match self.state.roots.open(key) {
+                Err(error) if is_out_of_descriptors(&error) && tries < OPEN_TRIES => {
+                    self.state.open_files.clear();
+                    std::thread::sleep(OPEN_PAUSE);
+                    tries += 1;
+                }
+                opened => return opened.map(|(file, _)| file),
+            }
+        }
+    }
+
+    /// Reads from a file that may have been written to since it was hashed: the chunks that the
+    /// bytes lie in are compared with their hashes.
+    fn read_snapshot(
+        &self,
+        file: &File,
+        asset: &Asset,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), SnapshotError> {
+        let chunks = Chunks::of_length(asset.info.length);
+        let end = offset + bytes.len() as u64;
+        let first = (offset / chunks.chunk_bytes()) as u32;
+        let last = end.div_ceil(chunks.chunk_bytes()).max(first.into()) as u32;
+        let last = last.max(first + 1).min(chunks.count());
+        let hashes = self
+            .chunk_hashes(&asset.id, first..last)
+            .map_err(SnapshotError::Hashes)?;
+        let mut chunk_bytes = Vec::new();
+        for (chunk, hash) in (first..last).map(ChunkIndex).zip(hashes) {
+            let range = chunks.range(chunk);
+            chunk_bytes.resize((range.end - range.start) as usize, 0);
+            read_exact_at(file, &mut chunk_bytes, range.start).map_err(SnapshotError::Read)?;
+            if tree::chunk_hash(&chunks, &chunk_bytes) != hash {
+                return Err(SnapshotError::Hashes(ReadError::Changed));
+            }
+            let (from, to) = (offset.max(range.start), end.min(range.end));
+            let source = (from - range.start) as usize..(to - range.start) as usize;
+            let target = (from - offset) as usize..(to - offset) as usize;
+            if let (Some(target), Some(source)) = (bytes.get_mut(target), chunk_bytes.get(source)) {
+                target.copy_from_slice(source);
+            }
+        }
+        Ok(())
     }
 
     /// Offers a file no more, unless it has been hashed anew meanwhile, and has it looked at.
     fn withdraw(&self, offered: &Arc<Offered>) {
         let key = &offered.key;
-        self.shared.open_files.forget(key);
-        let mut offered_files = self.shared.offered_files_mut();
+        self.state.open_files.forget(key);
+        let mut offered_files = self.state.offered_files_mut();
         let same = offered_files
             .get(key)
             .is_some_and(|now| now.stamp == offered.stamp);
@@ -288,9 +414,36 @@ impl Library {
     }
 }
 
+/// Why a snapshot could not be read.
+enum SnapshotError {
+    Read(std::io::Error),
+    Hashes(ReadError),
+}
+
+/// Runs the scanner until it is told to stop, and starts it again after a panic.
+fn supervise<F: Fn(LibraryEvent)>(mut scanner: Scanner<F>) {
+    for panics in 1.. {
+        let run = catch_unwind(AssertUnwindSafe(|| scanner.run()));
+        let Err(panic) = run else { return };
+        let (cause, restarted) = (panic_message(&*panic), panics <= RESTARTS_MAX);
+        tracing::error!(
+            cause,
+            restarted,
+            "the scanner of shared directories panicked"
+        );
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            scanner.tell([LibraryEvent::ScannerFailed { cause, restarted }]);
+            scanner.reset();
+        }));
+        if told.is_err() || !restarted {
+            return;
+        }
+    }
+}
+
 impl Drop for Library {
     fn drop(&mut self) {
-        self.shared.cancel.cancel();
+        self.state.cancel.cancel();
         let _ = self.messages.send(Message::Stop);
         // The scanner ends, hence its queue of jobs, hence the others.
         for thread in self.threads.drain(..).rev() {
@@ -299,5 +452,157 @@ impl Drop for Library {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::Receiver;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    struct Fixture {
+        temp: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let temp = tempfile::tempdir().unwrap();
+            fs::create_dir(temp.path().join("assets")).unwrap();
+            Fixture { temp }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.temp.path().join("assets").join(name)
+        }
+
+        /// Writes a file that has long settled.
+        fn write(&self, name: &str, bytes: &[u8]) {
+            fs::write(self.path(name), bytes).unwrap();
+            let file = File::options().write(true).open(self.path(name)).unwrap();
+            let long_ago = std::time::SystemTime::now() - Duration::from_secs(100);
+            file.set_modified(long_ago).unwrap();
+        }
+
+        fn open(
+            &self,
+            settling: Settling,
+            hook: impl Fn(&LibraryEvent) + Send + 'static,
+        ) -> (Library, Receiver<LibraryEvent>) {
+            let config = LibraryConfig {
+                roots: vec![self.temp.path().join("assets")],
+                exclude: Vec::new(),
+                state_dir: self.temp.path().join("state"),
+                hash_threads: 1,
+                reconcile_every: RECONCILE_EVERY,
+            };
+            let (sender, events) = mpsc::channel();
+            let on_event = move |event| {
+                hook(&event);
+                let _ = sender.send(event);
+            };
+            let library = Library::open_with(config, settling, on_event).unwrap();
+            (library, events)
+        }
+    }
+
+    fn wait<T>(events: &Receiver<LibraryEvent>, pick: impl Fn(&LibraryEvent) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event = events
+                .recv_timeout(left)
+                .expect("an event within the deadline");
+            if let Some(picked) = pick(&event) {
+                return picked;
+            }
+        }
+    }
+
+    fn added(events: &Receiver<LibraryEvent>, name: &str) -> Arc<Asset> {
+        wait(events, |event| match event {
+            LibraryEvent::Added(asset) if asset.name.as_str() == name => Some(asset.clone()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn after_a_panic_the_scanner_is_started_again_and_sees_what_it_missed() {
+        let fixture = Fixture::new();
+        let panicked = AtomicBool::new(false);
+        let (library, events) = fixture.open(Settling::new(), move |event| {
+            let first = matches!(event, LibraryEvent::Added(_));
+            assert!(!first || panicked.swap(true, Ordering::SeqCst), "planned");
+        });
+        fixture.write("a", b"a");
+        let restarted = wait(&events, |event| match event {
+            LibraryEvent::ScannerFailed { cause, restarted } => {
+                assert!(cause.contains("planned"));
+                Some(*restarted)
+            }
+            _ => None,
+        });
+        assert!(restarted);
+        fixture.write("b", b"b");
+        added(&events, "b");
+        assert_eq!(library.assets().len(), 2);
+        fs::create_dir(fixture.path("d")).unwrap();
+        fixture.write("d/c", b"c");
+        added(&events, "d/c");
+    }
+
+    #[test]
+    fn wrong_hashes_in_the_index_are_not_served_and_the_file_is_hashed_again() {
+        let fixture = Fixture::new();
+        fixture.write("a", &vec![5; 500_000]);
+        let (library, events) = fixture.open(Settling::new(), |_| {});
+        let asset = added(&events, "a");
+        let right = library.hash_page(&asset.id, 0).unwrap();
+        let mut wrong = right.hashes.clone();
+        wrong[1] = Hash([1; 32]);
+        let entry = Entry {
+            stamp: None,
+            info: &asset.info,
+            hashes: &wrong,
+        };
+        library.state.index.put([entry].into_iter(), true).unwrap();
+        let refused = library.hash_page(&asset.id, 0);
+        assert!(matches!(refused, Err(ReadError::NotHere)));
+        assert_eq!(added(&events, "a"), asset);
+        assert_eq!(library.hash_page(&asset.id, 0).unwrap(), right);
+    }
+
+    #[test]
+    fn a_file_that_never_settles_is_offered_as_a_snapshot_whose_bytes_are_verified() {
+        let fixture = Fixture::new();
+        let mut log = File::create(fixture.path("log")).unwrap();
+        log.write_all(&[b'x'; 300_000]).unwrap();
+        let settling = Settling::with_snapshots(Duration::from_secs(1));
+        let (library, events) = fixture.open(settling, |_| {});
+        // From now on the scanner sees that a program has it open.
+        log.write_all(b"one more line").unwrap();
+        let asset = added(&events, "log");
+        let read = |at: u64| {
+            let mut bytes = [0; 1000];
+            library.read_into(&asset.id, at, &mut bytes).map(|()| bytes)
+        };
+        log.write_all(&[b'y'; 1000]).unwrap();
+        let length = asset.info.length;
+        assert!(length < 301_013);
+        let bytes = read(131_000).unwrap();
+        assert_eq!(bytes, [b'x'; 1000]);
+        assert!(matches!(read(length - 999), Err(ReadError::NotHere)));
+        // A line that is part of the snapshot is changed in place.
+        crate::system::write_all_at(&log, b"z", 131_500).unwrap();
+        let changed = read(131_000);
+        assert!(matches!(
+            changed,
+            Err(ReadError::Changed | ReadError::NotHere)
+        ));
     }
 }

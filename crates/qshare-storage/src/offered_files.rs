@@ -5,8 +5,8 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashSet};
-use std::hash::{Hash, Hasher};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,51 +32,81 @@ pub(crate) struct Offered {
     pub(crate) asset: Arc<Asset>,
     /// What the file looked like when it was hashed.
     pub(crate) stamp: Stamp,
+    /// Whether the file was being written when it was hashed, and still may be. Its bytes are
+    /// compared with their hashes whenever they are read.
+    pub(crate) snapshot: bool,
 }
 
 /// What is offered.
 #[derive(Default)]
 pub(crate) struct OfferedFiles {
     by_key: BTreeSet<Arc<Offered>>,
-    by_content: HashSet<Holders>,
+    by_content: BTreeMap<ContentId, Holders>,
 }
 
-/// The files of one content, by their keys: one as a rule, but thousands may be equal (empty
-/// ones, say). Found by the content's id.
+/// The files of one content: one as a rule, but thousands may be equal (empty ones, say).
 enum Holders {
     One(Arc<Offered>),
-    /// Two or more.
-    Many(Vec<Arc<Offered>>),
+    /// Two or more, by their names.
+    #[expect(clippy::box_collection, reason = "the usual case stays small")]
+    Many(Box<BTreeSet<ByName>>),
+}
+
+/// A file ordered by its name, then its key. Several paths may have one name: under several
+/// roots, or in different Unicode normal forms.
+struct ByName(Arc<Offered>);
+
+/// What [`OfferedFiles::insert`] offers.
+pub(crate) struct Offer {
+    pub(crate) key: Key,
+    pub(crate) name: AssetName,
+    pub(crate) stamp: Stamp,
+    pub(crate) info: ContentInfo,
+    pub(crate) snapshot: bool,
 }
 
 impl OfferedFiles {
     /// Offers a file, in place of what was under its path before.
-    pub(crate) fn insert(
-        &mut self,
-        key: Key,
-        name: AssetName,
-        stamp: Stamp,
-        info: ContentInfo,
-    ) -> Vec<LibraryEvent> {
+    pub(crate) fn insert(&mut self, offer: Offer) -> Vec<LibraryEvent> {
+        let Offer {
+            key,
+            name,
+            stamp,
+            info,
+            snapshot,
+        } = offer;
         let mut events = Vec::new();
         let before = self.take(&key);
         let asset = match before {
-            Some(before) if before.asset.info == info => before.asset.clone(),
+            Some(before)
+                if before.asset.info == info && before.stamp.attributes() == stamp.attributes() =>
+            {
+                before.asset.clone()
+            }
             before => {
                 events.extend(before.and_then(|before| self.removal(&before)));
-                let asset = Arc::new(Asset::new(name, info));
-                if self.first_namesake(&asset.id, &key).is_none() {
+                let asset = Arc::new(Asset {
+                    attributes: stamp.attributes(),
+                    ..Asset::new(name, info)
+                });
+                if !self.has_namesake(&asset) {
                     events.push(LibraryEvent::Added(asset.clone()));
                 }
                 asset
             }
         };
-        let offered = Arc::new(Offered { key, asset, stamp });
-        let holders = match self.by_content.take(&offered.asset.id) {
+        let offered = Arc::new(Offered {
+            key,
+            asset,
+            stamp,
+            snapshot,
+        });
+        let id = offered.asset.id;
+        let holders = match self.by_content.remove(&id) {
             None => Holders::One(offered.clone()),
             Some(holders) => holders.with(offered.clone()),
         };
-        self.by_content.insert(holders);
+        self.by_content.insert(id, holders);
         self.by_key.insert(offered);
         events
     }
@@ -89,18 +119,18 @@ impl OfferedFiles {
 
     fn take(&mut self, key: &Key) -> Option<Arc<Offered>> {
         let offered = self.by_key.take(key)?;
-        let holders = self.by_content.take(&offered.asset.id);
-        let rest = holders.and_then(|holders| holders.without(key));
-        self.by_content.extend(rest);
+        let holders = self.by_content.remove(&offered.asset.id);
+        if let Some(rest) = holders.and_then(|holders| holders.without(&offered)) {
+            self.by_content.insert(offered.asset.id, rest);
+        }
         Some(offered)
     }
 
-    /// What is to be told of a file that was taken out; nothing if the same name is under another
-    /// root.
+    /// What is to be told of a file that was taken out; nothing if another path has the same
+    /// name and content.
     fn removal(&self, offered: &Offered) -> Option<LibraryEvent> {
-        self.first_namesake(&offered.asset.id, &offered.key)
-            .is_none()
-            .then(|| LibraryEvent::Removed(offered.asset.clone()))
+        let removed = || LibraryEvent::Removed(offered.asset.clone());
+        (!self.has_namesake(&offered.asset)).then(removed)
     }
 
     /// What is offered under a path.
@@ -119,20 +149,30 @@ impl OfferedFiles {
             .collect()
     }
 
-    /// The files that hold a content.
-    pub(crate) fn holders(&self, id: &ContentId) -> &[Arc<Offered>] {
-        self.by_content.get(id).map_or(&[], Holders::as_slice)
+    /// The entries of a directory that are offered, or have something offered beneath them.
+    pub(crate) fn children(&self, directory: &Key) -> Vec<Child> {
+        let next = |from: Key| self.by_key.range::<Key, _>(from..).map(|at| &at.key).next();
+        children(directory, next)
+    }
+
+    /// The first file that holds a content and that `wanted` takes.
+    pub(crate) fn holder(
+        &self,
+        id: &ContentId,
+        wanted: impl Fn(&Offered) -> bool,
+    ) -> Option<&Arc<Offered>> {
+        self.by_content.get(id)?.iter().find(|held| wanted(held))
     }
 
     /// The content under one of its names.
     pub(crate) fn find(&self, id: &ContentId) -> Option<&Arc<Asset>> {
-        self.holders(id).first().map(|offered| &offered.asset)
+        self.holder(id, |_| true).map(|offered| &offered.asset)
     }
 
     /// Every (name, content) once.
     pub(crate) fn assets(&self) -> Vec<Arc<Asset>> {
         let is_first = |offered: &&Arc<Offered>| {
-            let first = self.first_namesake(&offered.asset.id, &offered.key);
+            let first = self.first_namesake(&offered.asset);
             first.is_some_and(|first| first.key == offered.key)
         };
         let firsts = self.by_key.iter().filter(is_first);
@@ -145,74 +185,86 @@ impl OfferedFiles {
         (self.by_key.len() as u64, bytes)
     }
 
-    /// The stamps of all files.
-    pub(crate) fn stamps(&self) -> impl Iterator<Item = &Stamp> {
-        self.by_key.iter().map(|offered| &offered.stamp)
+    /// All files.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Offered>> {
+        self.by_key.iter()
     }
 
-    /// The first file with this content under the same path, in any root.
-    fn first_namesake(&self, id: &ContentId, key: &Key) -> Option<&Arc<Offered>> {
-        let holders = self.holders(id);
-        let at = holders
-            .partition_point(|other| compare_paths(&other.key.relative, &key.relative).is_lt());
-        let found = holders.get(at);
-        found.filter(|other| other.key.relative == key.relative)
+    /// The first file with this name and content.
+    fn first_namesake(&self, asset: &Asset) -> Option<&Arc<Offered>> {
+        self.by_content.get(&asset.id)?.first_named(&asset.name)
+    }
+
+    fn has_namesake(&self, asset: &Asset) -> bool {
+        self.first_namesake(asset).is_some()
     }
 }
 
 impl Holders {
-    fn as_slice(&self) -> &[Arc<Offered>] {
-        match self {
-            Holders::One(offered) => std::slice::from_ref(offered),
-            Holders::Many(all) => all,
-        }
+    fn iter(&self) -> impl Iterator<Item = &Arc<Offered>> {
+        let (one, many) = match self {
+            Holders::One(offered) => (Some(offered), None),
+            Holders::Many(all) => (None, Some(all)),
+        };
+        let many = many.into_iter().flat_map(|all| all.iter());
+        one.into_iter().chain(many.map(|ByName(offered)| offered))
+    }
+
+    fn first_named(&self, name: &AssetName) -> Option<&Arc<Offered>> {
+        let found = match self {
+            Holders::One(offered) => Some(offered),
+            Holders::Many(all) => all.range::<AssetName, _>(name..).next().map(|held| &held.0),
+        };
+        found.filter(|offered| offered.asset.name == *name)
     }
 
     fn with(self, offered: Arc<Offered>) -> Holders {
         let mut all = match self {
-            Holders::One(other) => vec![other],
+            Holders::One(other) => Box::new(BTreeSet::from([ByName(other)])),
             Holders::Many(all) => all,
         };
-        let at = all.partition_point(|other| other.key < offered.key);
-        all.insert(at, offered);
+        all.insert(ByName(offered));
         Holders::Many(all)
     }
 
-    /// All but one of them, which is there.
-    fn without(self, key: &Key) -> Option<Holders> {
+    /// All but one of them, which is among them.
+    fn without(self, offered: &Arc<Offered>) -> Option<Holders> {
         let Holders::Many(mut all) = self else {
             return None;
         };
-        if let Ok(at) = all.binary_search_by(|other| other.key.cmp(key)) {
-            all.remove(at);
-        }
+        all.remove(&ByName(offered.clone()));
         match all.len() {
-            1 => all.pop().map(Holders::One),
+            1 => all.pop_first().map(|ByName(last)| Holders::One(last)),
             _ => Some(Holders::Many(all)),
         }
     }
 }
 
-impl Borrow<ContentId> for Holders {
-    fn borrow(&self) -> &ContentId {
-        match self {
-            Holders::One(offered) => &offered.asset.id,
-            Holders::Many(all) => &all[0].asset.id,
-        }
+impl Borrow<AssetName> for ByName {
+    fn borrow(&self) -> &AssetName {
+        &self.0.asset.name
     }
 }
 
-impl PartialEq for Holders {
-    fn eq(&self, other: &Holders) -> bool {
-        Borrow::<ContentId>::borrow(self) == Borrow::<ContentId>::borrow(other)
+impl PartialEq for ByName {
+    fn eq(&self, other: &ByName) -> bool {
+        self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Holders {}
+impl Eq for ByName {}
 
-impl Hash for Holders {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Borrow::<ContentId>::borrow(self).hash(state);
+impl Ord for ByName {
+    fn cmp(&self, other: &ByName) -> Ordering {
+        let (one, other) = (&self.0, &other.0);
+        let names = one.asset.name.cmp(&other.asset.name);
+        names.then_with(|| one.key.cmp(&other.key))
+    }
+}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &ByName) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -274,6 +326,75 @@ impl Key {
             relative: relative.into(),
         }
     }
+
+    /// An entry of this directory.
+    pub(crate) fn child(&self, name: &OsStr) -> Key {
+        Key::new(self.root, &self.relative.join(name))
+    }
+
+    /// The directory that this is an entry of; None for a root.
+    pub(crate) fn parent(&self) -> Option<Key> {
+        let parent = self.relative.parent()?;
+        Some(Key::new(self.root, parent))
+    }
+
+    /// Whether it is a root itself.
+    pub(crate) fn is_root(&self) -> bool {
+        self.relative.as_os_str().is_empty()
+    }
+
+    /// A key after everything beneath this one and before its next neighbour.
+    fn after_all_beneath(&self) -> Key {
+        let mut after = self.relative.as_os_str().to_os_string();
+        // The least byte that is no separator.
+        after.push("\0");
+        Key::new(0, Path::new(&after))
+    }
+}
+
+/// An entry of a directory, as far as a sorted set of keys knows it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Child {
+    pub(crate) key: Key,
+    /// Whether the set has the entry itself.
+    pub(crate) direct: bool,
+    /// Whether it has something beneath the entry, under this root or another.
+    pub(crate) deeper: bool,
+}
+
+/// The entries of a directory that a sorted set of keys knows, in order. `next` returns the first
+/// key of the set at or after another. What lies deeper is skipped, not visited.
+pub(crate) fn children<'a>(directory: &Key, next: impl Fn(Key) -> Option<&'a Key>) -> Vec<Child> {
+    let mut children: Vec<Child> = Vec::new();
+    let mut from = Key::new(0, &directory.relative);
+    while let Some(found) = next(from) {
+        let Ok(inner) = found.relative.strip_prefix(&directory.relative) else {
+            break;
+        };
+        let mut components = inner.components();
+        let (name, deeper) = (components.next(), components.next().is_some());
+        from = Key::new(found.root + 1, &found.relative);
+        let Some(name) = name else {
+            // The directory itself.
+            continue;
+        };
+        if !deeper && found.root != directory.root {
+            continue;
+        }
+        let key = directory.child(name.as_os_str());
+        if deeper {
+            from = key.after_all_beneath();
+        }
+        match children.last_mut() {
+            Some(last) if last.key == key => last.deeper |= deeper,
+            _ => children.push(Child {
+                key,
+                direct: !deeper,
+                deeper,
+            }),
+        }
+    }
+    children
 }
 
 #[cfg(test)]
@@ -298,11 +419,18 @@ mod tests {
         size: 1,
         mtime_ns: 0,
         ctime_ns: 0,
+        executable: false,
     };
 
     fn put(offered_files: &mut OfferedFiles, key: &Key, seed: u8) -> Vec<LibraryEvent> {
-        let name = AssetName::new(key.relative.to_str().unwrap()).unwrap();
-        offered_files.insert(key.clone(), name, STAMP, info(seed))
+        let name = AssetName::from_local(key.relative.to_str().unwrap()).unwrap();
+        offered_files.insert(Offer {
+            key: key.clone(),
+            name,
+            stamp: STAMP,
+            info: info(seed),
+            snapshot: false,
+        })
     }
 
     #[test]
@@ -325,6 +453,38 @@ mod tests {
         assert!(offered_files.remove(&two).is_some());
         assert_eq!(offered_files.find(&info(1).id()), None);
         assert_eq!(offered_files.totals(), (0, 0));
+    }
+
+    #[test]
+    fn two_spellings_of_one_name_are_one_entry_with_two_sources() {
+        let mut offered_files = OfferedFiles::default();
+        let (composed, decomposed) = (key(0, "\u{e9}"), key(0, "e\u{301}"));
+        assert_eq!(put(&mut offered_files, &composed, 1).len(), 1);
+        assert_eq!(put(&mut offered_files, &decomposed, 1), []);
+        assert_eq!(offered_files.assets().len(), 1);
+        assert_eq!(offered_files.remove(&composed), None);
+        assert_eq!(offered_files.assets().len(), 1);
+        assert!(matches!(
+            offered_files.remove(&decomposed),
+            Some(LibraryEvent::Removed(_))
+        ));
+    }
+
+    #[test]
+    fn a_holder_among_thousands_of_equal_files_is_found_without_copying_them() {
+        let mut offered_files = OfferedFiles::default();
+        for at in 0..5_000 {
+            put(&mut offered_files, &key(0, &format!("d/{at}")), 1);
+        }
+        let id = info(1).id();
+        let first = offered_files.holder(&id, |_| true).unwrap().key.clone();
+        let second = offered_files.holder(&id, |held| held.key != first);
+        assert_ne!(second.unwrap().key, first);
+        for at in 0..4_999 {
+            offered_files.remove(&key(0, &format!("d/{at}")));
+        }
+        let last = offered_files.holder(&id, |_| true).unwrap();
+        assert_eq!(last.key, key(0, "d/4999"));
     }
 
     #[test]
@@ -357,5 +517,27 @@ mod tests {
         let found: Vec<_> = found.iter().map(|offered| &offered.key).collect();
         assert_eq!(found, [&key(0, "d/x"), &key(0, "d/y/z")]);
         assert_eq!(offered_files.beneath(&key(0, "")).len(), 7);
+        let children = |directory: Key| {
+            let children = offered_files.children(&directory).into_iter();
+            let children = children.map(|child| (child.key, child.direct, child.deeper));
+            children.collect::<Vec<_>>()
+        };
+        let (file, directory) = (
+            |path| (key(0, path), true, false),
+            |path| (key(0, path), false, true),
+        );
+        assert_eq!(children(key(0, "d")), [file("d/x"), directory("d/y")]);
+        assert_eq!(
+            children(key(0, "")),
+            [
+                file("a"),
+                file("a.txt"),
+                directory("d"),
+                file("d-"),
+                directory("d0"),
+                file("e")
+            ]
+        );
+        assert_eq!(children(key(1, "d"))[0].0, key(1, "d/x"));
     }
 }

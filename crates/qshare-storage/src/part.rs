@@ -4,6 +4,7 @@ mod errors;
 mod hashes;
 mod open;
 mod recover;
+mod sparse;
 #[cfg(test)]
 mod tests;
 mod unfinished;
@@ -27,9 +28,9 @@ use crate::hashing::{HashError, HashOptions, HashPage};
 use crate::meta::{Layout, Slot, encode_hashes};
 use crate::reading::is_readable;
 use crate::stamp::Stamp;
-use crate::system::{read_exact_at, stamp_of};
+use crate::system::{apply_attributes, read_exact_at, stamp_of};
 use crate::target::{Place, Target};
-use crate::{DiskError, ReadError};
+use crate::{DiskError, FileAttributes, ReadError};
 use hashes::ChunkHashes;
 
 /// When a finished file must be durable.
@@ -52,6 +53,7 @@ pub struct Part {
     disk: SharedDisk,
     place: Place,
     target: Target,
+    attributes: FileAttributes,
     info: ContentInfo,
     id: ContentId,
     chunks: Chunks,
@@ -201,8 +203,8 @@ impl Part {
         self.still_ours()?;
         self.note_unclean()?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.disk
-            .write_at(&self.data, bytes, range.start + offset_in_chunk)
+        let offset = range.start + offset_in_chunk;
+        sparse::write_sparse(&*self.disk, &self.data, bytes, offset)
             .map_err(|error| self.data_failed("write", error).into())
     }
 
@@ -295,6 +297,7 @@ impl Part {
         self.disk
             .set_len(&self.data, self.info.length)
             .map_err(|error| self.data_failed("cut", error))?;
+        apply_attributes(&self.data, &self.attributes, self.path());
         if durability == Durability::Immediate {
             self.flush_data()?;
         }

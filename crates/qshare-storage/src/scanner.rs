@@ -1,177 +1,117 @@
-//! The thread that keeps the list of offered files as the disk is: looks where something may have changed, has
-//! files hashed once they have settled, and tells what that comes to.
+//! The thread that keeps the list of offered files as the disk is. It decides which directories
+//! are followed, looks where something may have changed, has files hashed once they have
+//! settled, and tells what changed.
+//!
+//! Changes are found in three ways. The system reports them (within a second). Directories where
+//! it does not are polled. And every ten minutes everything is reconciled, which repairs what
+//! the first two missed.
+
+mod following;
+mod looking;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use qshare_content::{AssetName, ContentInfo, LENGTH_MAX_BYTES};
+use qshare_content::{Chunks, ContentId};
 
+use crate::DiskError;
 use crate::event::{LibraryEvent, SkipReason};
-use crate::hashing::{HashError, HashOptions, HashedFile, hash_opened, thread_count};
-use crate::index::{Index, KnownFiles};
-use crate::offered_files::{Key, Offered, OfferedFiles};
-use crate::open_files::OpenFiles;
-use crate::roots::Roots;
+use crate::followed::Followed;
+use crate::hash_jobs::{HashJob, HashJobError, Hashed};
+use crate::hashing::HashError;
+use crate::library_state::LibraryState;
+use crate::offered_files::{Key, Offered};
+use crate::settling::Settling;
 use crate::stamp::Stamp;
-use crate::system::stamp_of;
-use crate::walk::{Found, walk};
-use crate::watch::{Hint, Watch};
-use crate::{Cancel, DiskError};
+use crate::watch::{MountPoint, WatchEvent, Watcher};
+use looking::is_gone;
 
-/// How long after the first hint we look: one change comes as several events.
-const DEBOUNCE: Duration = Duration::from_millis(300);
-/// A file that was modified this lately is probably still being written.
-const SETTLED_AFTER: Duration = Duration::from_secs(1);
-/// How often we look whether a root has come, gone or been replaced, which nothing tells us.
+/// How often the scanner looks whether a root has come, gone or been replaced, which nothing
+/// reports, and closes idle files.
 const ROOTS_EVERY: Duration = Duration::from_secs(1);
-/// How often we look at everything if changes are not reported.
-const BLIND_EVERY: Duration = Duration::from_secs(10);
 /// How long the first scan waits for files that are still being written.
 const FIRST_SCAN_WAITS: Duration = Duration::from_secs(3);
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
-/// From this length on a file is hashed by all threads, one such file at a time.
-const LARGE_BYTES: u64 = 32 * 1024 * 1024;
 /// Most results that one transaction of the index takes.
 const RESULTS_MAX: usize = 512;
 /// Most paths that are remembered as skipped, so as not to be reported twice.
 const SKIPPED_MAX: usize = 10_000;
+/// Links that are reported as skipped: a tree may hold thousands.
+const LINKS_TOLD_MAX: usize = 20;
 /// The index may hold this many files that are gone, besides as many as are there: another
 /// choice of roots may want them.
 const INDEX_SLACK: u64 = 10_000;
-
-/// What the library's threads share.
-pub(crate) struct LibraryState {
-    pub(crate) roots: Roots,
-    pub(crate) index: Index,
-    pub(crate) open_files: OpenFiles,
-    pub(crate) cancel: Cancel,
-    offered_files: RwLock<OfferedFiles>,
-    threads: usize,
-    /// Held while a large file is hashed.
-    large: Mutex<()>,
-    hashed_bytes: Arc<AtomicU64>,
-}
-
-impl LibraryState {
-    pub(crate) fn new(roots: Roots, index: Index, hash_threads: usize) -> LibraryState {
-        LibraryState {
-            roots,
-            index,
-            open_files: OpenFiles::default(),
-            cancel: Cancel::new(),
-            offered_files: RwLock::default(),
-            threads: thread_count(hash_threads),
-            large: Mutex::new(()),
-            hashed_bytes: Arc::default(),
-        }
-    }
-
-    pub(crate) fn threads(&self) -> usize {
-        self.threads
-    }
-
-    pub(crate) fn offered_files(&self) -> RwLockReadGuard<'_, OfferedFiles> {
-        self.offered_files
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn offered_files_mut(&self) -> RwLockWriteGuard<'_, OfferedFiles> {
-        self.offered_files
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// First and longest pause before something that could not be read is tried again; each is twice
+/// as long as the one before.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(300);
+/// Failures after which a fault that may pass is reported: after some 7 s.
+const RETRIES_TOLD: u32 = 4;
 
 /// What the scanner is told.
 pub(crate) enum Message {
-    /// Something may have changed.
-    Hint(Hint),
+    /// The system reports changes.
+    Watch(Vec<WatchEvent>),
     /// A file was hashed, or not.
-    Hashed(Job, Result<(HashedFile, Stamp), HashError>),
+    Hashed(HashJob, Result<Hashed, HashJobError>),
     /// A reader found that a file had changed, and has withdrawn it.
     Withdrawn(Arc<Offered>, Option<LibraryEvent>),
     /// A download was taken in.
     Adopted(Vec<LibraryEvent>),
+    /// The index has wrong hashes of a content.
+    WrongHashes(ContentId),
     /// The library is being dropped.
     Stop,
 }
 
-/// A file to be hashed.
-pub(crate) struct Job {
-    key: Arc<Key>,
-    name: AssetName,
-    size: u64,
+/// Something that could not be read.
+struct Failure {
+    /// Failures in a row.
+    count: u32,
+    /// What the file looked like, if it is one and was looked at.
+    stamp: Option<Stamp>,
 }
 
-/// Hashes files until there are no more jobs.
-pub(crate) fn hash_jobs(
-    shared: &LibraryState,
-    jobs: &Mutex<Receiver<Job>>,
-    done: &Sender<Message>,
-) {
-    loop {
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
-        if shared.cancel.is_cancelled() {
-            return;
-        }
-        let result = hash_one(shared, &job);
-        if done.send(Message::Hashed(job, result)).is_err() {
-            return;
-        }
-    }
-}
-
-fn hash_one(shared: &LibraryState, job: &Job) -> Result<(HashedFile, Stamp), HashError> {
-    let path = shared.roots.full_path(&job.key);
-    let large = job.size >= LARGE_BYTES;
-    let _turn = large.then(|| shared.large.lock().unwrap_or_else(PoisonError::into_inner));
-    let (file, _) = shared
-        .roots
-        .open(&job.key)
-        .map_err(|error| DiskError::new("read", &path, error))?;
-    // The hashing threads tell how far the file is; what is new since the last word counts.
-    let (told, hashed_bytes) = (AtomicU64::new(0), shared.hashed_bytes.clone());
-    let progress = move |done, _| {
-        let before = told.fetch_max(done, Ordering::Relaxed);
-        hashed_bytes.fetch_add(done.saturating_sub(before), Ordering::Relaxed);
-    };
-    let options = HashOptions {
-        threads: if large { shared.threads } else { 1 },
-        cancel: shared.cancel.clone(),
-        progress: Some(Arc::new(progress)),
-    };
-    hash_opened(&file, &path, &options)
-}
-
-/// The scanner's own state.
+/// The scanner's state.
 pub(crate) struct Scanner<F> {
-    shared: Arc<LibraryState>,
+    state: Arc<LibraryState>,
     inbox: Receiver<Message>,
-    jobs: Sender<Job>,
+    to_self: Sender<Message>,
+    jobs: Sender<HashJob>,
     on_event: F,
-    watch: Watch,
-    /// Device and inode of each root as it is being watched.
-    watched: Vec<Option<(u64, u64)>>,
-    blind: HashSet<u32>,
+    watcher: Option<Watcher>,
+    followed: Followed,
+    /// What beneath each root is left out; changes when links do.
+    excluded: Vec<Vec<PathBuf>>,
+    /// Roots for which a failed watch was reported.
+    watch_failures_told: HashSet<u32>,
+    /// Whether file systems, by device, are changed by other machines.
+    remote: HashMap<u64, bool>,
+    mounts: Vec<MountPoint>,
     hinted: BTreeSet<Key>,
     look_at: Option<Instant>,
-    /// Files that have not settled.
-    later: BinaryHeap<Reverse<(Instant, Arc<Key>)>>,
-    waiting: HashSet<Arc<Key>>,
+    /// Directories that the poll or reconciliation under way has yet to read.
+    sweep: VecDeque<Key>,
+    sweep_began: Instant,
+    settling: Settling,
+    timers: BinaryHeap<Reverse<(Instant, Arc<Key>)>>,
+    /// The timer of each path that counts; others of it are void.
+    due: HashMap<Arc<Key>, Instant>,
+    /// What could not be read.
+    failures: HashMap<Key, Failure>,
     pending: HashSet<Arc<Key>>,
     skipped: HashSet<PathBuf>,
+    links_told: usize,
     started: Instant,
     next_roots: Instant,
-    next_blind: Instant,
+    next_poll: Instant,
+    next_reconciliation: Instant,
     next_progress: Instant,
     scan_told: bool,
     progress_told: bool,
@@ -180,30 +120,40 @@ pub(crate) struct Scanner<F> {
 
 impl<F: Fn(LibraryEvent)> Scanner<F> {
     pub(crate) fn new(
-        shared: Arc<LibraryState>,
-        inbox: Receiver<Message>,
-        jobs: Sender<Job>,
-        watch: Watch,
+        state: Arc<LibraryState>,
+        (inbox, to_self): (Receiver<Message>, Sender<Message>),
+        jobs: Sender<HashJob>,
+        settling: Settling,
         on_event: F,
     ) -> Scanner<F> {
         let now = Instant::now();
         Scanner {
-            watched: vec![None; shared.roots.iter().count()],
-            shared,
+            next_reconciliation: now + state.reconcile_every,
+            state,
             inbox,
+            to_self,
             jobs,
             on_event,
-            watch,
-            blind: HashSet::new(),
+            watcher: None,
+            followed: Followed::default(),
+            excluded: Vec::new(),
+            watch_failures_told: HashSet::new(),
+            remote: HashMap::new(),
+            mounts: Vec::new(),
             hinted: BTreeSet::new(),
             look_at: None,
-            later: BinaryHeap::new(),
-            waiting: HashSet::new(),
+            sweep: VecDeque::new(),
+            sweep_began: now,
+            settling,
+            timers: BinaryHeap::new(),
+            due: HashMap::new(),
+            failures: HashMap::new(),
             pending: HashSet::new(),
             skipped: HashSet::new(),
+            links_told: 0,
             started: now,
             next_roots: now,
-            next_blind: now,
+            next_poll: now + following::POLL_EVERY,
             next_progress: now + PROGRESS_EVERY,
             scan_told: false,
             progress_told: true,
@@ -211,22 +161,40 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Goes on until told to stop.
-    pub(crate) fn run(mut self) {
+    /// Makes the scanner usable again after a panic: what it believed of the directories is
+    /// forgotten, and everything is looked at anew.
+    pub(crate) fn reset(&mut self) {
+        self.stop_watching();
+        self.remote.clear();
+        self.hinted.clear();
+        self.sweep.clear();
+        self.settling.clear();
+        self.timers.clear();
+        self.due.clear();
+        self.failures.clear();
+        self.look_at = None;
+        self.next_roots = Instant::now();
+    }
+
+    /// Runs until told to stop.
+    pub(crate) fn run(&mut self) {
+        if self.watcher.is_none() {
+            self.start_watching();
+        }
         loop {
             let now = Instant::now();
+            self.check_index();
             if now >= self.next_roots {
                 self.check_roots();
+                self.state.open_files.close_idle(now);
+                self.note_still_written();
                 self.next_roots = now + ROOTS_EVERY;
-            }
-            if now >= self.next_blind {
-                self.look_where_blind();
-                self.next_blind = now + BLIND_EVERY;
             }
             if self.look_at.is_some_and(|at| now >= at) {
                 self.look_where_hinted();
             }
-            self.look_at_settled(now);
+            self.look_where_due(now);
+            self.go_on_sweeping(now);
             self.tell_progress(now);
             let wake = self.next_wake();
             let timeout = wake.saturating_duration_since(Instant::now());
@@ -247,27 +215,32 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    fn next_wake(&self) -> Instant {
-        let settled = self.later.peek().map(|Reverse((at, _))| *at);
+    pub(super) fn next_wake(&self) -> Instant {
+        let due = self.timers.peek().map(|Reverse((at, _))| *at);
         let progress = (!self.scan_told || !self.progress_told).then_some(self.next_progress);
-        [self.look_at, settled, progress]
+        let sweep = (!self.sweep.is_empty()).then_some(self.sweep_began);
+        [self.look_at, due, progress, sweep]
             .into_iter()
             .flatten()
-            .chain([self.next_roots])
-            .fold(self.next_blind, Instant::min)
+            .chain([self.next_roots, self.next_reconciliation])
+            .fold(self.next_poll, Instant::min)
     }
 
-    fn tell(&self, events: impl IntoIterator<Item = LibraryEvent>) {
+    pub(crate) fn tell(&self, events: impl IntoIterator<Item = LibraryEvent>) {
         events.into_iter().for_each(&self.on_event);
     }
 
-    /// False when it is time to stop.
-    fn handle(&mut self, messages: Vec<Message>) -> bool {
+    /// Handles messages; false when it is time to stop.
+    pub(super) fn handle(&mut self, messages: Vec<Message>) -> bool {
         let mut hashed = Vec::new();
         for message in messages {
             match message {
                 Message::Stop => return false,
-                Message::Hint(hint) => self.take_hint(hint),
+                Message::Watch(events) => {
+                    for event in events {
+                        self.handle_watch(event);
+                    }
+                }
                 Message::Adopted(events) => {
                     self.index_unflushed = true;
                     self.tell(events);
@@ -276,6 +249,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
                     self.tell(event);
                     self.look(&offered.key);
                 }
+                Message::WrongHashes(id) => self.hash_again(&id),
                 Message::Hashed(job, result) => {
                     self.pending.remove(&job.key);
                     match result {
@@ -287,243 +261,137 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
         if !hashed.is_empty() {
             self.remember(&hashed, self.pending.is_empty());
-            for (job, (file, stamp)) in hashed {
-                self.offer_if_same(&job, stamp, file.info);
+            for (job, hashed) in hashed {
+                self.offer_if_same(&job, hashed.stamp, hashed.file.info);
             }
         }
         true
     }
 
     /// Puts results into the index. Without it everything works, only slower the next time.
-    fn remember(&mut self, hashed: &[(Job, (HashedFile, Stamp))], durable: bool) {
-        let entries = hashed.iter().map(|(_, (file, stamp))| file.indexed(stamp));
-        if let Err(error) = self.shared.index.put(entries, durable) {
+    pub(super) fn remember(&mut self, hashed: &[(HashJob, Hashed)], durable: bool) {
+        let entries = hashed.iter().map(|(job, hashed)| {
+            let stamp = (!job.snapshot).then_some(&hashed.stamp);
+            hashed.file.indexed(stamp)
+        });
+        if let Err(error) = self.state.index.put(entries, durable) {
             tracing::warn!(%error, "the index was not updated");
         }
         self.index_unflushed = !durable;
     }
 
-    fn take_hint(&mut self, hint: Hint) {
-        match hint {
-            Hint::At(paths) => {
-                for path in paths {
-                    self.hinted.extend(self.shared.roots.keys_of(&path));
-                }
-            }
-            Hint::Everywhere => self.hint_everywhere(),
-            Hint::Blind(cause) => {
-                let roots: Vec<u32> = self.shared.roots.iter().map(|(root, _)| root).collect();
-                for root in roots {
-                    self.go_blind(root, cause.clone());
-                }
-                self.hint_everywhere();
-            }
-        }
-        if !self.hinted.is_empty() {
-            self.look_at.get_or_insert(Instant::now() + DEBOUNCE);
-        }
-    }
-
-    fn hint_everywhere(&mut self) {
-        let roots = self.shared.roots.iter();
-        self.hinted
-            .extend(roots.map(|(root, _)| Key::new(root, Path::new(""))));
-    }
-
-    fn go_blind(&mut self, root: u32, cause: String) {
-        if self.blind.insert(root) {
-            let root = self.shared.roots.path(root).to_path_buf();
-            self.tell([LibraryEvent::WatchFailed { root, cause }]);
-        }
-    }
-
-    /// Watches and scans roots that have come; empties those that have gone.
-    fn check_roots(&mut self) {
-        let shared = self.shared.clone();
-        for (root, path) in shared.roots.iter() {
-            let found = match path.metadata() {
-                Ok(metadata) if metadata.is_dir() => {
-                    let stamp = stamp_of(&metadata, path);
-                    Some((stamp.device, stamp.inode))
-                }
-                _ => None,
-            };
-            let Some(watched) = self.watched.get_mut(root as usize) else {
-                continue;
-            };
-            if *watched == found {
-                continue;
-            }
-            if watched.is_some() {
-                self.watch.remove(path);
-            }
-            *watched = found;
-            // Watched before it is scanned, so that nothing happens unseen in between.
-            if found.is_some()
-                && let Err(cause) = self.watch.add(path)
-            {
-                self.go_blind(root, cause);
-            }
-            self.look(&Key::new(root, Path::new("")));
-        }
-    }
-
-    fn look_where_blind(&mut self) {
-        for root in self.blind.clone() {
-            self.look(&Key::new(root, Path::new("")));
-        }
-    }
-
-    fn look_where_hinted(&mut self) {
-        self.look_at = None;
-        let hinted = std::mem::take(&mut self.hinted);
-        for key in &hinted {
-            // Sorted, so a directory comes before what is beneath it.
-            let mut above = key.relative.ancestors().skip(1);
-            if !above.any(|above| hinted.contains(&Key::new(key.root, above))) {
-                self.look(key);
-            }
-        }
-    }
-
-    fn look_at_settled(&mut self, now: Instant) {
-        while let Some(Reverse((at, _))) = self.later.peek()
-            && *at <= now
-        {
-            if let Some(Reverse((_, key))) = self.later.pop() {
-                self.waiting.remove(&key);
-                self.look(&key);
-            }
-        }
-    }
-
-    /// Makes the list of offered files agree with what is at a path and beneath it.
-    fn look(&mut self, start: &Key) {
-        let shared = self.shared.clone();
-        let known = match shared.index.files() {
-            Ok(known) => Some(known),
-            Err(error) => {
-                tracing::warn!(%error, "hashing without the index");
-                None
-            }
-        };
-        let mut stale: BTreeSet<_> = shared.offered_files().beneath(start).into_iter().collect();
-        let root = shared.roots.path(start.root);
-        let excluded = shared.roots.excluded(start.root);
-        walk(root, &start.relative, &excluded, |found| match found {
-            Found::File {
-                relative,
-                name,
-                stamp,
-            } => {
-                let key = Key {
-                    relative: relative.into(),
-                    root: start.root,
-                };
-                stale.remove(&key);
-                self.consider(key, name, stamp, known.as_ref());
-            }
-            Found::Skipped { relative, reason } => self.skip(root.join(relative), reason),
-        });
-        for offered in stale {
-            self.withdraw(&offered.key);
-        }
-    }
-
-    fn consider(&mut self, key: Key, name: AssetName, stamp: Stamp, known: Option<&KnownFiles>) {
-        let offered = self
-            .shared
-            .offered_files()
-            .get(&key)
-            .map(|offered| offered.stamp);
-        if offered == Some(stamp) {
+    /// If the index was replaced: has everything hashed again whose hashes it had.
+    pub(super) fn check_index(&mut self) {
+        let Some(cause) = self.state.index.take_replaced() else {
             return;
-        }
-        if offered.is_some() {
-            self.withdraw(&key);
-        }
-        if stamp.size > LENGTH_MAX_BYTES {
-            self.skip(self.shared.roots.full_path(&key), SkipReason::TooLong);
-        } else if self.pending.contains(&key) {
-            // What was hashed is compared with what is there then.
-        } else if let Some(info) = known.and_then(|known| known.get(&stamp)) {
-            self.offer(key, name, stamp, info);
-        } else if let Some(wait) = unsettled_for(&stamp) {
-            self.look_later(Arc::new(key), wait);
-        } else {
-            let (key, size) = (Arc::new(key), stamp.size);
-            self.pending.insert(key.clone());
-            self.progress_told = false;
-            // Only fails when the workers are gone, and then so are we.
-            let _ = self.jobs.send(Job { key, name, size });
-        }
-    }
-
-    fn look_later(&mut self, key: Arc<Key>, wait: Duration) {
-        if self.waiting.insert(key.clone()) {
-            self.later.push(Reverse((Instant::now() + wait, key)));
-        }
-    }
-
-    fn offer(&self, key: Key, name: AssetName, stamp: Stamp, info: ContentInfo) {
-        let events = self
-            .shared
-            .offered_files_mut()
-            .insert(key, name, stamp, info);
-        self.tell(events);
-    }
-
-    fn offer_if_same(&mut self, job: &Job, stamp: Stamp, info: ContentInfo) {
-        let path = self.shared.roots.full_path(&job.key);
-        let now = path.symlink_metadata();
-        let same = now.is_ok_and(|now| stamp_of(&now, &path) == stamp);
-        if same {
-            self.offer(Key::clone(&job.key), job.name.clone(), stamp, info);
-        } else {
-            self.look(&job.key);
-        }
-    }
-
-    fn withdraw(&self, key: &Key) {
-        let event = self.shared.offered_files_mut().remove(key);
-        self.shared.open_files.forget(key);
-        self.tell(event);
-    }
-
-    fn not_hashed(&mut self, job: Job, error: HashError) {
-        let path = self.shared.roots.full_path(&job.key);
-        match error {
-            HashError::Cancelled | HashError::NotAFile(_) => {}
-            HashError::Changed(_) => self.look_later(job.key, SETTLED_AFTER),
-            HashError::TooLong(_) => self.skip(path, SkipReason::TooLong),
-            HashError::Disk(DiskError::InTheWay { .. }) => {}
-            HashError::Disk(DiskError::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound => {}
-            HashError::Disk(error) => {
-                self.skip(path, SkipReason::Unreadable(error.to_string()));
+        };
+        self.tell([LibraryEvent::IndexReplaced { cause }]);
+        let offered: Vec<_> = self.state.offered_files().iter().cloned().collect();
+        for file in offered {
+            if Chunks::of_length(file.asset.info.length).count() > 1 {
+                self.withdraw(&file.key);
+                self.look(&file.key);
             }
         }
     }
 
-    fn skip(&mut self, path: PathBuf, reason: SkipReason) {
+    /// Has the files of a content hashed again, because the index has wrong hashes of it.
+    pub(super) fn hash_again(&mut self, id: &ContentId) {
+        tracing::warn!(content = %id, "the index has wrong hashes of this content");
+        loop {
+            let held = self.state.offered_files().holder(id, |_| true).cloned();
+            let Some(held) = held else { return };
+            if let Err(error) = self.state.index.forget([&held.stamp].into_iter()) {
+                tracing::warn!(%error, "the index was not updated");
+            }
+            self.withdraw(&held.key);
+            self.hint(held.key.clone());
+        }
+    }
+
+    pub(super) fn not_hashed(&mut self, job: HashJob, error: HashJobError) {
+        let path = self.state.roots.full_path(&job.key);
+        match error {
+            HashJobError::Own(own) => {
+                self.settling.forget(&job.key);
+                self.skip(path, SkipReason::Own(own));
+            }
+            HashJobError::Panicked(cause) => {
+                let error = io::Error::other(format!("internal error: {cause}"));
+                self.could_not_read_as(&job.key, Some(job.stamp), &error);
+            }
+            HashJobError::Hash(HashError::Cancelled | HashError::NotAFile(_)) => {}
+            HashJobError::Hash(HashError::Changed(_)) => {
+                self.look_at_time(job.key, Instant::now() + RETRY_FIRST);
+            }
+            HashJobError::Hash(HashError::TooLong(_)) => self.skip(path, SkipReason::TooLong),
+            HashJobError::Hash(HashError::Disk(error)) => match error {
+                DiskError::InTheWay { .. } => {}
+                DiskError::Io { source, .. } | DiskError::Permission { source, .. } => {
+                    if !is_gone(&source) {
+                        self.could_not_read_as(&job.key, Some(job.stamp), &source);
+                    }
+                }
+                DiskError::Full { .. } => {
+                    let error = io::ErrorKind::StorageFull.into();
+                    self.could_not_read_as(&job.key, Some(job.stamp), &error);
+                }
+            },
+        }
+    }
+
+    /// Tries again later. Reports what will not pass by itself at once, the rest if it lasts.
+    pub(super) fn could_not_read(&mut self, key: &Key, error: &io::Error) {
+        self.could_not_read_as(key, None, error);
+    }
+
+    pub(super) fn could_not_read_as(&mut self, key: &Key, stamp: Option<Stamp>, error: &io::Error) {
+        let failure = self.failures.entry(key.clone()).or_insert(Failure {
+            count: 0,
+            stamp: None,
+        });
+        failure.stamp = stamp;
+        failure.count = failure.count.saturating_add(1);
+        let count = failure.count;
+        let pause = RETRY_FIRST * 2u32.saturating_pow((count - 1).min(16));
+        let lasting = error.kind() == io::ErrorKind::PermissionDenied;
+        if lasting || count >= RETRIES_TOLD {
+            let path = self.state.roots.full_path(key);
+            self.skip(path, SkipReason::Unreadable(error.to_string()));
+        }
+        self.followed.set_read(key, None);
+        self.due.remove(key);
+        self.look_at_time(Arc::new(key.clone()), Instant::now() + pause.min(RETRY_MAX));
+    }
+
+    pub(super) fn skip(&mut self, path: PathBuf, reason: SkipReason) {
         if self.skipped.len() < SKIPPED_MAX && self.skipped.insert(path.clone()) {
             self.tell([LibraryEvent::Skipped { path, reason }]);
         }
     }
 
-    fn tell_progress(&mut self, now: Instant) {
+    pub(super) fn skip_link(&mut self, path: &Path) {
+        if self.links_told < LINKS_TOLD_MAX && !self.skipped.contains(path) {
+            self.links_told += 1;
+            self.skip(path.to_path_buf(), SkipReason::Link);
+        }
+    }
+
+    pub(super) fn tell_progress(&mut self, now: Instant) {
         let idle = self.pending.is_empty();
         if !self.progress_told && (idle || now >= self.next_progress) {
+            let hashed_bytes = self.state.hashed_bytes();
             self.tell([LibraryEvent::Hashing {
                 pending_files: self.pending.len() as u64,
-                hashed_bytes: self.shared.hashed_bytes.load(Ordering::Relaxed),
+                hashed_bytes,
             }]);
             self.progress_told = idle;
         }
         let waited = self.started.elapsed() >= FIRST_SCAN_WAITS;
-        if !self.scan_told && idle && (self.later.is_empty() || waited) {
+        let settled = self.settling.is_empty();
+        if !self.scan_told && idle && (settled || waited) {
             self.scan_told = true;
-            let (assets, bytes) = self.shared.offered_files().totals();
+            let (assets, bytes) = self.state.offered_files().totals();
             self.tell([LibraryEvent::ScanFinished { assets, bytes }]);
             self.tidy_index(assets);
         }
@@ -533,18 +401,20 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
     }
 
     /// Forgets files that are long gone, once they outnumber those that are there.
-    fn tidy_index(&self, assets: u64) {
-        let all_here = self.watched.iter().all(Option::is_some);
-        let files = self.shared.index.file_count().unwrap_or(0);
+    pub(super) fn tidy_index(&self, assets: u64) {
+        let followed = &self.followed;
+        let mut roots = self.state.roots.iter();
+        let all_here = roots.all(|(root, _)| followed.root_id(root).is_some());
+        let files = self.state.index.file_count().unwrap_or(0);
         if !all_here || files <= 2 * assets + INDEX_SLACK {
             return;
         }
-        let offered_files = self.shared.offered_files();
+        let offered_files = self.state.offered_files();
         let live: HashSet<_> = offered_files
-            .stamps()
-            .map(|stamp| (stamp.device, stamp.inode))
+            .iter()
+            .map(|offered| (offered.stamp.device, offered.stamp.inode))
             .collect();
-        let tidied = self.shared.index.retain(
+        let tidied = self.state.index.retain(
             |device, inode| live.contains(&(device, inode)),
             |id| offered_files.find(id).is_some(),
         );
@@ -554,13 +424,50 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
     }
 }
 
-/// How long to wait before a file can be taken to be complete; None if it can be now. A time in
-/// the future is not waited for.
-fn unsettled_for(stamp: &Stamp) -> Option<Duration> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    let modified = Duration::from_nanos(u64::try_from(stamp.mtime_ns).ok()?);
-    let age = now.checked_sub(modified)?;
-    SETTLED_AFTER
-        .checked_sub(age)
-        .filter(|wait| !wait.is_zero())
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::index::Index;
+    use crate::library::RECONCILE_EVERY;
+    use crate::roots::Roots;
+
+    #[test]
+    pub(super) fn after_an_overflow_lost_watches_are_set_again_and_missed_names_are_seen() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("assets");
+        fs::create_dir_all(root.join("d/e")).unwrap();
+        let roots = Roots::new(std::slice::from_ref(&root), &[]).unwrap();
+        let index = Index::open(&temp.path().join("state")).unwrap();
+        let state = Arc::new(LibraryState::new(roots, index, 1, RECONCILE_EVERY));
+        let ((to_self, inbox), (jobs, jobs_made)) = (channel(), channel());
+        let settling = Settling::new();
+        let mut scanner = Scanner::new(state, (inbox, to_self), jobs, settling, |_| {});
+        scanner.start_watching();
+        scanner.check_roots();
+        let key = |path: &str| Key::new(0, Path::new(path));
+        let watch = |scanner: &Scanner<_>, path: &str| scanner.followed.get(&key(path))?.watch;
+        let lost = watch(&scanner, "d/e").unwrap();
+
+        // What events would have told is lost with them.
+        scanner.release([lost]);
+        fs::create_dir_all(root.join("d/new/deep")).unwrap();
+        let file = root.join("d/new/deep/file");
+        fs::write(&file, b"file").unwrap();
+        let file = fs::File::options().write(true).open(&file).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(100))
+            .unwrap();
+        scanner.handle_watch(WatchEvent::Overflow);
+        while !scanner.sweep.is_empty() {
+            scanner.go_on_sweeping(Instant::now());
+        }
+        assert!(watch(&scanner, "d/e").is_some_and(|watch| watch != lost));
+        assert!(watch(&scanner, "d/new/deep").is_some());
+        assert_eq!(*jobs_made.try_recv().unwrap().key, key("d/new/deep/file"));
+        assert_eq!(scanner.followed.polled().count(), 0);
+    }
 }

@@ -8,16 +8,25 @@ mod unix;
 
 #[cfg(not(unix))]
 pub(crate) use portable::{
-    Dir, SYNCS_FILESYSTEM, data_from, hole_from, read_at, stamp_of, sync_filesystem, write_all_at,
+    Dir, SYNCS_FILESYSTEM, data_from, directory_stamp_of, hole_from, is_out_of_descriptors,
+    is_remote, open_files_limit, read_at, stamp_of, sync_filesystem, write_all_at,
 };
 #[cfg(unix)]
 pub(crate) use unix::{
-    Dir, SYNCS_FILESYSTEM, data_from, hole_from, read_at, stamp_of, sync_filesystem, write_all_at,
+    Dir, SYNCS_FILESYSTEM, data_from, directory_stamp_of, hole_from, is_out_of_descriptors,
+    is_remote, open_files_limit, read_at, stamp_of, sync_filesystem, write_all_at,
 };
+
+#[cfg(not(unix))]
+use portable::set_attributes;
+#[cfg(unix)]
+use unix::set_attributes;
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
+use crate::FileAttributes;
 use crate::stamp::Stamp;
 
 /// How [`Dir::open_file`] opens.
@@ -42,6 +51,14 @@ pub(crate) enum Entry {
     Link,
     /// A socket, a device and so on.
     Special,
+}
+
+/// Gives a finished file its attributes. A file system that cannot keep them (FAT, some FUSE) is
+/// no reason to fail a download.
+pub(crate) fn apply_attributes(file: &File, attributes: &FileAttributes, path: &Path) {
+    if let Err(error) = set_attributes(file, attributes) {
+        tracing::debug!(path = %path.display(), %error, "the file's attributes were not set");
+    }
 }
 
 /// Reads exactly `bytes.len()` bytes.

@@ -3,12 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use qshare_content::AssetName;
+use qshare_content::{AssetName, PART_SUFFIX};
 
 use crate::DiskError;
 use crate::beneath::{self, Reached};
 use crate::disk::SharedDisk;
 use crate::system::Dir;
+use crate::temporary::short_digest;
 
 /// Where a download goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,13 @@ impl Target {
         }
     }
 
+    /// The path of the part file while the download is unfinished.
+    pub fn part_path(&self) -> PathBuf {
+        let path = self.path();
+        let file_name = path.file_name().unwrap_or_default();
+        path.with_file_name(working_name(file_name, PART_SUFFIX))
+    }
+
     /// The directory that is the user's own, the path from there to the file's directory, and
     /// the file's name.
     pub(crate) fn split(&self) -> Result<(PathBuf, &Path, &OsStr), DiskError> {
@@ -62,6 +70,13 @@ impl Target {
                 _ => (path.as_path(), Path::new("")),
             },
         };
+        if cfg!(windows)
+            && let Target::Beneath { name, .. } = self
+            && !name.is_writable_on_windows()
+        {
+            let source = std::io::ErrorKind::InvalidFilename.into();
+            return Err(DiskError::new("write", self.path(), source));
+        }
         let (Some(inner), Some(file_name)) = (relative.parent(), relative.file_name()) else {
             let source = std::io::ErrorKind::InvalidInput.into();
             return Err(DiskError::new("write", self.path(), source));
@@ -93,12 +108,28 @@ impl Target {
     }
 }
 
-impl Place {
-    /// The file's name with something appended.
-    pub(crate) fn name_with(&self, suffix: &str) -> OsString {
-        let mut name = self.file_name.clone();
+/// Longest name of a file in bytes, on the usual file systems.
+const NAME_MAX_BYTES: usize = 255;
+
+/// The name of a working file: the file's own with a suffix. If that is too long for a file
+/// system, the beginning of the file's own, `~`, 16 hex digits of its SHA-256, and the suffix.
+pub(crate) fn working_name(file_name: &OsStr, suffix: &str) -> OsString {
+    if file_name.len() + suffix.len() <= NAME_MAX_BYTES {
+        let mut name = file_name.to_os_string();
         name.push(suffix);
-        name
+        return name;
+    }
+    let digest = short_digest(&[file_name.as_encoded_bytes()]);
+    let text = file_name.to_string_lossy();
+    let room = NAME_MAX_BYTES - suffix.len() - digest.len() - 1;
+    let end = text.floor_char_boundary(room);
+    format!("{}~{digest}{suffix}", &text[..end]).into()
+}
+
+impl Place {
+    /// The name of a working file of this one.
+    pub(crate) fn name_with(&self, suffix: &str) -> OsString {
+        working_name(&self.file_name, suffix)
     }
 
     /// The path of another file in the same directory, for messages.
@@ -118,5 +149,31 @@ impl Place {
                 .map_err(|error| DiskError::new("flush the directory of", &self.path, error))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_working_files_fit_and_stay_apart() {
+        let suffix = PART_SUFFIX;
+        assert_eq!(working_name(OsStr::new("a"), suffix), "a.qshare.part");
+        let fits = "x".repeat(255 - suffix.len());
+        assert_eq!(working_name(OsStr::new(&fits), suffix), *(fits + suffix));
+        let mut names = std::collections::HashSet::new();
+        for long in [
+            "x".repeat(250),
+            "x".repeat(255),
+            "é".repeat(127),
+            "é".repeat(126) + "e",
+            "\u{1F600}".repeat(63),
+        ] {
+            let name = working_name(OsStr::new(&long), suffix);
+            let text = name.to_str().unwrap();
+            assert!(name.len() <= 255 && text.ends_with(suffix), "{text}");
+            assert!(names.insert(name));
+        }
     }
 }

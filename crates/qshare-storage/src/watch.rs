@@ -1,82 +1,83 @@
-//! Being told what changes beneath the roots.
+//! Change notification by the operating system.
 //!
-//! Events are only hints where to look: whatever is hinted at is looked at anew. So a lost event
-//! costs a look at everything, and a wrong one costs nothing.
+//! Linux watches single directories (inotify), and [`crate::scanner`] decides which. Elsewhere
+//! the system watches whole trees, and only roots are watched. Events are hints where to look:
+//! a wrong one costs a look, a lost one costs time until the next poll or reconciliation.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::path::Path;
+use std::path::PathBuf;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use qshare_content::{META_SUFFIX, PART_SUFFIX};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod inotify;
+#[cfg(any(test, not(any(target_os = "linux", target_os = "android"))))]
+mod recursive;
 
-/// Where to look.
-pub(crate) enum Hint {
-    /// At these paths, and beneath them.
-    At(Vec<PathBuf>),
-    /// At everything: events were lost.
-    Everywhere,
-    /// At everything, again and again: some directories cannot be watched.
-    Blind(String),
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use inotify::{Watcher, mount_points};
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) use recursive::{Watcher, mount_points};
+
+/// A watched directory. One directory that is reached under several paths (a bind mount, roots
+/// that overlap) has one id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct WatchId(pub(crate) i32);
+
+/// What the system reports.
+#[derive(Debug)]
+pub(crate) enum WatchEvent {
+    /// Something happened to an entry of a watched directory.
+    Entry {
+        directory: WatchId,
+        name: OsString,
+        change: Change,
+    },
+    /// A watched directory itself was moved, deleted or unmounted, or its watch has ended.
+    Directory(WatchId),
+    /// Something happened at these paths, on a system that watches whole trees.
+    #[cfg_attr(
+        any(target_os = "linux", target_os = "android"),
+        allow(dead_code, reason = "inotify reports entries")
+    )]
+    Paths(Vec<PathBuf>, Change),
+    /// Events were lost.
+    Overflow,
+    /// File systems were mounted or unmounted.
+    Mounts,
+    /// The system reports nothing any more.
+    Failed(String),
 }
 
-/// Watches directories and all beneath them, as far as the system can.
-pub(crate) struct Watch(Option<RecommendedWatcher>, Option<String>);
-
-impl Watch {
-    /// Watches nothing yet. `hint` is called from a thread of the watcher's.
-    pub(crate) fn new(hint: impl Fn(Hint) + Send + 'static) -> Watch {
-        let handler = move |event: notify::Result<Event>| {
-            if let Some(found) = hint_of(event) {
-                hint(found);
-            }
-        };
-        let config = Config::default().with_follow_symlinks(false);
-        match RecommendedWatcher::new(handler, config) {
-            Ok(watcher) => Watch(Some(watcher), None),
-            Err(error) => Watch(None, Some(error.to_string())),
-        }
-    }
-
-    /// Watches a directory; what the system says if it cannot.
-    pub(crate) fn add(&mut self, directory: &Path) -> Result<(), String> {
-        let Watch(Some(watcher), _) = self else {
-            return Err(self.1.clone().unwrap_or_default());
-        };
-        watcher
-            .watch(directory, RecursiveMode::Recursive)
-            .map_err(|error| error.to_string())
-    }
-
-    /// Watches a directory no more, if it was.
-    pub(crate) fn remove(&mut self, directory: &Path) {
-        if let Some(watcher) = &mut self.0 {
-            // Gone together with the directory, as a rule.
-            let _ = watcher.unwatch(directory);
-        }
-    }
+/// What happened to a directory's entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Bytes were written: a program has the file open for writing.
+    Written,
+    /// A program that had the file open for writing has closed it.
+    Closed,
+    /// It was renamed to another name; the rename has this number.
+    MovedFrom(u32),
+    /// It got its name by the rename of this number.
+    MovedTo(u32),
+    /// Anything else.
+    Other,
 }
 
-fn hint_of(event: notify::Result<Event>) -> Option<Hint> {
-    let event = match event {
-        Ok(event) => event,
-        Err(error) => return Some(Hint::Blind(error.to_string())),
-    };
-    if event.need_rescan() {
-        return Some(Hint::Everywhere);
-    }
-    // We open and read files all the time ourselves.
-    let reading = matches!(event.kind, EventKind::Access(kind)
-        if kind != AccessKind::Close(AccessMode::Write));
-    if reading {
-        return None;
-    }
-    // Downloads in a shared directory would otherwise keep us busy.
-    let shared = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-        !(name.starts_with(b".")
-            || name.ends_with(PART_SUFFIX.as_bytes())
-            || name.ends_with(META_SUFFIX.as_bytes()))
-    };
-    let paths: Vec<_> = event.paths.into_iter().filter(shared).collect();
-    (!paths.is_empty()).then_some(Hint::At(paths))
+/// Why a directory cannot be watched.
+#[derive(Debug)]
+pub(crate) enum WatchError {
+    /// It is gone, or may not be read.
+    Directory,
+    /// The system refuses more watches, or has none.
+    System(String),
+}
+
+/// Where a file system is mounted, and which one: equal values mean that nothing changed there.
+pub(crate) type MountPoint = (PathBuf, u64);
+
+/// Whether `path` lies at or beneath one of `bases`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_beneath(path: &Path, bases: &[PathBuf]) -> bool {
+    bases.iter().any(|base| path.starts_with(base))
 }

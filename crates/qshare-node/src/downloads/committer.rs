@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_storage::{Batch, BatchError, Durability, SingleChunk, Target};
+use qshare_storage::{Batch, BatchError, Durability, FileAttributes, SingleChunk, Target};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Bytes of files that may wait to be written, in units of a kilobyte.
@@ -196,7 +196,7 @@ fn add(
     job: Job,
     commit: bool,
 ) {
-    match batch.add_verified(&job.target, &job.whole) {
+    match batch.add_verified(&job.target, &job.whole, FileAttributes::default()) {
         Ok(()) if commit => {
             if let Some((_, result)) = batch.commit(job.durability).into_iter().next() {
                 let _ = job.done.send(result);

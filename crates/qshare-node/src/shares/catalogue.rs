@@ -224,7 +224,10 @@ impl Listed {
     fn place(name: AssetName, id: ContentId) -> Listed {
         let (length, root) = (0, Hash([0; 32]));
         let info = ContentInfo { length, root };
-        Listed(Arc::new(Asset { name, id, info }))
+        Listed(Arc::new(Asset {
+            id,
+            ..Asset::new(name, info)
+        }))
     }
 
     fn rank(&self) -> (&AssetName, &ContentId) {

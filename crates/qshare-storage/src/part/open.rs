@@ -14,7 +14,6 @@ use super::hashes::ChunkHashes;
 use super::recover::verified_chunks;
 use super::unfinished::{latest_slot, read_head};
 use super::{OpenError, Part, Progress};
-use crate::DiskError;
 use crate::disk::{RealDisk, SharedDisk};
 use crate::existing::Existing;
 use crate::hashing::{HashError, HashOptions};
@@ -22,6 +21,7 @@ use crate::meta::{Head, HeadRead, PartLook, Slot};
 use crate::system::{Access, Entry, stamp_of};
 use crate::target::{Place, Target};
 use crate::temporary::temporary_name;
+use crate::{DiskError, FileAttributes};
 
 /// How to open a part.
 #[derive(Clone, Default)]
@@ -30,6 +30,8 @@ pub struct PartOptions {
     pub force: bool,
     /// For the hashing of what is already there.
     pub hashing: HashOptions,
+    /// What the finished file gets.
+    pub attributes: FileAttributes,
 }
 
 /// What opening a part found.
@@ -101,6 +103,7 @@ impl Part {
         Ok(Opened::Part(Part {
             disk,
             target: target.clone(),
+            attributes: options.attributes,
             info,
             id,
             chunks,

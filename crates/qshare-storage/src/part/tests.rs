@@ -16,7 +16,7 @@ use super::{Durability, FinishError, OpenError, Opened, Part, PartError, PartOpt
 use crate::disk::{Disk, RealDisk, SharedDisk};
 use crate::hashing::{HashOptions, HashedFile, hash_file};
 use crate::system::{self, Dir};
-use crate::{ReadError, Target};
+use crate::{FileAttributes, ReadError, Target};
 
 /// A disk on which the k-th operation fails, a write after half its bytes, and everything after
 /// it too: as if the process had been killed there. [`cut_power`](Self::cut_power) then takes
@@ -274,6 +274,7 @@ fn a_download_goes_on_after_a_clean_stop_without_hashing() {
             })),
             ..HashOptions::default()
         },
+        ..PartOptions::default()
     };
     let opened = Part::open(&fixture.target(), fixture.content.info, &options).unwrap();
     let Opened::Part(part) = opened else {
@@ -798,4 +799,54 @@ proptest! {
             fixture.complete(part);
         }
     }
+}
+
+#[test]
+fn the_longest_file_name_can_be_downloaded_and_resumed() {
+    let temp = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..300_000u32).map(|at| (at / 7) as u8).collect();
+    let source = temp.path().join("source");
+    fs::write(&source, &bytes).unwrap();
+    let hashed = hash_file(&source, &HashOptions::default()).unwrap();
+    let long = "y".repeat(255);
+    let name = AssetName::new(format!("{}/{long}", "d".repeat(255))).unwrap();
+    let base = temp.path().join("base");
+    let target = Target::beneath(&base, name.clone());
+    let open = |target: &Target| {
+        let options = PartOptions {
+            attributes: FileAttributes {
+                modified_ns: Some(1_577_934_245_000_000_000),
+                executable: true,
+            },
+            ..PartOptions::default()
+        };
+        match Part::open(target, hashed.info, &options).unwrap() {
+            Opened::Part(part) => part,
+            Opened::Complete { .. } => panic!("not complete"),
+        }
+    };
+    let part = open(&target);
+    assert!(target.part_path().is_file());
+    part.set_hashes(hashed.hashes.clone()).unwrap();
+    part.write_verified(ChunkIndex(0), &bytes[..131_072])
+        .unwrap();
+    part.close().unwrap();
+    let found = unfinished(&base);
+    assert_eq!(found.len(), 1);
+    assert_eq!((&found[0].name, found[0].durable_chunks), (&name, 1));
+
+    let part = open(&found[0].target);
+    assert!(part.recovered().contains(ChunkIndex(0)));
+    part.write_verified(ChunkIndex(1), &bytes[131_072..262_144])
+        .unwrap();
+    part.write_verified(ChunkIndex(2), &bytes[262_144..])
+        .unwrap();
+    let path = part.finish(Durability::Immediate).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    // It can still be read, and has what travels with it.
+    assert_eq!(part.read(ChunkIndex(2)).unwrap(), bytes[262_144..]);
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!(metadata.mtime(), 1_577_934_245);
+    assert_ne!(metadata.mode() & 0o100, 0);
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
 }

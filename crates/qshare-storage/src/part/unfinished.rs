@@ -1,14 +1,15 @@
 //! The downloads that an earlier run left.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use qshare_content::{AssetName, Chunks, ContentInfo, META_SUFFIX};
 
-use crate::Target;
 use crate::meta::{HEAD_BYTES, Head, HeadRead, Layout, Slot};
 use crate::system::read_exact_at;
+use crate::target::{Target, working_name};
 
 /// A download that an earlier run left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,12 +42,13 @@ pub fn unfinished(dir: &Path) -> Vec<Unfinished> {
             if kind.is_dir() && !name.starts_with('.') {
                 pending.push(inner);
             } else if kind.is_file()
-                && let Some(text) = inner
-                    .to_str()
-                    .and_then(|text| text.strip_suffix(META_SUFFIX))
+                && name.ends_with(META_SUFFIX)
+                && let Some((head, durable_chunks)) = read(&entry.path())
+                && let Some(file_name) = final_name(&name, &head)
+                && let Some(text) = relative.join(file_name).to_str()
                 && let Ok(name) = AssetName::from_local(text)
-                && let Some((info, durable_chunks)) = read(&entry.path())
             {
+                let info = head.info;
                 found.push(Unfinished {
                     target: Target::beneath(dir, name.clone()),
                     name,
@@ -60,15 +62,26 @@ pub fn unfinished(dir: &Path) -> Vec<Unfinished> {
     found
 }
 
+/// The name of the file that a meta file belongs to. The meta file's own name does not show it
+/// if it was too long; then the head does.
+fn final_name(meta_name: &str, head: &Head) -> Option<String> {
+    let of_head = head.name.rsplit('/').next().unwrap_or(&head.name);
+    if working_name(OsStr::new(of_head), META_SUFFIX) == meta_name {
+        return Some(of_head.to_owned());
+    }
+    // The user has renamed both working files.
+    meta_name.strip_suffix(META_SUFFIX).map(str::to_owned)
+}
+
 /// What a meta file says, and how many chunks it has noted as durable.
-fn read(path: &Path) -> Option<(ContentInfo, u32)> {
+fn read(path: &Path) -> Option<(Head, u32)> {
     let file = File::open(path).ok()?;
     let HeadRead::Good(head) = read_head(&file).ok()? else {
         return None;
     };
     let chunks = Chunks::of_length(head.info.length);
     let slot = latest_slot(&file, &head, &chunks);
-    Some((head.info, slot.map_or(0, |slot| slot.durable.count())))
+    Some((head, slot.map_or(0, |slot| slot.durable.count())))
 }
 
 /// Reads the head of a meta file.

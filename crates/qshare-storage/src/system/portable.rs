@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::{Access, Entry};
+use crate::FileAttributes;
+use crate::followed::DirectoryStamp;
 use crate::stamp::Stamp;
 
 /// A directory, by its path. Names are single components, and links are not followed.
@@ -108,7 +110,42 @@ pub(crate) fn stamp_of(metadata: &Metadata, path: &Path) -> Stamp {
         size: metadata.len(),
         mtime_ns: mtime.map_or(0, |since| since.as_nanos() as i64),
         ctime_ns: 0,
+        executable: false,
     }
+}
+
+/// The stamp of a directory at `path`.
+pub(crate) fn directory_stamp_of(metadata: &Metadata, path: &Path) -> DirectoryStamp {
+    let stamp = stamp_of(metadata, path);
+    DirectoryStamp {
+        device: stamp.device,
+        inode: stamp.inode,
+        mtime_ns: stamp.mtime_ns,
+        ctime_ns: stamp.ctime_ns,
+    }
+}
+
+/// Gives a file its attributes; there is no executable bit here.
+pub(crate) fn set_attributes(file: &File, attributes: &FileAttributes) -> io::Result<()> {
+    match attributes.modified_ns.map(u64::try_from) {
+        Some(Ok(ns)) => file.set_modified(UNIX_EPOCH + std::time::Duration::from_nanos(ns)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether other machines may change the file system without this one being told: unknown here.
+pub(crate) fn is_remote(_path: &Path) -> bool {
+    false
+}
+
+/// Most files that this process may have open: no limit that matters.
+pub(crate) fn open_files_limit() -> u64 {
+    u64::MAX
+}
+
+/// Whether the process has too many files open: not told apart here.
+pub(crate) fn is_out_of_descriptors(_error: &io::Error) -> bool {
+    false
 }
 
 /// Reads at an offset, through a second handle so that threads do not share a position.

@@ -6,16 +6,22 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, SeekFrom};
 use rustix::io::Errno;
 
 use super::{Access, Entry};
+use crate::FileAttributes;
+use crate::followed::DirectoryStamp;
 use crate::stamp::Stamp;
 
 /// An opened directory. Names are single components, and links are never followed.
 #[derive(Debug)]
 pub(crate) struct Dir(OwnedFd);
+
+/// The mode bit that lets the owner execute a file.
+const OWNER_EXECUTES: u32 = 0o100;
 
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -77,6 +83,7 @@ impl Dir {
             size: stat.st_size as u64,
             mtime_ns: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
             ctime_ns: nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+            executable: stat.st_mode as u32 & OWNER_EXECUTES != 0,
         };
         Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Entry::File(stamp),
@@ -144,6 +151,18 @@ pub(crate) fn stamp_of(metadata: &Metadata, _path: &Path) -> Stamp {
         size: metadata.len(),
         mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
         ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        executable: metadata.mode() & OWNER_EXECUTES != 0,
+    }
+}
+
+/// The stamp of a directory at `path`.
+pub(crate) fn directory_stamp_of(metadata: &Metadata, path: &Path) -> DirectoryStamp {
+    let stamp = stamp_of(metadata, path);
+    DirectoryStamp {
+        device: stamp.device,
+        inode: stamp.inode,
+        mtime_ns: stamp.mtime_ns,
+        ctime_ns: stamp.ctime_ns,
     }
 }
 
@@ -189,4 +208,70 @@ pub(crate) fn sync_filesystem(dir: &Dir) -> io::Result<()> {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn sync_filesystem(_dir: &Dir) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Gives a file its attributes. The executable bits follow the file's read bits, which the umask
+/// has cut already.
+pub(crate) fn set_attributes(file: &File, attributes: &FileAttributes) -> io::Result<()> {
+    if attributes.executable {
+        let mode = file.metadata()?.mode() & 0o777;
+        // Whoever may read it may execute it.
+        let mode = Mode::from_raw_mode((mode | (mode & 0o444) >> 2) as RawMode);
+        rustix::fs::fchmod(file, mode)?;
+    }
+    if let Some(modified_ns) = attributes.modified_ns {
+        file.set_modified(time_of(modified_ns))?;
+    }
+    Ok(())
+}
+
+/// A time from nanoseconds since 1970.
+fn time_of(ns: i64) -> SystemTime {
+    let distance = Duration::from_nanos(ns.unsigned_abs());
+    let time = if ns < 0 {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    };
+    time.unwrap_or(UNIX_EPOCH)
+}
+
+/// Whether other machines may change the file system at `path` without this one being told.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn is_remote(path: &Path) -> bool {
+    /// `f_type` of NFS, SMB, CIFS, SMB2, FUSE (sshfs, virtiofs, …), 9P, Ceph, AFS, Coda, OCFS2,
+    /// GFS2 and Lustre (linux/magic.h, statfs(2)).
+    const REMOTE: [u32; 12] = [
+        0x6969,
+        0x517B,
+        0xFF53_4D42,
+        0xFE53_4D42,
+        0x6573_5546,
+        0x0102_1997,
+        0x00C3_6400,
+        0x5346_414F,
+        0x7375_7245,
+        0x7461_636F,
+        0x0116_1970,
+        0x0BD0_0BD0,
+    ];
+    rustix::fs::statfs(path).is_ok_and(|stat| REMOTE.contains(&(stat.f_type as u32)))
+}
+
+/// Whether other machines may change the file system at `path` without this one being told.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn is_remote(_path: &Path) -> bool {
+    false
+}
+
+/// Most files that this process may have open.
+pub(crate) fn open_files_limit() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.unwrap_or(u64::MAX)
+}
+
+/// Whether the process, or the system, has too many files open.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }

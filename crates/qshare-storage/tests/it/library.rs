@@ -12,35 +12,35 @@ use std::time::{Duration, Instant, SystemTime};
 use qshare_content::{Chunks, ContentId, tree};
 use qshare_storage::{
     Asset, Durability, HashOptions, Library, LibraryConfig, LibraryEvent, Opened, Part,
-    PartOptions, ReadError, SkipReason, Target, hash_file,
+    PartOptions, RECONCILE_EVERY, ReadError, SkipReason, Target, hash_file,
 };
 
 /// No event takes this long; only a failing test waits for it.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-struct Fixture {
+pub(crate) struct Fixture {
     temp: tempfile::TempDir,
 }
 
-struct Running {
-    library: Library,
+pub(crate) struct Running {
+    pub(crate) library: Library,
     events: Receiver<LibraryEvent>,
-    seen: Vec<LibraryEvent>,
+    pub(crate) seen: Vec<LibraryEvent>,
 }
 
 impl Fixture {
-    fn new() -> Fixture {
+    pub(crate) fn new() -> Fixture {
         let temp = tempfile::tempdir().unwrap();
         fs::create_dir(temp.path().join("assets")).unwrap();
         Fixture { temp }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.temp.path().join(name)
     }
 
     /// Writes a file that nobody takes for one that is still being written.
-    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, bytes).unwrap();
@@ -48,13 +48,14 @@ impl Fixture {
         path
     }
 
-    fn open(&self) -> Running {
+    pub(crate) fn open(&self) -> Running {
         let (tell, events) = channel();
         let config = LibraryConfig {
             roots: vec![self.path("assets"), self.path("downloads")],
             exclude: vec![self.path("assets/certs")],
             state_dir: self.path("state"),
             hash_threads: 2,
+            reconcile_every: RECONCILE_EVERY,
         };
         let library = Library::open(config, move |event| {
             let _ = tell.send(event);
@@ -77,7 +78,7 @@ fn settle(path: &Path, seconds: u64) {
 
 impl Running {
     /// The next event that `pick` takes.
-    fn wait<T>(&mut self, pick: impl Fn(&LibraryEvent) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&mut self, pick: impl Fn(&LibraryEvent) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -92,26 +93,26 @@ impl Running {
         }
     }
 
-    fn scanned(mut self) -> Running {
+    pub(crate) fn scanned(mut self) -> Running {
         self.wait(|event| matches!(event, LibraryEvent::ScanFinished { .. }).then_some(()));
         self
     }
 
-    fn added(&mut self, name: &str) -> Arc<Asset> {
+    pub(crate) fn added(&mut self, name: &str) -> Arc<Asset> {
         self.wait(|event| match event {
             LibraryEvent::Added(asset) if asset.name.as_str() == name => Some(asset.clone()),
             _ => None,
         })
     }
 
-    fn removed(&mut self, name: &str) -> Arc<Asset> {
+    pub(crate) fn removed(&mut self, name: &str) -> Arc<Asset> {
         self.wait(|event| match event {
             LibraryEvent::Removed(asset) if asset.name.as_str() == name => Some(asset.clone()),
             _ => None,
         })
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = self
             .library
             .assets()
@@ -120,6 +121,20 @@ impl Running {
             .collect();
         names.sort();
         names
+    }
+
+    /// Waits until exactly these names are offered.
+    pub(crate) fn until_named(&mut self, names: &[&str]) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.names() != names {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{:?} after {:?}", self.names(), self.seen);
+            // Something may have been withdrawn by a reader, without an event to come.
+            let step = left.min(Duration::from_millis(100));
+            if let Ok(event) = self.events.recv_timeout(step) {
+                self.seen.push(event);
+            }
+        }
     }
 
     /// Everything that was said before the first scan was finished.

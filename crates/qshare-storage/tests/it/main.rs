@@ -1,5 +1,7 @@
 //! The integration tests of this crate, one binary.
 
 mod batch;
+mod following;
+mod isolated;
 mod library;
 mod scale;

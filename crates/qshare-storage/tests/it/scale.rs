@@ -8,7 +8,9 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use qshare_content::{Chunks, ContentInfo, tree};
-use qshare_storage::{Batch, Durability, Library, LibraryConfig, LibraryEvent, Target};
+use qshare_storage::{
+    Batch, Durability, Library, LibraryConfig, LibraryEvent, RECONCILE_EVERY, Target,
+};
 
 /// Resident memory of this process in bytes.
 fn resident_bytes() -> u64 {
@@ -48,6 +50,7 @@ fn a_hundred_thousand_assets_restart_without_hashing() {
             exclude: Vec::new(),
             state_dir: temp.path().join("state"),
             hash_threads: 0,
+            reconcile_every: RECONCILE_EVERY,
         };
         let library = Library::open(config, move |event| {
             // Only these: the rest would be counted as the library's memory.

@@ -280,6 +280,28 @@ impl Heard {
                     shown(root)
                 ));
             }
+            NodeEvent::Library(LibraryEvent::StillWritten { path }) => {
+                console.note(&format!(
+                    "still being written: {}; it is offered once it settles",
+                    shown(path)
+                ));
+            }
+            NodeEvent::Library(LibraryEvent::IndexReplaced { cause }) => {
+                console.note(&format!(
+                    "the index of shared files was damaged and is rebuilt: {cause}"
+                ));
+            }
+            NodeEvent::Library(LibraryEvent::ScannerFailed { cause, restarted }) => {
+                let outcome = if *restarted {
+                    "scanning again"
+                } else {
+                    "changes are no longer seen; restart this node"
+                };
+                console.note(&format!(
+                    "internal error while following the shared directories: {cause}; {outcome}"
+                ));
+            }
+            // The node passes on no other library events.
             NodeEvent::Library(_) => {}
             NodeEvent::PeerLied { node, content } => {
                 console.note(&messages::liar(node, content));

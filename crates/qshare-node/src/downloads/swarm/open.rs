@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qshare_storage::{HashOptions, OpenError, Opened, Part, PartOptions};
+use qshare_storage::{FileAttributes, HashOptions, OpenError, Opened, Part, PartOptions};
 
 use super::super::single_chunk::different;
 use super::super::{DownloadRequest, Shared};
@@ -22,6 +22,7 @@ pub(super) async fn open(
     let options = PartOptions {
         force: request.force,
         hashing,
+        attributes: FileAttributes::default(),
     };
     let (target, info) = (request.target.clone(), request.info);
     let open = inner.blocking(move || Part::open(&target, info, &options));

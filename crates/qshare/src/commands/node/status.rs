@@ -7,6 +7,7 @@ use qshare_node::{
 use serde::Serialize;
 
 use crate::messages;
+use crate::neutral::shown;
 use crate::output;
 use crate::progress;
 
@@ -20,6 +21,9 @@ pub(super) fn describe(status: &NodeStatus) -> Vec<String> {
         output::bytes(status.sent_bytes),
         output::bytes(status.received_bytes),
     )];
+    for path in &status.still_written {
+        lines.push(format!("still being written: {}", shown(path)));
+    }
     for (tracker, state) in &status.trackers {
         let state = messages::tracker_state(state);
         lines.push(format!("tracker {}: {state}", tracker.host_port()));
@@ -104,6 +108,8 @@ pub(super) struct StatusJson {
     peers: usize,
     sent_bytes: u64,
     received_bytes: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    still_written: Vec<String>,
     trackers: Vec<TrackerJson>,
     port_mapping: PortMappingJson,
     downloads: Vec<DownloadJson>,
@@ -185,6 +191,9 @@ impl From<&NodeStatus> for StatusJson {
             peers: status.peers,
             sent_bytes: status.sent_bytes,
             received_bytes: status.received_bytes,
+            still_written: (status.still_written.iter())
+                .map(|path| path.display().to_string())
+                .collect(),
             trackers: trackers.collect(),
             port_mapping: PortMappingJson::from(&status.port_mapping),
             downloads: status.downloads.iter().map(DownloadJson::from).collect(),
@@ -290,6 +299,7 @@ mod tests {
         NodeStatus {
             assets: 1,
             asset_bytes: 2_000,
+            still_written: vec!["shared/app.log".into()],
             trackers: vec![(
                 "t:1".parse().unwrap(),
                 TrackerState::Away {
@@ -336,20 +346,21 @@ mod tests {
     fn a_status_describes_trackers_downloads_and_peers() {
         let lines = describe(&status());
         assert_eq!(
-            lines[..3],
+            lines[..4],
             [
                 "sharing 1 file (2.0 kB), 2 peers connected, 0 B sent, 5 B received",
+                "still being written: shared/app.log",
                 "tracker t:1: unreachable: no answer",
                 "port mapping: others reach us at 192.0.2.9:64500 (10.0.0.1 by PCP)",
             ]
         );
         assert_eq!(
-            lines[4],
+            lines[5],
             "  5 of 10 chunks, 400 B requested, 1 chunk held by no connected peer, 1.0 kB/s \
              available from its sources, 90 % used, 10 B wasted"
         );
         assert!(
-            lines[5].ends_with(
+            lines[6].ends_with(
                 "300 B received, 1.0 kB/s, has 3 chunks that are missing here; answering 1 \
                  requests, 2 queued behind 9.0 kB; backing off for 1.5 s"
             ),
@@ -363,7 +374,7 @@ mod tests {
         let printed = output::json(&StatusJson::from(&status));
         let (content, node) = (status.downloads[0].content, NodeId([2; 32]));
         let wanted = format!(
-            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"trackers":[{{"tracker":"t:1","connected":false,"cause":"no answer"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
+            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"still_written":["shared/app.log"],"trackers":[{{"tracker":"t:1","connected":false,"cause":"no answer"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
         );
         assert_eq!(printed, wanted);
     }

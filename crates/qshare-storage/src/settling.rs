@@ -1,0 +1,311 @@
+//! Files that may still be written: when each can be taken to be complete.
+//!
+//! Pure: it is given the time, and told what the system reports.
+//!
+//! On a local file system a program that writes is noticed by its writes and by its close, so a
+//! file is complete once it is closed and quiet. Where that is not reported, quiet alone decides,
+//! and lasts longer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::offered_files::Key;
+use crate::stamp::Stamp;
+use crate::watch::Change;
+
+/// Quiet after a close that was seen: a program may open the file again at once.
+const QUIET_CLOSED: Duration = Duration::from_secs(1);
+/// Quiet of a file of which neither a write nor a close was seen, in a watched directory: a write
+/// would be seen from now on.
+const QUIET_UNSEEN: Duration = Duration::from_secs(2);
+/// Quiet where changes are not reported: programs that copy over a network pause for seconds.
+const QUIET_POLLED: Duration = Duration::from_secs(10);
+/// From then on a file that does not settle is reported as still being written.
+const TOLD_AFTER: Duration = Duration::from_secs(15);
+/// How often a file that never settles is offered as it is.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
+/// Renames whose second half has not been seen yet, at most.
+const MOVES_MAX: usize = 1024;
+
+/// What to do with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is complete.
+    Settled,
+    /// It may still be written. To be asked again at `again`, or when something is reported.
+    /// With `tell`, its owner should hear of it, once.
+    Wait { again: Instant, tell: bool },
+    /// It has been written for long. What it holds now is to be offered.
+    Snapshot,
+}
+
+/// What is known of a file's last change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight {
+    pub(crate) stamp: Stamp,
+    /// Time since its modification time; None if that is in the future.
+    pub(crate) age: Option<Duration>,
+    /// Whether changes in its directory are not reported, or not all of them.
+    pub(crate) polled: bool,
+}
+
+/// The files that have not settled.
+pub(crate) struct Settling {
+    unsettled: HashMap<Arc<Key>, Unsettled>,
+    /// Whether a program has the file open for writing, as far as the system reported it.
+    open: HashMap<Key, bool>,
+    /// The same for files that were renamed away, by the rename's number.
+    moves: HashMap<u32, bool>,
+    snapshot_every: Duration,
+}
+
+struct Unsettled {
+    stamp: Stamp,
+    /// Since when it has had this stamp.
+    since: Instant,
+    /// When it was seen first.
+    first: Instant,
+    told: bool,
+    snapshot_at: Instant,
+}
+
+impl Settling {
+    pub(crate) fn new() -> Settling {
+        Settling::with_snapshots(SNAPSHOT_EVERY)
+    }
+
+    /// With another interval at which files that never settle are offered.
+    pub(crate) fn with_snapshots(snapshot_every: Duration) -> Settling {
+        Settling {
+            unsettled: HashMap::new(),
+            open: HashMap::new(),
+            moves: HashMap::new(),
+            snapshot_every,
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Settling::with_snapshots(self.snapshot_every);
+    }
+
+    /// Notes what the system reports of a file.
+    pub(crate) fn note(&mut self, key: &Key, change: Change) {
+        match change {
+            Change::Written => {
+                self.open.insert(key.clone(), true);
+            }
+            Change::Closed => {
+                self.open.insert(key.clone(), false);
+            }
+            Change::MovedFrom(number) => {
+                if let Some(open) = self.open.remove(key)
+                    && self.moves.len() < MOVES_MAX
+                {
+                    self.moves.insert(number, open);
+                }
+            }
+            Change::MovedTo(number) => {
+                self.open.remove(key);
+                if let Some(open) = self.moves.remove(&number) {
+                    self.open.insert(key.clone(), open);
+                }
+            }
+            Change::Other => {}
+        }
+    }
+
+    /// Whether the file at `key` can be taken to be complete.
+    pub(crate) fn judge(&mut self, key: &Key, sight: Sight, now: Instant) -> Verdict {
+        let open = self.open.get(key).copied();
+        let needed = match open {
+            _ if sight.polled => QUIET_POLLED,
+            Some(_) => QUIET_CLOSED,
+            None => QUIET_UNSEEN,
+        };
+        let snapshot_every = self.snapshot_every;
+        let fresh = || Unsettled {
+            stamp: sight.stamp,
+            since: now,
+            first: now,
+            told: false,
+            snapshot_at: now + snapshot_every,
+        };
+        let entry = match self.unsettled.get_mut(key) {
+            Some(entry) => entry,
+            None => {
+                let key = Arc::new(key.clone());
+                self.unsettled.entry(key).or_insert_with(fresh)
+            }
+        };
+        if entry.stamp != sight.stamp {
+            entry.stamp = sight.stamp;
+            entry.since = now;
+        }
+        let observed = now.saturating_duration_since(entry.since);
+        let quiet = sight.age.map_or(observed, |age| age.max(observed));
+        let is_open = open == Some(true);
+        if !is_open && quiet >= needed {
+            self.forget(key);
+            return Verdict::Settled;
+        }
+        if now >= entry.snapshot_at {
+            entry.snapshot_at = now + snapshot_every;
+            return Verdict::Snapshot;
+        }
+        let tell_at = entry.first + TOLD_AFTER;
+        let tell = !entry.told && now >= tell_at;
+        entry.told |= tell;
+        let mut again = entry.snapshot_at;
+        if !entry.told {
+            again = again.min(tell_at);
+        }
+        if !is_open {
+            again = again.min(now + (needed - quiet));
+        }
+        Verdict::Wait { again, tell }
+    }
+
+    /// Forgets a file: it is offered, or gone, or never will be offered.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        self.unsettled.remove(key);
+        self.open.remove(key);
+    }
+
+    /// Forgets a path and everything beneath it.
+    pub(crate) fn forget_beneath(&mut self, key: &Key) {
+        let is_beneath =
+            |other: &Key| other.root == key.root && other.relative.starts_with(&key.relative);
+        self.unsettled.retain(|other, _| !is_beneath(other));
+        self.open.retain(|other, _| !is_beneath(other));
+    }
+
+    /// Forgets what the system reported, because some reports were lost. Returns the files that
+    /// have not settled, to be looked at.
+    pub(crate) fn forget_reports(&mut self) -> Vec<Key> {
+        self.open.clear();
+        self.moves.clear();
+        self.unsettled.keys().map(|key| Key::clone(key)).collect()
+    }
+
+    /// Whether no file is waited for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
+    /// The files that were reported as still being written, in no order.
+    pub(crate) fn still_written(&self) -> impl Iterator<Item = &Key> {
+        let told = self.unsettled.iter().filter(|(_, entry)| entry.told);
+        told.map(|(key, _)| &**key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn key(path: &str) -> Key {
+        Key::new(0, Path::new(path))
+    }
+
+    fn sight(size: u64, age_ms: u64, polled: bool) -> Sight {
+        Sight {
+            stamp: Stamp {
+                device: 1,
+                inode: 1,
+                size,
+                mtime_ns: 0,
+                ctime_ns: 0,
+                executable: false,
+            },
+            age: Some(Duration::from_millis(age_ms)),
+            polled,
+        }
+    }
+
+    fn again(verdict: Verdict, start: Instant) -> (u128, bool) {
+        match verdict {
+            Verdict::Wait { again, tell } => ((again - start).as_millis(), tell),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_open_for_writing_is_not_complete_however_quiet_it_is() {
+        let mut settling = Settling::new();
+        let (start, file) = (Instant::now(), key("a"));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        settling.note(&file, Change::Written);
+        let verdict = settling.judge(&file, sight(1, 5_000, false), start);
+        assert_eq!(again(verdict, start), (15_000, false));
+        settling.note(&file, Change::Closed);
+        let verdict = settling.judge(&file, sight(2, 0, false), at(6));
+        assert_eq!(again(verdict, start), (7_000, false));
+        let verdict = settling.judge(&file, sight(2, 1_000, false), at(7));
+        assert_eq!(verdict, Verdict::Settled);
+        assert!(settling.is_empty() && settling.open.is_empty());
+    }
+
+    #[test]
+    fn where_nothing_is_reported_quiet_lasts_longer() {
+        let mut settling = Settling::new();
+        let (start, file) = (Instant::now(), key("a"));
+        let verdict = settling.judge(&file, sight(1, 1_500, false), start);
+        assert_eq!(again(verdict, start), (500, false));
+        let verdict = settling.judge(&file, sight(1, 1_500, true), start);
+        assert_eq!(again(verdict, start), (8_500, false));
+        // The other machine's clock is ahead.
+        let future = Sight {
+            age: None,
+            ..sight(1, 0, true)
+        };
+        let verdict = settling.judge(&file, future, start + Duration::from_secs(5));
+        assert_eq!(again(verdict, start), (10_000, false));
+        let verdict = settling.judge(&file, future, start + Duration::from_secs(10));
+        assert_eq!(verdict, Verdict::Settled);
+        assert_eq!(
+            settling.judge(&file, sight(1, 100_000, true), start),
+            Verdict::Settled
+        );
+    }
+
+    #[test]
+    fn a_file_that_never_settles_is_told_once_and_offered_at_intervals() {
+        let mut settling = Settling::new();
+        let (start, file) = (Instant::now(), key("log"));
+        let (mut told, mut snapshots) = (Vec::new(), Vec::new());
+        for second in 0..1_300 {
+            let now = start + Duration::from_secs(second);
+            settling.note(&file, Change::Written);
+            settling.note(&file, Change::Closed);
+            match settling.judge(&file, sight(second, 0, false), now) {
+                Verdict::Wait { tell: true, .. } => told.push(second),
+                Verdict::Wait { tell: false, .. } => {}
+                Verdict::Snapshot => snapshots.push(second),
+                Verdict::Settled => panic!("settled after {second} s"),
+            }
+        }
+        assert_eq!((told, snapshots), (vec![15], vec![600, 1_200]));
+        assert_eq!(settling.still_written().collect::<Vec<_>>(), [&file]);
+        settling.forget_beneath(&key(""));
+        assert!(settling.is_empty());
+    }
+
+    #[test]
+    fn a_rename_takes_the_open_file_along() {
+        let mut settling = Settling::new();
+        let now = Instant::now();
+        settling.note(&key("a.tmp"), Change::Written);
+        settling.note(&key("a.tmp"), Change::MovedFrom(7));
+        settling.note(&key("a"), Change::MovedTo(7));
+        let verdict = settling.judge(&key("a"), sight(1, 60_000, false), now);
+        assert_eq!(again(verdict, now), (15_000, false));
+        settling.note(&key("b"), Change::Written);
+        settling.note(&key("b"), Change::MovedTo(8));
+        let verdict = settling.judge(&key("b"), sight(1, 60_000, false), now);
+        assert_eq!(verdict, Verdict::Settled);
+    }
+}
