@@ -25,6 +25,9 @@ const QUIET_POLLED: Duration = Duration::from_secs(10);
 const TOLD_AFTER: Duration = Duration::from_secs(15);
 /// How often a file that never settles is offered as it is.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
+/// A modification time this much older than the first write that was reported does not come from
+/// it: the coarsest times of a file system.
+const TIMES_RESOLUTION: Duration = Duration::from_secs(2);
 /// Renames whose second half has not been seen yet, at most.
 const MOVES_MAX: usize = 1024;
 
@@ -53,11 +56,26 @@ pub(crate) struct Sight {
 /// The files that have not settled.
 pub(crate) struct Settling {
     unsettled: HashMap<Arc<Key>, Unsettled>,
-    /// Whether a program has the file open for writing, as far as the system reported it.
-    open: HashMap<Key, bool>,
+    /// What the system reported of programs that write.
+    writers: HashMap<Key, Writer>,
     /// The same for files that were renamed away, by the rename's number.
-    moves: HashMap<u32, bool>,
+    moves: HashMap<u32, Writer>,
     snapshot_every: Duration,
+}
+
+/// What the system reported of programs that write to a file.
+#[derive(Clone, Copy)]
+enum Writer {
+    /// It was written to and not closed since.
+    Open {
+        /// When the first write was reported.
+        since: Instant,
+        /// Whether the file's times have shown a write. Linux reports a call that sets only the
+        /// modification time as a write, too, and no close follows that one.
+        confirmed: bool,
+    },
+    /// It was closed after the last write.
+    Closed,
 }
 
 struct Unsettled {
@@ -79,7 +97,7 @@ impl Settling {
     pub(crate) fn with_snapshots(snapshot_every: Duration) -> Settling {
         Settling {
             unsettled: HashMap::new(),
-            open: HashMap::new(),
+            writers: HashMap::new(),
             moves: HashMap::new(),
             snapshot_every,
         }
@@ -91,25 +109,33 @@ impl Settling {
     }
 
     /// Notes what the system reports of a file.
-    pub(crate) fn note(&mut self, key: &Key, change: Change) {
+    pub(crate) fn note(&mut self, key: &Key, change: Change, now: Instant) {
         match change {
             Change::Written => {
-                self.open.insert(key.clone(), true);
+                let (since, confirmed) = (now, false);
+                let written = Writer::Open { since, confirmed };
+                match self.writers.get_mut(key) {
+                    Some(Writer::Open { .. }) => {}
+                    Some(closed) => *closed = written,
+                    None => {
+                        self.writers.insert(key.clone(), written);
+                    }
+                }
             }
             Change::Closed => {
-                self.open.insert(key.clone(), false);
+                self.writers.insert(key.clone(), Writer::Closed);
             }
             Change::MovedFrom(number) => {
-                if let Some(open) = self.open.remove(key)
+                if let Some(writer) = self.writers.remove(key)
                     && self.moves.len() < MOVES_MAX
                 {
-                    self.moves.insert(number, open);
+                    self.moves.insert(number, writer);
                 }
             }
             Change::MovedTo(number) => {
-                self.open.remove(key);
-                if let Some(open) = self.moves.remove(&number) {
-                    self.open.insert(key.clone(), open);
+                self.writers.remove(key);
+                if let Some(writer) = self.moves.remove(&number) {
+                    self.writers.insert(key.clone(), writer);
                 }
             }
             Change::Other => {}
@@ -118,11 +144,11 @@ impl Settling {
 
     /// Whether the file at `key` can be taken to be complete.
     pub(crate) fn judge(&mut self, key: &Key, sight: Sight, now: Instant) -> Verdict {
-        let open = self.open.get(key).copied();
-        let needed = match open {
-            _ if sight.polled => QUIET_POLLED,
-            Some(_) => QUIET_CLOSED,
-            None => QUIET_UNSEEN,
+        let (is_open, needed) = match self.writer(key, sight.age, now) {
+            Some(Writer::Open { .. }) => (true, QUIET_CLOSED),
+            _ if sight.polled => (false, QUIET_POLLED),
+            Some(Writer::Closed) => (false, QUIET_CLOSED),
+            None => (false, QUIET_UNSEEN),
         };
         let snapshot_every = self.snapshot_every;
         let fresh = || Unsettled {
@@ -145,7 +171,6 @@ impl Settling {
         }
         let observed = now.saturating_duration_since(entry.since);
         let quiet = sight.age.map_or(observed, |age| age.max(observed));
-        let is_open = open == Some(true);
         if !is_open && quiet >= needed {
             self.forget(key);
             return Verdict::Settled;
@@ -167,10 +192,24 @@ impl Settling {
         Verdict::Wait { again, tell }
     }
 
+    /// What was reported of programs that write to the file, if the file's age bears it out.
+    fn writer(&mut self, key: &Key, age: Option<Duration>, now: Instant) -> Option<Writer> {
+        let writer = self.writers.get_mut(key)?;
+        if let Writer::Open { since, confirmed } = writer {
+            let written = now.saturating_duration_since(*since) + TIMES_RESOLUTION;
+            *confirmed |= age.is_none_or(|age| age <= written);
+            if !*confirmed {
+                self.writers.remove(key);
+                return None;
+            }
+        }
+        Some(*writer)
+    }
+
     /// Forgets a file: it is offered, or gone, or never will be offered.
     pub(crate) fn forget(&mut self, key: &Key) {
         self.unsettled.remove(key);
-        self.open.remove(key);
+        self.writers.remove(key);
     }
 
     /// Forgets a path and everything beneath it.
@@ -178,13 +217,13 @@ impl Settling {
         let is_beneath =
             |other: &Key| other.root == key.root && other.relative.starts_with(&key.relative);
         self.unsettled.retain(|other, _| !is_beneath(other));
-        self.open.retain(|other, _| !is_beneath(other));
+        self.writers.retain(|other, _| !is_beneath(other));
     }
 
     /// Forgets what the system reported, because some reports were lost. Returns the files that
     /// have not settled, to be looked at.
     pub(crate) fn forget_reports(&mut self) -> Vec<Key> {
-        self.open.clear();
+        self.writers.clear();
         self.moves.clear();
         self.unsettled.keys().map(|key| Key::clone(key)).collect()
     }
@@ -238,15 +277,32 @@ mod tests {
         let mut settling = Settling::new();
         let (start, file) = (Instant::now(), key("a"));
         let at = |seconds| start + Duration::from_secs(seconds);
-        settling.note(&file, Change::Written);
-        let verdict = settling.judge(&file, sight(1, 5_000, false), start);
+        settling.note(&file, Change::Written, start);
+        let verdict = settling.judge(&file, sight(1, 0, false), start);
         assert_eq!(again(verdict, start), (15_000, false));
-        settling.note(&file, Change::Closed);
+        let verdict = settling.judge(&file, sight(1, 5_000, false), at(5));
+        assert_eq!(again(verdict, start), (15_000, false));
+        settling.note(&file, Change::Closed, at(6));
         let verdict = settling.judge(&file, sight(2, 0, false), at(6));
         assert_eq!(again(verdict, start), (7_000, false));
         let verdict = settling.judge(&file, sight(2, 1_000, false), at(7));
         assert_eq!(verdict, Verdict::Settled);
-        assert!(settling.is_empty() && settling.open.is_empty());
+        assert!(settling.is_empty() && settling.writers.is_empty());
+    }
+
+    #[test]
+    fn setting_only_the_modification_time_is_no_write() {
+        let mut settling = Settling::new();
+        let (start, file) = (Instant::now(), key("a"));
+        settling.note(&file, Change::Written, start);
+        let verdict = settling.judge(&file, sight(1, 60_000, false), start);
+        assert_eq!(verdict, Verdict::Settled);
+        // After a write that was seen as one it changes nothing.
+        settling.note(&file, Change::Written, start);
+        let verdict = settling.judge(&file, sight(1, 300, false), start);
+        assert_eq!(again(verdict, start), (15_000, false));
+        let verdict = settling.judge(&file, sight(1, 60_000, false), start);
+        assert_eq!(again(verdict, start), (15_000, false));
     }
 
     #[test]
@@ -279,8 +335,8 @@ mod tests {
         let (mut told, mut snapshots) = (Vec::new(), Vec::new());
         for second in 0..1_300 {
             let now = start + Duration::from_secs(second);
-            settling.note(&file, Change::Written);
-            settling.note(&file, Change::Closed);
+            settling.note(&file, Change::Written, now);
+            settling.note(&file, Change::Closed, now);
             match settling.judge(&file, sight(second, 0, false), now) {
                 Verdict::Wait { tell: true, .. } => told.push(second),
                 Verdict::Wait { tell: false, .. } => {}
@@ -298,13 +354,13 @@ mod tests {
     fn a_rename_takes_the_open_file_along() {
         let mut settling = Settling::new();
         let now = Instant::now();
-        settling.note(&key("a.tmp"), Change::Written);
-        settling.note(&key("a.tmp"), Change::MovedFrom(7));
-        settling.note(&key("a"), Change::MovedTo(7));
-        let verdict = settling.judge(&key("a"), sight(1, 60_000, false), now);
+        settling.note(&key("a.tmp"), Change::Written, now);
+        settling.note(&key("a.tmp"), Change::MovedFrom(7), now);
+        settling.note(&key("a"), Change::MovedTo(7), now);
+        let verdict = settling.judge(&key("a"), sight(1, 0, false), now);
         assert_eq!(again(verdict, now), (15_000, false));
-        settling.note(&key("b"), Change::Written);
-        settling.note(&key("b"), Change::MovedTo(8));
+        settling.note(&key("b"), Change::Written, now);
+        settling.note(&key("b"), Change::MovedTo(8), now);
         let verdict = settling.judge(&key("b"), sight(1, 60_000, false), now);
         assert_eq!(verdict, Verdict::Settled);
     }

@@ -100,6 +100,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
     }
 
     pub(super) fn handle_watch(&mut self, event: WatchEvent) {
+        let now = Instant::now();
         match event {
             WatchEvent::Entry {
                 directory,
@@ -115,7 +116,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
                     .map(|key| key.child(&name))
                     .collect();
                 for key in keys {
-                    self.settling.note(&key, change);
+                    self.settling.note(&key, change, now);
                     self.hint(key);
                 }
             }
@@ -135,7 +136,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
                     }
                     let keys: Vec<_> = self.state.roots.keys_of(&path).collect();
                     for key in keys {
-                        self.settling.note(&key, change);
+                        self.settling.note(&key, change, now);
                         self.hint(key);
                     }
                 }
