@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use qshare_content::{Chunks, ContentInfo, Hash, LENGTH_MAX_BYTES, tree};
 
-use crate::index::Index;
+use crate::index::{Hashes, Index};
 use crate::meta::{self, Head, HeadRead, Slot};
 use crate::stamp::Stamp;
 
@@ -110,6 +110,7 @@ impl IndexRecords {
             size: length,
             mtime_ns: 2,
             ctime_ns: 3,
+            executable: false,
         };
         let info = ContentInfo { length, root };
         let chunks = Chunks::of_length(length);
@@ -128,12 +129,12 @@ impl IndexRecords {
         {
             assert_eq!(found, info);
         }
-        if let Ok(Some(found)) = self.index.proven_page(&info, page) {
-            let range = tree::page_chunks(&chunks, page);
-            assert_eq!(found.hashes.len(), range.len());
+        if let Ok(Hashes::Found(found)) = self.index.proven_page(&info, page) {
+            let proven = tree::verify_page(&chunks, &root, page, &found.hashes, &found.path);
+            assert!(proven);
         }
         let wanted = tree::page_chunks(&chunks, page);
-        if let Ok(Some(found)) = self.index.chunk_hashes(&info, wanted.clone()) {
+        if let Ok(Hashes::Found(found)) = self.index.chunk_hashes(&info, wanted.clone()) {
             assert_eq!(found.len(), wanted.len());
         }
         self.index

@@ -233,17 +233,18 @@ impl Index {
         page: u32,
         hashes: &[u8],
         roots: &[u8],
-    ) -> Result<(), redb::Error> {
-        let mut write = self.database.begin_write()?;
-        write.set_durability(Durability::None)?;
-        let key = page_key(&info.id(), page);
-        write
-            .open_table(FILES)?
-            .insert(file_key(stamp), file_value(stamp, &info.root))?;
-        write.open_table(HASHES)?.insert(key, hashes)?;
-        write.open_table(PAGE_ROOTS)?.insert(info.id().0, roots)?;
-        write.commit()?;
-        Ok(())
+    ) -> Result<(), DiskError> {
+        self.run("write", |database| {
+            let mut write = database.begin_write()?;
+            write.set_durability(Durability::None)?;
+            let key = page_key(&info.id(), page);
+            write
+                .open_table(FILES)?
+                .insert(file_key(stamp), file_value(stamp, &info.root))?;
+            write.open_table(HASHES)?.insert(key, hashes)?;
+            write.open_table(PAGE_ROOTS)?.insert(info.id().0, roots)?;
+            Ok(write.commit()?)
+        })
     }
 
     /// Forgets every file and content that is not `live`. Durable.

@@ -303,7 +303,11 @@ fn two_spellings_of_a_name_are_one_entry_with_two_sources() {
     running.added("then");
     assert_eq!(running.names(), ["then", "\u{e9}t\u{e9}"]);
     let assets = running.library.assets();
-    let id = assets.iter().find(|asset| asset.info.length == 6).unwrap().id;
+    let id = assets
+        .iter()
+        .find(|asset| asset.info.length == 6)
+        .unwrap()
+        .id;
     wait_until(|| running.library.read_into(&id, 0, &mut [0; 6]).is_ok());
     fs::remove_file(fixture.path(decomposed)).unwrap();
     running.removed("\u{e9}t\u{e9}");
