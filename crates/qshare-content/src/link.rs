@@ -133,12 +133,12 @@ impl fmt::Display for NodeAddress {
 fn parse_place(place: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = if let Some(rest) = place.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
-        host.parse::<std::net::Ipv6Addr>().ok()?;
+        is_ipv6(host).then_some(())?;
         match rest {
             "" => (host, None),
             rest => (host, Some(rest.strip_prefix(':')?)),
         }
-    } else if place.parse::<std::net::Ipv6Addr>().is_ok() {
+    } else if is_ipv6(place) {
         (place, None)
     } else {
         match place.split_once(':') {
@@ -153,6 +153,20 @@ fn parse_place(place: &str) -> Option<(&str, Option<u16>)> {
     let plausible = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
     let legal = !host.is_empty() && host.len() <= 253 && host.chars().all(plausible);
     legal.then_some((host, port))
+}
+
+/// Returns whether a host is an IPv6 address, with or without a zone (`fe80::1%eth0`, RFC 4007
+/// section 11).
+fn is_ipv6(host: &str) -> bool {
+    let (address, zone) = match host.split_once('%') {
+        Some((address, zone)) => (address, Some(zone)),
+        None => (host, None),
+    };
+    let is_zone = |zone: &str| {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        !zone.is_empty() && zone.len() <= 32 && zone.chars().all(legal)
+    };
+    address.parse::<std::net::Ipv6Addr>().is_ok() && zone.is_none_or(is_zone)
 }
 
 fn join_place(host: &str, port: u16) -> String {

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
 use qshare_wire::{ALPN_PEER, ALPN_TRACKER, CloseCode};
@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::socket::address_proof::{AddressProof, AddressProofs};
 use crate::socket::coalesce::CoalescingSocket;
 use crate::socket::{AddressResponder, NonQuicSender, Socket as SharedSocket};
-use crate::{Identity, TransportConfig, tls};
+use crate::{Allowances, Identity, TransportConfig, tls};
 
 /// Socket buffers that hold a burst while the process is busy; the kernel may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -59,6 +59,7 @@ pub struct Endpoint {
     to_peer: quinn::ClientConfig,
     non_quic: NonQuicSender,
     address_proofs: Arc<AddressProofs>,
+    allowances: Arc<Mutex<Allowances>>,
 }
 
 impl Endpoint {
@@ -112,6 +113,7 @@ impl Endpoint {
             to_peer,
             non_quic,
             address_proofs,
+            allowances: Arc::new(Mutex::new(Allowances::new(Instant::now()))),
         })
     }
 
@@ -150,6 +152,29 @@ impl Endpoint {
     /// The next one who dials; None once the endpoint is closed.
     pub async fn accept(&self) -> Option<quinn::Incoming> {
         self.quinn.accept().await
+    }
+
+    /// What may be sent to destinations that do not answer.
+    pub(crate) fn allowances(&self) -> &Arc<Mutex<Allowances>> {
+        &self.allowances
+    }
+
+    /// Returns whether a node at this address may be dialled now, and counts the dial if so.
+    pub(crate) fn permit_dial(&self, to: SocketAddr) -> bool {
+        let mut allowances = self
+            .allowances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        allowances.permit_dial(Instant::now(), to)
+    }
+
+    /// Notes that a dial of this address was answered.
+    pub(crate) fn dial_answered(&self, from: SocketAddr) {
+        let mut allowances = self
+            .allowances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        allowances.handle_answered(Instant::now(), from);
     }
 
     /// Starts dialling a tracker. Whoever answers is taken; look at the id afterwards.

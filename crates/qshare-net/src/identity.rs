@@ -1,25 +1,34 @@
-//! Who this process is: a key pair, its self-signed certificate, and a lock on both.
+//! The identity of this process: a key pair, its self-signed certificate, and a lock on both; group
+//! secrets; and the remembered keys of trackers.
 
+mod created;
+mod directory;
 pub(crate) mod group;
 mod known_trackers;
+mod private_file;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use etcetera::app_strategy::{AppStrategy, AppStrategyArgs, choose_app_strategy};
 use qshare_content::NodeId;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ED25519};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::{Zeroize, Zeroizing};
 
-pub use group::{GroupError, GroupSecret};
-pub use known_trackers::{KnownTrackers, TrustError};
+pub use self::directory::{IdentityDir, default_identity_dir};
+pub use self::group::{GroupError, GroupSecret};
+pub use self::known_trackers::{KnownTrackers, TrustError};
 
+use self::private_file::{ForbiddenMode, ReadError};
 use crate::tls;
 
-/// What an identity is for. Each has files of its own, so that a tracker and a node of one user
-/// run side by side.
+/// The file of remembered tracker keys, in the directory of the identities.
+const KNOWN_TRACKERS: &str = "known_trackers";
+
+/// What an identity is for. Each role has files of its own, so that a tracker and a node of one
+/// user run side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityRole {
     /// `tracker.key`, `tracker.crt`, `tracker.lock`.
@@ -29,7 +38,7 @@ pub enum IdentityRole {
 }
 
 impl IdentityRole {
-    /// The stem of the file names.
+    /// Returns the stem of the file names.
     pub fn name(self) -> &'static str {
         match self {
             IdentityRole::Tracker => "tracker",
@@ -46,7 +55,7 @@ pub enum IdentityError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
     /// Another process runs under it.
@@ -54,48 +63,75 @@ pub enum IdentityError {
     InUse {
         /// The directory.
         dir: PathBuf,
-        /// Which of its identities.
+        /// The role.
         role: IdentityRole,
     },
-    /// A file is there but is not what it should be.
-    #[error("{path}: {why}; move it away to have a new identity made", path = path.display())]
+    /// A file is not what it should be.
+    #[error("{path}: {fault}", path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        why: String,
+        /// Its fault.
+        fault: IdentityFault,
     },
-    /// No directory was given and the user has no home.
-    #[error("no directory for the identity: name one with --certs DIR")]
+    /// Others than the owner may read or write a key file.
+    #[error("{path}: mode {mode:04o} lets others read or change the key", path = path.display())]
+    LooseMode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// No identity could be generated in memory.
+    #[error("cannot generate an identity: {0}")]
+    Generate(IdentityFault),
+    /// No directory was given and the user has none.
+    #[error("the user has no data directory")]
     NoDirectory,
 }
 
-/// An Ed25519 key pair and its self-signed certificate; what a node or a tracker *is*.
+/// What is wrong with a key or certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityFault {
+    /// It is not PEM.
+    #[error("not a PEM file: {0}")]
+    Pem(#[from] pem::Error),
+    /// It cannot be read as a key, or no certificate can be made from it.
+    #[error("{0}")]
+    Key(#[from] rcgen::Error),
+    /// TLS does not accept it, or key and certificate do not belong together.
+    #[error("{0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// An Ed25519 key pair and its self-signed certificate.
 pub struct Identity {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
     id: NodeId,
 }
 
-/// Keeps other processes from running under the same identity; gone with the value or process.
+/// Keeps other processes from running under the same identity. Released with the value, or with
+/// the process.
 #[derive(Debug)]
 pub struct IdentityLock {
     _file: File,
 }
 
 impl Identity {
-    /// An identity that lives in memory only.
+    /// Generates an identity that lives in memory only.
     pub fn ephemeral() -> Result<Identity, IdentityError> {
-        let memory = Path::new("(in memory)");
-        let (key, certificate) = generate().map_err(|why| damaged(memory, why))?;
-        Identity::assemble(
-            memory,
-            certificate,
-            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-        )
+        let generated = || -> Result<Identity, IdentityFault> {
+            let key = Zeroizing::new(KeyPair::generate_for(&PKCS_ED25519)?);
+            let certificate = self_sign(&key)?.der().clone();
+            let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+            Identity::assemble(certificate, key.into())
+        };
+        generated().map_err(IdentityError::Generate)
     }
 
-    /// Reads the identity of `role` in `dir`, made on first use (key file mode 0600).
+    /// Reads the identity of `role` in `dir`, made on first use (key file mode 0600). A key file
+    /// that others may read is refused.
     ///
     /// Does not lock it: see [`Identity::lock`].
     pub fn load_or_create(dir: &Path, role: IdentityRole) -> Result<Identity, IdentityError> {
@@ -104,31 +140,29 @@ impl Identity {
         if !key_path.exists() {
             create_files(dir, &key_path, &certificate_path)?;
         }
-        let key_pem = read(&key_path)?;
+        let key_pem = read_key(&key_path)?;
         let key =
             PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| damaged(&key_path, error))?;
         if !certificate_path.exists() {
-            // The key is what the identity is; a certificate can be made from it again.
-            let pem = String::from_utf8_lossy(&key_pem);
+            // The key is the identity; a certificate can be made from it again.
+            let pem = Zeroizing::new(String::from_utf8_lossy(&key_pem).into_owned());
             let key_pair = KeyPair::from_pem(&pem).map_err(|error| damaged(&key_path, error))?;
+            let key_pair = Zeroizing::new(key_pair);
             let certificate = self_sign(&key_pair).map_err(|error| damaged(&key_path, error))?;
-            write_new(&certificate_path, certificate.pem().as_bytes(), false)?;
+            write(&certificate_path, certificate.pem().as_bytes())?;
         }
-        let certificate = CertificateDer::from_pem_slice(&read(&certificate_path)?)
+        let certificate_pem =
+            fs::read(&certificate_path).map_err(|cause| io_error(&certificate_path, cause))?;
+        let certificate = CertificateDer::from_pem_slice(&certificate_pem)
             .map_err(|error| damaged(&certificate_path, error))?;
-        Identity::assemble(&certificate_path, certificate, key)
+        Identity::assemble(certificate, key).map_err(|fault| damaged(&certificate_path, fault))
     }
 
     /// Makes sure that no other process runs as `role` from `dir`.
     pub fn lock(dir: &Path, role: IdentityRole) -> Result<IdentityLock, IdentityError> {
         fs::create_dir_all(dir).map_err(|cause| io_error(dir, cause))?;
         let path = dir.join(format!("{}.lock", role.name()));
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|cause| io_error(&path, cause))?;
+        let file = private_file::open_lock(&path).map_err(|cause| io_error(&path, cause))?;
         match file.try_lock() {
             Ok(()) => Ok(IdentityLock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(IdentityError::InUse {
@@ -140,12 +174,11 @@ impl Identity {
     }
 
     fn assemble(
-        path: &Path,
         certificate: CertificateDer<'static>,
         key: PrivateKeyDer<'static>,
-    ) -> Result<Identity, IdentityError> {
-        let id = tls::node_id_of(&certificate).map_err(|error| damaged(path, error))?;
-        tls::check_key_belongs(&certificate, &key).map_err(|error| damaged(path, error))?;
+    ) -> Result<Identity, IdentityFault> {
+        let id = tls::node_id_of(&certificate)?;
+        tls::check_key_belongs(&certificate, &key)?;
         Ok(Identity {
             certificate,
             key,
@@ -153,17 +186,17 @@ impl Identity {
         })
     }
 
-    /// The id that others know it by.
+    /// Returns the id that others know it by.
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// The certificate, DER.
+    /// Returns the certificate, DER.
     pub(crate) fn certificate(&self) -> CertificateDer<'static> {
         self.certificate.clone()
     }
 
-    /// The private key, DER.
+    /// Returns a copy of the private key, DER.
     pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
         self.key.clone_key()
     }
@@ -175,40 +208,23 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// Where identities live: `given`, else `./certs` if it contains `.qshare`, else the user's data
-/// directory.
-pub fn default_identity_dir(given: Option<&Path>) -> Result<PathBuf, IdentityError> {
-    if let Some(dir) = given {
-        return Ok(dir.into());
-    }
-    let here = Path::new("certs");
-    if here.join(".qshare").exists() {
-        return Ok(here.into());
-    }
-    let app = AppStrategyArgs {
-        top_level_domain: String::new(),
-        author: String::new(),
-        app_name: "qshare".into(),
-    };
-    match choose_app_strategy(app) {
-        Ok(user) => Ok(user.data_dir()),
-        Err(_) => Err(IdentityError::NoDirectory),
+impl Drop for Identity {
+    fn drop(&mut self) {
+        self.key.zeroize();
     }
 }
 
-/// Creates a file that only its owner may read; fails if it exists.
-pub(crate) fn create_private(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-fn generate() -> Result<(KeyPair, CertificateDer<'static>), rcgen::Error> {
-    let key = KeyPair::generate_for(&PKCS_ED25519)?;
-    let certificate = self_sign(&key)?.der().clone();
-    Ok((key, certificate))
+/// Excludes the memory of this process, and so its keys, from core dumps, and keeps other processes
+/// of the same user from attaching to it (Linux; elsewhere it does nothing). Returns whether it
+/// did.
+pub fn exclude_from_core_dumps() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).is_ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
 }
 
 fn self_sign(key: &KeyPair) -> Result<rcgen::Certificate, rcgen::Error> {
@@ -222,32 +238,27 @@ fn self_sign(key: &KeyPair) -> Result<rcgen::Certificate, rcgen::Error> {
 fn create_files(dir: &Path, key_path: &Path, certificate_path: &Path) -> Result<(), IdentityError> {
     fs::create_dir_all(dir).map_err(|cause| io_error(dir, cause))?;
     let key = KeyPair::generate_for(&PKCS_ED25519).map_err(|error| damaged(key_path, error))?;
+    let key = Zeroizing::new(key);
     let certificate = self_sign(&key).map_err(|error| damaged(certificate_path, error))?;
-    write_new(certificate_path, certificate.pem().as_bytes(), false)?;
-    write_new(key_path, key.serialize_pem().as_bytes(), true)
+    write(certificate_path, certificate.pem().as_bytes())?;
+    let pem = Zeroizing::new(key.serialize_pem());
+    // Where that fails, the directory has to be named next time.
+    let _ = created::note(key_path, pem.as_bytes());
+    write(key_path, pem.as_bytes())
 }
 
-/// Writes a file under another name first, so that it is never seen half written.
-fn write_new(path: &Path, bytes: &[u8], private: bool) -> Result<(), IdentityError> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = (|| {
-        let mut file = if private {
-            create_private(&temporary)?
-        } else {
-            File::create(&temporary)?
-        };
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    written.map_err(|cause| {
-        let _ = fs::remove_file(&temporary);
-        io_error(path, cause)
+fn write(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    private_file::replace(path, bytes).map_err(|cause| io_error(path, cause))
+}
+
+fn read_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
+    private_file::read(path, ForbiddenMode::OTHERS).map_err(|error| match error {
+        ReadError::Io(cause) => io_error(path, cause),
+        ReadError::LooseMode(mode) => IdentityError::LooseMode {
+            path: path.into(),
+            mode,
+        },
     })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    fs::read(path).map_err(|cause| io_error(path, cause))
 }
 
 fn io_error(path: &Path, cause: io::Error) -> IdentityError {
@@ -257,10 +268,10 @@ fn io_error(path: &Path, cause: io::Error) -> IdentityError {
     }
 }
 
-fn damaged(path: &Path, why: impl ToString) -> IdentityError {
+fn damaged(path: &Path, fault: impl Into<IdentityFault>) -> IdentityError {
     IdentityError::Damaged {
         path: path.into(),
-        why: why.to_string(),
+        fault: fault.into(),
     }
 }
 
@@ -284,6 +295,34 @@ mod tests {
                 .permissions()
                 .mode();
             assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_may_read_or_change_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.key");
+        let id = Identity::load_or_create(dir.path(), IdentityRole::Node)
+            .unwrap()
+            .id();
+        for (mode, is_accepted) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, false),
+            (0o604, false),
+            (0o620, false),
+            (0o666, false),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            match Identity::load_or_create(dir.path(), IdentityRole::Node) {
+                Ok(found) => assert!(is_accepted && found.id() == id, "{mode:o}"),
+                Err(IdentityError::LooseMode { mode: found, .. }) => {
+                    assert!(!is_accepted && found == mode, "{mode:o}");
+                }
+                Err(error) => panic!("{mode:o}: {error}"),
+            }
         }
     }
 

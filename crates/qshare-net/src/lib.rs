@@ -19,9 +19,12 @@
 //! | `session` | dial, accept, Hello, frames on streams |
 //! | `socket` | the UDP socket below quinn: demultiplexing, relayed packets, coalescing |
 //! | `traversal` | hole punching, relay channels, port mapping, knocks, multicast DNS |
+//! | `admission` | which incoming connections get a slot |
+//! | `allowance` | what may be sent to a destination that does not answer |
 //! | `congestion` | congestion controllers |
 
 mod admission;
+mod allowance;
 mod congestion;
 mod endpoint;
 mod identity;
@@ -34,11 +37,12 @@ mod transport;
 mod traversal;
 
 pub use admission::{Admission, ConnectionSlots, HalfOpen, InUse, Slot};
+pub use allowance::Allowances;
 pub use congestion::{Congestion, UnknownCongestion, link_rate};
 pub use endpoint::{BindError, Endpoint, EndpointConfig, udp_socket};
 pub use identity::{
-    GroupError, GroupSecret, Identity, IdentityError, IdentityLock, IdentityRole, KnownTrackers,
-    TrustError, default_identity_dir,
+    GroupError, GroupSecret, Identity, IdentityDir, IdentityError, IdentityFault, IdentityLock,
+    IdentityRole, KnownTrackers, TrustError, default_identity_dir, exclude_from_core_dumps,
 };
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{
@@ -52,5 +56,5 @@ pub use token_bucket::TokenBucket;
 pub use transport::TransportConfig;
 pub use traversal::{
     KnockError, KnockTarget, Knocked, LanDiscovery, LanError, LanEvent, LocalNetworks,
-    MappingError, MappingProtocol, PortMapping, Traversal, knock, map_port, punch,
+    MappingError, MappingFailure, MappingProtocol, PortMapping, Traversal, knock, map_port, punch,
 };

@@ -26,7 +26,8 @@ pub async fn resolve(tracker: &TrackerAddress) -> Result<Vec<SocketAddr>, Resolv
     resolve_host(&tracker.host, tracker.port).await
 }
 
-/// All addresses of a host, in the resolver's order.
+/// All addresses of a host, in the resolver's order. A link-local IPv6 address may name its zone
+/// (`fe80::1%eth0`).
 pub async fn resolve_host(host: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
         .await
@@ -39,5 +40,20 @@ pub async fn resolve_host(host: &str, port: u16) -> Result<Vec<SocketAddr>, Reso
         Err(ResolveError::Nothing(host.into()))
     } else {
         Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_local_address_keeps_its_zone() {
+        let tracker: TrackerAddress = "[fe80::1%1]:7000".parse().unwrap();
+        let addresses = resolve(&tracker).await.unwrap();
+        let [SocketAddr::V6(address)] = addresses[..] else {
+            panic!("{addresses:?}");
+        };
+        assert_eq!((address.scope_id(), address.port()), (1, 7000));
     }
 }

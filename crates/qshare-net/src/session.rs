@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use self::framed::ReadError;
 use self::hello::{Side, check_hello, own_hello};
-use crate::socket::AddressResponder;
+use crate::socket::{AddressResponder, is_made_up};
 use crate::{Endpoint, GroupSecret, tls};
 
 pub use self::address::prove_address;
@@ -64,6 +64,9 @@ pub enum DialError {
     /// The address cannot be dialled at all.
     #[error(transparent)]
     Address(#[from] quinn::ConnectError),
+    /// The address left too many dials unanswered lately; nothing was sent.
+    #[error("{0} left several dials unanswered; it is dialled again in some seconds")]
+    Unanswered(SocketAddr),
     /// There was no answer before the deadline.
     #[error("no answer from {0}")]
     TimedOut(SocketAddr),
@@ -173,11 +176,20 @@ async fn perform_handshake(
     target: DialTarget,
     address: SocketAddr,
 ) -> Result<Connection, DialError> {
+    // A tracker's address comes from the user, a node's from trackers and peers. Virtual addresses
+    // lead to a relay that we have a ticket for.
+    let is_limited = matches!(target, DialTarget::Node(_)) && !is_made_up(address.ip());
+    if is_limited && !endpoint.permit_dial(address) {
+        return Err(DialError::Unanswered(address));
+    }
     let (connecting, pin) = match target {
         DialTarget::Tracker(pin) => (endpoint.connect_tracker(address)?, pin),
         DialTarget::Node(peer) => (endpoint.connect_peer(address, peer)?, Some(peer)),
     };
     let connection = connecting.await.map_err(DialError::from)?;
+    if is_limited {
+        endpoint.dial_answered(address);
+    }
     let found = peer_id(&connection).ok_or(DialError::NoCertificate)?;
     if let Some(wanted) = pin.filter(|&wanted| wanted != found) {
         close(&connection, CloseCode::WrongIdentity);

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use qshare_content::NodeId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
@@ -32,7 +34,29 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
         aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
         aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
     ];
+    provider.signature_verification_algorithms =
+        ed25519_only(&provider.signature_verification_algorithms);
     Arc::new(provider)
+}
+
+/// Keeps Ed25519 of the signature algorithms. Peers would otherwise be free to use keys of any kind
+/// that the library knows, with NodeIds that other implementations refuse.
+fn ed25519_only(all: &WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
+    let ed25519 = all
+        .mapping
+        .iter()
+        .find(|(scheme, _)| *scheme == SignatureScheme::ED25519);
+    match ed25519 {
+        Some(entry) => WebPkiSupportedAlgorithms {
+            all: entry.1,
+            mapping: std::slice::from_ref(entry),
+        },
+        // The provider has it; without it no peer is accepted.
+        None => WebPkiSupportedAlgorithms {
+            all: &[],
+            mapping: &[],
+        },
+    }
 }
 
 /// The id of a certificate's public key: SHA-256 of its DER SubjectPublicKeyInfo.
@@ -112,7 +136,10 @@ fn refuse_tls12<T>() -> Result<T, Error> {
     Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered))
 }
 
-/// One self-signed certificate, no chain.
+/// DER SubjectPublicKeyInfo of an Ed25519 key, up to the 32 bytes of the key (RFC 8410 section 4).
+const ED25519_SPKI: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+
+/// Checks that there is one certificate, no chain, and an Ed25519 key in it; returns its id.
 fn check_shape(
     certificate: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -120,7 +147,11 @@ fn check_shape(
     if !intermediates.is_empty() {
         return Err(Error::InvalidCertificate(CertificateError::BadEncoding));
     }
-    node_id_of(certificate)
+    let parsed = rustls::server::ParsedCertificate::try_from(certificate)?;
+    match parsed.subject_public_key_info().split_first_chunk() {
+        Some((&ED25519_SPKI, key)) if key.len() == 32 => node_id_of(certificate),
+        _ => Err(Error::InvalidCertificate(CertificateError::BadEncoding)),
+    }
 }
 
 #[derive(Debug)]
@@ -207,5 +238,119 @@ impl ClientCertVerifier for AnyClient {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         vec![SignatureScheme::ED25519]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+    use rustls::client::ResolvesClientCert;
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::{CertifiedKey, Signer, SigningKey};
+    use rustls::{ClientConnection, ServerConnection, SignatureAlgorithm};
+
+    use super::*;
+
+    /// A key that signs whatever it is asked for, whether the other side offered it or not.
+    #[derive(Debug)]
+    struct Stubborn(Arc<dyn SigningKey>, SignatureScheme);
+
+    impl SigningKey for Stubborn {
+        fn choose_scheme(&self, _offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+            self.0.choose_scheme(&[self.1])
+        }
+
+        fn algorithm(&self) -> SignatureAlgorithm {
+            self.0.algorithm()
+        }
+    }
+
+    #[derive(Debug)]
+    struct Shows(Arc<CertifiedKey>);
+
+    impl ResolvesClientCert for Shows {
+        fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+
+    impl ResolvesServerCert for Shows {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(Arc::clone(&self.0))
+        }
+    }
+
+    fn shows(kind: &'static rcgen::SignatureAlgorithm, scheme: SignatureScheme) -> Arc<Shows> {
+        let key = KeyPair::generate_for(kind).unwrap();
+        let certificate = CertificateParams::default().self_signed(&key).unwrap();
+        let der = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let loaded = aws_lc_rs::default_provider()
+            .key_provider
+            .load_private_key(der.into())
+            .unwrap();
+        let chain = vec![certificate.der().clone()];
+        let certified = CertifiedKey::new(chain, Arc::new(Stubborn(loaded, scheme)));
+        Arc::new(Shows(Arc::new(certified)))
+    }
+
+    /// Carries bytes between both sides until neither has any; what each side made of it.
+    fn shake(
+        client: rustls::ClientConfig,
+        server: rustls::ServerConfig,
+    ) -> (Result<(), Error>, Result<(), Error>) {
+        let name = ServerName::try_from(server_name(None)).unwrap();
+        let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        let (mut of_client, mut of_server) = (Ok(()), Ok(()));
+        for _ in 0..10 {
+            let mut bytes = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut bytes).unwrap();
+            }
+            let mut rest = &bytes[..];
+            while of_server.is_ok() && !rest.is_empty() {
+                server.read_tls(&mut rest).unwrap();
+                of_server = server.process_new_packets().map(drop);
+            }
+            let mut bytes = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut bytes).unwrap();
+            }
+            let mut rest = &bytes[..];
+            while of_client.is_ok() && !rest.is_empty() {
+                client.read_tls(&mut rest).unwrap();
+                of_client = client.process_new_packets().map(drop);
+            }
+        }
+        let is_over = !client.is_handshaking() && !server.is_handshaking();
+        assert_eq!(is_over, of_client.is_ok() && of_server.is_ok());
+        (of_client, of_server)
+    }
+
+    /// Sides that show this certificate, whatever the other one offered.
+    fn attempt_with(shown: &Arc<Shows>) -> [bool; 2] {
+        let identity = Identity::ephemeral().unwrap();
+        let mut client = client_config(&identity, b"test").unwrap();
+        client.client_auth_cert_resolver = Arc::clone(shown) as Arc<dyn ResolvesClientCert>;
+        let (_, server) = shake(client, server_config(&identity, b"test").unwrap());
+        let mut config = server_config(&identity, b"test").unwrap();
+        config.cert_resolver = Arc::clone(shown) as Arc<dyn ResolvesServerCert>;
+        let (client, _) = shake(client_config(&identity, b"test").unwrap(), config);
+        [server.is_ok(), client.is_ok()]
+    }
+
+    #[test]
+    fn keys_of_other_kinds_than_ed25519_are_refused_on_both_sides() {
+        let ed25519 = shows(&PKCS_ED25519, SignatureScheme::ED25519);
+        assert_eq!(attempt_with(&ed25519), [true, true]);
+        let ecdsa = shows(
+            &PKCS_ECDSA_P256_SHA256,
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+        );
+        assert_eq!(attempt_with(&ecdsa), [false, false]);
     }
 }

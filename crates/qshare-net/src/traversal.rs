@@ -8,13 +8,15 @@
 //! - [`mdns`] finds nodes on the local network.
 
 mod birthday;
+mod channels;
 mod driver;
 pub(crate) mod knock;
 mod mdns;
 mod port_mapping;
+mod probe_mac;
 pub mod punch;
 
 pub use driver::Traversal;
 pub use knock::{KnockError, KnockTarget, Knocked, knock};
 pub use mdns::{LanDiscovery, LanError, LanEvent, LocalNetworks};
-pub use port_mapping::{MappingError, MappingProtocol, PortMapping, map_port};
+pub use port_mapping::{MappingError, MappingFailure, MappingProtocol, PortMapping, map_port};

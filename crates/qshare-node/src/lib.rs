@@ -90,9 +90,9 @@ pub use nat::port_mapping::{MappedPort, PortMappingState};
 pub use node::Node;
 pub use qshare_content as content;
 pub use qshare_net::{
-    BindError, Congestion, GroupError, GroupSecret, Identity, IdentityError, IdentityLock,
-    IdentityRole, KnownTrackers, MappingProtocol, TrustError, UnknownCongestion,
-    default_identity_dir,
+    BindError, Congestion, GroupError, GroupSecret, Identity, IdentityDir, IdentityError,
+    IdentityFault, IdentityLock, IdentityRole, KnownTrackers, MappingProtocol, TrustError,
+    UnknownCongestion, default_identity_dir, exclude_from_core_dumps,
 };
 pub use qshare_storage::{
     DiskError, Durability, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent,

@@ -2,15 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use qshare_node::content::TrackerAddress;
 use qshare_node::{
     GroupSecret, Identity, KnownTrackers, NetReportConfig, NodeConfig, Shares, default_identity_dir,
 };
+use tracing::warn;
 
 use crate::args::{CertsArg, GetArgs, GroupArg, LsArgs, NetArgs, NodeArgs, TrackersArg};
 use crate::argument::Wanted;
 use crate::exit::Failure;
+use crate::neutral::shown;
 
 /// Returns the tracker that is asked when none is named: one on this machine.
 fn default_tracker() -> TrackerAddress {
@@ -95,15 +98,40 @@ impl NetArgs {
 impl CertsArg {
     /// Returns the directory of the identities.
     pub(crate) fn resolve(&self) -> Result<PathBuf, Failure> {
-        Ok(default_identity_dir(self.dir.as_deref())?)
+        let found = default_identity_dir(self.dir.as_deref())?;
+        if let Some(ignored) = &found.ignored {
+            tell_of_ignored_certs(ignored, &found.path);
+        }
+        Ok(found.path)
     }
 
-    /// Returns the file of remembered tracker keys; None where there is no place for it.
+    /// Returns the remembered tracker keys: in the directory of the identities, or for as long as
+    /// this process runs where there is none.
     pub(crate) fn known_trackers(&self) -> Option<KnownTrackers> {
-        default_identity_dir(self.dir.as_deref())
-            .ok()
-            .map(|dir| KnownTrackers::in_dir(&dir))
+        Some(match self.resolve() {
+            Ok(dir) => KnownTrackers::in_dir(&dir),
+            Err(_) => {
+                warn!(
+                    "tracker keys are remembered for this process only: neither HOME nor \
+                     XDG_DATA_HOME is set (name a directory: --certs DIR)"
+                );
+                KnownTrackers::in_memory()
+            }
+        })
     }
+}
+
+/// Warns once that `./certs` was not used.
+fn tell_of_ignored_certs(ignored: &Path, used: &Path) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        warn!(
+            "the keys or remembered trackers in ./{ignored} were not created there by qshare, so \
+             {used} is used instead. If you trust them, name them: --certs ./{ignored}",
+            ignored = shown(ignored),
+            used = shown(used),
+        );
+    });
 }
 
 impl GroupArg {

@@ -141,9 +141,22 @@ impl From<IdentityError> for Failure {
                  set\nName one: --certs DIR",
             ),
             IdentityError::InUse { .. } => Failure::new(Exit::Failed, error.to_string()),
-            IdentityError::Damaged { .. } => {
-                Failure::new(Exit::Failed, format!("cannot use the identity: {error}"))
-            }
+            IdentityError::LooseMode { path, mode } => Failure::new(
+                Exit::Failed,
+                format!(
+                    "cannot use the key {path}: its mode {mode:04o} lets others read or change \
+                     it\nRun `chmod 600 {path}`, or move it away to have a new identity made",
+                    path = shown(path)
+                ),
+            ),
+            IdentityError::Damaged { .. } => Failure::new(
+                Exit::Failed,
+                format!(
+                    "cannot use the identity: {error}\nMove the file away to have a new identity \
+                     made"
+                ),
+            ),
+            IdentityError::Generate(_) => Failure::new(Exit::Failed, error.to_string()),
         }
     }
 }
@@ -174,6 +187,14 @@ impl From<GroupError> for Failure {
             GroupError::Io { path, cause } => Failure::new(
                 exit_of_io(cause),
                 format!("cannot use the group file {}: {cause}", shown(path)),
+            ),
+            GroupError::LooseMode { path, mode } => Failure::new(
+                Exit::Failed,
+                format!(
+                    "cannot use the group file {path}: its mode {mode:04o} lets every user read or \
+                     change it\nRun `chmod 600 {path}`",
+                    path = shown(path)
+                ),
             ),
             GroupError::NotAGroupFile(path) => Failure::new(
                 Exit::Failed,

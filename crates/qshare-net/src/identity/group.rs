@@ -1,6 +1,5 @@
 //! Private swarms: a shared secret, and the proof that a peer knows it.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,15 +7,18 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use hmac::{Hmac, KeyInit, Mac};
 use qshare_content::NodeId;
 use sha2::{Digest, Sha256};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::private_file::{self, ForbiddenMode, ReadError};
 
 /// Exports keying material that both ends of one TLS connection, and nobody else, can compute.
 pub(crate) const EXPORTER_LABEL: &[u8] = b"EXPORTER-qshare-group-1";
 
-/// The 32 random bytes that a group shares.
+/// The 32 random bytes that a group shares; zeroed when dropped.
 ///
 /// On disk: one line of 64 hex digits, file mode 0600. Whoever can read the file belongs to the
 /// group.
-#[derive(Clone)]
+#[derive(Clone, ZeroizeOnDrop)]
 pub struct GroupSecret([u8; 32]);
 
 /// Why a group file cannot be used or made.
@@ -30,9 +32,17 @@ pub enum GroupError {
         /// What the system said.
         cause: io::Error,
     },
-    /// It holds something else.
-    #[error("{path} is not a group file: it should hold 64 hex digits (make one with `qshare group new FILE`)", path = .0.display())]
+    /// It holds something else than 64 hex digits.
+    #[error("{path} is not a group file: it does not hold 64 hex digits", path = .0.display())]
     NotAGroupFile(PathBuf),
+    /// Every user of the machine may read or write it.
+    #[error("group file {path}: mode {mode:04o} lets every user read or change it", path = path.display())]
+    LooseMode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
 }
 
 impl GroupSecret {
@@ -41,18 +51,30 @@ impl GroupSecret {
         GroupSecret(rand::random())
     }
 
-    /// Reads a group file.
+    /// Reads a group file. One that every user may read or change is refused; the owner's Unix
+    /// group may have access.
     pub fn load(path: &Path) -> Result<GroupSecret, GroupError> {
-        let text = fs::read_to_string(path).map_err(|cause| GroupError::Io {
-            path: path.into(),
-            cause,
+        let text = private_file::read(path, ForbiddenMode::WORLD).map_err(|error| match error {
+            ReadError::Io(cause) => GroupError::Io {
+                path: path.into(),
+                cause,
+            },
+            ReadError::LooseMode(mode) => GroupError::LooseMode {
+                path: path.into(),
+                mode,
+            },
         })?;
-        HEXLOWER_PERMISSIVE
-            .decode(text.trim().as_bytes())
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(GroupSecret)
-            .ok_or_else(|| GroupError::NotAGroupFile(path.into()))
+        let digits = text.trim_ascii();
+        let mut secret = GroupSecret([0; 32]);
+        // Decoding into a buffer of another length would panic.
+        let is_decoded = digits.len() == 2 * secret.0.len()
+            && HEXLOWER_PERMISSIVE
+                .decode_mut(digits, &mut secret.0)
+                .is_ok();
+        match is_decoded {
+            true => Ok(secret),
+            false => Err(GroupError::NotAGroupFile(path.into())),
+        }
     }
 
     /// Writes a new group file; one that exists already is left alone.
@@ -62,10 +84,11 @@ impl GroupSecret {
             cause,
         };
         let secret = GroupSecret::random();
-        let mut file = super::create_private(path).map_err(io)?;
-        let line = HEXLOWER_PERMISSIVE.encode(&secret.0) + "\n";
+        let mut file = private_file::create_new(path).map_err(io)?;
+        let line = Zeroizing::new(HEXLOWER_PERMISSIVE.encode(&secret.0) + "\n");
         file.write_all(line.as_bytes())
             .and_then(|()| file.sync_all())
+            .and_then(|()| private_file::sync_directory_of(path))
             .map_err(io)?;
         Ok(secret)
     }
@@ -101,9 +124,11 @@ impl GroupSecret {
 
     fn keyed(&self) -> Hmac<Sha256> {
         // HMAC pads a short key with zeroes up to the hash's block (RFC 2104 section 2).
-        let mut key = [0; 64];
+        let mut key = hmac::digest::Key::<Hmac<Sha256>>::default();
         key[..32].copy_from_slice(&self.0);
-        Hmac::<Sha256>::new(&key.into())
+        let mac = Hmac::<Sha256>::new(&key);
+        key.as_mut_slice().zeroize();
+        mac
     }
 
     /// What the prover sends.
@@ -154,6 +179,27 @@ mod tests {
         assert!(!GroupSecret::random().verify(&binding(7, 0), &proof));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_group_file_that_every_user_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("team.group");
+        GroupSecret::create(&path).unwrap();
+        let set = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(0o640);
+        GroupSecret::load(&path).unwrap();
+        for mode in [0o644, 0o602, 0o601] {
+            set(mode);
+            assert!(matches!(
+                GroupSecret::load(&path),
+                Err(GroupError::LooseMode { mode: found, .. }) if found == mode
+            ));
+        }
+    }
+
     #[test]
     fn group_files_round_trip_and_are_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
@@ -164,7 +210,7 @@ mod tests {
             secret.group_id()
         );
         assert!(GroupSecret::create(&path).is_err());
-        fs::write(&path, "hello").unwrap();
+        std::fs::write(&path, "hello").unwrap();
         assert!(matches!(
             GroupSecret::load(&path),
             Err(GroupError::NotAGroupFile(_))

@@ -1,19 +1,24 @@
-//! Trackers whose keys were seen before, as SSH remembers hosts.
+//! Remembered keys of trackers, trusted on first use as SSH trusts hosts.
 //!
 //! `known_trackers`, in the directory of the identities: one line a tracker,
 //! `HOST:PORT TRACKERID`. Empty lines and lines that begin with `#` are kept.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::collections::HashMap;
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qshare_content::{NodeId, TrackerAddress};
+use tracing::warn;
+
+use super::{created, private_file};
 
 /// Why a tracker is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// It is not the one that was seen before under this address.
+    /// It is not the one that was seen before at this address.
     #[error(
         "the tracker at {place} has another key than before: it was {known} and now is {found}. \
          Somebody may be impersonating it; if it really was set up anew, run `qshare forget {place}`"
@@ -21,7 +26,7 @@ pub enum TrustError {
     KeyChanged {
         /// `HOST:PORT`.
         place: String,
-        /// The id in `known_trackers`.
+        /// The remembered id.
         known: NodeId,
         /// The id that it proved now.
         found: NodeId,
@@ -36,34 +41,49 @@ pub enum TrustError {
         /// The id that it proved.
         found: NodeId,
     },
-    /// The file cannot be read or written.
+    /// The file is damaged, or cannot be changed.
     #[error("{path}: {cause}", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
 }
 
-/// The file of remembered keys.
+/// The remembered keys of trackers. Clones share them.
+///
+/// Where the file cannot be read or written, keys are remembered for as long as the process runs,
+/// and a warning is logged.
 #[derive(Debug, Clone)]
 pub struct KnownTrackers {
-    path: PathBuf,
+    /// None remembers in memory only.
+    path: Option<PathBuf>,
+    /// Keys that the file could not take, by `HOST:PORT`.
+    in_memory: Arc<Mutex<HashMap<String, NodeId>>>,
 }
 
 impl KnownTrackers {
-    /// The file in the directory of the identities; it need not exist.
+    /// Uses the file in the directory of the identities; it need not exist.
     pub fn in_dir(dir: &Path) -> KnownTrackers {
         KnownTrackers {
-            path: dir.join("known_trackers"),
+            path: Some(dir.join(super::KNOWN_TRACKERS)),
+            in_memory: Arc::default(),
+        }
+    }
+
+    /// Remembers keys for as long as the process runs.
+    pub fn in_memory() -> KnownTrackers {
+        KnownTrackers {
+            path: None,
+            in_memory: Arc::default(),
         }
     }
 
     /// Decides whether the tracker that answered at `seen_at` is the one that `address` means,
     /// and remembers it when it is seen for the first time.
     ///
-    /// A pinned id decides alone. Loopback addresses are never remembered: anything may listen
+    /// A pinned id decides alone. Loopback addresses are never remembered: any program may listen
     /// there next.
     pub fn check(
         &self,
@@ -73,91 +93,134 @@ impl KnownTrackers {
     ) -> Result<(), TrustError> {
         let place = address.host_port();
         if let Some(wanted) = address.id {
-            return if wanted == found {
-                Ok(())
-            } else {
-                Err(TrustError::NotThePinned {
+            return match wanted == found {
+                true => Ok(()),
+                false => Err(TrustError::NotThePinned {
                     place,
                     wanted,
                     found,
-                })
+                }),
             };
         }
         if seen_at.ip().to_canonical().is_loopback() {
             return Ok(());
         }
-        match self.known(&place)? {
-            Some(known) if known == found => Ok(()),
-            Some(known) => Err(TrustError::KeyChanged {
+        match self.remember(&place, found)? {
+            known if known == found => Ok(()),
+            known => Err(TrustError::KeyChanged {
                 place,
                 known,
                 found,
             }),
-            None => self.update(|lines| {
-                // Another process may have been first.
-                if known_in(lines, &place).is_none() {
-                    lines.push(format!("{place} {found}"));
-                }
-            }),
         }
     }
 
-    /// Drops what is remembered of a tracker; false if there was nothing.
+    /// Returns the remembered id of a tracker, which is `found` if there was none. Of several
+    /// first contacts at once, one is remembered and all get that one's id.
+    fn remember(&self, place: &str, found: NodeId) -> Result<NodeId, TrustError> {
+        if let Some(&known) = self.memory().get(place) {
+            return Ok(known);
+        }
+        let Some(path) = &self.path else {
+            return Ok(self.remember_in_memory(place, found));
+        };
+        let lines = match lines(path) {
+            Ok(lines) => lines,
+            Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
+                return Err(self.io(path, cause));
+            }
+            Err(cause) => {
+                warn!(file = %path.display(), %cause, "cannot read remembered tracker keys");
+                return Ok(self.remember_in_memory(place, found));
+            }
+        };
+        if let Some(known) = known_in(&lines, place) {
+            return Ok(known);
+        }
+        // Decided under the lock: another process may have been first.
+        let updated = update(path, |lines| match known_in(lines, place) {
+            Some(known) => known,
+            None => {
+                lines.push(format!("{place} {found}"));
+                found
+            }
+        });
+        match updated {
+            Ok(known) => Ok(known),
+            Err(cause) => {
+                warn!(
+                    file = %path.display(), %cause,
+                    "cannot remember the key of tracker {place} beyond this process"
+                );
+                Ok(self.remember_in_memory(place, found))
+            }
+        }
+    }
+
+    fn remember_in_memory(&self, place: &str, found: NodeId) -> NodeId {
+        *self.memory().entry(place.to_owned()).or_insert(found)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, HashMap<String, NodeId>> {
+        self.in_memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets the key of a tracker; returns false if there was none.
     pub fn forget(&self, address: &TrackerAddress) -> Result<bool, TrustError> {
         let place = address.host_port();
-        if self.known(&place)?.is_none() {
-            return Ok(false);
+        let was_in_memory = self.memory().remove(&place).is_some();
+        let Some(path) = &self.path else {
+            return Ok(was_in_memory);
+        };
+        let lines = lines(path).map_err(|cause| self.io(path, cause))?;
+        if known_in(&lines, &place).is_none() {
+            return Ok(was_in_memory);
         }
-        self.update(|lines| lines.retain(|line| parse(line).is_none_or(|(at, _)| at != place)))?;
+        update(path, |lines| {
+            lines.retain(|line| parse(line).is_none_or(|(at, _)| at != place));
+        })
+        .map_err(|cause| self.io(path, cause))?;
         Ok(true)
     }
 
-    fn known(&self, place: &str) -> Result<Option<NodeId>, TrustError> {
-        Ok(known_in(&self.lines()?, place))
-    }
-
-    fn lines(&self) -> Result<Vec<String>, TrustError> {
-        match fs::read_to_string(&self.path) {
-            Ok(text) => Ok(text.lines().map(String::from).collect()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(cause) => Err(self.io(cause)),
+    fn io(&self, path: &Path, cause: io::Error) -> TrustError {
+        TrustError::Io {
+            path: path.into(),
+            cause,
         }
     }
+}
 
-    /// Rewrites the file under a lock, by way of a temporary one.
-    fn update(&self, change: impl FnOnce(&mut Vec<String>)) -> Result<(), TrustError> {
-        if let Some(dir) = self.path.parent() {
-            fs::create_dir_all(dir).map_err(|cause| self.io(cause))?;
-        }
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.path.with_extension("lock"))
-            .map_err(|cause| self.io(cause))?;
-        lock.lock().map_err(|cause| self.io(cause))?;
-        let mut lines = self.lines()?;
-        change(&mut lines);
+fn lines(path: &Path) -> io::Result<Vec<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().map(String::from).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Rewrites the file under a lock, if it changes.
+fn update<T>(path: &Path, change: impl FnOnce(&mut Vec<String>) -> T) -> io::Result<T> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let lock = private_file::open_lock(&path.with_extension("lock"))?;
+    lock.lock()?;
+    let before = lines(path)?;
+    let mut lines = before.clone();
+    let result = change(&mut lines);
+    if lines != before {
         let text: String = lines
             .iter()
             .flat_map(|line| [line.as_str(), "\n"])
             .collect();
-        let temporary = self.path.with_extension("tmp");
-        File::create(&temporary)
-            .and_then(|mut file| {
-                file.write_all(text.as_bytes())?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&temporary, &self.path))
-            .map_err(|cause| self.io(cause))
+        // Where that fails, the directory has to be named next time.
+        let _ = created::note(path, text.as_bytes());
+        private_file::replace(path, text.as_bytes())?;
     }
-
-    fn io(&self, cause: io::Error) -> TrustError {
-        TrustError::Io {
-            path: self.path.clone(),
-            cause,
-        }
-    }
+    Ok(result)
 }
 
 fn parse(line: &str) -> Option<(&str, NodeId)> {
@@ -199,6 +262,48 @@ mod tests {
         assert!(known.forget(&address).unwrap());
         assert!(!known.forget(&address).unwrap());
         known.check(&address, seen_at, id(2)).unwrap();
+    }
+
+    #[test]
+    fn of_first_contacts_at_once_with_different_keys_one_is_trusted() {
+        const CONTACTS: u8 = 8;
+        for round in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let barrier = std::sync::Barrier::new(CONTACTS.into());
+            let trusted: Vec<NodeId> = std::thread::scope(|scope| {
+                let contacts: Vec<_> = (0..CONTACTS)
+                    .map(|key| {
+                        let (dir, barrier) = (dir.path(), &barrier);
+                        scope.spawn(move || {
+                            let known = KnownTrackers::in_dir(dir);
+                            let address = place("tracker.example");
+                            barrier.wait();
+                            let checked = known.check(&address, FAR.parse().unwrap(), id(key));
+                            checked.is_ok().then_some(id(key))
+                        })
+                    })
+                    .collect();
+                let ended = contacts.into_iter().map(|contact| contact.join().unwrap());
+                ended.flatten().collect()
+            });
+            assert_eq!(trusted.len(), 1, "round {round}: {trusted:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_place_for_the_file_keys_are_remembered_by_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        // A file where the directory should be, which not even root gets around.
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        for known in [KnownTrackers::in_dir(&file), KnownTrackers::in_memory()] {
+            let (address, seen_at) = (place("tracker.example"), FAR.parse().unwrap());
+            known.check(&address, seen_at, id(1)).unwrap();
+            let again = known.clone();
+            again.check(&address, seen_at, id(1)).unwrap();
+            let changed = again.check(&address, seen_at, id(2));
+            assert!(matches!(changed, Err(TrustError::KeyChanged { .. })));
+        }
     }
 
     #[test]

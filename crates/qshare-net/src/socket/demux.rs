@@ -20,7 +20,7 @@ use super::address_proof::AddressProofs;
 use super::extra::{Extras, Poller};
 use super::virtual_address::{is_extra, is_virtual};
 
-/// Where packets to a virtual address really go.
+/// The real route of packets to a virtual address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// The relay.
@@ -29,31 +29,33 @@ pub struct Route {
     pub handle: u64,
 }
 
-/// What becomes of a datagram beside QUIC.
+/// What a [`NonQuic`] handler decided about a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It was dealt with, or means nothing.
+    /// It was handled, or is to be dropped.
     Done,
-    /// What follows a relay's header is a packet from this virtual address.
+    /// After the relay's header it holds a QUIC packet from this virtual address.
     RelayedFrom(SocketAddr),
 }
 
-/// Deals with what travels beside QUIC. Called on the endpoint's own task: it must not wait.
+/// Handles the datagrams on the endpoint's socket that are not QUIC's. Called on the endpoint's own
+/// task: it must not block.
 pub trait NonQuic: Send + Sync {
-    /// Takes a datagram that came from `from`.
+    /// Handles a datagram that came from `from`.
     fn handle(&self, from: SocketAddr, datagram: &[u8]) -> Verdict;
-    /// Where packets to a virtual address go; None drops them.
+    /// Returns the route of packets to a virtual address; None drops them.
     fn route(&self, to: SocketAddr) -> Option<Route>;
 }
 
 pub(crate) struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
-    /// An IPv4 socket, shown to quinn as one of IPv6, because virtual addresses are of IPv6.
+    /// The socket is of IPv4 but shown to quinn as one of IPv6, because virtual addresses are of
+    /// IPv6.
     is_v4: bool,
     non_quic: OnceLock<Box<dyn NonQuic>>,
     address_proofs: Arc<AddressProofs>,
     extras: Arc<Extras>,
-    /// Packets out of relays, not yet taken by quinn; at most what one call received.
+    /// Packets from relays that quinn has not taken yet; at most what one call received.
     relayed: Mutex<VecDeque<(SocketAddr, Bytes)>>,
     relayed_count: AtomicUsize,
 }
@@ -66,12 +68,13 @@ impl Debug for Socket {
     }
 }
 
-/// Sends beside QUIC; does nothing once the endpoint is gone.
+/// Sends datagrams that are not QUIC's on an endpoint's socket. Does nothing once the endpoint is
+/// gone.
 #[derive(Debug, Clone)]
 pub struct NonQuicSender(Weak<Socket>);
 
 impl NonQuicSender {
-    /// Installs whoever deals with what comes in. Only the first one is.
+    /// Installs the handler of received datagrams. Only the first call has an effect.
     pub fn install(&self, handler: Box<dyn NonQuic>) {
         if let Some(socket) = self.0.upgrade() {
             let _ = socket.non_quic.set(handler);
@@ -82,8 +85,8 @@ impl NonQuicSender {
     ///
     /// # Errors
     ///
-    /// Only [`io::ErrorKind::WouldBlock`]: the system's buffer is full. What else may go wrong
-    /// would not have been told by the network either.
+    /// Only [`io::ErrorKind::WouldBlock`]: the system's buffer is full. Any other error counts as a
+    /// datagram that the network lost.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let Some(socket) = self.0.upgrade() else {
             return Ok(());
@@ -97,23 +100,23 @@ impl NonQuicSender {
         socket.send_raw(to, datagram)
     }
 
-    /// Adds a socket on which the node at `peer` is heard; the address at which it can be dialled
-    /// through it. The socket is closed when nothing was heard on it for a minute.
+    /// Adds a socket on which the node at `peer` is heard; returns the virtual address at which the
+    /// node can be dialled through it. The socket is closed when it received nothing for a minute.
     ///
     /// # Errors
     ///
-    /// When there are too many, or the system takes no more.
+    /// When there are too many sockets, here or in the system.
     pub fn add_socket(&self, socket: UdpSocket, peer: SocketAddr) -> io::Result<SocketAddr> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         self.0.upgrade().ok_or_else(gone)?.extras.add(socket, peer)
     }
 
-    /// Closes added sockets that are not used any more; whether any is left.
+    /// Closes unused added sockets; returns whether any is left.
     pub fn prune_sockets(&self) -> bool {
         self.0.upgrade().is_some_and(|socket| socket.extras.prune())
     }
 
-    /// The connection through an added socket has ended; other addresses mean nothing here.
+    /// Notes that the connection through an added socket has ended. Ignores other addresses.
     pub fn end_socket(&self, address: SocketAddr) {
         if is_extra(address.ip())
             && let Some(extra) = self.0.upgrade().and_then(|one| one.extras.get(address))
@@ -122,7 +125,8 @@ impl NonQuicSender {
         }
     }
 
-    /// Where a node really is that is dialled through an added socket; other addresses stay.
+    /// Returns the real address of a node that is dialled through an added socket, and any other
+    /// address unchanged.
     pub fn real_address(&self, address: SocketAddr) -> SocketAddr {
         let extra = match is_extra(address.ip()) {
             true => self
@@ -134,7 +138,7 @@ impl NonQuicSender {
         extra.map_or(address, |extra| extra.peer)
     }
 
-    /// Waits until sending may succeed again.
+    /// Waits until the system's buffer has room again.
     pub async fn writable(&self) {
         let Some(socket) = self.0.upgrade() else {
             return;
@@ -178,8 +182,8 @@ impl Socket {
         })
     }
 
-    /// Sends to a real address. quinn would give a connection up without a word on most errors,
-    /// so none but "not now" reaches it.
+    /// Sends to a real address. quinn drops a connection silently on most errors, so only
+    /// [`io::ErrorKind::WouldBlock`] reaches it.
     fn send_to(&self, mut transmit: Transmit<'_>) -> io::Result<()> {
         let ip = transmit.destination.ip();
         let wanted = match self.is_v4 {
@@ -220,8 +224,8 @@ impl Socket {
         })
     }
 
-    /// Takes out of a buffer what is not QUIC. The rest moves together; all of it but the last
-    /// datagram keeps the length of `stride`.
+    /// Removes the datagrams that are not QUIC's from a buffer, and closes the gaps. All remaining
+    /// ones but the last keep the length of `stride`.
     fn sift(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
         let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
         let (mut at, mut kept) = (0, 0);
@@ -261,7 +265,7 @@ impl Socket {
         }
     }
 
-    /// Gives quinn what came through relays.
+    /// Gives quinn the packets that came through relays.
     fn take_relayed(&self, buffers: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
         let mut relayed = self.relayed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
@@ -288,7 +292,7 @@ impl Socket {
 }
 
 impl Socket {
-    /// Receives from the one socket, or from an extra one.
+    /// Receives from the main socket or an extra one.
     fn poll_any(
         &self,
         cx: &mut Context<'_>,
@@ -330,7 +334,7 @@ fn to_mapped(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether any datagram in a buffer is not QUIC's.
+/// Returns whether any datagram in a buffer is not QUIC's.
 fn holds_non_quic(buffer: &[u8], stride: usize) -> bool {
     match buffer.len() <= stride {
         true => buffer.first().is_some_and(|&first| is_non_quic(first)),
@@ -439,7 +443,7 @@ mod tests {
         }
     }
 
-    /// Takes everything relayed as coming from one node, and remembers the rest.
+    /// Attributes every relayed packet to one node, and records the other datagrams.
     struct Recorder(Arc<Mutex<Vec<Vec<u8>>>>);
 
     impl NonQuic for Recorder {

@@ -1,5 +1,5 @@
-//! Extra sockets beside the one: each was opened for one node, and is the only one that the node's
-//! packets get through to ([`crate::traversal::punch`]). quinn knows such a node by a virtual address.
+//! Extra sockets beside the main one. Each was opened for one node, whose packets reach only that
+//! socket ([`crate::traversal::punch`]). quinn knows such a node by a virtual address.
 
 use std::fmt::{self, Debug};
 use std::io::{self, IoSliceMut};
@@ -19,44 +19,44 @@ use super::virtual_address::extra_address;
 #[cfg(test)]
 use super::virtual_address::is_extra;
 
-/// Extra sockets at once.
+/// Most extra sockets at once.
 const SOCKETS_MAX: usize = 32;
-/// A socket on which nothing came for this long has no living connection: those are heard on every
-/// 15 s, and die after 30.
+/// A socket that received nothing for this long is closed: a live connection receives something
+/// every 15 s (keep-alive), and times out after 30 s.
 const UNUSED_AFTER: Duration = Duration::from_secs(60);
-/// The same where room is needed for another one; still more than those 15 s.
+/// The same where another socket needs the slot; still more than the keep-alive interval.
 const SPARE_AFTER: Duration = Duration::from_secs(20);
-/// Time for a connection that has ended to say so.
+/// How long a socket stays open after its connection ended, so that the close gets through.
 const GOODBYE: Duration = Duration::from_secs(3);
 
-/// One socket for one node.
+/// An extra socket for one node.
 #[derive(Debug)]
 pub(super) struct Extra {
-    /// What quinn calls the node.
+    /// The virtual address by which quinn knows the node.
     pub(super) address: SocketAddr,
-    /// Where it is.
+    /// The node's real address.
     pub(super) peer: SocketAddr,
-    /// For quinn, which waits until it can send.
+    /// Sends and receives for quinn.
     quic: Arc<dyn AsyncUdpSocket>,
-    /// For what is sent beside QUIC, now or not at all.
+    /// Sends datagrams that are not QUIC's; drops them while the buffer is full.
     non_quic: UdpSocket,
     heard_at: Mutex<Instant>,
     /// When its connection ended.
     ended_at: OnceLock<Instant>,
-    /// The system had no room for what quinn wanted to send.
+    /// The system's send buffer was full when quinn last sent.
     is_blocked: AtomicBool,
 }
 
-/// All of them.
+/// All extra sockets of an endpoint.
 #[derive(Default)]
 pub(super) struct Extras {
     list: Mutex<Vec<Arc<Extra>>>,
-    /// Their number, for those who look before every packet.
+    /// Length of `list`, read without the lock before every packet.
     count: AtomicUsize,
-    /// Their number since the start, which names the next.
+    /// Number of sockets ever added; names the next one.
     named: AtomicU64,
     turn: AtomicUsize,
-    /// Who waits for packets, and has to look again when there is another socket.
+    /// The task that waits for packets, to be woken when a socket is added.
     receiver: Mutex<Option<Waker>>,
 }
 
@@ -69,7 +69,7 @@ impl Extras {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Adds one; what quinn is to call the node at its other end.
+    /// Adds a socket; returns the virtual address of the node at its other end.
     pub(super) fn add(&self, socket: UdpSocket, peer: SocketAddr) -> io::Result<SocketAddr> {
         let now = Instant::now();
         let non_quic = socket.try_clone()?;
@@ -105,7 +105,7 @@ impl Extras {
         Ok(address)
     }
 
-    /// Closes those that are not used any more; whether any is left.
+    /// Closes unused sockets; returns whether any is left.
     pub(super) fn prune(&self) -> bool {
         let now = Instant::now();
         let mut list = self.list();
@@ -114,15 +114,15 @@ impl Extras {
         !list.is_empty()
     }
 
-    /// The socket for the node that quinn knows by this address.
+    /// Returns the socket for the node with this virtual address.
     pub(super) fn get(&self, address: SocketAddr) -> Option<Arc<Extra>> {
         let list = self.list();
-        // quinn may have a scope or flow of its own in there.
+        // quinn may add a scope or flow of its own.
         let found = list.iter().find(|extra| extra.address.ip() == address.ip());
         found.cloned()
     }
 
-    /// Receives from any of them; those who find nothing are told when there is something.
+    /// Receives from any of the sockets, beginning with another one each time.
     pub(super) fn poll_recv(
         &self,
         cx: &mut Context<'_>,
@@ -155,17 +155,17 @@ impl Extras {
         Poll::Pending
     }
 
-    /// Whose turn it is to be asked first for packets: these sockets', or the one's.
+    /// Returns whether to poll these sockets before the main one; alternates.
     pub(super) fn are_first(&self) -> bool {
         self.turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
     }
 
-    /// How many there have ever been.
+    /// Returns how many sockets were ever added.
     pub(super) fn ever(&self) -> u64 {
         self.named.load(Ordering::Acquire)
     }
 
-    /// Notes who is to be told when another socket is there.
+    /// Registers the task that is woken when a socket is added.
     pub(super) fn wait_for_more(&self, cx: &Context<'_>) {
         let mut receiver = self.receiver();
         match &mut *receiver {
@@ -190,7 +190,7 @@ impl Extra {
         self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its connection has ended: it is closed soon.
+    /// Notes that the connection has ended; the socket is closed after [`GOODBYE`].
     pub(super) fn end(&self) {
         let _ = self.ended_at.set(Instant::now());
     }
@@ -215,18 +215,18 @@ impl Extra {
                 self.is_blocked.store(true, Ordering::Release);
                 Err(error)
             }
-            // Lost, as it might be on its way.
+            // Any other error counts as a lost packet.
             _ => Ok(()),
         }
     }
 
-    /// Sends beside QUIC.
+    /// Sends a datagram that is not QUIC's.
     pub(super) fn send_non_quic(&self, datagram: &[u8]) {
         let _ = self.non_quic.send_to(datagram, self.peer);
     }
 }
 
-/// Whether a packet may be sent: on the one socket, and on those extra ones that had no room.
+/// Waits until packets can be sent on the main socket and on the extra sockets whose buffer was full.
 pub(super) struct Poller {
     extras: Arc<Extras>,
     one: Pin<Box<dyn UdpPoller>>,

@@ -1,18 +1,18 @@
-//! Addresses that stand for a path that no address names: through a relay, or through an extra
-//! socket. They never leave the process.
+//! Virtual addresses: quinn knows by them a node that is reached through a relay, or through an
+//! extra socket. They never leave the process.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use qshare_content::NodeId;
 
-/// Network of the virtual addresses: fd15:71::/64 (RFC 4193), which never leaves the process.
+/// Network of the virtual addresses of relayed nodes: fd15:71::/64 (RFC 4193).
 const VIRTUAL: [u16; 4] = [0xfd15, 0x71, 0, 0];
-/// The same for nodes that are reached through an extra socket.
+/// Network of the virtual addresses of nodes behind an extra socket: fd15:71:0:1::/64.
 const EXTRA: [u16; 4] = [0xfd15, 0x71, 0, 1];
-/// Port of every virtual address; it means nothing.
+/// Port of every virtual address; it has no meaning.
 const VIRTUAL_PORT: u16 = 7115;
 
-/// The address that stands for a node that is reached through a relay.
+/// Returns the virtual address of a node that is reached through a relay.
 pub fn virtual_address(node: NodeId) -> SocketAddr {
     let low = node
         .0
@@ -28,7 +28,7 @@ fn virtual_ip(network: [u16; 4], low: u64) -> Ipv6Addr {
     Ipv6Addr::from(u128::from(high) << 64 | u128::from(low))
 }
 
-/// Whether an address stands for a node that is reached through a relay.
+/// Returns whether an address is the virtual one of a relayed node.
 pub fn is_virtual(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V6(ip) => ip.segments()[..4] == VIRTUAL,
@@ -36,17 +36,17 @@ pub fn is_virtual(ip: IpAddr) -> bool {
     }
 }
 
-/// The address that stands for a node that is reached through the extra socket of this number.
+/// Returns the virtual address of the node behind the extra socket of this number.
 pub(super) fn extra_address(number: u64) -> SocketAddr {
     SocketAddr::new(virtual_ip(EXTRA, number).into(), VIRTUAL_PORT)
 }
 
-/// Whether an address stands for a node that is reached through an extra socket.
+/// Returns whether an address is the virtual one of a node behind an extra socket.
 pub(super) fn is_extra(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(ip) if ip.segments()[..4] == EXTRA)
 }
 
-/// Whether an address means nothing outside this process.
+/// Returns whether an address has no meaning outside this process.
 pub(crate) fn is_made_up(ip: IpAddr) -> bool {
     is_virtual(ip) || is_extra(ip)
 }

@@ -1,12 +1,14 @@
-//! One side's router takes another port for each destination, the other's lets in only what comes
-//! from an address and port that something was sent to. Neither knows where to send.
+//! Birthday punching: hole punching where one side is behind a symmetric NAT.
 //!
-//! So the first opens many sockets and sends a probe from each to where the other was seen: its
-//! router now has as many ports open for the other. The other sends probes to random ports of the
-//! first one's address. One of them meets an open port soon: chances are those of two people in a
-//! room who have the same birthday. Nobody knows which side is which, so both do both.
+//! A symmetric NAT assigns another external port for each destination, and the other side's NAT lets
+//! in only packets from an address and port that it sent to. Neither side knows where to send.
 //!
-//! What is sent in vain goes to the one public address at which the tracker saw the peer, at most
+//! The side behind the symmetric NAT opens many sockets and sends a probe from each to the address
+//! at which the tracker saw the other: its NAT then has as many ports open towards the other. The
+//! other sends probes to random ports of the first one's address. By the birthday paradox one of
+//! them soon hits an open port. Neither side knows which one it is, so both do both.
+//!
+//! All these probes go to the one public address at which the tracker saw the peer, at most
 //! [`BIRTHDAY_PROBES_PER_SECOND_MAX`] a second and [`BIRTHDAY_PROBES_PER_HOUR_MAX`] an hour.
 
 use std::collections::HashMap;
@@ -19,40 +21,40 @@ use qshare_wire::limits::{
     BIRTHDAY_PROBES_PER_SECOND_MAX, BIRTHDAY_ROUNDS, BIRTHDAY_SOCKETS, CANDIDATE_PORT_MIN,
 };
 
-use super::punch::Bucket;
+use crate::TokenBucket;
 
-/// Time that ordinary probes get first: most routers need no more.
+/// Head start of ordinary probes, which suffice for most NATs.
 const BEGINS_AFTER: Duration = Duration::from_millis(100);
-/// Probes leave in small groups, this far apart.
+/// Interval between small groups of probes.
 const TICK: Duration = Duration::from_millis(10);
-/// Sockets that send in one of them, so that a round takes 80 ms.
+/// Sockets that send in one group, so that a round takes 80 ms.
 const SOCKETS_PER_TICK: u32 = 32;
-/// From one round of all sockets to the next.
+/// Interval from one round of all sockets to the next.
 const ROUND: Duration = Duration::from_millis(600);
-/// How long after the last probe an answer may come.
+/// Time after the last probe within which an answer may arrive.
 const LISTEN: Duration = Duration::from_secs(1);
-/// Probes to random ports that are sent at once where some are late.
+/// Most probes to random ports in one group, which is how overdue ones are caught up with.
 const PORTS_PER_TICK_MAX: u32 = 32;
-/// Addresses whose probes are counted.
+/// Most addresses whose probes are counted.
 const ADDRESSES_MAX: usize = 256;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// From which socket a probe goes where.
+/// A probe that is due: its socket and destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
-    /// From the one socket to a random port.
+    /// From the main socket to a random port.
     Port(SocketAddr),
-    /// From an extra socket to where the peer was seen.
+    /// From an extra socket to the address at which the peer was seen.
     Socket(u16, SocketAddr),
 }
 
-/// One such attempt.
+/// Birthday punching towards one peer.
 #[derive(Debug)]
 pub(super) struct BirthdayPunch {
-    /// Where the tracker saw the peer.
+    /// The address at which the tracker saw the peer.
     seen_at: SocketAddr,
     begins: Instant,
-    /// Ports of the peer's address still to be probed.
+    /// Ports of the peer's address that are still to be probed.
     ports: Vec<u16>,
     sockets_sent: u32,
     next_at: Instant,
@@ -78,25 +80,25 @@ impl BirthdayPunch {
         }
     }
 
-    /// Where the tracker saw the peer.
+    /// Returns the address at which the tracker saw the peer.
     pub(super) fn seen_at(&self) -> SocketAddr {
         self.seen_at
     }
 
-    /// When nothing more can come of it.
+    /// Returns when the last answer may have arrived.
     pub(super) fn ends(&self) -> Instant {
         let sending = Duration::from_secs(1) * BIRTHDAY_PORTS.into() / BIRTHDAY_PORTS_PER_SECOND;
         self.begins + sending + LISTEN
     }
 
-    /// When the next probes are due; None once all are sent.
+    /// Returns when the next probes are due; None once all are sent.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let all = u32::from(BIRTHDAY_SOCKETS) * u32::from(BIRTHDAY_ROUNDS);
         let left = !self.ports.is_empty() || self.sockets_sent < all;
         left.then_some(self.next_at)
     }
 
-    /// The probes that are due.
+    /// Returns the probes that are due.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Due> {
         if self.poll_timeout().is_none_or(|at| at > now) {
             return Vec::new();
@@ -107,7 +109,7 @@ impl BirthdayPunch {
         let sockets_due = sockets_due(elapsed).saturating_sub(self.sockets_sent);
         for _ in 0..sockets_due.min(SOCKETS_PER_TICK) {
             let index = self.sockets_sent % u32::from(BIRTHDAY_SOCKETS);
-            // Less than BIRTHDAY_SOCKETS.
+            // Less than BIRTHDAY_SOCKETS, a u16.
             due.push(Due::Socket(index as u16, self.seen_at));
             self.sockets_sent += 1;
         }
@@ -121,7 +123,7 @@ impl BirthdayPunch {
         due
     }
 
-    /// What ties an answer to the probe of a port, or of a socket.
+    /// Returns the nonce of a probe, which its answer repeats.
     pub(super) fn nonce(&self, of: Due) -> [u8; 8] {
         let key = match of {
             Due::Port(address) => (true, address.port()),
@@ -130,13 +132,13 @@ impl BirthdayPunch {
         self.nonces.hash_one(key).to_be_bytes()
     }
 
-    /// Whether this nonce went to a port of the peer's address.
+    /// Returns whether a probe with this nonce was sent to this address.
     pub(super) fn asked(&self, address: SocketAddr, nonce: [u8; 8]) -> bool {
         address.ip() == self.seen_at.ip() && self.nonce(Due::Port(address)) == nonce
     }
 }
 
-/// Probes that all sockets together should have sent by then.
+/// Returns the number of probes that all sockets together should have sent after `elapsed`.
 fn sockets_due(elapsed: Duration) -> u32 {
     let in_round = |round: u32| {
         let since = elapsed.checked_sub(ROUND * round)?;
@@ -147,26 +149,28 @@ fn sockets_due(elapsed: Duration) -> u32 {
     (0..BIRTHDAY_ROUNDS.into()).filter_map(in_round).sum()
 }
 
-/// What such attempts may send.
+/// Limits on the probes of all birthday punching.
 #[derive(Debug)]
 pub(super) struct BirthdayBudget {
-    all: Bucket,
-    /// Unanswered probes by address, and since when they are counted.
+    all: TokenBucket,
+    /// Unanswered probes by address, and the time since which they are counted.
     by_ip: HashMap<IpAddr, (u32, Instant)>,
 }
 
 impl BirthdayBudget {
     pub(super) fn new(now: Instant) -> BirthdayBudget {
         BirthdayBudget {
-            all: Bucket {
-                tokens: Self::BURST,
-                at: now,
-            },
+            // A burst comes on top of what comes back within the second.
+            all: TokenBucket::new(
+                now,
+                f64::from(BIRTHDAY_PROBES_PER_SECOND_MAX) - Self::BURST,
+                Self::BURST,
+            ),
             by_ip: HashMap::new(),
         }
     }
 
-    /// Enough for a round of all sockets, beside the probes to random ports.
+    /// Suffices for a round of all sockets beside the probes to random ports.
     const BURST: f64 = BIRTHDAY_PROBES_PER_SECOND_MAX as f64 / 4.0;
 
     pub(super) fn permits(&mut self, now: Instant, ip: IpAddr) -> bool {
@@ -181,17 +185,14 @@ impl BirthdayBudget {
         if over(*since) {
             (*count, *since) = (0, now);
         }
-        // What may be sent at once comes on top of what comes back within the second.
-        let per_second = f64::from(BIRTHDAY_PROBES_PER_SECOND_MAX) - Self::BURST;
-        let permitted =
-            *count < BIRTHDAY_PROBES_PER_HOUR_MAX && self.all.take(now, Self::BURST, per_second);
+        let permitted = *count < BIRTHDAY_PROBES_PER_HOUR_MAX && self.all.try_take(now, 1.0);
         if permitted {
             *count += 1;
         }
         permitted
     }
 
-    /// The peer there is one, and wants it.
+    /// Forgets the probes to an address that answered one.
     pub(super) fn forgive(&mut self, ip: IpAddr) {
         self.by_ip.remove(&ip);
     }
@@ -211,7 +212,7 @@ mod tests {
     fn each_port_is_probed_once_and_each_socket_three_times_within_a_second_and_a_half() {
         let begun = Instant::now();
         let mut punch = BirthdayPunch::new(begun, peer());
-        // Alone, it has its way with the budget.
+        // No other attempt uses the budget.
         let mut budget = BirthdayBudget::new(begun);
         let (mut ports, mut sockets) = (HashSet::new(), vec![0; BIRTHDAY_SOCKETS.into()]);
         let mut last = begun;

@@ -1,6 +1,5 @@
-//! How two nodes meet that cannot simply dial each other: probes after an introduction
-//! ([`super::punch`]), and channels through a relay. What [`crate::socket`] takes out of the
-//! socket ends here.
+//! Runs hole punching ([`super::punch`]) and relay channels on the endpoint's socket, and takes the
+//! datagrams that are not QUIC's from it.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,30 +19,22 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 use tracing::debug;
 
+use super::channels::Channels;
 use super::punch::{Introduced, Output, Puncher};
 use crate::Endpoint;
 use crate::endpoint::widen_buffers;
-use crate::socket::{NonQuic, NonQuicSender, Route, Verdict, virtual_address};
+use crate::socket::{NonQuic, NonQuicSender, Route, Verdict};
 
-/// Channels at once; further ones are not opened.
-const CHANNELS_MAX: usize = 1024;
-/// Pause between two attempts to bind a channel that is not bound yet; grows.
-const BIND_AGAIN: Duration = Duration::from_millis(100);
-/// A channel that is bound is bound anew this often: the address may have changed, and nothing
-/// else may be sent for long.
-const BIND_REFRESH: Duration = Duration::from_secs(10);
-/// How often it is seen whether sockets can be closed.
-const PRUNE: Duration = Duration::from_secs(30);
-/// Longest lifetime of a ticket that is believed.
-const LIFETIME_MAX: Duration = Duration::from_secs(3600);
+/// Interval at which unused extra sockets are closed.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Where a node meets others. Clones are the same.
+/// NAT traversal on one endpoint. Clones share it.
 #[derive(Clone)]
 pub struct Traversal {
-    shared: Arc<Shared>,
+    driver: Arc<Driver>,
 }
 
-struct Shared {
+struct Driver {
     sender: NonQuicSender,
     /// Where extra sockets are bound.
     bind: SocketAddr,
@@ -54,86 +45,77 @@ struct Shared {
 
 struct State {
     puncher: Puncher,
+    /// Receivers of the address that answered, by introduction.
     listeners: HashMap<u64, mpsc::Sender<SocketAddr>>,
-    /// By virtual address.
-    channels: HashMap<SocketAddr, Channel>,
-    /// Virtual addresses by handle.
-    peers: HashMap<u64, SocketAddr>,
-    /// Extra sockets by introduction, while nobody was heard on them.
-    sockets: HashMap<u64, Sockets>,
+    channels: Channels,
+    /// Sockets that no peer was heard on yet, by introduction.
+    birthday_sockets: HashMap<u64, BirthdaySockets>,
     prune_at: Option<Instant>,
-    /// Knocks that are expected, by their id, and whether they came.
+    /// Expected knocks by their id, and whether each has come.
     knocks: HashMap<u64, Arc<AtomicBool>>,
 }
 
-/// Extra sockets of one introduction, in their order.
+/// The extra sockets of one introduction, by their number.
 #[derive(Default)]
-struct Sockets {
+struct BirthdaySockets {
     open: Vec<Arc<UdpSocket>>,
     /// Tasks that end with the sockets.
     listening: JoinSet<()>,
     have_failed: bool,
 }
 
-struct Channel {
-    route: Route,
-    secret: [u8; 16],
-    is_bound: bool,
-    attempts: u32,
-    next_at: Instant,
-    expires: Instant,
-}
-
 impl Traversal {
-    /// Takes over what travels beside QUIC on this endpoint's socket. [`Traversal::run`] must run.
+    /// Takes over the datagrams on this endpoint's socket that are not QUIC's.
+    /// [`Traversal::run`] must run.
     pub fn install(endpoint: &Endpoint) -> Traversal {
         let sender = endpoint.non_quic().clone();
-        // Routers that make them necessary are of IPv4.
+        // Symmetric NATs, for which extra sockets are, are of IPv4.
         let ip = match endpoint.local_addr().map(|address| address.ip()) {
             Ok(IpAddr::V4(ip)) => ip,
             _ => Ipv4Addr::UNSPECIFIED,
         };
-        let shared = Arc::new(Shared {
+        let allowances = Arc::clone(endpoint.allowances());
+        let driver = Arc::new(Driver {
             sender: sender.clone(),
             bind: SocketAddr::new(ip.into(), 0),
             state: Mutex::new(State {
-                puncher: Puncher::new(endpoint.id(), Instant::now()),
+                puncher: Puncher::new(endpoint.id(), allowances, Instant::now()),
                 listeners: HashMap::new(),
-                channels: HashMap::new(),
-                peers: HashMap::new(),
-                sockets: HashMap::new(),
+                channels: Channels::default(),
+                birthday_sockets: HashMap::new(),
                 prune_at: None,
                 knocks: HashMap::new(),
             }),
             wake: Notify::new(),
         });
-        sender.install(Box::new(Handler(Arc::clone(&shared))));
-        Traversal { shared }
+        sender.install(Box::new(Handler(Arc::clone(&driver))));
+        Traversal { driver }
     }
 
-    /// Begins to probe for an introduced node; tells the address at which it answered. The
-    /// receiver ends when nothing came of it.
+    /// Begins to probe for an introduced node. The receiver gets the address at which the node
+    /// answered, and ends when the introduction is over.
     pub fn introduced(&self, introduced: Introduced) -> mpsc::Receiver<SocketAddr> {
         let (sender, receiver) = mpsc::channel(1);
-        let mut state = self.shared.lock();
+        let mut state = self.driver.lock();
         let id = introduced.id;
         if state.puncher.handle_introduced(Instant::now(), introduced) {
             state.listeners.insert(id, sender);
-            self.shared.drain(&mut state);
-            self.shared.wake.notify_one();
+            self.driver.drain(&mut state);
+            self.driver.wake.notify_one();
         }
         receiver
     }
 
-    /// A node has said goodbye: no great effort is made to find it.
+    /// Ends birthday punching towards a node that said goodbye.
     pub fn left(&self, peer: NodeId) {
-        let mut state = self.shared.lock();
+        let mut state = self.driver.lock();
         state.puncher.handle_left(peer);
-        self.shared.drain(&mut state);
+        self.driver.drain(&mut state);
     }
 
-    /// Opens, or renews, the channel to a node through the relay at `relay`. The node is then
-    /// dialled at, and dials from, the address returned; None when there are too many channels.
+    /// Opens, or renews, the channel to a node through the relay at `relay`. Returns the virtual
+    /// address at which the node is then dialled, and from which it dials; None when there are too
+    /// many channels.
     pub fn open_channel(
         &self,
         peer: NodeId,
@@ -141,85 +123,47 @@ impl Traversal {
         ticket: &RelayTicket,
     ) -> Option<SocketAddr> {
         let now = Instant::now();
-        let address = virtual_address(peer);
-        let route = Route {
-            relay,
-            handle: ticket.handle,
-        };
-        let lifetime = Duration::from_secs(ticket.lifetime_seconds.into()).min(LIFETIME_MAX);
-        let mut state = self.shared.lock();
-        let state = &mut *state;
-        match state.channels.get_mut(&address) {
-            Some(known) if known.route == route && known.secret == ticket.secret => {
-                known.expires = now + lifetime;
-                // What is bound may have been forgotten since.
-                known.next_at = now;
-                known.attempts = 0;
-            }
-            known => {
-                if known.is_none() && state.channels.len() >= CHANNELS_MAX {
-                    return None;
-                }
-                let channel = Channel {
-                    route,
-                    secret: ticket.secret,
-                    is_bound: false,
-                    attempts: 0,
-                    next_at: now,
-                    expires: now + lifetime,
-                };
-                if let Some(older) = state.channels.insert(address, channel) {
-                    state.peers.remove(&older.route.handle);
-                }
-                state.peers.insert(route.handle, address);
-            }
-        }
-        self.shared.send_binds(state, now);
-        self.shared.wake.notify_one();
+        let mut state = self.driver.lock();
+        let address = state.channels.open(now, peer, relay, ticket)?;
+        self.driver.send_binds(&mut state, now);
+        self.driver.wake.notify_one();
         Some(address)
     }
 
-    /// Whether the relay has confirmed the channel to this virtual address.
-    pub fn is_bound(&self, address: SocketAddr) -> bool {
-        let state = self.shared.lock();
-        let channel = state.channels.get(&address);
-        channel.is_some_and(|channel| channel.is_bound)
-    }
-
-    /// Answers a tracker's knocks under this id until the guard is dropped.
-    pub(crate) fn expect_knock(&self, id: u64) -> ExpectedKnock {
+    /// Answers a tracker's knocks with this id until the guard is dropped.
+    pub(super) fn expect_knock(&self, id: u64) -> ExpectedKnock {
         let heard = Arc::new(AtomicBool::new(false));
-        self.shared.lock().knocks.insert(id, Arc::clone(&heard));
+        self.driver.lock().knocks.insert(id, Arc::clone(&heard));
         ExpectedKnock {
-            shared: Arc::clone(&self.shared),
+            driver: Arc::clone(&self.driver),
             id,
             heard,
         }
     }
 
-    /// Sends a datagram now, if the system has room for it.
-    pub(crate) fn send(&self, to: SocketAddr, datagram: &Datagram<'_>) {
-        let _ = self.shared.sender.send(to, &datagram.to_bytes());
+    /// Sends a datagram now, if the system's buffer has room for it.
+    pub(super) fn send(&self, to: SocketAddr, datagram: &Datagram<'_>) {
+        let _ = self.driver.sender.send(to, &datagram.to_bytes());
     }
 
-    /// Sends what is due, when it is due. Never returns.
+    /// Sends probes and binds when they are due. Never returns.
     pub async fn run(self) {
         loop {
             let next = {
-                let mut state = self.shared.lock();
+                let mut state = self.driver.lock();
                 let now = Instant::now();
                 state.puncher.handle_timeout(now);
-                self.shared.send_binds(&mut state, now);
-                self.shared.drain(&mut state);
-                self.shared.prune(&mut state, now);
-                let binds = state.channels.values().map(|channel| channel.next_at);
-                let punches = state.puncher.poll_timeout();
-                binds.chain(punches).chain(state.prune_at).min()
+                self.driver.send_binds(&mut state, now);
+                self.driver.drain(&mut state);
+                self.driver.prune(&mut state, now);
+                let binds = state.channels.poll_timeout().into_iter();
+                let probes = state.puncher.poll_timeout();
+                binds.chain(probes).chain(state.prune_at).min()
             };
             match next {
-                None => self.shared.wake.notified().await,
+                None => self.driver.wake.notified().await,
                 Some(at) => tokio::select! {
-                    () = self.shared.wake.notified() => {}
+                    () = self.driver.wake.notified() => {}
                     () = sleep_until(at.into()) => {}
                 },
             }
@@ -227,13 +171,13 @@ impl Traversal {
     }
 }
 
-impl Shared {
+impl Driver {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out what the puncher wants done. What the system has no room for is as good as
-    /// lost on the way.
+    /// Carries out the puncher's outputs. A datagram that the system has no room for counts as
+    /// lost.
     fn drain(self: &Arc<Self>, state: &mut State) {
         while let Some(output) = state.puncher.poll_output() {
             match output {
@@ -249,33 +193,32 @@ impl Shared {
                     to,
                     bytes,
                 } => {
-                    let sockets = state.sockets.entry(id).or_default();
+                    let sockets = state.birthday_sockets.entry(id).or_default();
                     if let Some(socket) = sockets.get(self, index, id, to.ip()) {
                         let _ = SockRef::from(&**socket).send_to(&bytes, &to.into());
                     }
                 }
-                Output::CloseSockets(id) => _ = state.sockets.remove(&id),
+                Output::CloseSockets(id) => _ = state.birthday_sockets.remove(&id),
                 Output::Ended(id) => _ = state.listeners.remove(&id),
             }
         }
     }
 
-    /// Closes sockets that are not used any more.
+    /// Closes extra sockets that are not used any more.
     fn prune(&self, state: &mut State, now: Instant) {
         if state.prune_at.is_some_and(|at| at <= now) {
-            state.prune_at = self.sender.prune_sockets().then(|| now + PRUNE);
+            state.prune_at = self.sender.prune_sockets().then(|| now + PRUNE_INTERVAL);
         }
     }
 
-    /// Waits until the peer is heard on an extra socket, which from then on is one of the
-    /// endpoint's.
-    async fn listen(shared: Weak<Shared>, id: u64, peer: IpAddr, socket: Arc<UdpSocket>) {
+    /// Waits until the peer is heard on an extra socket, and adds that socket to the endpoint.
+    async fn listen(driver: Weak<Driver>, id: u64, peer: IpAddr, socket: Arc<UdpSocket>) {
         let mut buffer = [0; DATAGRAM_MAX_BYTES];
         loop {
             let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
                 return;
             };
-            let Some(shared) = shared.upgrade() else {
+            let Some(driver) = driver.upgrade() else {
                 return;
             };
             let parsed = buffer.get(..length).and_then(Datagram::parse);
@@ -284,7 +227,7 @@ impl Shared {
                 Some(Datagram::Answer(probe)) => (probe, true),
                 _ => continue,
             };
-            let mut state = shared.lock();
+            let mut state = driver.lock();
             let is_peers = from.ip() == peer && probe.id == id;
             if !is_peers || !state.puncher.is_genuine(&probe, is_answer) {
                 continue;
@@ -293,81 +236,52 @@ impl Shared {
             widen_buffers(&socket);
             let added = socket
                 .try_clone()
-                .and_then(|socket| shared.sender.add_socket(socket.into(), from));
+                .and_then(|socket| driver.sender.add_socket(socket.into(), from));
             match added {
                 Ok(address) => {
-                    debug!(%from, "heard on an extra socket");
+                    debug!(%from, "peer heard on an extra socket");
                     let now = Instant::now();
-                    state.prune_at.get_or_insert(now + PRUNE);
+                    state.prune_at.get_or_insert(now + PRUNE_INTERVAL);
                     let puncher = &mut state.puncher;
                     puncher.handle_probe(now, address, probe, is_answer);
                     puncher.handle_heard(now, id, address);
-                    shared.drain(&mut state);
-                    shared.wake.notify_one();
+                    driver.drain(&mut state);
+                    driver.wake.notify_one();
                 }
-                Err(error) => debug!(%from, %error, "an extra socket is not kept"),
+                Err(error) => debug!(%from, %error, "cannot keep an extra socket"),
             }
             return;
         }
     }
 
     fn send_binds(&self, state: &mut State, now: Instant) {
-        let State {
-            channels, peers, ..
-        } = state;
-        channels.retain(|_, channel| {
-            let lives = now < channel.expires;
-            if !lives {
-                peers.remove(&channel.route.handle);
-            }
-            lives
-        });
-        for channel in channels.values_mut() {
-            if channel.next_at > now {
-                continue;
-            }
-            channel.attempts += 1;
-            let pause = if channel.is_bound && channel.attempts > 1 {
-                BIND_REFRESH
-            } else {
-                (BIND_AGAIN * channel.attempts).min(BIND_REFRESH)
-            };
-            channel.next_at = now + pause;
-            self.send_bind(channel, [0; 8]);
+        for (to, datagram) in state.channels.handle_timeout(now) {
+            let _ = self.sender.send(to, &datagram);
         }
-    }
-
-    fn send_bind(&self, channel: &Channel, cookie: [u8; 8]) {
-        let bind = Datagram::Bind {
-            handle: channel.route.handle,
-            secret: channel.secret,
-            cookie,
-        };
-        let _ = self.sender.send(channel.route.relay, &bind.to_bytes());
     }
 }
 
-impl Sockets {
-    /// The socket of this number, opened if it is the next one.
+impl BirthdaySockets {
+    /// Returns the socket of this number, opened if it is the next one.
     fn get(
         &mut self,
-        shared: &Arc<Shared>,
+        driver: &Arc<Driver>,
         index: u16,
         id: u64,
         peer: IpAddr,
     ) -> Option<&Arc<UdpSocket>> {
         if usize::from(index) >= self.open.len() && !self.have_failed {
-            match open(shared.bind) {
+            match open(driver.bind) {
                 Ok(socket) => {
                     let socket = Arc::new(socket);
                     self.open.push(socket.clone());
-                    let shared = Arc::downgrade(shared);
+                    let driver = Arc::downgrade(driver);
                     self.listening
-                        .spawn(Shared::listen(shared, id, peer, socket));
+                        .spawn(Driver::listen(driver, id, peer, socket));
                 }
                 Err(error) => {
                     self.have_failed = true;
-                    debug!(%error, open = self.open.len(), "no more extra sockets");
+                    debug!(%error, open = self.open.len(), "cannot open more extra sockets");
                 }
             }
         }
@@ -381,75 +295,64 @@ fn open(bind: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket)
 }
 
-impl State {
-    /// The channel of a handle, if `from` is its relay.
-    fn channel(&mut self, handle: u64, from: SocketAddr) -> Option<(SocketAddr, &mut Channel)> {
-        let address = *self.peers.get(&handle)?;
-        let channel = self.channels.get_mut(&address)?;
-        (channel.route.relay == from).then_some((address, channel))
-    }
-}
-
-/// A knock that may come.
-pub(crate) struct ExpectedKnock {
-    shared: Arc<Shared>,
+/// An expected knock. Dropped, knocks with its id are no longer answered.
+pub(super) struct ExpectedKnock {
+    driver: Arc<Driver>,
     id: u64,
     heard: Arc<AtomicBool>,
 }
 
 impl ExpectedKnock {
-    /// Whether it has come.
-    pub(crate) fn was_heard(&self) -> bool {
+    /// Returns whether the knock has come.
+    pub(super) fn was_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for ExpectedKnock {
     fn drop(&mut self) {
-        self.shared.lock().knocks.remove(&self.id);
+        self.driver.lock().knocks.remove(&self.id);
     }
 }
 
-struct Handler(Arc<Shared>);
+struct Handler(Arc<Driver>);
 
 impl NonQuic for Handler {
     fn handle(&self, from: SocketAddr, datagram: &[u8]) -> Verdict {
         let Some(parsed) = Datagram::parse(datagram) else {
             return Verdict::Done;
         };
-        let shared = &self.0;
-        let mut state = shared.lock();
+        let driver = &self.0;
+        let mut state = driver.lock();
         match parsed {
             Datagram::Probe(probe) | Datagram::Answer(probe) => {
                 let is_answer = matches!(parsed, Datagram::Answer(_));
                 state
                     .puncher
                     .handle_probe(Instant::now(), from, probe, is_answer);
-                shared.drain(&mut state);
+                driver.drain(&mut state);
             }
             Datagram::Relayed { handle, .. } => {
-                if let Some((address, _)) = state.channel(handle, from) {
+                if let Some(address) = state.channels.sender(from, handle) {
                     return Verdict::RelayedFrom(address);
                 }
             }
             Datagram::Challenge { handle, cookie } => {
-                if let Some((_, channel)) = state.channel(handle, from) {
-                    shared.send_bind(channel, cookie);
+                if let Some((to, bind)) = state.channels.handle_challenge(from, handle, cookie) {
+                    let _ = driver.sender.send(to, &bind);
                 }
             }
             Datagram::Bound { handle } => {
-                if let Some((_, channel)) = state.channel(handle, from) {
-                    channel.is_bound = true;
-                    channel.next_at = Instant::now() + BIND_REFRESH;
-                }
+                state.channels.handle_bound(Instant::now(), from, handle);
             }
             Datagram::Knock { id, cookie } => {
                 if let Some(knock) = state.knocks.get(&id) {
                     knock.store(true, Ordering::Relaxed);
                     let heard = Datagram::Heard { id, cookie };
-                    let _ = shared.sender.send(from, &heard.to_bytes());
+                    let _ = driver.sender.send(from, &heard.to_bytes());
                 }
             }
+            // Sent by nodes only, or taken by the socket itself.
             Datagram::Bind { .. }
             | Datagram::Heard { .. }
             | Datagram::AddressProbe { .. }
@@ -459,9 +362,6 @@ impl NonQuic for Handler {
     }
 
     fn route(&self, to: SocketAddr) -> Option<Route> {
-        let state = self.0.lock();
-        // quinn may have a scope or flow of its own in there.
-        let key = SocketAddr::new(to.ip(), to.port());
-        state.channels.get(&key).map(|channel| channel.route)
+        self.0.lock().channels.route(to)
     }
 }

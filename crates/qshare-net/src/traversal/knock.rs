@@ -1,5 +1,5 @@
-//! Having a tracker knock: does what it sends from another port come in, and where does what we
-//! send to that port come from? ([`qshare_wire::knock`])
+//! Knocks: a tracker verifies whether its packets from another port reach this node, and reports
+//! where this node's packets to that port come from ([`qshare_wire::knock`]).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,42 +12,43 @@ use tokio::time::{interval, timeout};
 use super::Traversal;
 use crate::framed::{self, ReadError};
 
-/// Time for the tracker's answer: it waits a second for ours.
+/// Deadline for the tracker's answer. The tracker itself waits a second for our datagram.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// Pause between datagrams that are sent unasked; one of them may be lost.
+/// Interval of unsolicited datagrams to the second port, of which some may be lost.
 const AGAIN: Duration = Duration::from_millis(150);
 
-/// Where the tracker is to knock.
+/// The port at which the tracker shall knock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnockTarget {
-    /// At this port of the IP address at which it sees us.
+    /// A port of the IP address at which the tracker sees us.
     Port {
         /// The port.
         port: u16,
-        /// Others are to be told that we are there, if we are.
+        /// Whether the tracker shall tell others of this port if its knock is answered.
         offer: bool,
     },
-    /// Nowhere: we send to its second port ourselves, to be told where that comes from.
+    /// None: this node sends to the tracker's second port, and learns its own external address
+    /// there.
     Nowhere {
-        /// The second port of the tracker, from an earlier answer.
+        /// The tracker's second port, from an earlier answer.
         second_port: u16,
     },
 }
 
-/// What came of it.
+/// The result of a knock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Knocked {
-    /// Where the tracker sees our connection.
+    /// The address at which the tracker sees our connection.
     pub observed: SocketAddr,
-    /// The port that it knocks from.
+    /// The port from which the tracker knocks.
     pub second_port: u16,
-    /// Whether its knock came in.
+    /// Whether a knock arrived.
     pub was_heard: bool,
-    /// Where it saw what we sent to its second port come from, if it did.
+    /// The address from which our datagram to the second port came, if one arrived.
     pub came_from: Option<SocketAddr>,
 }
 
-/// Why it is not known.
+/// Why a knock has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum KnockError {
     /// The tracker does not knock, or not now.
@@ -61,12 +62,12 @@ pub enum KnockError {
     Lost(ReadError),
 }
 
-/// Has the tracker at the other end of `connection`, which belongs to the endpoint of `traversal`,
-/// knock. Takes about a second where nothing comes through.
+/// Has the tracker at the other end of `connection` knock. The connection belongs to the endpoint
+/// of `traversal`. Takes about a second if no datagram gets through.
 ///
 /// # Errors
 ///
-/// When the tracker gives no answer. That nothing came through is one.
+/// When the tracker gives no answer. A report that no datagram got through is an answer.
 pub async fn knock(
     traversal: &Traversal,
     connection: &Connection,

@@ -1,10 +1,10 @@
-//! Nodes on the same network find each other by multicast DNS (RFC 6762) and DNS-SD (RFC 6763).
+//! Discovery of nodes on the local network by multicast DNS (RFC 6762) and DNS-SD (RFC 6763).
 //!
-//! A node advertises `NODEID._qshare._udp.local.` with its port and addresses, and who belongs to
-//! a group, a tag that only members can read. Names of files and groups are never sent.
+//! A node advertises `NODEID._qshare._udp.local.` with its port and addresses. A member of a group
+//! adds a tag that only other members can verify. Names of files and groups are never sent.
 //!
-//! Whatever comes by multicast is a stranger's claim. It leads only to addresses on our own links,
-//! to a bounded number of nodes, and who answers there is checked in the TLS handshake.
+//! Multicast records are unauthenticated. They lead only to addresses on our own networks, and to a
+//! bounded number of nodes; the TLS handshake proves the id of the node there.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
@@ -22,54 +22,55 @@ use crate::GroupSecret;
 
 /// The DNS-SD service.
 const SERVICE: &str = "_qshare._udp.local.";
-/// Version of what the TXT record says.
+/// Version of the TXT record.
 const VERSION: &str = "1";
-/// Addresses of one node that are remembered; interfaces may have many.
+/// Most addresses of one node; its interfaces may have more.
 const ADDRESSES_MAX: usize = 4;
-/// Instances that may be there at once before somebody must be making them up.
+/// Most instances at once. More are taken for a flood, and discovery ends.
 const INSTANCES_MAX: usize = 2_000;
-/// How often the system is asked for new interfaces.
+/// Interval at which the library looks for new interfaces.
 const INTERFACES_EVERY_SECONDS: u32 = 30;
-/// What was learnt of our own interfaces is good for this long.
-const LINKS_KEPT: Duration = Duration::from_secs(5);
-/// Longest wait for our goodbye to be sent.
+/// How long the list of our own interfaces is cached.
+const INTERFACES_CACHED: Duration = Duration::from_secs(5);
+/// Deadline for sending our goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// Why there is no discovery.
+/// Why discovery cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("no discovery on the local network: {0}")]
+#[error("cannot discover nodes on the local network: {0}")]
 pub struct LanError(#[from] mdns_sd::Error);
 
-/// What was heard on the network.
+/// A change among the nodes of the local network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LanEvent {
-    /// A node says that it is here.
+    /// A node advertises itself.
     Found {
-        /// Who it says it is.
+        /// Its claimed id.
         node: NodeId,
-        /// Where, on our own links.
+        /// Its addresses on our own networks.
         addresses: Vec<SocketAddr>,
     },
-    /// It says that it left, or has not been heard of for a while.
+    /// A node said goodbye, or its records expired.
     Gone {
-        /// Who.
+        /// Its claimed id.
         node: NodeId,
     },
 }
 
-/// Browses, and advertises us once asked to. The library works on a thread of its own.
+/// Browses for nodes, and advertises this one once asked to. The `mdns-sd` library runs a thread of
+/// its own.
 pub struct LanDiscovery {
     daemon: ServiceDaemon,
     events: Receiver<ServiceEvent>,
     us: NodeId,
     group: Option<GroupSecret>,
-    links: LocalNetworks,
+    networks: LocalNetworks,
     instances: usize,
     advertised: Option<String>,
 }
 
 impl LanDiscovery {
-    /// Starts to browse.
+    /// Starts browsing.
     pub fn start(us: NodeId, group: Option<GroupSecret>) -> Result<LanDiscovery, LanError> {
         let daemon = ServiceDaemon::new()?;
         daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;
@@ -80,13 +81,13 @@ impl LanDiscovery {
             events,
             us,
             group,
-            links: LocalNetworks::default(),
+            networks: LocalNetworks::default(),
             instances: 0,
             advertised: None,
         })
     }
 
-    /// Tells the network that we listen at `listen`. A loopback address is not told.
+    /// Advertises that this node listens at `listen`. A loopback address is not advertised.
     pub fn advertise(&mut self, listen: SocketAddr) -> Result<(), LanError> {
         if self.advertised.is_some() || listen.ip().is_loopback() {
             return Ok(());
@@ -106,7 +107,7 @@ impl LanDiscovery {
             true => info.enable_addr_auto(),
             false => info,
         };
-        // Nobody else bears our id, so nobody needs to be asked whether the name is free.
+        // Our id is unique, so probing whether the name is free (RFC 6762 section 8.1) is needless.
         info.set_requires_probe(false);
         let name = info.get_fullname().to_owned();
         self.daemon.register(info)?;
@@ -114,7 +115,7 @@ impl LanDiscovery {
         Ok(())
     }
 
-    /// The next thing heard; None when there is nothing to be heard any more.
+    /// Waits for the next event; None when discovery has ended.
     pub async fn next(&mut self) -> Option<LanEvent> {
         loop {
             match self.events.recv_async().await.ok()? {
@@ -132,7 +133,7 @@ impl LanDiscovery {
                 ServiceEvent::ServiceFound(..) => {
                     self.instances += 1;
                     if self.instances > INSTANCES_MAX {
-                        // The library would remember every one of them.
+                        // The library would keep every one of them in memory.
                         let _ = self.daemon.shutdown();
                         return None;
                     }
@@ -153,16 +154,16 @@ impl LanDiscovery {
             .get_addresses()
             .iter()
             .map(|ip| at(ip, port))
-            .filter(|address| is_usable(address) && self.links.reach(address.ip()))
+            .filter(|address| is_usable(address) && self.networks.reach(address.ip()))
             .collect();
-        // In the same order each time, so that nothing looks new which is not: IPv4, then IPv6,
-        // link-local ones last.
+        // A fixed order, so that the same addresses compare as equal: IPv4, then IPv6, link-local
+        // ones last.
         addresses.sort_by_key(|address| (is_link_local(address.ip()), *address));
         addresses.truncate(ADDRESSES_MAX);
         (!addresses.is_empty()).then_some(LanEvent::Found { node, addresses })
     }
 
-    /// Says goodbye, if we were advertised, and ends.
+    /// Sends a goodbye if this node was advertised, and ends discovery.
     pub async fn close(self) {
         if let Some(name) = &self.advertised
             && let Ok(status) = self.daemon.unregister(name)
@@ -173,12 +174,13 @@ impl LanDiscovery {
     }
 }
 
-/// Who an instance says it is: its name's first label.
+/// Returns the claimed id of an instance: the first label of its name.
 fn node_of(fullname: &str) -> Option<NodeId> {
     fullname.split('.').next()?.parse().ok()
 }
 
-/// Names the group to its members, and differs for every node, so that it tells others nothing.
+/// Returns the tag by which members recognize the group. It differs for every node, so that others
+/// learn nothing from it.
 fn tag(group: &GroupSecret, node: &NodeId) -> String {
     HEXLOWER.encode(&group.lan_tag(node))
 }
@@ -206,19 +208,23 @@ fn is_link_local(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// The networks that our interfaces are on.
+/// The networks of our own interfaces.
 #[derive(Debug, Default)]
 pub struct LocalNetworks {
     interfaces: Vec<Interface>,
-    learnt: Option<Instant>,
+    listed_at: Option<Instant>,
 }
 
 impl LocalNetworks {
-    /// Whether an address is on one of them, with no router between: never so for loopback.
+    /// Returns whether an address is on one of these networks, with no router between. Never true
+    /// for loopback.
     pub fn reach(&mut self, ip: IpAddr) -> bool {
-        if self.learnt.is_none_or(|at| at.elapsed() > LINKS_KEPT) {
+        if self
+            .listed_at
+            .is_none_or(|at| at.elapsed() > INTERFACES_CACHED)
+        {
             self.interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-            self.learnt = Some(Instant::now());
+            self.listed_at = Some(Instant::now());
         }
         let ip = ip.to_canonical();
         let mut interfaces = self.interfaces.iter();
@@ -234,7 +240,7 @@ fn is_on(interface: &IfAddr, ip: IpAddr) -> bool {
         }
         (IfAddr::V6(on), IpAddr::V6(ip)) => {
             let mask = u128::from(on.netmask);
-            // A host's own address alone is no network.
+            // A /128 is the host's own address, no network.
             let is_network = mask != 0 && on.netmask != Ipv6Addr::from(u128::MAX);
             is_network && u128::from(on.ip) & mask == u128::from(ip) & mask
         }
@@ -254,7 +260,7 @@ mod tests {
         let (a, b) = (NodeId([1; 32]), NodeId([2; 32]));
         let tagged = tag(&group, &a);
         assert!(is_ours(Some(&group), &a, Some(&tagged)));
-        // Neither another group, nor another node, nor who is in none.
+        // Not another group, another node, or a node without a group.
         assert!(!is_ours(Some(&other), &a, Some(&tagged)));
         assert!(!is_ours(Some(&group), &b, Some(&tagged)));
         assert!(!is_ours(None, &a, Some(&tagged)));

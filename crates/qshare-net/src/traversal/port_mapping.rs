@@ -1,10 +1,10 @@
-//! Asking the router to forward a UDP port to us: PCP (RFC 6887) and NAT-PMP (RFC 6886), which
-//! one daemon on one port usually answers, and UPnP-IGD.
+//! Port mapping: asks the router to forward a UDP port to this machine, over PCP (RFC 6887) and
+//! NAT-PMP (RFC 6886), which one daemon on one port usually answers, and UPnP-IGD.
 //!
-//! A router's word is no proof: some say yes and map nothing, some map at a router behind another
-//! one. What it says is worth something once [`crate::knock()`] came through.
+//! A granted mapping is not verified: some routers grant a port and map nothing, others are
+//! themselves behind a NAT. [`crate::knock()`] verifies it.
 //!
-//! IPv4 only: there is nothing to translate in IPv6.
+//! IPv4 only: IPv6 addresses are not translated.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::num::NonZeroU16;
@@ -17,33 +17,33 @@ use crab_nat::{
 use igd_next::aio::Gateway;
 use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{AddPortError, GatewayIpVersion, PortMappingProtocol, SearchError, SearchOptions};
+use qshare_wire::PeerText;
 use qshare_wire::limits::CANDIDATE_PORT_MIN;
 use rand::Rng;
 use tokio::time::timeout;
 use tracing::debug;
 
-/// How long a mapping is asked for. It is renewed at half of that; one that a killed process has
-/// left behind is gone after it.
+/// Requested lifetime of a mapping. It is renewed at half of that; one that a killed process left
+/// behind expires after it.
 const LIFETIME: Duration = Duration::from_secs(1800);
-/// Shortest pause between renewals, whatever a router grants.
+/// Shortest pause between renewals, however short the granted lifetime.
 const RENEW_MIN: Duration = Duration::from_secs(30);
-/// PCP and NAT-PMP: 250, 500 and 1,000 ms. The router is next door.
+/// Time-outs of PCP and NAT-PMP: 250, 500 and 1,000 ms. The router is one hop away.
 const TIMES: TimeoutConfig = TimeoutConfig {
     initial_timeout: Duration::from_millis(250),
     max_retries: 2,
     max_retry_timeout: Some(Duration::from_millis(1000)),
 };
-/// Time for UPnP routers to be found. They may wait up to 2 s before they answer.
+/// Deadline for discovering UPnP routers. They may wait up to 2 s before they answer.
 const SEARCH: Duration = Duration::from_millis(2500);
-/// Time for everything else that is asked of a UPnP router.
+/// Deadline for each other request to a UPnP router.
 const UPNP_DEADLINE: Duration = Duration::from_secs(5);
-/// Outside ports that are tried where somebody else has ours.
+/// External ports that are tried where another client has ours.
 const PORTS_TRIED: usize = 4;
-/// What UPnP routers show to their owners.
+/// Description of the mapping in the router's user interface (UPnP).
 const DESCRIPTION: &str = "qshare";
-const NO_ANSWER: &str = "no answer";
 
-/// By which protocol a router was asked.
+/// A port mapping protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MappingProtocol {
     /// RFC 6887.
@@ -64,18 +64,47 @@ impl std::fmt::Display for MappingProtocol {
     }
 }
 
-/// Why no port is mapped: what each protocol came to.
+/// Why no port is mapped: the failure of each protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-pub struct MappingError(Vec<String>);
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct MappingError(pub Vec<MappingFailure>);
 
-impl MappingError {
-    fn one(cause: impl Into<String>) -> MappingError {
-        MappingError(vec![cause.into()])
+impl From<MappingFailure> for MappingError {
+    fn from(failure: MappingFailure) -> MappingError {
+        MappingError(vec![failure])
     }
 }
 
-/// A port that a router says it forwards to us.
+/// Why a port is not mapped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MappingFailure {
+    /// The local port is 0.
+    #[error("no local port")]
+    NoLocalPort,
+    /// There is no default route.
+    #[error("no default gateway")]
+    NoGateway,
+    /// This machine has no address towards the gateway.
+    #[error("no route to the gateway {0}")]
+    NoRoute(Ipv4Addr),
+    /// The router did not answer this protocol.
+    #[error("{0}: no answer")]
+    NoAnswer(MappingProtocol),
+    /// The router refused, or its answer could not be read.
+    #[error("{0}: {1}")]
+    Refused(MappingProtocol, PeerText),
+    /// The router granted a port below 1024, which is offered to nobody.
+    #[error("{0}: port {1} belongs to a well-known service")]
+    WellKnownPort(MappingProtocol, u16),
+}
+
+impl MappingFailure {
+    fn refused(protocol: MappingProtocol, error: &dyn std::fmt::Display) -> MappingFailure {
+        MappingFailure::Refused(protocol, PeerText::new(&error.to_string()))
+    }
+}
+
+/// A port that a router granted.
 #[derive(Debug)]
 pub struct PortMapping {
     local: SocketAddrV4,
@@ -94,7 +123,7 @@ enum By {
 }
 
 impl PortMapping {
-    /// By which protocol.
+    /// Returns the protocol of the mapping.
     pub fn protocol(&self) -> MappingProtocol {
         match &self.by {
             By::Crab(mapping) => match mapping.mapping_type() {
@@ -105,7 +134,7 @@ impl PortMapping {
         }
     }
 
-    /// The router.
+    /// Returns the router's address on the local network.
     pub fn gateway(&self) -> IpAddr {
         match &self.by {
             By::Crab(mapping) => mapping.gateway().into(),
@@ -113,12 +142,12 @@ impl PortMapping {
         }
     }
 
-    /// The router's own outside address, as it says.
+    /// Returns the router's external address, as it claims.
     pub fn external_ip(&self) -> Option<Ipv4Addr> {
         self.external_ip
     }
 
-    /// The outside port.
+    /// Returns the external port.
     pub fn external_port(&self) -> u16 {
         match &self.by {
             By::Crab(mapping) => mapping.external_port().get(),
@@ -126,7 +155,7 @@ impl PortMapping {
         }
     }
 
-    /// When to renew it, counted from the time when it was made or renewed.
+    /// Returns the time from creation or renewal after which to renew the mapping.
     pub fn renew_after(&self) -> Duration {
         let lifetime = match &self.by {
             By::Crab(mapping) => Duration::from_secs(mapping.lifetime().into()),
@@ -135,61 +164,62 @@ impl PortMapping {
         (lifetime.min(LIFETIME) / 2).max(RENEW_MIN)
     }
 
-    /// Asks for the same again, so that it does not end. Afterwards the port may be another.
+    /// Renews the mapping. The router may grant another port.
     ///
     /// # Errors
     ///
-    /// When the router does not agree, or is not there any more.
+    /// When the router refuses or does not answer.
     pub async fn renew(&mut self) -> Result<(), MappingError> {
+        let protocol = self.protocol();
         match &mut self.by {
             By::Crab(mapping) => mapping
                 .renew()
                 .await
-                .map_err(|error| MappingError::one(error.to_string())),
+                .map_err(|error| MappingFailure::refused(protocol, &error).into()),
             By::Upnp { gateway, port, .. } => {
                 let (gateway, port) = (gateway.clone(), *port);
-                self.by = add_upnp(gateway, self.local, port)
-                    .await
-                    .map_err(MappingError::one)?;
+                self.by = add_upnp(gateway, self.local, port).await?;
                 Ok(())
             }
         }
     }
 
-    /// Takes it back. What does not answer is left alone: it ends by itself.
+    /// Deletes the mapping. Where the router does not answer, the mapping expires by itself.
     pub async fn remove(self) {
+        let protocol = self.protocol();
         let removed = match self.by {
             By::Crab(mapping) => mapping
                 .try_drop()
                 .await
-                .map_err(|(error, _)| error.to_string()),
+                .map_err(|(error, _)| MappingFailure::refused(protocol, &error)),
             By::Upnp { gateway, port, .. } => {
                 let remove = gateway.remove_port(PortMappingProtocol::UDP, port);
                 match timeout(UPNP_DEADLINE, remove).await {
-                    Ok(removed) => removed.map_err(|error| error.to_string()),
-                    Err(_) => Err(NO_ANSWER.into()),
+                    Ok(removed) => {
+                        removed.map_err(|error| MappingFailure::refused(protocol, &error))
+                    }
+                    Err(_) => Err(MappingFailure::NoAnswer(protocol)),
                 }
             }
         };
         if let Err(cause) = removed {
-            debug!(%cause, "the mapping was not taken back");
+            debug!(%cause, "cannot delete the port mapping");
         }
     }
 }
 
-/// Asks the router to forward a UDP port to `local_port` of this machine, the same one if it can
-/// be had. Takes up to some four seconds.
+/// Asks the router to forward a UDP port, the same one if it is free, to `local_port` of this
+/// machine. Takes up to four seconds.
 ///
 /// # Errors
 ///
-/// What each protocol came to.
+/// The failure of each protocol.
 pub async fn map_port(local_port: u16) -> Result<PortMapping, MappingError> {
-    let port = NonZeroU16::new(local_port).ok_or_else(|| MappingError::one("no local port"))?;
-    let gateway = default_gateway().ok_or_else(|| MappingError::one("no default gateway"))?;
-    let local_ip = address_towards(gateway)
-        .ok_or_else(|| MappingError::one(format!("no way to the gateway {gateway}")))?;
+    let port = NonZeroU16::new(local_port).ok_or(MappingFailure::NoLocalPort)?;
+    let gateway = default_gateway().ok_or(MappingFailure::NoGateway)?;
+    let local_ip = address_towards(gateway).ok_or(MappingFailure::NoRoute(gateway))?;
     let local = SocketAddrV4::new(local_ip, local_port);
-    // Looking for UPnP routers leaves nothing behind at them, so it need not wait its turn.
+    // Discovery changes nothing at the routers, so it runs beside the other protocols.
     let mut search = std::pin::pin!(search_upnp(local_ip));
     let mut ask = std::pin::pin!(ask_gateway(gateway, local_ip, port));
     let mut found = None;
@@ -225,30 +255,28 @@ pub async fn map_port(local_port: u16) -> Result<PortMapping, MappingError> {
         }
         Err(cause) => {
             let mut causes = refused;
-            causes.push(format!("UPnP: {cause}"));
+            causes.push(cause);
             Err(MappingError(causes))
         }
     }
 }
 
-/// Gives back what could not be offered to anybody.
+/// Deletes a mapping whose port may not be offered.
 async fn checked(mapping: PortMapping) -> Result<PortMapping, MappingError> {
     let (protocol, port) = (mapping.protocol(), mapping.external_port());
     if port < CANDIDATE_PORT_MIN {
         mapping.remove().await;
-        return Err(MappingError::one(format!(
-            "{protocol}: port {port} belongs to a well-known service"
-        )));
+        return Err(MappingFailure::WellKnownPort(protocol, port).into());
     }
     Ok(mapping)
 }
 
-/// PCP, then NAT-PMP. What the router says of its outside address is for people.
+/// Asks over PCP, then NAT-PMP. The router's claimed external address is only displayed.
 async fn ask_gateway(
     gateway: Ipv4Addr,
     local_ip: Ipv4Addr,
     port: NonZeroU16,
-) -> Result<(CrabMapping, Option<Ipv4Addr>), Vec<String>> {
+) -> Result<(CrabMapping, Option<Ipv4Addr>), Vec<MappingFailure>> {
     let at = GatewayAddress::IpV4(gateway);
     let options = PortMappingOptions {
         external_port: Some(port),
@@ -267,8 +295,10 @@ async fn ask_gateway(
             };
             return Ok((mapping, external_ip.filter(|ip| !ip.is_unspecified())));
         }
-        Err(pcp::Failure::Socket(_) | pcp::Failure::Timeout) => format!("PCP: {NO_ANSWER}"),
-        Err(error) => format!("PCP: {error}"),
+        Err(pcp::Failure::Socket(_) | pcp::Failure::Timeout) => {
+            MappingFailure::NoAnswer(MappingProtocol::Pcp)
+        }
+        Err(error) => MappingFailure::refused(MappingProtocol::Pcp, &error),
     };
     match natpmp::port_mapping(at, InternetProtocol::Udp, port, options).await {
         Ok(mapping) => {
@@ -276,26 +306,28 @@ async fn ask_gateway(
             Ok((mapping, external_ip))
         }
         Err(error) => {
-            let cause = match error {
-                natpmp::Failure::Socket(_) | natpmp::Failure::Timeout => NO_ANSWER.to_owned(),
-                error => error.to_string(),
+            let by_natpmp = match error {
+                natpmp::Failure::Socket(_) | natpmp::Failure::Timeout => {
+                    MappingFailure::NoAnswer(MappingProtocol::NatPmp)
+                }
+                error => MappingFailure::refused(MappingProtocol::NatPmp, &error),
             };
-            Err(vec![by_pcp, format!("NAT-PMP: {cause}")])
+            Err(vec![by_pcp, by_natpmp])
         }
     }
 }
 
 async fn search_upnp(
     local_ip: Ipv4Addr,
-) -> Result<(Box<Gateway<Tokio>>, Option<Ipv4Addr>), String> {
+) -> Result<(Box<Gateway<Tokio>>, Option<Ipv4Addr>), MappingFailure> {
     let mut options = SearchOptions::default();
     options.bind_addr = SocketAddr::new(local_ip.into(), 0);
     options.timeout = Some(SEARCH);
     options.single_search_timeout = Some(SEARCH);
     options.gateway_ip_version = GatewayIpVersion::V4;
     let gateway = search_gateway(options).await.map_err(|error| match error {
-        SearchError::NoResponseWithinTimeout => NO_ANSWER.to_owned(),
-        error => error.to_string(),
+        SearchError::NoResponseWithinTimeout => MappingFailure::NoAnswer(MappingProtocol::Upnp),
+        error => MappingFailure::refused(MappingProtocol::Upnp, &error),
     })?;
     let external_ip = match timeout(UPNP_DEADLINE, gateway.get_external_ip()).await {
         Ok(Ok(IpAddr::V4(ip))) => Some(ip),
@@ -308,41 +340,42 @@ async fn add_upnp(
     gateway: Box<Gateway<Tokio>>,
     local: SocketAddrV4,
     port: u16,
-) -> Result<By, String> {
+) -> Result<By, MappingFailure> {
     let mut lifetime = LIFETIME;
     let mut wanted = port;
-    let mut last = String::new();
+    let refused = |error: &AddPortError| MappingFailure::refused(MappingProtocol::Upnp, error);
+    let mut last = MappingFailure::NoAnswer(MappingProtocol::Upnp);
     for _ in 0..PORTS_TRIED {
         let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(0);
         let protocol = PortMappingProtocol::UDP;
         let add = gateway.add_port(protocol, wanted, local.into(), seconds, DESCRIPTION);
         let Ok(added) = timeout(UPNP_DEADLINE, add).await else {
-            return Err(NO_ANSWER.into());
+            return Err(MappingFailure::NoAnswer(MappingProtocol::Upnp));
         };
         match added {
             Ok(()) => {
                 return Ok(By::Upnp {
                     gateway,
                     port: wanted,
-                    // One for ever is looked after like any other.
+                    // A permanent lease is renewed like any other.
                     lifetime: if seconds == 0 { LIFETIME } else { lifetime },
                 });
             }
             Err(error @ AddPortError::OnlyPermanentLeasesSupported) => {
                 lifetime = Duration::ZERO;
-                last = error.to_string();
+                last = refused(&error);
             }
             Err(error @ AddPortError::PortInUse) => {
                 wanted = rand::rng().random_range(CANDIDATE_PORT_MIN..=u16::MAX);
-                last = error.to_string();
+                last = refused(&error);
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(refused(&error)),
         }
     }
     Err(last)
 }
 
-/// Our own address on the way to a gateway. Nothing is sent.
+/// Returns our own address on the route to a gateway. Sends nothing.
 fn address_towards(gateway: Ipv4Addr) -> Option<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.connect((gateway, crab_nat::GATEWAY_PORT)).ok()?;
@@ -352,23 +385,24 @@ fn address_towards(gateway: Ipv4Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// The router that packets to the internet go to.
+/// Returns the router of the default route.
 #[cfg(target_os = "linux")]
 fn default_gateway() -> Option<Ipv4Addr> {
     parse_routes(&std::fs::read_to_string("/proc/net/route").ok()?)
 }
 
-/// Where the system does not tell simply: nearly all home routers have the first address of their
-/// network.
+/// Guesses the router of the default route, which these systems have no simple call for: nearly all
+/// home routers have the first address of their network.
 #[cfg(not(target_os = "linux"))]
 fn default_gateway() -> Option<Ipv4Addr> {
-    // An address of documentation (RFC 5737), to which nothing is sent, either.
+    // An address for documentation (RFC 5737). Nothing is sent to it.
     let ours = address_towards(Ipv4Addr::new(192, 0, 2, 1))?;
     let [a, b, c, _] = ours.octets();
     ours.is_private().then_some(Ipv4Addr::new(a, b, c, 1))
 }
 
-/// Lines are `interface destination gateway flags …`, addresses in hex as they are in memory.
+/// Finds the default route in lines of `interface destination gateway flags …`, addresses in hex in
+/// the byte order of memory.
 #[cfg(any(target_os = "linux", test))]
 fn parse_routes(text: &str) -> Option<Ipv4Addr> {
     let gateway = |line: &str| {

@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use qshare_net::punch::{Introduced, Output, Puncher};
-use qshare_net::{Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, accept, framed};
+use qshare_net::{
+    Allowances, Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, accept, framed,
+};
 use qshare_node::{Node, NodeConfig, content::NodeId};
 use qshare_wire::datagram::Datagram;
 use qshare_wire::hello::Role;
@@ -38,7 +41,7 @@ fn introduction(id: u64, to: SocketAddr) -> Introduction {
 /// Probes of the introduced peer's, each with a nonce of its own.
 fn probes(id: u64, node: NodeId) -> Vec<Vec<u8>> {
     let now = Instant::now();
-    let mut puncher = Puncher::new(PEER, now);
+    let mut puncher = Puncher::new(PEER, Arc::new(Mutex::new(Allowances::new(now))), now);
     puncher.handle_introduced(
         now,
         Introduced {

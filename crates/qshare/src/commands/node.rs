@@ -13,6 +13,7 @@ use qshare_node::content::{AssetName, ContentId};
 use qshare_node::{
     BindError, Download, DownloadError, Identity, IdentityError, IdentityRole, LibraryEvent, Node,
     NodeConfig, NodeEvent, PortMappingState, Report, Stage, StartError, TrackerState,
+    exclude_from_core_dumps,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -45,6 +46,7 @@ pub(crate) fn run(args: NodeArgs, console: &Console) -> Result<(), Failure> {
             return Err(messages::not_a_directory(option, path));
         }
     }
+    exclude_from_core_dumps();
     let dir = args.certs.resolve()?;
     let role = IdentityRole::Node;
     let _lock = Identity::lock(&dir, role).map_err(|error| match error {

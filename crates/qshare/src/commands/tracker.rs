@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use qshare_node::content::DEFAULT_TRACKER_PORT;
-use qshare_node::{BindError, GroupSecret, Identity, IdentityError, IdentityRole};
+use qshare_node::{
+    BindError, GroupSecret, Identity, IdentityError, IdentityRole, exclude_from_core_dumps,
+};
 use qshare_tracker::{RelayLimits, StartError, Tracker, TrackerConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,7 @@ use crate::suggest::{self, CommandLine, quoted};
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: TrackerArgs, console: &Console) -> Result<(), Failure> {
+    exclude_from_core_dumps();
     let dir = args.certs.resolve()?;
     let role = IdentityRole::Tracker;
     let _lock = Identity::lock(&dir, role).map_err(|error| match error {
