@@ -26,6 +26,10 @@ pub struct RegistryConfig {
     pub watches_per_session: usize,
     /// Changes kept for a watch that is not read; further ones are not told.
     pub changes_per_watch: usize,
+    /// Changes kept for all watches of a group together, some 150 bytes each. Beyond that a watch
+    /// has its equal share of them at least, so that those who read nothing keep nobody else from
+    /// being told; there are at most twice as many then.
+    pub changes_total: usize,
     /// A watcher hears of this many holders for certain; once there are more, of a share of
     /// the changes, so that what a watcher is told does not grow with the swarm.
     pub watched_holders: usize,
@@ -60,6 +64,7 @@ impl Default for RegistryConfig {
             candidates_per_node: 8,
             watches_per_session: 1_024,
             changes_per_watch: 1_024,
+            changes_total: 500_000,
             watched_holders: 128,
             page_max: 1_024,
             holders_max: 256,

@@ -70,6 +70,8 @@ struct Watch {
 pub(crate) struct Watches {
     by_id: BTreeMap<WatchId, Watch>,
     by_content: BTreeMap<ContentId, Vec<WatchId>>,
+    /// Untold changes of all watches.
+    untold: usize,
 }
 
 impl Watches {
@@ -96,6 +98,7 @@ impl Watches {
     /// Ends a watch; returns whose it was.
     pub(crate) fn close(&mut self, id: WatchId) -> Option<Key<Node>> {
         let watch = self.by_id.remove(&id)?;
+        self.untold -= watch.untold.len();
         if let Some(watches) = self.by_content.get_mut(&watch.content) {
             watches.retain(|&other| other != id);
             if watches.is_empty() {
@@ -130,6 +133,8 @@ impl Watches {
             let scaled = watches.len() * enough;
             scaled / holders + usize::from(shared.rng.random_range(0..holders) < scaled % holders)
         };
+        // Once all watches together have as many as may be kept, each may still have its share.
+        let share = shared.config.changes_total / self.by_id.len().max(1);
         for at in index::sample(&mut shared.rng, watches.len(), told) {
             let id = watches[at];
             let Some(watch) = self.by_id.get_mut(&id) else {
@@ -138,11 +143,14 @@ impl Watches {
             if watch.watcher == key {
                 continue;
             }
-            let room = watch.untold.len() < shared.config.changes_per_watch;
+            let kept = watch.untold.len();
+            let room = kept < shared.config.changes_per_watch
+                && (self.untold < shared.config.changes_total || kept < share);
             match watch.untold.get_mut(&node) {
                 Some(earlier) => earlier.moved |= untold.moved,
                 None if room => {
                     watch.untold.insert(node, untold);
+                    self.untold += 1;
                     watch.order.push_back(node);
                 }
                 None => continue,
@@ -162,6 +170,7 @@ impl Watches {
             return None;
         };
         let untold = watch.untold.remove(&node)?;
+        self.untold -= 1;
         Some((watch.content, node, untold))
     }
 }

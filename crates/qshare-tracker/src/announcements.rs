@@ -71,7 +71,8 @@ pub(crate) async fn receive_announcements(
     Ok(())
 }
 
-/// Receives a frame's body, which is charged as its bytes arrive, and must arrive at a minimum rate.
+/// Receives a frame's body, which is charged as its bytes arrive, and must arrive at a minimum
+/// rate.
 async fn receive_body(
     client: &Client,
     recv: &mut RecvStream,

@@ -1,4 +1,4 @@
-//! What a tracker is started with.
+//! The configuration of a tracker.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -10,25 +10,25 @@ pub use qshare_content::DEFAULT_TRACKER_PORT;
 
 use crate::RelayLimits;
 
-/// Everything that [`crate::Tracker::start`] wants to know.
+/// The configuration of [`crate::Tracker::start`].
 #[derive(Debug)]
 pub struct TrackerConfig {
-    /// Who the tracker is. The caller holds the lock, if there is one.
+    /// The tracker's identity. The caller holds the lock on its files, if it has any.
     pub identity: Identity,
-    /// The group that everybody must belong to; None serves all.
+    /// The group that every node must belong to; None serves all nodes that are in no group.
     pub group: Option<GroupSecret>,
-    /// Where to listen; port 0 lets the system choose.
+    /// The UDP address to listen on; with port 0 the system chooses a port.
     pub listen: SocketAddr,
-    /// How much is kept, and for how long.
+    /// Bounds and times of the registry.
     pub registry: RegistryConfig,
-    /// What one node, and all of them together, may ask of the tracker.
+    /// Bounds on what nodes may ask.
     pub limits: TrackerLimits,
-    /// What the relay may cost; None relays nothing.
+    /// Bounds of the relay; None switches it off.
     pub relay: Option<RelayLimits>,
 }
 
 impl TrackerConfig {
-    /// An open tracker on the default port, all bounds in proportion to each other.
+    /// Returns the configuration of an open tracker on the default port.
     pub fn new(identity: Identity) -> TrackerConfig {
         let limits = TrackerLimits::default();
         TrackerConfig {
@@ -37,7 +37,7 @@ impl TrackerConfig {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_TRACKER_PORT),
             registry: RegistryConfig {
                 nodes_max: limits.sessions_max,
-                // Each watch takes a stream, and lookups need some, too.
+                // Each watch takes a stream, and lookups need some as well.
                 watches_per_session: limits.transport.streams_max as usize * 3 / 4,
                 ..RegistryConfig::default()
             },
@@ -47,17 +47,20 @@ impl TrackerConfig {
     }
 }
 
-/// Bounds on what nodes may ask. Memory follows from them and from the registry's.
+/// Bounds on what nodes may ask, which with those of the registry bound the tracker's memory.
+///
+/// Bounds for all sessions together are shared out by network when they are reached: see
+/// [`qshare_content::fair`].
 #[derive(Debug, Clone)]
 pub struct TrackerLimits {
-    /// Connections that have said Hello.
+    /// Sessions: connections that have said Hello.
     pub sessions_max: usize,
     /// Connections that have not said Hello yet. Beyond half of them, newcomers must first prove
     /// their address (QUIC Retry, RFC 9000 section 8.1.2).
     pub half_open_max: usize,
-    /// Requests a second that one session may go on making.
+    /// Requests per second that one session may make in the long run.
     pub requests_per_second: u32,
-    /// Requests that one session may make at once: a node that starts asks for much.
+    /// Requests that one session may make at once: a node asks for much when it starts.
     pub requests_burst: u32,
     /// Bytes of announcements that have arrived and are not acknowledged, all sessions together.
     pub announcements_max_bytes: u64,
@@ -68,11 +71,12 @@ pub struct TrackerLimits {
     /// Bytes that a node may have in flight to the tracker while it announces much; until then
     /// [`TransportConfig::receive_window_bytes`] of [`TrackerLimits::transport`].
     pub announcement_window_bytes: u32,
-    /// Time for a node to take an answer, or to send a frame that it has begun.
+    /// Time within which a node must take an answer, and over which the minimum rate of an
+    /// announcement is measured.
     pub transfer_deadline: Duration,
-    /// How often nodes are looked at for a change of their address.
+    /// Interval at which the addresses of connections are checked for changes.
     pub moves_interval: Duration,
-    /// QUIC settings. The streams bound the requests and watches of one session.
+    /// QUIC settings. `streams_max` bounds the requests and watches of one session.
     pub transport: TransportConfig,
 }
 

@@ -1,4 +1,4 @@
-//! Which addresses of a node are told to whom.
+//! Which addresses of a node the tracker tells to which other node.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,13 +7,14 @@ use qshare_wire::limits::CANDIDATES_MAX;
 use qshare_wire::tracker::{NodeContact, Readiness};
 use qshare_wire::{Address, Candidate, CandidateKind, is_private};
 
-/// An address as it is compared and told: IPv4 as such, not mapped into IPv6.
+/// Returns an address in the form in which it is compared and told: an IPv4 address mapped into
+/// IPv6 becomes IPv4.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The addresses of a Hello that are worth remembering: private ones. A public one is believed
-/// only after a knock came back through it ([`crate::knock`]).
+/// Returns the private addresses that a Hello claims. A public address counts only after a knock
+/// through it was answered ([`crate::knock`]).
 pub(crate) fn claimed(candidates: &[Candidate]) -> Vec<SocketAddr> {
     candidates
         .iter()
@@ -26,7 +27,7 @@ pub(crate) fn claimed(candidates: &[Candidate]) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Where `holder` may be reached, as told to somebody who was seen at `asker`.
+/// Returns the addresses of `holder` that a node observed at `asker` is told.
 pub(crate) fn contact_for(holder: &Holder, asker: IpAddr) -> NodeContact {
     NodeContact {
         node: holder.node,
@@ -42,8 +43,10 @@ pub(crate) fn readiness(readiness: registry::Readiness) -> Readiness {
     }
 }
 
-/// Nobody is led to an address that was not observed: what a node claims is told only where it
-/// lies at the observed IP address, or in the private network that both are seen to share.
+/// Returns the addresses of a node that another, observed at `asker`, is told.
+///
+/// No node is led to an address that was not observed. A claimed public address is told only at the
+/// observed IP address, a claimed private one only to nodes observed at the same IP address.
 pub(crate) fn candidates_for(contact: &Contact, asker: IpAddr) -> Vec<Candidate> {
     let observed = contact.observed;
     let seen = (observed.ip().is_loopback().then_some(Candidate {
@@ -53,7 +56,8 @@ pub(crate) fn candidates_for(contact: &Contact, asker: IpAddr) -> Vec<Candidate>
         },
     }))
     .or_else(|| {
-        // A private address that the tracker sees means something to those it sees likewise.
+        // A private address that the tracker observes is reachable only for nodes that it observes
+        // at private addresses, too.
         let meaningful = !is_private(observed.ip()) || is_private(asker);
         meaningful.then_some(Candidate {
             kind: CandidateKind::Observed,

@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use qshare_content::{ContentId, NodeId};
 use qshare_registry::{self as registry, Cursor, Page};
+use qshare_wire::Refusal;
 use qshare_wire::limits::{HOLDERS_PER_MATCH_MAX, MATCHES_MAX};
 use qshare_wire::tracker::{EntryKind, Find, Found, Match, NodeContact};
-use qshare_wire::{Refusal, Refused};
 use quinn::SendStream;
 
 use crate::client::{Client, SessionError};
 use crate::contacts::{contact_for, readiness};
-use crate::reply::{end_busy, respond};
+use crate::reply::{end_busy, refuse, respond};
 
 /// Nodes that one answer describes; the bound of [`Found::nodes`].
 const NODES_MAX: usize = 4 * MATCHES_MAX;
@@ -23,10 +24,19 @@ pub(crate) async fn find(
     request: Find,
     send: &mut SendStream,
 ) -> Result<(), SessionError> {
+    let after = match request.after.as_deref().map(decode_cursor) {
+        None => None,
+        Some(Some(cursor)) => Some(cursor),
+        Some(None) => {
+            let reason = "the cursor is not one of this tracker's";
+            refuse(client, send, Refusal::Invalid, reason, Duration::ZERO).await;
+            return Ok(());
+        }
+    };
     let asked = registry::Find {
         group: registry::GroupId::OPEN,
         query: request.query,
-        after: request.after.as_deref().and_then(decode_cursor),
+        after,
         limit: usize::from(request.limit).min(MATCHES_MAX),
         holders: usize::from(request.holders).min(HOLDERS_PER_MATCH_MAX),
         asking: Some(client.node),
@@ -45,14 +55,14 @@ pub(crate) async fn find(
         }
         Err(error) => {
             drop(turn);
-            let refused = Refused::because(Refusal::Invalid, error.to_string());
-            respond(client, send, &refused).await;
+            let reason = error.to_string();
+            refuse(client, send, Refusal::Invalid, reason, Duration::ZERO).await;
         }
     }
     Ok(())
 }
 
-/// A page as it is sent to somebody seen at `asker`: each node described once.
+/// Returns a page as it is sent to a node observed at `asker`; each holder is described once.
 fn found(page: Page, asker: IpAddr) -> Found {
     let mut nodes: Vec<NodeContact> = Vec::new();
     let mut position_by_node: HashMap<NodeId, u16> = HashMap::new();
@@ -95,12 +105,13 @@ fn count(nodes: usize) -> u32 {
     u32::try_from(nodes).unwrap_or(u32::MAX)
 }
 
-/// A cursor on the wire: 32 bytes of content id, then the name in UTF-8.
+/// Encodes a cursor: 32 bytes of content id, then the name in UTF-8.
 fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
     [&cursor.content.0, cursor.name.as_bytes()].concat()
 }
 
-/// What is not a cursor is none: the first page comes again.
+/// Decodes a cursor. None if the bytes are not one: restarting at the first page would make the
+/// node list for ever.
 fn decode_cursor(bytes: &[u8]) -> Option<Cursor> {
     let (content, name) = bytes.split_first_chunk::<32>()?;
     Some(Cursor {
@@ -114,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursors_round_trip_and_anything_else_is_none() {
+    fn cursors_round_trip_and_other_bytes_are_none() {
         let cursor = Cursor {
             name: "données/été.csv".into(),
             content: ContentId([7; 32]),

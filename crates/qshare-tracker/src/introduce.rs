@@ -1,4 +1,4 @@
-//! Introductions: two nodes are told of each other at the same moment.
+//! The introduction request: two nodes are told of each other at the same moment.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::client::{Client, SessionError};
 use crate::contacts::{candidates_for, canonical, claimed};
 use crate::reply::{BUSY_RETRY, refuse, respond};
 
-/// Introduces the asker to the node that it names.
+/// Introduces the asking node and the node that it names to each other.
 pub(crate) async fn introduce(
     client: &Client,
     request: Introduce,
@@ -84,7 +84,7 @@ pub(crate) async fn introduce(
         extensions,
     };
     debug!(to = %request.node.short(), "introducing");
-    // A node that takes nothing from its control stream is not waited for.
+    // A node that does not read its control stream holds the other up for the deadline at most.
     let deadline = services.limits.transfer_deadline;
     let tell = async {
         let mut control = other.control.lock().await;

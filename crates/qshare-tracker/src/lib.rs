@@ -1,12 +1,25 @@
 //! The tracker: a service that knows which node holds what.
 //!
-//! [`Tracker::start`] listens; each node that comes has one session, in which it announces on the
-//! control stream and asks on streams of its own. What it said is kept in a registry
-//! ([`qshare_registry`]) that outlives the session by a lease. It introduces nodes to
-//! each other, and carries their packets where they find no other way; what is in them it cannot
-//! read.
+//! [`Tracker::start`] listens. Each node has one session, in which it announces on the control
+//! stream and asks on streams of its own. The registry ([`qshare_registry`]) keeps the announced
+//! entries for a lease beyond the session. The tracker also introduces nodes to each other and
+//! relays the packets of those that find no direct path; it cannot read these packets.
 //!
-//! Whatever a stranger sends is bounded by [`TrackerLimits`] and the registry's configuration.
+//! [`TrackerLimits`], [`RelayLimits`] and [`RegistryConfig`] bound what strangers may consume. When
+//! a resource is used up, the heaviest user of the heaviest network yields
+//! ([`qshare_content::fair`]).
+//!
+//! | module | contents |
+//! |---|---|
+//! | `tracker`, `acceptor` | start, stop, admission of nodes |
+//! | `session`, `announcements`, `request` | a connection, its control stream, its requests |
+//! | `find`, `watch`, `introduce`, `knock` | the handlers, one a request type |
+//! | `client`, `reply` | what handlers use of a session and of the services |
+//! | `registry_service`, `member` | the registry behind its lock; nodes in session |
+//! | `contacts` | which addresses are told to which node |
+//! | `budget`, `turns` | limits of one session's requests; turns of lookups on the thread |
+//! | `fair_budget`, `fair_rate` | shares of memory and streams; of introductions to a node |
+//! | `relay`, `knocker` | datagrams: the relay, and the second port |
 
 mod acceptor;
 mod announcements;

@@ -1,4 +1,4 @@
-//! The registry, shared by all sessions, and what its outputs lead to.
+//! The registry as a service: one lock around it, and its outputs carried out.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,10 +20,10 @@ use tracing::debug;
 use crate::contacts::canonical;
 use crate::member::Member;
 
-/// Entries put into the registry at once, before others have their turn: some milliseconds.
+/// Entries that are put into the registry before other tasks get the thread: some milliseconds.
 const ENTRIES_AT_ONCE: usize = 512;
 
-/// The registry behind one lock that is never held while waiting.
+/// The registry behind one lock, which is never held across an await.
 pub(crate) struct RegistryService {
     group: GroupId,
     lease: Duration,
@@ -37,14 +37,14 @@ struct State {
     watchers: HashMap<WatchId, Arc<Notify>>,
 }
 
-/// The connection of a session, with what the registry knows of its address.
+/// The connection of a session, and the address that the registry knows for it.
 struct Attached {
     member: Arc<Member>,
     observed: SocketAddr,
 }
 
 impl State {
-    /// Carries out what the registry wants done. None of it waits.
+    /// Carries out the registry's outputs. None of them waits.
     fn drain(&mut self) {
         while let Some(output) = self.registry.poll_output() {
             match output {
@@ -88,10 +88,10 @@ impl RegistryService {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the registry, then what follows from it.
+    /// Calls the registry, then carries out its outputs.
     fn with<T>(&self, act: impl FnOnce(&mut Registry, Instant) -> T) -> T {
         let mut state = self.lock();
-        // Under the lock, so that the registry's time never runs backwards.
+        // The clock is read under the lock, so that the registry's time never runs backwards.
         let now = Instant::now();
         let done = act(&mut state.registry, now);
         state.drain();
@@ -116,7 +116,7 @@ impl RegistryService {
         opened
     }
 
-    /// Notes a session's end; whether the node has no other.
+    /// Ends a session. Returns whether the node has no newer one.
     pub(crate) fn close(&self, session: SessionId, node: NodeId, clean: bool) -> bool {
         let mut state = self.lock();
         let now = Instant::now();
@@ -130,7 +130,7 @@ impl RegistryService {
         is_last
     }
 
-    /// A node in session, to be told of another.
+    /// Returns a node in session, to introduce another to it.
     pub(crate) fn introducible(&self, node: NodeId) -> Option<Arc<Member>> {
         let state = self.lock();
         let session = state.sessions_by_node.get(&node)?;
@@ -140,7 +140,7 @@ impl RegistryService {
             .map(|attached| Arc::clone(&attached.member))
     }
 
-    /// Others are told from now on that a node is here, too; or no longer that it is where it was.
+    /// Replaces the address of a node that a knock has proven; others are told of it from then on.
     pub(crate) fn set_proven(&self, session: SessionId, at: Option<SocketAddr>) {
         let mut state = self.lock();
         let State {
@@ -155,7 +155,7 @@ impl RegistryService {
         if member.set_proven(at) != at {
             debug!(%session, ?at, "proven address changed");
             let (now, observed) = (Instant::now(), attached.observed);
-            // An ended session is about to be taken out of the connections.
+            // It fails for an ended session, whose task is about to remove it here, too.
             let _ = registry.handle_moved(now, session, observed, &member.claims());
         }
         state.drain();
@@ -169,7 +169,7 @@ impl RegistryService {
         self.with(|registry, now| registry.handle_announcement_ended(now, session))
     }
 
-    /// Returns the entries that were not taken, by their position in `entries`.
+    /// Lists entries; returns the refused ones by their position in `entries`.
     pub(crate) async fn announce(
         &self,
         session: SessionId,
@@ -209,7 +209,7 @@ impl RegistryService {
         self.with(|registry, now| registry.find(now, &find))
     }
 
-    /// Begins a watch; what is to be read of it is announced through `ready`.
+    /// Begins a watch. `ready` is notified when [`Watching::changes`] has something.
     pub(crate) fn watch(
         self: &Arc<Self>,
         session: SessionId,
@@ -245,20 +245,21 @@ impl RegistryService {
         })
     }
 
-    /// Ends leases when they are due, so that watchers hear of it. Never returns.
+    /// Ends leases when they expire, so that watchers are told. Never returns.
     pub(crate) async fn expire_leases(&self) {
         loop {
             let due = self.with(|registry, now| {
                 registry.handle_timeout(now);
                 registry.poll_timeout()
             });
-            // A lease that begins while we sleep lasts for at least as long.
+            // A lease that begins during the sleep does not end before it.
             let at = due.map_or_else(|| Instant::now() + self.lease, |due| due.at);
             tokio::time::sleep_until(at.into()).await;
         }
     }
 
-    /// Looks for nodes whose address changed (QUIC connection migration). Never returns.
+    /// Looks for nodes whose address changed (QUIC connection migration) every `interval`. Never
+    /// returns.
     pub(crate) async fn follow_moves(&self, interval: Duration) {
         loop {
             tokio::time::sleep(interval).await;
@@ -274,7 +275,7 @@ impl RegistryService {
                 if observed != attached.observed {
                     debug!(%session, from = %attached.observed, to = %observed, "moved");
                     attached.observed = observed;
-                    // An ended session is about to be taken out of the connections.
+                    // It fails for an ended session, whose task is about to remove it here, too.
                     let _ =
                         registry.handle_moved(now, session, observed, &attached.member.claims());
                 }
@@ -291,7 +292,7 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    /// Up to `max` changes that were not told yet.
+    /// Returns up to `max` changes that the watcher has not been told yet.
     pub(crate) fn changes(&self, max: usize) -> Vec<HolderChange> {
         self.service.with(|registry, now| {
             let changes = std::iter::from_fn(|| registry.poll_change(now, self.watch));

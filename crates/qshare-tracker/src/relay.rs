@@ -1,5 +1,5 @@
-//! The relay of last resort: carries packets between two introduced nodes that cannot reach each
-//! other. What is in them is between the two (QUIC, end to end); here they are opaque.
+//! The relay of last resort: forwards packets between two introduced nodes that have no direct
+//! path. The packets are QUIC between the two nodes; the relay cannot read them.
 //!
 //! - A *channel* joins two nodes that this tracker introduced, while both are its clients. Each
 //!   end has a handle and a secret of its own, told to that node alone, for a limited time.
@@ -16,12 +16,12 @@ use std::time::Duration;
 
 pub(crate) use self::service::Relay;
 
-/// What the relay may cost.
+/// Bounds of the relay.
 #[derive(Debug, Clone)]
 pub struct RelayLimits {
-    /// Bytes a second that are forwarded, all nodes together.
+    /// Bytes per second that the relay forwards, all nodes together.
     pub bytes_per_second: u64,
-    /// Bytes a second that one node may send.
+    /// Bytes per second that one node may send.
     pub bytes_per_second_per_client: u64,
     /// Nodes that have a channel at once.
     pub clients_max: usize,
@@ -38,7 +38,7 @@ pub struct RelayLimits {
 impl Default for RelayLimits {
     fn default() -> Self {
         RelayLimits {
-            // 100 Mbit/s in all, 40 for one: last resort, not a service.
+            // 100 Mbit/s in all and 40 for one node: enough for a last resort.
             bytes_per_second: 12_500_000,
             bytes_per_second_per_client: 5_000_000,
             clients_max: 1_000,
@@ -50,7 +50,7 @@ impl Default for RelayLimits {
     }
 }
 
-/// What the relay has done so far.
+/// Counters of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RelayCounts {
     /// Channels that exist.

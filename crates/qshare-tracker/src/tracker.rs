@@ -1,4 +1,4 @@
-//! The service: listens, admits, and ends in good order.
+//! The service: starts its tasks, and stops them in order.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,14 +24,14 @@ use crate::registry_service::RegistryService;
 use crate::relay::{Relay, RelayCounts};
 use crate::turns::Turns;
 
-/// Why a tracker does not start.
+/// Why a tracker cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is no socket.
+    /// The UDP socket cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The socket does not say where it is bound.
-    #[error("cannot tell where the tracker listens: {0}")]
+    /// The socket's own address cannot be read.
+    #[error("cannot read the address of the UDP socket: {0}")]
     Address(io::Error),
 }
 
@@ -39,7 +39,7 @@ pub enum StartError {
 /// more sessions than others: longer than the pauses of a node that is at work.
 const SESSION_GRACE: Duration = Duration::from_secs(60);
 
-/// A running tracker. It stops when this is dropped; [`Tracker::shutdown`] also tells the nodes.
+/// A running tracker. Dropping it stops it; [`Tracker::shutdown`] also tells the nodes.
 #[derive(Debug)]
 pub struct Tracker {
     id: NodeId,
@@ -53,7 +53,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Binds the socket and serves, on the tokio runtime that this is called on.
+    /// Binds the socket and starts serving on the current tokio runtime.
     pub fn start(config: TrackerConfig) -> Result<Tracker, StartError> {
         let endpoint = Endpoint::bind(
             &config.identity,
@@ -131,32 +131,33 @@ impl Tracker {
         })
     }
 
-    /// Who the tracker is.
+    /// Returns the tracker's id.
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// Where it listens. An unspecified address means all interfaces.
+    /// Returns the address that the tracker listens on; an unspecified one means all interfaces.
     pub fn listen(&self) -> SocketAddr {
         self.listen
     }
 
-    /// The UDP port from which nodes are knocked at; None where there is none.
+    /// Returns the UDP port from which the tracker knocks at nodes, if it has one.
     pub fn second_port(&self) -> Option<u16> {
         self.second_port
     }
 
-    /// How much it knows.
+    /// Returns how much the registry holds.
     pub fn counts(&self) -> Counts {
         self.registry.counts()
     }
 
-    /// What the relay has done; None where there is none.
+    /// Returns what the relay has done; None if the tracker does not relay.
     pub fn relay_counts(&self) -> Option<RelayCounts> {
         self.relay.as_ref().map(Relay::counts)
     }
 
-    /// Tells all nodes that the tracker goes, and waits, for at most `deadline`, until it is gone.
+    /// Tells all nodes that the tracker shuts down, and waits until its tasks have ended, for at
+    /// most `deadline`.
     pub async fn shutdown(self, deadline: Duration) {
         let Tracker {
             endpoint,
@@ -170,9 +171,9 @@ impl Tracker {
             tasks.close();
             tasks.wait().await;
         };
-        // Past the deadline the guard is dropped with the rest, which stops the tasks, too.
+        // Past the deadline, dropping the future drops the guard, which cancels the tasks.
         if tokio::time::timeout(deadline, ended).await.is_err() {
-            debug!("some sessions did not end in time");
+            debug!("some sessions did not end before the deadline");
         }
         info!("tracker stopped");
     }

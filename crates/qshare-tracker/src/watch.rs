@@ -1,19 +1,19 @@
-//! Watches: a sample of a content's holders, then every change, until the stream is closed.
+//! The watch request: a sample of a content's holders, then every change until the stream ends.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use qshare_registry::HolderChange;
+use qshare_wire::Refusal;
 use qshare_wire::limits::HOLDERS_MAX;
 use qshare_wire::tracker::{Holder, Holders, HoldersChanged, Watch};
-use qshare_wire::{Refusal, Refused};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::Notify;
 
 use crate::client::{Client, SessionError};
 use crate::contacts::{contact_for, readiness};
 use crate::fair_budget::Reservation;
-use crate::reply::{end_busy, respond, send_message};
+use crate::reply::{BUSY_RETRY, end_busy, refuse, send_message};
 
 /// Serves a watch until the node closes either half of the stream.
 pub(crate) async fn watch(
@@ -25,12 +25,11 @@ pub(crate) async fn watch(
 ) -> Result<(), SessionError> {
     let registry = &client.services.registry;
     let ready = Arc::new(Notify::new());
-    // Before the sample is taken, so that nothing falls in between.
+    // The watch begins before the sample is taken, so that no change is missed in between.
     let watching = match registry.watch(client.id, request.content, Arc::clone(&ready)) {
         Ok(watching) => watching,
         Err(error) => {
-            let refused = Refused::because(Refusal::Busy, error.to_string());
-            respond(client, send, &refused).await;
+            refuse(client, send, Refusal::Busy, error.to_string(), BUSY_RETRY).await;
             return Ok(());
         }
     };
@@ -54,13 +53,13 @@ pub(crate) async fn watch(
         tokio::select! {
             () = ready.notified() => {}
             () = stream.evicted() => {
-                end_busy(client, send, "others need the watch").await;
+                end_busy(client, send, "the tracker needs the watch for others").await;
                 return Ok(());
             }
             _ = send.stopped() => return Ok(()),
             _ = recv.read(&mut beyond) => return Ok(()),
         }
-        // Whatever happens while this is being written is told, as it stands then, by the next.
+        // A change that comes while a message is being written is part of the next one.
         loop {
             let changes = watching.changes(HOLDERS_MAX);
             if changes.is_empty() {

@@ -502,3 +502,29 @@ fn a_watch_that_is_not_read_keeps_a_bounded_number_of_changes() {
     }
     assert_eq!(world.changes(watch).len(), 4);
 }
+
+#[test]
+fn watches_that_are_not_read_leave_a_share_of_the_changes_to_others() {
+    let mut world = world_with(|config| config.changes_total = 10);
+    let (unread, read) = (world.open(254), world.open(255));
+    let now = world.now;
+    let unread = world.registry.watch(now, unread, info(1).id()).unwrap();
+    for node in 0..50 {
+        let session = world.open(node);
+        world.announce(session, &[entry("a", 1)]);
+    }
+    let read = world.registry.watch(now, read, info(2).id()).unwrap();
+    for node in 50..100 {
+        let session = world.open(node);
+        world.announce(session, &[entry("b", 2)]);
+    }
+    assert_eq!(world.changes(read).len(), 5, "half of them");
+    assert_eq!(world.changes(unread).len(), 10, "nobody else wanted them");
+    let session = world.open(101);
+    world.announce(session, &[entry("b", 2)]);
+    assert_eq!(
+        world.changes(read).len(),
+        1,
+        "what was told is kept no more"
+    );
+}

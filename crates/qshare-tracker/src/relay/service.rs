@@ -22,7 +22,7 @@ use super::{RelayCounts, RelayLimits};
 /// How often expired channels are closed; one that is needed for another is closed at once.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The relay. Clones are the same.
+/// The relay. Clones share its state.
 #[derive(Clone)]
 pub(crate) struct Relay {
     shared: Arc<SharedState>,
@@ -41,7 +41,7 @@ impl fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// Takes over what travels beside QUIC on this socket. [`Relay::run`] must run.
+    /// Takes over the datagrams on this socket that are not QUIC. [`Relay::run`] must run, too.
     pub(crate) fn install(sender: &NonQuicSender, limits: RelayLimits) -> Relay {
         let shared = Arc::new(SharedState {
             sender: sender.clone(),
@@ -52,7 +52,8 @@ impl Relay {
         Relay { shared }
     }
 
-    /// A channel between two nodes: the ticket of each. None when there is no room for one more.
+    /// Opens or renews the channel between two nodes; returns the asker's ticket and the other's.
+    /// None if there is no room and no heavier user that could yield.
     pub(crate) fn open(
         &self,
         asker: User<NodeId>,
@@ -61,7 +62,7 @@ impl Relay {
         self.shared.lock().open(Instant::now(), asker, asked)
     }
 
-    /// A node's session has ended, and with it the right to the relay.
+    /// Closes the channels of a node whose session has ended.
     pub(crate) fn remove_node(&self, node: NodeId) {
         self.shared.lock().left(node);
     }
@@ -70,7 +71,7 @@ impl Relay {
         self.shared.lock().counts()
     }
 
-    /// Empties the queues at the rate that is allowed, and ends what has expired. Never returns.
+    /// Sends queued packets at the common rate, and closes expired channels. Never returns.
     pub(crate) async fn run(self) {
         let mut expired_at = Instant::now();
         loop {
@@ -86,7 +87,7 @@ impl Relay {
             match next {
                 Ok((_, to, bytes)) => {
                     while let Err(error) = self.shared.sender.send(to, &bytes) {
-                        trace!(%error, "waiting for room");
+                        trace!(%error, "the socket is full");
                         self.shared.sender.writable().await;
                     }
                     self.shared.lock().count(bytes.len());

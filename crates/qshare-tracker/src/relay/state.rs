@@ -1,5 +1,5 @@
-//! The relay as a state machine: which packet leaves for where, and when. It takes the time and does
-//! no IO.
+//! The relay as a state machine: it takes datagrams and the time, and returns what is to be sent.
+//! It does no IO and reads no clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -18,17 +18,17 @@ use tracing::debug;
 
 use super::{RelayCounts, RelayLimits};
 
-/// Time of its rate that a node may use at once; also what its queue holds.
+/// Time whose worth of its rate a node may send at once.
 const BURST: Duration = Duration::from_millis(100);
-/// Room for some packets at any rate.
+/// Smallest burst in bytes: some packets, however low the rate.
 const BURST_MIN_BYTES: u64 = 64 << 10;
-/// Bytes that a node's queue holds.
+/// Bytes that the queue of one node may hold.
 const QUEUE_MAX_BYTES: usize = 128 << 10;
-/// Largest packet that is forwarded.
+/// Largest packet in bytes that the relay forwards.
 const PACKET_MAX_BYTES: usize = 9_000;
-/// Time that a cookie is good for, at least; at most twice that.
+/// Shortest time that a cookie is valid; the longest is twice that.
 const COOKIE_SPAN: Duration = Duration::from_secs(30);
-/// Challenges a second, all nodes together.
+/// Challenges per second, all nodes together.
 const CHALLENGES_PER_SECOND: f64 = 2_000.0;
 
 /// A bucket of bytes that come back at `bytes_per_second`.
@@ -43,7 +43,7 @@ struct End {
     node: NodeId,
     other: u64,
     secret: [u8; 16],
-    /// Where packets come from and go to, once that is proven.
+    /// The address that packets come from and go to, once it is proven.
     address: Option<SocketAddr>,
     expires: Instant,
 }
@@ -77,7 +77,7 @@ pub(super) struct State {
     /// Channels by the node that asked for them.
     shares: FairShares<NodeId>,
     clients: HashMap<NodeId, Participant>,
-    /// Nodes whose queues are not empty, in the order of their turns.
+    /// Nodes with queued packets, in the order of their turns.
     turns: VecDeque<NodeId>,
     rate: TokenBucket,
     challenges: TokenBucket,
@@ -87,14 +87,14 @@ pub(super) struct State {
     rng: StdRng,
 }
 
-/// What is to be sent in answer to a datagram.
+/// What the caller must do after a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     Nothing,
     Send(SocketAddr, Vec<u8>),
-    /// Forwarded at once, if the system has room.
+    /// Forward a packet of this node now; if the socket is full, [`State::queue`] it.
     Forward(NodeId, SocketAddr, Vec<u8>),
-    /// Something was queued.
+    /// A packet was queued: [`State::next_queued`] has something.
     Queued,
 }
 
@@ -252,8 +252,8 @@ impl State {
         }
     }
 
-    /// Closes a channel that `asker` asked for (with `asked`): an unbound one, or the least recently
-    /// used. None if there is none.
+    /// Closes a channel that `asker` asked for (with `asked`): an unbound one, or the least
+    /// recently used. None if there is none.
     fn close_one_of(&mut self, asker: User<NodeId>, asked: Option<NodeId>) -> Option<()> {
         let theirs = self.channels.iter().filter(|(_, channel)| {
             channel.asker == asker && asked.is_none_or(|asked| asked == channel.asked)
@@ -318,7 +318,7 @@ impl State {
         }
     }
 
-    /// A node is no longer a client of this tracker.
+    /// Closes the channels of a node whose session has ended.
     pub(super) fn left(&mut self, node: NodeId) {
         if !self.clients.contains_key(&node) {
             return;
@@ -334,8 +334,8 @@ impl State {
         }
     }
 
-    /// What is sent to an address to see whether it comes back, now and before (SipHash under keys
-    /// of this process).
+    /// Returns the cookies that prove an address for a handle, the present one and the one before:
+    /// SipHash under random keys of this process.
     fn cookie(&mut self, now: Instant, from: SocketAddr, handle: u64) -> [[u8; 8]; 2] {
         if now.saturating_duration_since(self.cookies_since) >= COOKIE_SPAN {
             self.cookies.swap(0, 1);
@@ -370,7 +370,7 @@ impl State {
         let Some(end) = self.ends.get_mut(&handle) else {
             return Reply::Nothing;
         };
-        // In constant time: an answer that comes later must not tell how much of a guess is right.
+        // Compared in constant time, so that timing does not tell how much of a guess is right.
         if !bool::from(end.secret.ct_eq(&secret)) || end.expires <= now {
             return Reply::Nothing;
         }
@@ -420,8 +420,8 @@ impl State {
             return Reply::Nothing;
         }
         if end.address != Some(from) {
-            // It may have moved, or somebody has seen its handle: only it knows the secret. A
-            // challenge must not be longer than what led to it.
+            // Either the node has moved, or a stranger has seen its handle; only the node knows the
+            // secret. A challenge must not be longer than the datagram that causes it.
             let enough = packet.len() >= 16 && end.address.is_some();
             let [cookie, _] = self.cookie(now, from, handle);
             return match enough {
@@ -473,7 +473,7 @@ impl State {
         Reply::Queued
     }
 
-    /// The next packet out of the queues, or how long until it may leave.
+    /// Returns the next queued packet, or how long until the common rate lets it leave.
     pub(super) fn next_queued(
         &mut self,
         now: Instant,
