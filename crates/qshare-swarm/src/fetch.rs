@@ -128,12 +128,11 @@ impl Fetch {
             return;
         }
         entry.queue_bytes = queue_bytes;
-        let added: Vec<_> = chunks.iter().collect();
-        let removed = std::mem::replace(&mut entry.chunks, chunks);
-        for chunk in added {
+        let before = std::mem::replace(&mut entry.chunks, chunks.clone());
+        for chunk in chunks.difference(&before) {
             self.pool.add_holder(chunk);
         }
-        for chunk in removed.iter() {
+        for chunk in before.difference(&chunks) {
             self.pool.remove_holder(chunk);
         }
         self.ready.insert(peer);

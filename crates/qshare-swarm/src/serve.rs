@@ -103,6 +103,8 @@ pub struct Serve {
     clients: BTreeMap<PeerKey, Client>,
     served: Served,
     queue_bytes: u64,
+    /// When it was last asked what to start.
+    polled_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -140,6 +142,22 @@ impl Active {
 
     fn level(&self, now: Instant) -> usize {
         self.own_level(now).max(self.level_before)
+    }
+
+    /// The first time after `after` at which it counts as parked, or as one level slower, if it
+    /// stays blocked; and why.
+    fn next_change(&self, after: Instant) -> Option<(Instant, &'static str)> {
+        let since = self.blocked_since?;
+        let parked = (since + PARKED_AFTER, "response parked");
+        let slower = (0..LEVELS - 1).map(|level| {
+            let blocked = PARKED_AFTER * (1 << level);
+            let left = blocked.saturating_sub(self.blocked_before);
+            (since + left, "response slower")
+        });
+        std::iter::once(parked)
+            .chain(slower)
+            .filter(|&(at, _)| at > after)
+            .min()
     }
 
     /// Whether it has not come forward for so long that it is hardly there.
@@ -185,6 +203,7 @@ impl Serve {
             active: BTreeMap::new(),
             clients: BTreeMap::new(),
             queue_bytes: 0,
+            polled_at: None,
         }
     }
 
@@ -314,6 +333,7 @@ impl Serve {
 
     /// The request to answer now, or None if nothing waits or enough is under way.
     pub fn poll_start(&mut self, now: Instant) -> Option<Ticket> {
+        self.polled_at = Some(now);
         if self.waiting.is_empty() {
             return None;
         }
@@ -351,16 +371,20 @@ impl Serve {
     }
 
     /// When to poll again even if nothing happens until then, and why.
+    ///
+    /// Time alone lets a response start when a blocked one counts as parked, or as slower: the
+    /// first such time after the last [`poll_start`](Self::poll_start). None while nothing waits,
+    /// or while fewer responses are under way than may be.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        if self.waiting.is_empty() || self.active.len() < self.config.active_max.max(1) as usize {
+        let places = self.config.active_max.min(self.config.small_active_max);
+        if self.waiting.is_empty() || self.active.len() < places.max(1) as usize {
             return None;
         }
-        // Only a response that is not yet parked can free a place by time alone.
-        let parked = self.active.values().filter_map(|response| {
-            let left = PARKED_AFTER.saturating_sub(response.blocked_before);
-            Some(response.blocked_since? + left)
-        });
-        parked.max().map(|at| (at, "response blocked"))
+        let polled_at = self.polled_at?;
+        self.active
+            .values()
+            .filter_map(|response| response.next_change(polled_at))
+            .min()
     }
 
     /// Whether requests of `client` wait to be answered.

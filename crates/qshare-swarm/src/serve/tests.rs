@@ -122,6 +122,50 @@ fn slow_clients_hold_up_others_for_two_seconds_at_most() {
     assert_eq!(bench.start(), Some(waiting));
 }
 
+#[test]
+fn the_time_out_is_when_time_alone_lets_a_response_start() {
+    let mut bench = Bench::new();
+    let places = u64::from(bench.serve.config.active_max);
+    let step = Duration::from_millis(100);
+    for client in 0..places {
+        bench.ask(client, 0);
+        let ticket = bench.start().unwrap();
+        bench.serve.handle_blocked(bench.now, ticket);
+        bench.now += step;
+    }
+    assert_eq!(bench.serve.poll_timeout(), None, "nothing waits");
+    let waiting = bench.ask(places, 0);
+    assert_eq!(bench.start(), None);
+    let (at, _) = bench.serve.poll_timeout().unwrap();
+    // The first of them was blocked at the start, and is the first that is parked.
+    assert_eq!(at, bench.now - step * places as u32 + PARKED_AFTER);
+    bench.now = at;
+    assert_eq!(bench.start(), Some(waiting));
+}
+
+#[test]
+fn a_time_out_that_changes_nothing_is_followed_by_a_later_one() {
+    let mut bench = Bench::new();
+    let places = u64::from(bench.serve.config.active_max);
+    for client in 0..places {
+        bench.ask(client, 0);
+        let ticket = bench.start().unwrap();
+        bench.serve.handle_blocked(bench.now, ticket);
+    }
+    // A blocked client's next request cannot start, however long it waits.
+    bench.ask(0, 1);
+    let mut before = bench.now;
+    for _ in 0..20 {
+        assert_eq!(bench.start(), None);
+        let Some((at, _)) = bench.serve.poll_timeout() else {
+            return;
+        };
+        assert!(at > before);
+        (before, bench.now) = (at, at);
+    }
+    panic!("the time-outs never end");
+}
+
 /// Clients that are always answered, and take what they are sent at their own pace.
 struct Readers {
     bench: Bench,

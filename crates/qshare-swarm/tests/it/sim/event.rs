@@ -9,6 +9,7 @@ pub(super) enum Event {
     Leave(usize),
     Silence(usize),
     Wake(usize),
+    ServeTimeout(usize),
     Rejoin {
         node: usize,
         peer: usize,

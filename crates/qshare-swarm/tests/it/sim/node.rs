@@ -72,6 +72,8 @@ pub(crate) struct Node {
     pub(crate) news_due: bool,
     pub(crate) advertised_queue_bytes: u64,
     pub(crate) wake_at: Option<u64>,
+    /// When the serving scheduler's time-out is simulated next.
+    pub(crate) serve_wake_at: Option<u64>,
     pub(crate) finished_at: Option<u64>,
     pub(crate) sent_bytes: u64,
     pub(crate) delivered_bytes: u64,

@@ -96,6 +96,7 @@ impl<'a> Run<'a> {
                     news_due: false,
                     advertised_queue_bytes: 0,
                     wake_at: None,
+                    serve_wake_at: None,
                     finished_at: None,
                     sent_bytes: 0,
                     delivered_bytes: 0,
@@ -240,6 +241,15 @@ impl<'a> Run<'a> {
                         fetch.handle_timeout(now);
                     }
                     self.pump_fetch(node);
+                }
+            }
+            Event::ServeTimeout(node) => {
+                if self.nodes[node]
+                    .serve_wake_at
+                    .is_some_and(|at| at <= self.now)
+                {
+                    self.nodes[node].serve_wake_at = None;
+                    self.pump_serve(node);
                 }
             }
             Event::HaveAll {
@@ -410,6 +420,7 @@ impl<'a> Run<'a> {
         let now = self.instant();
         self.nodes[node].is_there = false;
         self.nodes[node].wake_at = None;
+        self.nodes[node].serve_wake_at = None;
         for other in self.nodes[node].neighbours.clone() {
             let entry = &mut self.nodes[other];
             entry.serve.handle_client_left(now, PeerKey(node as u64));

@@ -174,10 +174,25 @@ impl Run<'_> {
                 break;
             }
         }
+        self.plan_serve_timeout(server);
         let node = &self.nodes[server];
         let queue = node.serve.queue_bytes();
         if self.swarm.tells_queue && queue.abs_diff(node.advertised_queue_bytes) > queue / 4 {
             self.schedule_news(server);
+        }
+    }
+
+    /// Wakes the serving scheduler at its own time-out, as a real node does.
+    fn plan_serve_timeout(&mut self, server: usize) {
+        let node = &mut self.nodes[server];
+        let Some((at, _)) = node.serve.poll_timeout() else {
+            return;
+        };
+        let at = at.duration_since(self.start).as_nanos() as u64;
+        let at = at.max(self.now + 1);
+        if node.serve_wake_at.is_none_or(|before| at < before) {
+            node.serve_wake_at = Some(at);
+            self.at(at - self.now, Event::ServeTimeout(server));
         }
     }
 
