@@ -181,6 +181,16 @@ impl Part {
         self.progress().durable.clone()
     }
 
+    /// Whether a chunk is verified.
+    pub fn is_verified(&self, chunk: ChunkIndex) -> bool {
+        self.progress().verified.contains(chunk)
+    }
+
+    /// Whether all chunks are verified.
+    pub fn is_complete(&self) -> bool {
+        self.progress().verified.is_full()
+    }
+
     /// Writes bytes of a chunk that is not verified yet; bytes of one that is are dropped.
     ///
     /// Unverified bytes of one chunk must come from one writer at a time, else another's may end
