@@ -1,4 +1,4 @@
-//! What a node is started with.
+//! The configuration of a node.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,30 +8,30 @@ use qshare_content::TrackerAddress;
 use qshare_net::{GroupSecret, Identity, KnownTrackers, TransportConfig};
 use qshare_swarm::{FetchConfig, ServeConfig};
 
-/// UDP port of a node that names none.
+/// Default UDP port of a node.
 pub const DEFAULT_NODE_PORT: u16 = 64500;
 
-/// Everything that [`crate::Node::start`] wants to know.
+/// The configuration of [`crate::Node::start`].
 #[derive(Debug)]
 pub struct NodeConfig {
-    /// Who the node is. The caller holds the lock, if there is one.
+    /// The node's identity. The caller holds its lock, if there is one.
     pub identity: Identity,
-    /// The group that everybody must belong to; None shares with all.
+    /// The group that all trackers and peers must belong to; None for a node without a group.
     pub group: Option<GroupSecret>,
-    /// Where to listen; port 0 lets the system choose.
+    /// The UDP address to listen on; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// Trackers to announce to and to ask.
     pub trackers: Vec<TrackerAddress>,
-    /// Where tracker keys are remembered; None trusts whoever answers, and remembers nothing.
+    /// Where tracker keys are remembered; None accepts any key, and remembers none.
     pub known_trackers: Option<KnownTrackers>,
-    /// Whether nodes on the same network are looked for, and told that this one is here.
+    /// Whether to discover nodes on the local network, and to advertise this one there.
     pub lan: bool,
-    /// Whether up to [`qshare_wire::limits::BIRTHDAY_PORTS`] ports of another node's router are probed,
-    /// and [`qshare_wire::limits::BIRTHDAY_SOCKETS`] sockets opened, where nothing less leads to a
-    /// direct way and the other node agrees.
+    /// Whether birthday punching is allowed: up to [`qshare_wire::limits::BIRTHDAY_PORTS`] ports of
+    /// another node's NAT are probed from [`qshare_wire::limits::BIRTHDAY_SOCKETS`] sockets, where no
+    /// other method leads to a direct path and the other node agrees.
     pub punch_hard: bool,
-    /// Whether the router is asked to let others in (PCP, NAT-PMP, UPnP), once a tracker sees that
-    /// there is one. A one-shot node never asks.
+    /// Whether the router is asked for a port mapping (PCP, NAT-PMP, UPnP), once a tracker sees this
+    /// node behind a NAT. A one-shot node never asks.
     pub port_mapping: bool,
     /// Whether this node serves directories, or only looks up and downloads.
     pub role: NodeRole,
@@ -78,13 +78,14 @@ impl NodeConfig {
 /// What a node shares, and where its downloads go.
 #[derive(Debug, Clone)]
 pub struct Shares {
-    /// Directory whose files are shared; made if it is not there.
+    /// Directory whose files are shared; created if it does not exist.
     pub assets: PathBuf,
-    /// Directory for downloads, shared too once they are complete; made if it is not there.
+    /// Directory for downloads, which are shared once they are complete; created if it does not
+    /// exist.
     pub downloads: PathBuf,
-    /// Directories beneath them that are never shared.
+    /// Directories beneath these that are never shared.
     pub exclude: Vec<PathBuf>,
-    /// The node's state: asset index.
+    /// Directory of the node's state, the index of shared files.
     pub state_dir: PathBuf,
 }
 
@@ -93,34 +94,38 @@ pub struct Shares {
 pub struct Limits {
     /// Peers that one download is connected to at once.
     pub peers_per_download_max: usize,
-    /// Connections that others may have to us.
+    /// Connections that are accepted at once. When all are taken, the longest idle one of the network
+    /// with the most connections yields to a newcomer.
     pub accepted_connections_max: usize,
-    /// Connections that others may have to us and have not said Hello on.
+    /// Connections that are accepted and have not said Hello yet.
     pub half_open_max: usize,
-    /// Bytes of answers that are in memory: read, and not yet acknowledged by those who asked.
+    /// Bytes of answers in memory: read, and not yet acknowledged by the other side.
     pub answers_max_bytes: u32,
-    /// Bytes of chunks in memory: asked for, and not yet verified and written, by all downloads.
+    /// Bytes of chunks in memory: requested, and not yet verified and written, by all downloads.
     pub requested_max_bytes: u32,
-    /// Bytes that all nodes of whom something is asked may have in flight to us: a connection's
-    /// receive window is its share. Whoever is not asked has the window of `transport`.
+    /// The sum of the receive windows of all peers that this node requests something from. Others
+    /// have the window of `transport`.
     pub windows_max_bytes: u32,
-    /// Bytes of buffers that are kept for the next chunk while nobody uses them.
+    /// Bytes of free buffers that are kept for further chunks.
     pub buffers_kept_bytes: usize,
-    /// Downloads that are under way at once; others wait.
+    /// Downloads that run at once; others wait.
     pub downloads_max: usize,
-    /// The same for contents of one chunk, which is at most 128 KiB: their requests share a
-    /// connection, so that this many are answered in a round trip.
+    /// The same for contents of one chunk (at most 128 KiB). Their requests share a connection, so
+    /// this many are answered within one RTT.
     pub small_downloads_max: usize,
     /// QUIC settings.
     pub transport: TransportConfig,
-    /// How chunks are asked for.
+    /// How chunks are requested.
     pub fetch: FetchConfig,
     /// How requests are answered.
     pub serve: ServeConfig,
-    /// What is verified becomes durable at least this often.
+    /// Verified chunks become durable at least this often,
     pub checkpoint_interval: Duration,
-    /// And whenever this much was written since.
+    /// and whenever this many bytes were written since.
     pub checkpoint_bytes: u64,
+    /// A partial download is withdrawn from trackers when it had no source for this long, so that
+    /// its name does not lead others to a content that nobody can complete.
+    pub withdraw_partial_after: Duration,
 }
 
 impl Default for Limits {
@@ -134,7 +139,7 @@ impl Default for Limits {
             windows_max_bytes: 64 << 20,
             buffers_kept_bytes: 16 << 20,
             downloads_max: 64,
-            // Leaves room among the streams of a connection for everything else.
+            // Leaves streams of a connection for everything else.
             small_downloads_max: 192,
             transport: TransportConfig {
                 // For requests, which have at most 16 KiB each.
@@ -146,14 +151,15 @@ impl Default for Limits {
                 ..FetchConfig::default()
             },
             serve: ServeConfig {
-                // The second keeps the link busy while the first is read or waits for its window,
-                // which the simulated network has not: 8 leechers at 20 Mbit/s end at 1.16 times
-                // the bound instead of 1.25.
+                // The second answer keeps the link busy while the first is read from disk or waits
+                // for its congestion window, neither of which is simulated: 8 leechers at 20 Mbit/s
+                // end at 1.16 times the lower bound instead of 1.25.
                 running_max: 2,
                 ..ServeConfig::default()
             },
             checkpoint_interval: Duration::from_secs(2),
             checkpoint_bytes: 256 << 20,
+            withdraw_partial_after: Duration::from_secs(24 * 3600),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! A qshare node as a library: share a directory, download from a swarm.
 //!
-//! [`Node::start`] opens one UDP socket, shares what [`NodeConfig`] says and keeps in touch with
-//! the trackers. [`Node::find`] asks them; [`Node::download`] fetches from everybody who has the
-//! file, verifies every chunk and resumes what was interrupted. A node runs as tasks on the tokio
+//! [`Node::start`] opens one UDP socket, shares what [`NodeConfig`] says and keeps a session with
+//! each tracker. [`Node::find`] looks files up; [`Node::download`] fetches a content from all of its
+//! holders, verifies every chunk and resumes what was interrupted. A node runs as tasks on the tokio
 //! runtime that it is started on; a current-thread runtime is fastest (docs/performance.md).
+//!
+//! The directory `examples/` holds two small programs: one shares a directory, one downloads a file.
 //!
 //! # Example
 //!
@@ -12,7 +14,7 @@
 //! ```
 //! use std::{fs, net::SocketAddr, time::Duration};
 //!
-//! use qshare_node::{DownloadRequest, Identity, Node, NodeConfig, Shares, Durability, Target};
+//! use qshare_node::{DownloadRequest, Identity, Node, NodeConfig, Shares, Target};
 //! use qshare_tracker::{Tracker, TrackerConfig};
 //!
 //! #[tokio::main(flavor = "current_thread")]
@@ -42,21 +44,12 @@
 //!     let mut config = NodeConfig::one_shot(Identity::ephemeral()?, trackers);
 //!     config.listen = loopback;
 //!     let getter = Node::start(config).await?;
-//!     // A tracker that has just started is asked again until somebody has announced the file.
+//!     // A tracker that has just started is asked again until the file has been announced.
 //!     let found = getter.find(&"hello.txt".parse()?, 1, 5 * second).await?;
-//!     let file = found.files.into_iter().next().ok_or("nobody shares it")?;
-//!     let download = getter.download(DownloadRequest {
-//!         target: Target::Path(dir.path().join("copy.txt")),
-//!         name: file.name,
-//!         info: file.info,
-//!         holders: file.holders,
-//!         nodes: Vec::new(),
-//!         force: false,
-//!         durability: Durability::Immediate,
-//!         give_up_after: Some(10 * second),
-//!         keep_serving: false,
-//!     });
-//!     let report = download.finished().await?;
+//!     let file = found.files.into_iter().next().ok_or("no node shares it")?;
+//!     let target = Target::Path(dir.path().join("copy.txt"));
+//!     let request = DownloadRequest::of_file(file, target).give_up_after(10 * second);
+//!     let report = getter.download(request).finished().await?;
 //!     assert_eq!(fs::read_to_string(&report.path)?, "hello, swarm");
 //!
 //!     getter.shutdown(second).await;
@@ -69,8 +62,9 @@
 mod config;
 mod downloads;
 mod error;
-mod lan;
+mod lookup;
 mod nat;
+mod neighbours;
 mod node;
 mod peers;
 mod runtime;
@@ -81,24 +75,27 @@ mod vocabulary;
 
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, Shares};
 pub use downloads::{Download, DownloadRequest, discard_unfinished, unfinished_chunks};
-pub use error::{DownloadError, FindError, StartError};
-pub use nat::net_report::{
-    AddressMapping, Filtering, NatKind, NetReport, NetReportConfig, NetReportError,
+pub use error::{
+    AskError, DownloadError, FindError, NoSource, PartFailed, PathFault, ReachError, SourceFault,
+    StartError, TrackerFault,
+};
+pub use nat::{
+    AddressMapping, Filtering, NatKind, NetReport, NetReportConfig, NetReportError, NotAsked,
     PortMappingFound, Seen, net_report,
 };
-pub use nat::port_mapping::{MappedPort, PortMappingState};
 pub use node::Node;
 pub use qshare_content as content;
 pub use qshare_net::{
-    BindError, Congestion, GroupError, GroupSecret, Identity, IdentityDir, IdentityError,
-    IdentityFault, IdentityLock, IdentityRole, KnownTrackers, MappingProtocol, TrustError,
-    UnknownCongestion, default_identity_dir, exclude_from_core_dumps,
+    BindError, Congestion, DialError, GroupError, GroupMismatch, GroupSecret, Identity,
+    IdentityDir, IdentityError, IdentityFault, IdentityLock, IdentityRole, KnownTrackers,
+    MappingProtocol, TrustError, UnknownCongestion, default_identity_dir, exclude_from_core_dumps,
 };
 pub use qshare_storage::{
     DiskError, Durability, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent,
-    SkipReason, THREAD_WORTH_BYTES, Target, Unfinished, hash_file, hash_small_files, unfinished,
+    OpenError, SkipReason, THREAD_WORTH_BYTES, Target, Unfinished, hash_file, hash_small_files,
+    unfinished,
 };
 pub use vocabulary::{
-    Contact, DownloadStatus, Findings, FoundFile, NodeEvent, NodeStatus, PathKind, PeerView,
-    Progress, Report, Source, Stage, SwarmView, TrackerState,
+    Contact, DownloadStatus, Findings, FoundFile, MappedPort, NodeEvent, NodeStatus, PathKind,
+    PeerView, PortMappingState, Progress, Report, Source, Stage, SwarmView, TrackerState,
 };

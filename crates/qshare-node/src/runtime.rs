@@ -1,4 +1,11 @@
-//! What every part runs on: blocking work and buffers.
+//! What the other parts run on: supervised tasks, blocking work, reusable buffers.
 
-pub(crate) mod blocking_batch;
-pub(crate) mod buffer_pool;
+mod blocking;
+mod blocking_batch;
+mod buffer_pool;
+mod tasks;
+
+pub(crate) use blocking::blocking;
+pub(crate) use blocking_batch::BlockingBatch;
+pub(crate) use buffer_pool::{Buffer, BufferPool};
+pub(crate) use tasks::{Tasks, catch_panic};

@@ -1,5 +1,10 @@
-//! What this node offers: contents to serve from, and the catalogue that is announced.
+//! What this node offers to others: where the bytes come from, and what is announced about them.
 
-pub(crate) mod availability;
-pub(crate) mod catalogue;
-pub(crate) mod contents;
+mod availability;
+mod catalogue;
+mod contents;
+mod store;
+
+pub(crate) use catalogue::{Announced, Delta, Listing, key_of};
+pub(crate) use contents::{Holding, PartialContent};
+pub(crate) use store::{Finished, ShareStore};

@@ -1,54 +1,58 @@
-//! What a node tells its owner: found files, progress, results, status, events.
+//! The words that all parts share, and what a node tells its owner: found files, progress,
+//! results, states, events.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use qshare_content::{AssetName, ContentId, ContentInfo, NodeId, TrackerAddress};
+use qshare_net::MappingProtocol;
 use qshare_storage::LibraryEvent;
 
-use crate::nat::port_mapping::PortMappingState;
+use crate::error::{NoSource, PartFailed, SourceFault, TrackerFault};
 
-/// A file that somebody shares, as trackers tell it.
+/// A file that other nodes share, as trackers and neighbours tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {
-    /// The name that it was found under.
+    /// Its name.
     pub name: AssetName,
-    /// Names its bytes.
+    /// Its content id.
     pub content: ContentId,
     /// Length and root.
     pub info: ContentInfo,
-    /// Nodes that say they have all of it.
+    /// The number of nodes that claim to have all of it.
     pub complete: u32,
-    /// Nodes that say they have part of it.
+    /// The number of nodes that claim to have part of it.
     pub partial: u32,
-    /// Some of them.
+    /// Some of these nodes.
     pub holders: Vec<Contact>,
 }
 
-/// A node that holds something, and where it may be reached.
+/// A node that holds a content, and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
-    /// Who.
+    /// The node.
     pub node: NodeId,
-    /// Where.
+    /// Where it may be reached.
     pub addresses: Vec<SocketAddr>,
-    /// Whether it says that it has all of the content.
+    /// Whether it claims to have all of the content.
     pub complete: bool,
 }
 
-/// What a lookup came to.
+/// The result of a lookup.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     /// The files, in the order of their names.
     pub files: Vec<FoundFile>,
-    /// There are more than were asked for.
+    /// There may be more files: the limit was reached, the deadline passed, or a tracker repeated
+    /// a cursor.
     pub truncated: bool,
-    /// Where nothing was found: names that look like what was asked for.
+    /// Similar names, if nothing was found.
     pub near: Vec<AssetName>,
 }
 
-/// How far a download is.
+/// The stage of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stage {
     /// Waiting for its turn.
@@ -56,26 +60,26 @@ pub enum Stage {
     Queued,
     /// Hashing what an earlier run left.
     Recovering,
-    /// Looking for somebody who has it.
+    /// Looking for sources.
     Searching,
     /// Fetching chunks.
     Fetching,
-    /// Making it durable.
+    /// Making the file durable.
     Finishing,
     /// Done.
     Complete,
-    /// Stopped or failed; what is there is kept.
+    /// Stopped or failed. The chunks that were fetched are kept.
     Stopped,
 }
 
-/// Where a download stands.
+/// The progress of a download.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
-    /// What it is doing.
+    /// The stage.
     pub stage: Stage,
-    /// Length of the file.
+    /// Length of the file in bytes.
     pub total_bytes: u64,
-    /// Verified so far, in earlier runs too.
+    /// Verified bytes, those of earlier runs included.
     pub verified_bytes: u64,
     /// Bytes a second over the last few seconds.
     pub bytes_per_second: u64,
@@ -83,30 +87,31 @@ pub struct Progress {
     pub time_left: Option<Duration>,
     /// Peers that are delivering or may deliver.
     pub sources: u32,
-    /// Why nothing happens, where that is so.
-    pub trouble: Option<String>,
+    /// Why nothing happens, if there has been no source for a while: the holders that were tried,
+    /// and why each failed.
+    pub trouble: Option<NoSource>,
 }
 
-/// What kind of way the bytes took.
+/// The kind of path to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathKind {
-    /// Straight through the internet.
+    /// Directly over the Internet.
     Direct,
-    /// Inside one network: private, link-local or loopback addresses.
+    /// Within one network: private, link-local or loopback addresses.
     Lan,
     /// Through a relay, which sees ciphertext only.
     Relay,
 }
 
-/// What one node contributed.
+/// What one node contributed to a download.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Who.
+    /// The node.
     pub node: NodeId,
-    /// Where it was reached.
+    /// Its address.
     pub address: SocketAddr,
-    /// On what way.
+    /// The path to it.
     pub path: PathKind,
     /// Verified bytes that came from it.
     pub bytes: u64,
@@ -117,101 +122,195 @@ pub struct Source {
 /// A finished download.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Names the bytes.
+    /// Its content id.
     pub content: ContentId,
-    /// What it was asked for as.
+    /// Its name.
     pub name: AssetName,
     /// Length in bytes.
     pub size_bytes: u64,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Time that it took, from the request on.
+    /// Time from the request to the end.
     pub elapsed: Duration,
-    /// Bytes that an earlier run had left.
+    /// Bytes that earlier runs had verified.
     pub resumed_bytes: u64,
-    /// Payload bytes that came over the network.
+    /// Payload bytes received over the network.
     pub received_bytes: u64,
-    /// Of those, bytes that came in vain.
+    /// Of those, bytes that were received twice or failed verification.
     pub wasted_bytes: u64,
-    /// Who contributed, most first.
+    /// The sources, the largest contribution first.
     pub sources: Vec<Source>,
-    /// It was there already; nothing was fetched.
+    /// The file was there already; nothing was fetched.
     pub already_there: bool,
 }
 
-/// A tracker, as the node sees it.
+/// The state of a tracker's session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TrackerState {
-    /// Not reached yet, or lost; the last error, if there was one.
+    /// Not reached yet, or lost.
     Away {
-        /// For people.
-        cause: Option<String>,
+        /// Why the last attempt or session ended.
+        cause: Option<TrackerFault>,
     },
     /// Connected.
     Connected {
-        /// Who it is.
+        /// Its id.
         id: NodeId,
-        /// Where it was reached.
+        /// Its address.
         address: SocketAddr,
-        /// Where it sees us.
+        /// Where it sees this node.
         seen_at: Option<SocketAddr>,
     },
-    /// It refuses us, or is not who it should be; only a person can change that.
+    /// It refuses this node, or is not the expected tracker. Only a person can change that.
     Refused {
-        /// For people, with the way out.
+        /// Why.
+        cause: TrackerFault,
+    },
+}
+
+/// A port that a router claims to forward to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MappedPort {
+    /// The protocol that it was asked by.
+    pub protocol: MappingProtocol,
+    /// The router.
+    pub gateway: IpAddr,
+    /// The external port.
+    pub port: u16,
+}
+
+/// The state of the port mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortMappingState {
+    /// No router is asked.
+    Off,
+    /// No tracker sees this node behind an IPv4 NAT.
+    NotNeeded,
+    /// The router is being asked.
+    Asking,
+    /// No router granted a port.
+    Failed {
+        /// The result of each protocol.
         cause: String,
+    },
+    /// The router granted a port, but nothing comes through. Other nodes are not told about it.
+    NotProven {
+        /// What it granted.
+        mapping: MappedPort,
+        /// Why it is not verified.
+        cause: String,
+    },
+    /// A tracker's knock came through, and other nodes are told.
+    Proven {
+        /// What the router granted.
+        mapping: MappedPort,
+        /// The address at which other nodes reach this one.
+        address: SocketAddr,
+    },
+}
+
+impl PortMappingState {
+    /// Returns the state in one word, for scripts.
+    pub fn name(&self) -> &'static str {
+        match self {
+            PortMappingState::Off => "off",
+            PortMappingState::NotNeeded => "not-needed",
+            PortMappingState::Asking => "asking",
+            PortMappingState::Failed { .. } => "failed",
+            PortMappingState::NotProven { .. } => "not-proven",
+            PortMappingState::Proven { .. } => "proven",
+        }
+    }
+}
+
+impl fmt::Display for PortMappingState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PortMappingState::Off => f.write_str("off"),
+            PortMappingState::NotNeeded => f.write_str("not needed: no tracker sees a NAT"),
+            PortMappingState::Asking => f.write_str("asking the router"),
+            PortMappingState::Failed { cause } => write!(f, "none: {cause}"),
+            PortMappingState::NotProven { mapping, cause } => write!(
+                f,
+                "unverified: router {} granted port {} by {}, but {cause}",
+                mapping.gateway, mapping.port, mapping.protocol
+            ),
+            PortMappingState::Proven { mapping, address } => write!(
+                f,
+                "reachable at {address} ({} by {})",
+                mapping.gateway, mapping.protocol
+            ),
+        }
+    }
+}
+
+/// A change among the holders of a watched content.
+#[derive(Debug)]
+pub(crate) enum HolderNews {
+    /// A tracker says that these nodes hold it now, or have other addresses now.
+    Joined(Vec<Contact>),
+    /// A tracker says that these nodes no longer hold it.
+    Left(Vec<NodeId>),
+    /// Another source than a tracker says that these nodes may hold it.
+    Given(Vec<Contact>),
+    /// The address of this node is unknown.
+    Unresolved {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        fault: SourceFault,
     },
 }
 
 /// One download in [`NodeStatus`].
 #[derive(Debug, Clone)]
 pub struct DownloadStatus {
-    /// What it is called.
+    /// Its name.
     pub name: AssetName,
-    /// Names the bytes.
+    /// Its content id.
     pub content: ContentId,
-    /// Where it stands.
+    /// Its progress.
     pub progress: Progress,
-    /// What it waits for, and of whom.
+    /// Its peers and requests.
     pub swarm: SwarmView,
 }
 
-/// How a download stands with its swarm. Empty before the chunk hashes are known, and for a
-/// content of one chunk.
+/// A download's view of its swarm. Empty before the chunk hashes are known, and for a content of
+/// one chunk.
 #[derive(Debug, Clone, Default)]
 pub struct SwarmView {
-    /// Chunks of the content.
+    /// The number of chunks of the content.
     pub chunks: u32,
-    /// Of those, chunks that are verified.
+    /// Of those, verified chunks.
     pub verified_chunks: u32,
-    /// Missing chunks that nobody is being asked for: they wait for a holder to have room.
+    /// Missing chunks that no holder has room for now.
     pub open_chunks: u32,
-    /// Missing chunks that nobody who is connected has.
+    /// Missing chunks that no connected peer has.
     pub unheld_chunks: u32,
-    /// Bytes asked for and not yet verified.
+    /// Bytes requested and not yet verified.
     pub in_flight_bytes: u64,
-    /// Payload bytes that came over the network.
+    /// Payload bytes received over the network.
     pub received_bytes: u64,
-    /// Of those, bytes that came in vain: twice, or wrong.
+    /// Of those, bytes that were received twice or failed verification.
     pub wasted_bytes: u64,
-    /// The sum of what those who hold missing chunks delivered a second, each at its recent best.
-    /// What the download would run at if none of them ever had something better to do or nothing
-    /// to give: what there is to gain lies between its own rate and this.
+    /// The sum of the recent best rates of all peers that hold missing chunks. The download would
+    /// run at this rate if none of them ever served others or lacked chunks, so the difference to its
+    /// own rate is what could be gained.
     pub possible_bytes_per_second: u64,
-    /// The peers that it asks.
+    /// Its peers.
     pub peers: Vec<PeerView>,
 }
 
 /// A peer of a download in [`NodeStatus`].
 #[derive(Debug, Clone)]
 pub struct PeerView {
-    /// Who.
+    /// The node.
     pub node: NodeId,
-    /// Where.
+    /// Its address.
     pub address: SocketAddr,
-    /// On what way.
+    /// The path to it.
     pub path: PathKind,
-    /// Chunks that it says it has.
+    /// The number of chunks that it claims to have.
     pub chunks: u32,
     /// Of those, chunks that are missing here.
     pub wanted_chunks: u32,
@@ -219,34 +318,34 @@ pub struct PeerView {
     pub waiting: u32,
     /// Requests that it is answering.
     pub answering: u32,
-    /// Bytes that wait there, for everybody who asks it, as it last said.
+    /// Bytes queued at it for all its clients, as it said last.
     pub queue_bytes: u64,
     /// Time until it is asked again, after a refusal or a stall.
     pub asked_again_in: Option<Duration>,
-    /// Bytes asked of it and not yet received.
+    /// Bytes requested from it and not yet received.
     pub outstanding_bytes: u64,
-    /// Bytes a second that it delivered at its recent best, while it had something to deliver.
+    /// Its recent best rate in bytes per second, while it had something to deliver.
     pub bytes_per_second: u64,
-    /// Payload bytes that came from it.
+    /// Payload bytes received from it.
     pub received_bytes: u64,
-    /// Why it is not asked any more, if so.
+    /// Why it is not asked any more, if it was dropped.
     pub dropped: Option<String>,
 }
 
-/// A node at a glance.
+/// The status of a node.
 #[derive(Debug, Clone)]
 pub struct NodeStatus {
-    /// Number of files that are shared.
+    /// The number of shared files.
     pub assets: usize,
     /// Sum of their lengths.
     pub asset_bytes: u64,
     /// Files that are not offered yet, or only as snapshots, because programs go on writing them.
     pub still_written: Vec<PathBuf>,
-    /// Each tracker, as written, and how it is.
+    /// Each configured tracker, and the state of its session.
     pub trackers: Vec<(TrackerAddress, TrackerState)>,
-    /// Whether the router lets others in.
+    /// The state of the port mapping.
     pub port_mapping: PortMappingState,
-    /// Peers that are connected.
+    /// The number of connected peers.
     pub peers: usize,
     /// Payload bytes sent since the start.
     pub sent_bytes: u64,
@@ -256,20 +355,22 @@ pub struct NodeStatus {
     pub downloads: Vec<DownloadStatus>,
 }
 
-/// Something that an owner may want to tell a person.
+/// An event that a user may want to know.
 #[derive(Debug, Clone)]
 pub enum NodeEvent {
-    /// A tracker was reached, lost, or refuses us.
+    /// The state of a tracker's session changed.
     Tracker(TrackerAddress, TrackerState),
-    /// The router lets others in, or not any more.
+    /// The state of the port mapping changed.
     PortMapping(PortMappingState),
-    /// Shared directories changed.
+    /// The shared directories changed.
     Library(LibraryEvent),
     /// A peer sent bytes that failed verification.
     PeerLied {
-        /// Who.
+        /// The peer.
         node: NodeId,
-        /// About what.
+        /// The content.
         content: ContentId,
     },
+    /// A part of the node is lost. The node is of no use any more.
+    Failed(PartFailed),
 }

@@ -140,21 +140,18 @@ struct Run {
 
 impl Run {
     fn start(&mut self, key: usize, item: Item) -> Download {
-        let download = self.node.download(DownloadRequest {
-            name: item.name.clone(),
-            info: item.info,
-            target: item.target.clone(),
-            holders: item.holders.clone(),
-            nodes: item.nodes.clone(),
-            force: item.force,
-            durability: if self.terms.durable {
-                Durability::Immediate
-            } else {
-                Durability::Deferred
-            },
-            give_up_after: self.terms.give_up_after,
-            keep_serving: self.terms.seed,
-        });
+        let durability = match self.terms.durable {
+            true => Durability::Immediate,
+            false => Durability::Deferred,
+        };
+        let request = DownloadRequest::new(item.name.clone(), item.info, item.target.clone())
+            .holders(item.holders.clone())
+            .nodes(item.nodes.clone())
+            .force(item.force)
+            .durability(durability)
+            .give_up_after(self.terms.give_up_after)
+            .keep_serving(self.terms.seed);
+        let download = self.node.download(request);
         self.under_way.insert(
             key,
             UnderWay {
@@ -194,7 +191,7 @@ impl Run {
                 if !matches!(*error, DownloadError::Stopped) {
                     self.console.error(&failure.message);
                 }
-                if matches!(*error, DownloadError::InTheWay { .. })
+                if matches!(*error, DownloadError::Different { .. })
                     && self.terms.force
                     && !item.force
                 {

@@ -12,7 +12,8 @@ use qshare_node::content::{
 };
 use qshare_node::{
     BindError, DiskError, DownloadError, FindError, GroupError, HashError, IdentityError,
-    LibraryError, NetReportError, StartError, TrackerState, TrustError,
+    LibraryError, NetReportError, OpenError, PartFailed, StartError, TrackerFault, TrackerState,
+    TrustError,
 };
 
 use crate::argument::{ArgumentError, glob_of_folder};
@@ -294,7 +295,7 @@ impl From<StartError> for Failure {
         match &error {
             StartError::Disk(disk) => disk.into(),
             StartError::Library(LibraryError::Disk(disk)) => disk.into(),
-            StartError::Bind(_) | StartError::Library(_) => {
+            StartError::Bind(_) | StartError::Library(_) | StartError::Thread { .. } => {
                 Failure::new(Exit::Failed, error.to_string())
             }
         }
@@ -357,23 +358,44 @@ pub(crate) fn find(error: &FindError, reader: Reader) -> Failure {
             ),
         ),
         FindError::Refused(causes) => {
-            Failure::new(Exit::Refused, format!("refused: {}", list_trackers(causes)))
+            let in_shell = match causes.iter().any(|(_, cause)| cause.is_group_mismatch()) {
+                true => "Name the group file that the tracker was started with: --group FILE",
+                false => "",
+            };
+            let problem = format!("refused: {}", list_trackers(causes));
+            Failure::new(Exit::Refused, reader.advise(problem, in_shell, ""))
         }
+        FindError::Internal(cause) => internal(cause),
         FindError::Failed { tracker, cause } => Failure::new(
             Exit::Failed,
             format!(
                 "cannot look it up: tracker {} answered: {}",
                 tracker.host_port(),
-                neutral_line(cause)
+                neutral_line(&cause.to_string())
             ),
         ),
     }
 }
 
-fn list_trackers(causes: &[(TrackerAddress, String)]) -> String {
+/// Describes the loss of a task or thread of this process.
+fn internal(cause: &str) -> Failure {
+    let cause = neutral_line(cause);
+    Failure::new(Exit::Failed, format!("internal error: {cause}"))
+}
+
+impl From<PartFailed> for Failure {
+    fn from(error: PartFailed) -> Failure {
+        internal(&error.to_string())
+    }
+}
+
+fn list_trackers(causes: &[(TrackerAddress, TrackerFault)]) -> String {
     let described: Vec<String> = causes
         .iter()
-        .map(|(tracker, cause)| format!("tracker {}: {}", tracker.host_port(), neutral_line(cause)))
+        .map(|(tracker, cause)| {
+            let cause = cause.to_string();
+            format!("tracker {}: {}", tracker.host_port(), neutral_line(&cause))
+        })
         .collect();
     described.join("; ")
 }
@@ -389,10 +411,10 @@ pub(crate) fn download(error: &DownloadError, reader: Reader) -> Failure {
     match error {
         DownloadError::Tracker(error) => find(error, reader),
         DownloadError::Disk(error) => disk(error, reader),
-        DownloadError::NoSource { name, detail } => Failure::new(
+        DownloadError::NoSource { .. } => Failure::new(
             Exit::Unreachable,
             reader.advise(
-                format!("no reachable peer has {name}{}", neutral_line(detail)),
+                neutral_line(&error.to_string()).into_owned(),
                 "Fetched data is kept; run the same command again later, or with --wait",
                 "Fetched data is kept; enter the name again to resume",
             ),
@@ -405,9 +427,38 @@ pub(crate) fn download(error: &DownloadError, reader: Reader) -> Failure {
                 "None of those bytes were kept; try again when other nodes share it",
             ),
         ),
-        DownloadError::InTheWay { path, why } => {
-            Failure::new(Exit::Failed, format!("cannot write {}: {why}", shown(path)))
+        DownloadError::Different { path } => Failure::new(
+            Exit::Failed,
+            reader.advise(
+                format!("cannot write {}: a different file is there", shown(path)),
+                "Replace it with --force, or write elsewhere with -o",
+                "Move it away, then enter the name again",
+            ),
+        ),
+        DownloadError::NotAFile { path } => Failure::new(
+            Exit::Failed,
+            reader.advise(
+                format!("cannot write {}: it is not a regular file", shown(path)),
+                "It is never replaced; write elsewhere with -o",
+                "It is never replaced; move it away, then enter the name again",
+            ),
+        ),
+        DownloadError::Open { path, cause } => {
+            let (in_shell, at_prompt) = match cause {
+                OpenError::OtherUnfinished { .. } => (
+                    "Discard that one with --force, or write elsewhere with -o",
+                    "Discard that one with `discard NAME`",
+                ),
+                OpenError::Locked(_) => (
+                    "Wait for the other qshare, or stop it",
+                    "Wait for the other qshare, or stop it",
+                ),
+                _ => ("", ""),
+            };
+            let problem = format!("cannot write {}: {cause}", shown(path));
+            Failure::new(Exit::Failed, reader.advise(problem, in_shell, at_prompt))
         }
+        DownloadError::Internal(cause) => internal(cause),
         DownloadError::Stopped => Failure::new(Exit::Interrupted, "stopped"),
     }
 }
@@ -491,10 +542,12 @@ pub(crate) fn tracker_state(state: &TrackerState) -> String {
             None => format!("connected ({})", id.short()),
         },
         TrackerState::Away { cause: Some(cause) } => {
-            format!("unreachable: {}", neutral_line(cause))
+            format!("unreachable: {}", neutral_line(&cause.to_string()))
         }
         TrackerState::Away { cause: None } => "unreachable".to_owned(),
-        TrackerState::Refused { cause } => format!("refused: {}", neutral_line(cause)),
+        TrackerState::Refused { cause } => {
+            format!("refused: {}", neutral_line(&cause.to_string()))
+        }
     }
 }
 
@@ -509,10 +562,30 @@ mod tests {
         DiskError::new("write", "/x/y", kind.into())
     }
 
+    fn fault(text: &str) -> TrackerFault {
+        TrackerFault::Internal(text.into())
+    }
+
+    #[test]
+    fn the_loss_of_a_task_is_an_internal_error_and_no_interruption() {
+        let error = DownloadError::Internal("the download's task panicked".into());
+        let failure = Failure::from(&error);
+        assert_eq!(failure.exit, Exit::Failed);
+        let expected = "internal error: the download's task panicked";
+        assert_eq!(failure.message, expected);
+        let part = PartFailed {
+            part: "upload queue",
+            cause: "on purpose".into(),
+        };
+        let failure = Failure::from(part);
+        assert_eq!(failure.message, "internal error: upload queue: on purpose");
+        assert_eq!(failure.exit.code(), 1);
+    }
+
     #[test]
     fn codes_are_those_of_the_documentation() {
         let name = AssetName::new("a").unwrap();
-        let tracker = || vec![("t:1".parse().unwrap(), "why".to_owned())];
+        let tracker = || vec![("t:1".parse().unwrap(), fault("why"))];
         let cases: Vec<(DownloadError, u8)> = vec![
             (FindError::NoTracker.into(), 5),
             (FindError::Unreachable(tracker()).into(), 5),
@@ -520,21 +593,17 @@ mod tests {
             (
                 DownloadError::NoSource {
                     name: name.clone(),
-                    detail: String::new(),
+                    failures: Vec::new(),
                 },
                 5,
             ),
             (DownloadError::VerificationFailed { name }, 4),
-            (
-                DownloadError::InTheWay {
-                    path: "a".into(),
-                    why: "other".into(),
-                },
-                1,
-            ),
+            (DownloadError::Different { path: "a".into() }, 1),
             (disk(io::ErrorKind::StorageFull).into(), 6),
             (disk(io::ErrorKind::PermissionDenied).into(), 6),
             (DownloadError::Stopped, 130),
+            (DownloadError::Internal("a task panicked".into()), 1),
+            (FindError::Internal("a task panicked".into()).into(), 1),
         ];
         for (error, code) in cases {
             assert_eq!(Failure::from(&error).exit.code(), code, "{error}");
@@ -573,13 +642,13 @@ mod tests {
 
     #[test]
     fn the_prompt_is_not_told_to_use_options() {
-        let tracker = vec![("t:1".parse().unwrap(), "no answer".to_owned())];
+        let tracker = vec![("t:1".parse().unwrap(), fault("no answer"))];
         let name = AssetName::new("a").unwrap();
-        let detail = String::new();
+        let failures = Vec::new();
         for error in [
             DownloadError::Tracker(FindError::Unreachable(tracker)),
             DownloadError::Tracker(FindError::NoTracker),
-            DownloadError::NoSource { name, detail },
+            DownloadError::NoSource { name, failures },
             DownloadError::Disk(disk(io::ErrorKind::StorageFull)),
             DownloadError::Disk(disk(io::ErrorKind::PermissionDenied)),
         ] {
@@ -624,7 +693,7 @@ mod tests {
 
     #[test]
     fn words_of_a_tracker_stay_on_one_line() {
-        let evil = vec![("t:1".parse().unwrap(), "x\nqshare: all is well".to_owned())];
+        let evil = vec![("t:1".parse().unwrap(), fault("x\nqshare: all is well"))];
         let said = find(&FindError::Refused(evil), Reader::Shell).message;
         assert!(!said.contains('\n'), "{said:?}");
     }

@@ -269,7 +269,7 @@ fn state_words(progress: &Progress) -> String {
         }
     };
     if let Some(trouble) = &progress.trouble {
-        words += &format!("  {}", neutral_line(trouble));
+        words += &format!("  {}", neutral_line(&trouble.to_string()));
     }
     words
 }
@@ -342,6 +342,9 @@ fn cut(text: &str, columns: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use qshare_node::content::NodeId;
+    use qshare_node::{NoSource, SourceFault};
+
     use super::*;
 
     fn fetching() -> Progress {
@@ -382,12 +385,17 @@ mod tests {
     fn trouble_is_displayed_and_cannot_control_the_terminal() {
         let progress = Progress {
             stage: Stage::Searching,
-            trouble: Some("the tracker\x1b[2J is unreachable".into()),
+            trouble: Some(NoSource {
+                failures: vec![(
+                    NodeId([0; 32]),
+                    SourceFault::ResolveTimedOut("host\x1b[2J".into()),
+                )],
+            }),
             ..fetching()
         };
         let line = bar_line("x", &progress, 100);
         assert!(
-            line.ends_with(r"looking for sources  the tracker\u{1b}[2J is unreachable"),
+            line.contains("no reachable source") && line.contains(r"host\u{1b}[2J"),
             "{line}"
         );
     }

@@ -1,35 +1,44 @@
-//! Small files share a sync: whoever wants to be durable at about the same time waits together.
+//! Writing small files in batches, so that files that become durable at about the same time share
+//! a flush.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_storage::{Batch, BatchError, Durability, FileAttributes, SingleChunk, Target};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tracing::error;
 
-/// Bytes of files that may wait to be written, in units of a kilobyte.
+use crate::error::StartError;
+
+/// Files that may wait to be written, in KiB.
 const QUEUE_KIB: u32 = 8 * 1024;
-/// The writing thread is woken for this many files at once, or after [`LINGER`]: a wake-up for
-/// each costs more than writing it.
+/// The writing thread is woken for this many files at once, or after [`LINGER`]: waking it for
+/// each file costs more than writing the file.
 const TOGETHER: usize = 16;
 const LINGER: Duration = Duration::from_millis(2);
-/// A batch is committed when nobody is about to bring a file, or no file has come for this long,
+/// A batch is committed when no further file is expected, or none has come for this long,
 const QUIET: Duration = Duration::from_millis(30);
-/// or it is this old,
+/// or the batch is this old,
 const OLD: Duration = Duration::from_secs(2);
-/// or holds this many files.
+/// or it holds this many files.
 const FULL: usize = 16 * 1024;
 
 struct Job {
     target: Target,
-    whole: SingleChunk,
+    file: SingleChunk,
     force: bool,
     durability: Durability,
     done: oneshot::Sender<Result<PathBuf, BatchError>>,
     _room: OwnedSemaphorePermit,
 }
 
-/// Writes whole small files in batches, on a thread of its own.
+/// Writes small files in batches, on a thread of its own.
+///
+/// A batch that panics is lost with its files, whose downloads end with an error; the thread goes
+/// on with the next batch.
 pub(crate) struct Committer {
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
@@ -43,67 +52,100 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: Vec<Job>,
-    /// Files that somebody is fetching, to bring them here.
+    /// Files that are being fetched and will be written here.
     expected: usize,
-    /// Whether the thread waits for a first file, however long that takes.
+    /// Whether the thread waits for a first file, without time limit.
     idle: bool,
     closed: bool,
 }
 
-/// Says that a file is about to be brought, until dropped.
+/// Announces a file that is about to be written, until dropped.
 pub(crate) struct Expected(Arc<Shared>);
 
+/// The name of the writing thread.
+const THREAD: &str = "qshare-commit";
+
 impl Committer {
-    pub(crate) fn new() -> Committer {
+    /// Starts the writing thread.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses to start a thread.
+    pub(crate) fn start() -> Result<Committer, StartError> {
+        let started = Committer::start_on(|body| {
+            let thread = std::thread::Builder::new().name(THREAD.into());
+            thread.spawn(body).map(drop)
+        });
+        started.map_err(|cause| StartError::Thread {
+            name: THREAD,
+            cause,
+        })
+    }
+
+    /// Starts on a thread that `spawn` makes.
+    fn start_on(
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> io::Result<Committer> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             come: Condvar::new(),
         });
         let thread_shared = shared.clone();
-        let _ = std::thread::Builder::new()
-            .name("qshare-commit".into())
-            .spawn(move || while commit_some(&thread_shared) {});
-        Committer {
+        spawn(Box::new(move || run(&thread_shared, commit_batch)))?;
+        Ok(Committer {
             shared,
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
-        }
+        })
     }
 
-    /// A file is about to be brought: those that are here wait for it a little.
+    /// Announces a file that is about to be written. Those that are here wait for it a little.
     pub(crate) fn expect(&self) -> Expected {
         self.shared.lock().expected += 1;
         Expected(self.shared.clone())
     }
 
-    /// Writes a file; returns when it has its name (and is durable).
+    /// Writes a file. Returns its path once it has its name (and is durable, if that was asked
+    /// for).
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Lost`] if the writing thread panicked over the file's batch.
     pub(crate) async fn commit(
         &self,
         expected: Expected,
         target: Target,
-        whole: SingleChunk,
+        file: SingleChunk,
         force: bool,
         durability: Durability,
-    ) -> Option<Result<PathBuf, BatchError>> {
+    ) -> Result<PathBuf, CommitError> {
         let (done, result) = oneshot::channel();
-        let kib = u32::try_from(whole.info().length.div_ceil(1024)).unwrap_or(QUEUE_KIB);
+        let kib = u32::try_from(file.info().length.div_ceil(1024)).unwrap_or(QUEUE_KIB);
         let room = self.room.clone();
-        let room = room
-            .acquire_many_owned(kib.clamp(1, QUEUE_KIB))
-            .await
-            .ok()?;
+        let room = room.acquire_many_owned(kib.clamp(1, QUEUE_KIB)).await;
         let job = Job {
             target,
-            whole,
+            file,
             force,
             durability,
             done,
-            _room: room,
+            _room: room.map_err(|_| CommitError::Lost)?,
         };
         self.shared.lock().jobs.push(job);
-        // Wakes the thread if this was the last one.
+        // Wakes the thread if this was the last expected file.
         drop(expected);
-        result.await.ok()
+        Ok(result.await.map_err(|_| CommitError::Lost)??)
     }
+}
+
+/// Why a file was not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommitError {
+    /// The batch failed for this file.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The writing thread panicked.
+    #[error("the writing thread panicked")]
+    Lost,
 }
 
 impl Drop for Committer {
@@ -130,7 +172,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first files of a batch, whenever they come; None when there will be none any more.
+    /// Waits for the first files of a batch. None when there will be none any more.
     fn first(&self) -> Option<Vec<Job>> {
         let mut queue = self.lock();
         queue.idle = true;
@@ -142,7 +184,7 @@ impl Shared {
         (!jobs.is_empty()).then_some(jobs)
     }
 
-    /// More files for a batch; none when it is to be committed.
+    /// Waits for more files of a batch. None when it is to be committed.
     fn more(&self) -> Vec<Job> {
         let quiet = Instant::now() + QUIET;
         let mut queue = self.lock();
@@ -160,13 +202,20 @@ impl Shared {
     }
 }
 
-/// Collects a batch and commits it; false when there will be none any more.
-fn commit_some(shared: &Shared) -> bool {
-    let Some(mut jobs) = shared.first() else {
-        return false;
-    };
+/// Commits batches until the committer is dropped.
+fn run(shared: &Shared, commit: impl Fn(&Shared, Vec<Job>)) {
+    while let Some(jobs) = shared.first() {
+        // The files of a batch that panics tell their downloads so when they are dropped.
+        if catch_unwind(AssertUnwindSafe(|| commit(shared, jobs))).is_err() {
+            error!("the writing thread panicked over a batch of small files");
+        }
+    }
+}
+
+/// Collects a batch that begins with these files, and commits it.
+fn commit_batch(shared: &Shared, mut jobs: Vec<Job>) {
     let Some((force, durability)) = jobs.first().map(|job| (job.force, job.durability)) else {
-        return true;
+        return;
     };
     let begun = Instant::now();
     let mut batch = Batch::new(force);
@@ -174,7 +223,7 @@ fn commit_some(shared: &Shared) -> bool {
     while !jobs.is_empty() {
         for job in jobs {
             if (job.force, job.durability) != (force, durability) {
-                // Of another kind, and rare: on its own.
+                // Another kind of file is rare, and committed on its own.
                 let mut alone = Batch::new(job.force);
                 add(&mut alone, &mut Vec::new(), job, true);
             } else {
@@ -187,7 +236,6 @@ fn commit_some(shared: &Shared) -> bool {
     for ((_, result), done) in batch.commit(durability).into_iter().zip(waiting) {
         let _ = done.send(result);
     }
-    true
 }
 
 fn add(
@@ -196,7 +244,7 @@ fn add(
     job: Job,
     commit: bool,
 ) {
-    match batch.add_verified(&job.target, &job.whole, FileAttributes::default()) {
+    match batch.add_verified(&job.target, &job.file, FileAttributes::default()) {
         Ok(()) if commit => {
             if let Some((_, result)) = batch.commit(job.durability).into_iter().next() {
                 let _ = job.done.send(result);
@@ -206,5 +254,86 @@ fn add(
         Err(error) => {
             let _ = job.done.send(Err(error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use qshare_content::{ContentInfo, tree};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn file(bytes: &[u8]) -> SingleChunk {
+        let info = ContentInfo {
+            length: bytes.len() as u64,
+            root: tree::leaf_hash(bytes),
+        };
+        SingleChunk::verified(info, bytes.to_vec()).unwrap()
+    }
+
+    async fn write(
+        committer: &Committer,
+        dir: &Path,
+        name: &str,
+        durability: Durability,
+    ) -> Result<PathBuf, CommitError> {
+        let expected = committer.expect();
+        let target = Target::Path(dir.join(name));
+        let written = committer.commit(expected, target, file(b"hello"), false, durability);
+        timeout(DEADLINE, written).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn files_of_all_kinds_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let committer = Committer::start().unwrap();
+        let (one, other) = tokio::join!(
+            write(&committer, dir.path(), "a", Durability::Immediate),
+            write(&committer, dir.path(), "b", Durability::Deferred),
+        );
+        for path in [one.unwrap(), other.unwrap()] {
+            assert_eq!(std::fs::read(path).unwrap(), b"hello");
+        }
+        std::fs::write(dir.path().join("c"), "other").unwrap();
+        let refused = write(&committer, dir.path(), "c", Durability::Immediate).await;
+        let refused = refused.unwrap_err();
+        assert!(matches!(
+            refused,
+            CommitError::Batch(BatchError::Different(_))
+        ));
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_started_is_an_error() {
+        let failed = Committer::start_on(|_| Err(io::ErrorKind::WouldBlock.into()));
+        assert!(failed.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_panics_ends_its_downloads_and_others_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let panics_once = Mutex::new(true);
+        let committer = Committer::start_on(|_| Ok(())).unwrap();
+        let shared = committer.shared.clone();
+        let thread = std::thread::spawn(move || {
+            run(&shared, |shared, jobs| {
+                if std::mem::take(&mut *panics_once.lock().unwrap()) {
+                    panic!("on purpose");
+                }
+                commit_batch(shared, jobs);
+            });
+        });
+        let lost = write(&committer, dir.path(), "a", Durability::Deferred).await;
+        assert!(matches!(lost.unwrap_err(), CommitError::Lost));
+        write(&committer, dir.path(), "b", Durability::Deferred)
+            .await
+            .unwrap();
+        drop(committer);
+        thread.join().unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! How fast it goes, and who contributed what.
+//! The rate of a download, and what each source contributed.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use qshare_content::NodeId;
 use crate::peers::Peer;
 use crate::vocabulary::{PathKind, Source};
 
-/// The rate that people see is the mean over this time.
+/// The reported rate is the mean over this time.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Notes how many bytes had arrived by `now`, and says the rate in bytes a second.
+    /// Notes how many bytes had been received by `now`, and returns the rate in bytes per second.
     pub(super) fn sample(&mut self, now: Instant, received_bytes: u64) -> u64 {
         self.samples.push_back((now, received_bytes));
         while self.samples.len() > 2
@@ -57,7 +57,7 @@ impl Meter {
         source.chunks += chunks;
     }
 
-    /// Who contributed, most first.
+    /// Returns the sources, the largest contribution first.
     pub(super) fn into_sources(self) -> Vec<Source> {
         let mut sources: Vec<Source> = self.sources.into_values().collect();
         sources.sort_by_key(|source| (std::cmp::Reverse(source.bytes), source.node));

@@ -1,131 +1,134 @@
-//! One request: one span of a chunk, from one peer, over one stream.
+//! What to download.
 
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Duration;
 
-use bytes::Bytes;
-use qshare_content::{Chunks, ContentId, Hash, LEAF_BYTES};
-use qshare_net::framed::{self, BrokenStream, ReadError};
-use qshare_swarm::Span;
-use qshare_wire::peer::{ChunkData, ChunkRequest};
-use qshare_wire::{Message, Refused, WireError};
-use quinn::{Connection, VarInt};
-use tokio::sync::oneshot;
+use qshare_content::{AssetName, Bitmap, ContentInfo, NodeAddress};
+use qshare_storage::{DiskError, Durability, OpenError, Opened, Part, PartOptions, Target};
 
-/// Pieces of data taken from the stream at once.
-const PIECES: usize = 32;
-/// Progress is told whenever this much has come, and of slow answers after a while: a hundred
-/// times more often it would cost as much as the copying.
-const TELL_BYTES: u64 = 128 * 1024;
-const TELL_AFTER: Duration = Duration::from_millis(20);
+use crate::vocabulary::{Contact, FoundFile};
 
-/// How a request ended.
-pub(super) enum Answer<B> {
-    /// All bytes, not verified, and the audit path that came with them.
-    Data { bytes: B, path: Vec<Hash> },
-    /// The peer says no.
-    Refused(Refused),
-    /// The peer was lost, or what it sent makes no sense.
-    Broken(String),
+/// What to download, and where to.
+///
+/// ```
+/// use std::time::Duration;
+/// use qshare_node::{DownloadRequest, Target, content::{AssetName, ContentInfo, Hash}};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let name = AssetName::new("data.bin")?;
+/// let info = ContentInfo { length: 5, root: Hash([7; 32]) };
+/// let request = DownloadRequest::new(name, info, Target::Path("copy.bin".into()))
+///     .force(true)
+///     .give_up_after(Duration::from_secs(60));
+/// # let _ = request;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct DownloadRequest {
+    pub(super) name: AssetName,
+    pub(super) info: ContentInfo,
+    pub(super) target: Target,
+    pub(super) holders: Vec<Contact>,
+    pub(super) nodes: Vec<NodeAddress>,
+    pub(super) force: bool,
+    pub(super) durability: Durability,
+    pub(super) give_up_after: Option<Duration>,
+    pub(super) keep_serving: bool,
 }
 
-/// What happens on the way.
-pub(super) enum Step {
-    /// Data follows.
-    Started,
-    /// This many more bytes are there.
-    Progress(u64),
-}
-
-/// The request for a span. A whole chunk needs no audit path: its hash is known.
-pub(super) fn chunk_request(content: ContentId, chunks: &Chunks, span: Span) -> ChunkRequest {
-    let path_levels = if span.is_whole(chunks) {
-        0
-    } else {
-        chunks.height().saturating_sub(span.height)
-    };
-    ChunkRequest {
-        content,
-        height: span.height.min(chunks.height()),
-        index: span.range(chunks).start / (LEAF_BYTES << span.height.min(chunks.height())),
-        path_levels,
-        extensions: Vec::new(),
-    }
-}
-
-/// Asks, and reads the answer of exactly `expected_bytes` into what `buffer` makes for so many.
-/// Dropping the future gives the request up; `withdraw` takes it back if the peer has not started.
-pub(super) async fn fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
-    connection: &Connection,
-    request: &ChunkRequest,
-    expected_bytes: u64,
-    buffer: impl FnOnce(usize) -> B + Send,
-    withdraw: oneshot::Receiver<()>,
-    on_step: impl FnMut(Step) -> F + Send,
-) -> Answer<B> {
-    let fetched = try_fetch(
-        connection,
-        request,
-        expected_bytes,
-        buffer,
-        withdraw,
-        on_step,
-    );
-    match fetched.await {
-        Ok((bytes, path)) => Answer::Data { bytes, path },
-        Err(ReadError::Refused(refused)) => Answer::Refused(refused),
-        Err(error) => Answer::Broken(error.to_string()),
-    }
-}
-
-async fn try_fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
-    connection: &Connection,
-    request: &ChunkRequest,
-    expected_bytes: u64,
-    buffer: impl FnOnce(usize) -> B + Send,
-    mut withdraw: oneshot::Receiver<()>,
-    mut on_step: impl FnMut(Step) -> F + Send,
-) -> Result<(B, Vec<Hash>), ReadError> {
-    let (mut send, mut recv) = connection.open_bi().await?;
-    framed::write(&mut send, request).await?;
-    let head: ChunkData = {
-        let mut head = std::pin::pin!(framed::read(&mut recv));
-        tokio::select! {
-            biased;
-            head = &mut head => head?,
-            Ok(()) = &mut withdraw => {
-                let _ = send.reset(VarInt::from_u32(0));
-                head.await?
-            }
-        }
-    };
-    if head.bytes != expected_bytes || head.path.len() != usize::from(request.path_levels) {
-        return Err(WireError::Mismatch(ChunkData::NAME).into());
-    }
-    on_step(Step::Started).await;
-    let expected =
-        usize::try_from(expected_bytes).map_err(|_| WireError::Mismatch(ChunkData::NAME))?;
-    let mut bytes = buffer(expected);
-    let mut rest = bytes.as_mut();
-    let (mut told, mut untold) = (Instant::now(), 0);
-    let mut pieces = [const { Bytes::new() }; PIECES];
-    while !rest.is_empty() {
-        let read = recv.read_chunks(&mut pieces).await?;
-        let Some(count) = read else {
-            return Err(BrokenStream::Unfinished.into());
-        };
-        for piece in pieces.iter_mut().take(count) {
-            // What lies beyond the answer is nobody's.
-            let length = piece.len().min(rest.len());
-            let (filled, later) = rest.split_at_mut(length);
-            filled.copy_from_slice(&piece[..length]);
-            rest = later;
-            untold += length as u64;
-            *piece = Bytes::new();
-        }
-        if rest.is_empty() || untold >= TELL_BYTES || told.elapsed() >= TELL_AFTER {
-            on_step(Step::Progress(untold)).await;
-            (told, untold) = (Instant::now(), 0);
+impl DownloadRequest {
+    /// Requests a content by its length and root. The name is used in messages, and by nodes that
+    /// are served from the download. Without further options, a different file at the target is
+    /// left alone, the file is durable at the end, and sources are waited for without limit.
+    pub fn new(name: AssetName, info: ContentInfo, target: Target) -> DownloadRequest {
+        DownloadRequest {
+            name,
+            info,
+            target,
+            holders: Vec::new(),
+            nodes: Vec::new(),
+            force: false,
+            durability: Durability::Immediate,
+            give_up_after: None,
+            keep_serving: false,
         }
     }
-    Ok((bytes, head.path))
+
+    /// Requests a file that a lookup found, from the holders that the lookup named, and others.
+    pub fn of_file(file: FoundFile, target: Target) -> DownloadRequest {
+        DownloadRequest::new(file.name, file.info, target).holders(file.holders)
+    }
+
+    /// Adds holders that are known already. Trackers are asked for more.
+    pub fn holders(mut self, holders: Vec<Contact>) -> DownloadRequest {
+        self.holders.extend(holders);
+        self
+    }
+
+    /// Adds nodes that are asked directly, whatever trackers say.
+    pub fn nodes(mut self, nodes: Vec<NodeAddress>) -> DownloadRequest {
+        self.nodes.extend(nodes);
+        self
+    }
+
+    /// Whether to replace a different file at the target.
+    pub fn force(mut self, force: bool) -> DownloadRequest {
+        self.force = force;
+        self
+    }
+
+    /// Whether the file must be durable before the download counts as done.
+    pub fn durability(mut self, durability: Durability) -> DownloadRequest {
+        self.durability = durability;
+        self
+    }
+
+    /// Gives up when there has been no source for this long; None waits for ever.
+    pub fn give_up_after(mut self, patience: impl Into<Option<Duration>>) -> DownloadRequest {
+        self.give_up_after = patience.into();
+        self
+    }
+
+    /// Whether to serve the finished file until the node stops, if it lies in no shared directory.
+    pub fn keep_serving(mut self, keep_serving: bool) -> DownloadRequest {
+        self.keep_serving = keep_serving;
+        self
+    }
+}
+
+/// Returns the chunks of an unfinished download that is not running, if there is one. Blocks, and
+/// hashes what an unclean stop left.
+pub fn unfinished_chunks(target: &Target, info: ContentInfo) -> Option<Bitmap> {
+    if !target.part_path().exists() {
+        return None;
+    }
+    match Part::open(target, info, &PartOptions::default()) {
+        Ok(Opened::Part(part)) => {
+            let chunks = part.recovered();
+            // If this fails, the next start hashes the part again.
+            let _ = part.close();
+            Some(chunks)
+        }
+        _ => None,
+    }
+}
+
+/// Deletes the data of an unfinished download that no process has open. Returns whether there was
+/// any. Blocks.
+///
+/// # Errors
+///
+/// Returns [`DiskError`] if the data is in use or cannot be removed.
+pub fn discard_unfinished(target: &Target, info: ContentInfo) -> Result<bool, DiskError> {
+    let failed = |cause: String| DiskError::new("discard", target.path(), io::Error::other(cause));
+    match Part::open(target, info, &PartOptions::default()) {
+        Ok(Opened::Part(part)) => match part.discard() {
+            Ok(()) => Ok(true),
+            Err(error) => Err(failed(error.to_string())),
+        },
+        Ok(Opened::Complete { .. }) => Ok(false),
+        Err(OpenError::Disk(error)) => Err(error),
+        Err(error) => Err(failed(error.to_string())),
+    }
 }

@@ -1,194 +1,288 @@
 //! Contents of one chunk: no hashes to fetch, no meta file, one holder suffices.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use qshare_content::{ChunkIndex, Chunks, ContentInfo, NodeId};
-use qshare_storage::{BatchError, Existing, SingleChunk};
+use qshare_storage::{BatchError, Existing, SingleChunk, Target};
 use qshare_swarm::Span;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
-use super::committer::Expected;
+use super::chunk_request::{Answer, chunk_request, fetch};
+use super::committer::{CommitError, Committer, Expected};
+use super::download::DownloadState;
 use super::meter::Meter;
-use super::request::{Answer, chunk_request, fetch};
-use super::sources::holders::Holders;
-use super::sources::static_sources;
-use super::{DownloadRequest, Shared};
-use crate::error::DownloadError;
-use crate::lan;
-use crate::node::Inner;
-use crate::peers::{Peer, reach};
-use crate::trackers::session::{HolderNews, watch};
-use crate::vocabulary::{NodeEvent, Report, Stage};
+use super::request::DownloadRequest;
+use super::sources::{Blame, Holders, SourceWatch};
+use crate::error::{AskError, DownloadError, SourceFault};
+use crate::peers::{Dialler, Peer};
+use crate::runtime::BlockingBatch;
+use crate::shares::{Finished, ShareStore};
+use crate::vocabulary::{HolderNews, Report, Stage};
 
 /// Time for one attempt at one holder, once connected.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
-/// A holder that has not delivered by then gets company: 128 KiB take no longer on any path that
-/// is worth waiting for alone.
+/// A holder that has not delivered by then is hedged: another one is asked beside it. 128 KiB take
+/// no longer on any path that is worth waiting for alone.
 const HEDGE_AFTER: Duration = Duration::from_secs(1);
-/// Holders that are asked at once, at most.
+/// Holders that are asked at once. When a hedge needs a slot, the holder that has been asked for
+/// longest gives up its own, so that silent holders cannot keep the others out.
 const ATTEMPTS_MAX: usize = 4;
 
-pub(super) async fn run(
-    inner: &Arc<Inner>,
-    request: &DownloadRequest,
-    shared: &Arc<Shared>,
-    turn: OwnedSemaphorePermit,
-    expected: Expected,
-) -> Result<Report, DownloadError> {
-    let (path, info) = (request.target.path(), request.info);
-    let existing = {
-        let target = request.target.clone();
-        let look = move || Existing::at(&target, &info);
-        inner.batch.run(look).await?
-    };
-    match existing {
-        Existing::Same => {
-            inner.take_in(request, &path, Vec::new()).await;
-            return Ok(Report::already_there(
-                request,
-                path,
-                shared.started.elapsed(),
-            ));
-        }
-        Existing::Directory | Existing::Special => return Err(not_a_file(path)),
-        Existing::Different if !request.force => return Err(different(path)),
-        Existing::Different | Existing::Nothing => {}
-    }
-    let mut meter = Meter::default();
-    let mut wasted_bytes = 0;
-    let whole = if info.length == 0 {
-        SingleChunk::verified(info, Vec::new()).ok_or_else(|| {
-            DownloadError::VerificationFailed {
-                name: request.name.clone(),
+/// Downloads contents of one chunk.
+pub(super) struct SingleChunks {
+    pub(super) us: NodeId,
+    pub(super) dialler: Arc<Dialler>,
+    pub(super) sources: SourceWatch,
+    pub(super) blame: Blame,
+    pub(super) shares: Arc<ShareStore>,
+    pub(super) batch: Arc<BlockingBatch>,
+    pub(super) committer: Arc<Committer>,
+    pub(super) received_bytes: Arc<AtomicU64>,
+}
+
+impl SingleChunks {
+    /// Runs one download. Its `turn` ends with the fetching, so that others may fetch while this
+    /// one waits to become durable.
+    pub(super) async fn run(
+        &self,
+        request: &DownloadRequest,
+        state: &DownloadState,
+        turn: OwnedSemaphorePermit,
+        expected: Expected,
+    ) -> Result<Report, DownloadError> {
+        let (path, info) = (request.target.path(), request.info);
+        let existing = {
+            let target = request.target.clone();
+            let look = move || Existing::at(&target, &info);
+            self.batch.run(look).await?
+        };
+        match existing {
+            Existing::Same => {
+                self.adopt(request, &path).await;
+                return Ok(state.already_there(path));
             }
-        })?
-    } else {
-        shared.set_stage(Stage::Searching);
-        tokio::select! {
-            () = shared.stop.cancelled() => return Err(DownloadError::Stopped),
-            whole = Box::pin(get(inner, request, &mut meter, &mut wasted_bytes)) => whole?,
-        }
-    };
-    // Others may fetch while this one waits to become durable.
-    drop(turn);
-    shared.set_stage(Stage::Finishing);
-    let (target, force, durability) = (request.target.clone(), request.force, request.durability);
-    let committed = inner
-        .committer
-        .commit(expected, target, whole, force, durability)
-        .await;
-    let path = match committed.ok_or(DownloadError::Stopped)? {
-        Ok(path) => path,
-        Err(BatchError::Different(path)) => return Err(different(path)),
-        Err(BatchError::NotAFile(path)) => return Err(not_a_file(path)),
-        Err(BatchError::Mismatch(_)) => {
-            return Err(DownloadError::VerificationFailed {
-                name: request.name.clone(),
-            });
-        }
-        Err(BatchError::Disk(error)) => return Err(error.into()),
-    };
-    inner.take_in(request, &path, Vec::new()).await;
-    Ok(Report {
-        content: info.id(),
-        name: request.name.clone(),
-        size_bytes: info.length,
-        path,
-        elapsed: shared.started.elapsed(),
-        resumed_bytes: 0,
-        received_bytes: info.length + wasted_bytes,
-        wasted_bytes,
-        sources: meter.into_sources(),
-        already_there: false,
-    })
-}
-
-fn not_a_file(path: std::path::PathBuf) -> DownloadError {
-    let why = "not a regular file, and never replaced; -o writes elsewhere";
-    DownloadError::InTheWay {
-        path,
-        why: why.into(),
-    }
-}
-
-pub(super) fn different(path: std::path::PathBuf) -> DownloadError {
-    let why = "a different file is already there; --force replaces it, -o writes elsewhere";
-    DownloadError::InTheWay {
-        path,
-        why: why.into(),
-    }
-}
-
-/// Asks holders, the known ones first, until one delivers. One is asked at a time, but whoever
-/// keeps us waiting is not waited for: the next is asked beside it.
-async fn get(
-    inner: &Arc<Inner>,
-    request: &DownloadRequest,
-    meter: &mut Meter,
-    wasted_bytes: &mut u64,
-) -> Result<SingleChunk, DownloadError> {
-    let mut holders = Holders::new(inner.endpoint.id(), request);
-    let mut news: Option<mpsc::Receiver<HolderNews>> = None;
-    let mut attempts = JoinSet::new();
-    let give_up = request
-        .give_up_after
-        .map(|patience| Instant::now() + patience);
-    let mut next_attempt = Instant::now();
-    loop {
-        let now = Instant::now();
-        if next_attempt <= now {
-            if let Some((node, addresses)) = holders.next_to_dial(now, ATTEMPTS_MAX) {
-                // With somebody else to turn to, the first need not be waited for to the end.
-                attempts.spawn(attempt(inner.clone(), node, addresses, request.info));
-                next_attempt = now + HEDGE_AFTER;
-            } else {
-                news.get_or_insert_with(|| watch_all(inner, request));
+            Existing::Directory | Existing::Special => {
+                return Err(DownloadError::NotAFile { path });
             }
+            Existing::Different if !request.force => {
+                return Err(DownloadError::Different { path });
+            }
+            Existing::Different | Existing::Nothing => {}
         }
-        if give_up.is_some_and(|at| at <= now) {
-            return Err(no_source(request, &holders));
-        }
-        let hedge = Some(next_attempt).filter(|&at| at > now);
-        let wake = [holders.poll_timeout(), give_up, hedge]
-            .into_iter()
-            .flatten()
-            .min();
-        let wake = wake
-            .unwrap_or(now + ATTEMPT_DEADLINE)
-            .max(now + Duration::from_millis(1));
-        tokio::select! {
-            Some(ended) = attempts.join_next() => {
-                let Ok((node, result)) = ended else { continue };
-                next_attempt = Instant::now();
-                match result {
-                    Ok((peer, whole)) => {
-                        inner.count_received(request.info.length);
-                        meter.credit(&peer, request.info.length, 1);
-                        return Ok(whole);
-                    }
-                    Err(Failure::Lied) => {
-                        *wasted_bytes += request.info.length;
-                        holders.ban(&node);
-                        blame(inner, node, request);
-                    }
-                    Err(Failure::Other(cause)) => {
-                        debug!(peer = %node, %cause, "did not deliver");
-                        holders.failed(&node, Instant::now(), cause);
-                    }
+        let mut meter = Meter::default();
+        let mut wasted_bytes = 0;
+        let file = if info.length == 0 {
+            SingleChunk::verified(info, Vec::new()).ok_or_else(|| {
+                DownloadError::VerificationFailed {
+                    name: request.name.clone(),
+                }
+            })?
+        } else {
+            state.set_stage(Stage::Searching);
+            tokio::select! {
+                () = state.stop.cancelled() => return Err(DownloadError::Stopped),
+                file = Box::pin(self.fetch(request, &mut meter, &mut wasted_bytes)) => file?,
+            }
+        };
+        drop(turn);
+        state.set_stage(Stage::Finishing);
+        let (target, force) = (request.target.clone(), request.force);
+        let committed = self
+            .committer
+            .commit(expected, target, file, force, request.durability);
+        let path = committed.await.map_err(|error| match error {
+            CommitError::Batch(BatchError::Different(path)) => DownloadError::Different { path },
+            CommitError::Batch(BatchError::NotAFile(path)) => DownloadError::NotAFile { path },
+            CommitError::Batch(BatchError::Mismatch(_)) => DownloadError::VerificationFailed {
+                name: request.name.clone(),
+            },
+            CommitError::Batch(BatchError::Disk(error)) => error.into(),
+            CommitError::Lost => DownloadError::Internal(error.to_string()),
+        })?;
+        self.adopt(request, &path).await;
+        Ok(Report {
+            content: info.id(),
+            name: request.name.clone(),
+            size_bytes: info.length,
+            path,
+            elapsed: state.elapsed(),
+            resumed_bytes: 0,
+            received_bytes: info.length + wasted_bytes,
+            wasted_bytes,
+            sources: meter.into_sources(),
+            already_there: false,
+        })
+    }
+
+    async fn adopt(&self, request: &DownloadRequest, path: &std::path::Path) {
+        self.shares
+            .adopt(finished(request, path.to_path_buf()))
+            .await;
+    }
+
+    /// Asks holders, the known ones first, until one delivers. One is asked at a time, but a holder
+    /// that has not delivered for a while is hedged.
+    async fn fetch(
+        &self,
+        request: &DownloadRequest,
+        meter: &mut Meter,
+        wasted_bytes: &mut u64,
+    ) -> Result<SingleChunk, DownloadError> {
+        let info = request.info;
+        let mut holders = Holders::new(self.us, request.holders.clone(), &request.nodes);
+        let mut news: Option<mpsc::Receiver<HolderNews>> = None;
+        let mut attempts = Attempts::default();
+        let mut patience = Patience::new(Instant::now(), request.give_up_after);
+        let mut next_attempt = Instant::now();
+        loop {
+            let now = Instant::now();
+            if next_attempt <= now {
+                if holders.any_ready(now)
+                    && let Some(node) = attempts.make_room()
+                {
+                    let fault = AskError::TimedOut(HEDGE_AFTER * ATTEMPTS_MAX as u32);
+                    debug!(peer = %node, "has not delivered; its slot goes to another holder");
+                    holders.failed(&node, now, fault.into());
+                }
+                if let Some((node, addresses)) = holders.next_to_dial(now, ATTEMPTS_MAX) {
+                    let dialler = self.dialler.clone();
+                    attempts.start(node, attempt(dialler, node, addresses, info));
+                    next_attempt = now + HEDGE_AFTER;
+                } else {
+                    news.get_or_insert_with(|| self.sources.start(info.id(), &request.nodes));
                 }
             }
-            Some(update) = next_news(&mut news) => holders.handle_news(update),
-            () = sleep_until(wake.into()) => {}
+            if patience.is_over(now, holders.any_untried()) {
+                return Err(holders.no_source(&request.name));
+            }
+            let hedge = Some(next_attempt).filter(|&at| at > now);
+            let wake = [holders.poll_timeout(), patience.until(), hedge]
+                .into_iter()
+                .flatten()
+                .min();
+            let wake = wake
+                .unwrap_or(now + ATTEMPT_DEADLINE)
+                .max(now + Duration::from_millis(1));
+            tokio::select! {
+                Some(ended) = attempts.next() => {
+                    let (node, result) = ended?;
+                    next_attempt = Instant::now();
+                    match result {
+                        Ok((peer, file)) => {
+                            self.received_bytes.fetch_add(info.length, Ordering::Relaxed);
+                            meter.credit(&peer, info.length, 1);
+                            return Ok(file);
+                        }
+                        Err(SourceFault::Corrupt) => {
+                            *wasted_bytes += info.length;
+                            holders.ban(&node);
+                            self.blame.corrupt(node, info.id());
+                        }
+                        Err(fault) => {
+                            debug!(peer = %node, %fault, "did not deliver");
+                            holders.failed(&node, Instant::now(), fault);
+                        }
+                    }
+                }
+                Some(update) = next_news(&mut news) => holders.handle_news(update),
+                () = sleep_until(wake.into()) => {}
+            }
         }
     }
 }
 
-/// The next word about holders; never, until somebody asked for it.
+/// What the shares take over of a finished download.
+fn finished(request: &DownloadRequest, path: PathBuf) -> Finished {
+    Finished {
+        name: request.name.clone(),
+        info: request.info,
+        path,
+        hashes: Vec::new(),
+        is_beneath: matches!(request.target, Target::Beneath { .. }),
+        keep_serving: request.keep_serving,
+    }
+}
+
+/// How long a download without a source goes on. The time starts again while there are holders
+/// that were never tried.
+struct Patience {
+    patience: Option<Duration>,
+    until: Option<Instant>,
+}
+
+impl Patience {
+    fn new(now: Instant, patience: Option<Duration>) -> Patience {
+        Patience {
+            patience,
+            until: patience.and_then(|patience| now.checked_add(patience)),
+        }
+    }
+
+    fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    fn is_over(&mut self, now: Instant, any_untried: bool) -> bool {
+        let is_due = self.until.is_some_and(|until| until <= now);
+        if is_due && any_untried {
+            *self = Patience::new(now, self.patience);
+        }
+        is_due && !any_untried
+    }
+}
+
+type Attempted = (NodeId, Result<(Arc<Peer>, SingleChunk), SourceFault>);
+
+/// The attempts under way, the oldest first.
+#[derive(Default)]
+struct Attempts {
+    running: JoinSet<Attempted>,
+    order: VecDeque<(NodeId, AbortHandle)>,
+}
+
+impl Attempts {
+    fn start(&mut self, node: NodeId, attempt: impl Future<Output = Attempted> + Send + 'static) {
+        let handle = self.running.spawn(attempt);
+        self.order.push_back((node, handle));
+    }
+
+    /// If all slots are taken, gives up the oldest attempt and returns its holder.
+    fn make_room(&mut self) -> Option<NodeId> {
+        if self.order.len() < ATTEMPTS_MAX {
+            return None;
+        }
+        let (node, handle) = self.order.pop_front()?;
+        handle.abort();
+        Some(node)
+    }
+
+    /// Waits for the end of an attempt that was not given up. None if none is under way.
+    async fn next(&mut self) -> Option<Result<Attempted, DownloadError>> {
+        loop {
+            match self.running.join_next().await? {
+                Ok(ended) => {
+                    self.order.retain(|(node, _)| *node != ended.0);
+                    return Some(Ok(ended));
+                }
+                Err(lost) if lost.is_panic() => {
+                    return Some(Err(DownloadError::Internal(lost.to_string())));
+                }
+                // Given up.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Waits for a change of the holders; for ever before they are watched.
 async fn next_news(news: &mut Option<mpsc::Receiver<HolderNews>>) -> Option<HolderNews> {
     match news {
         Some(receiver) => receiver.recv().await,
@@ -196,72 +290,22 @@ async fn next_news(news: &mut Option<mpsc::Receiver<HolderNews>>) -> Option<Hold
     }
 }
 
-/// Asks every tracker who holds the content, and the nodes on this network, from now on; and looks
-/// for the nodes that the request names.
-pub(super) fn watch_all(
-    inner: &Arc<Inner>,
-    request: &DownloadRequest,
-) -> mpsc::Receiver<HolderNews> {
-    let (sender, receiver) = mpsc::channel(64);
-    for link in &inner.trackers {
-        let content = request.info.id();
-        inner
-            .tasks
-            .spawn(watch(inner.clone(), link.clone(), content, sender.clone()));
-    }
-    let around = lan::watch(inner.clone(), request.info.id(), sender.clone());
-    inner.tasks.spawn(around);
-    for node in request
-        .nodes
-        .iter()
-        .filter(|node| static_sources::is_name(node))
-    {
-        let resolve = static_sources::resolve(node.clone(), sender.clone());
-        inner.tasks.spawn(resolve);
-    }
-    receiver
-}
-
-pub(super) fn no_source(request: &DownloadRequest, holders: &Holders) -> DownloadError {
-    let name = request.name.clone();
-    if holders.any_banned() {
-        DownloadError::VerificationFailed { name }
-    } else {
-        DownloadError::NoSource {
-            name,
-            detail: holders.describe_failures(),
-        }
-    }
-}
-
-pub(super) fn blame(inner: &Arc<Inner>, node: NodeId, request: &DownloadRequest) {
-    let content = request.info.id();
-    debug!(peer = %node, content = content.short(), "sent bytes that failed verification");
-    inner.peers.note_lie(node);
-    let _ = inner.events.send(NodeEvent::PeerLied { node, content });
-}
-
-enum Failure {
-    Lied,
-    Other(String),
-}
-
-/// Asks one holder for all of it, and checks what it sends.
+/// Asks one holder for the whole content, and verifies what it sends.
 async fn attempt(
-    inner: Arc<Inner>,
+    dialler: Arc<Dialler>,
     node: NodeId,
     addresses: Vec<SocketAddr>,
     info: ContentInfo,
-) -> (NodeId, Result<(Arc<Peer>, SingleChunk), Failure>) {
-    let peer = match reach(&inner, node, &addresses).await {
+) -> Attempted {
+    let peer = match dialler.reach(node, &addresses).await {
         Ok(peer) => peer,
-        Err(cause) => return (node, Err(Failure::Other(cause))),
+        Err(fault) => return (node, Err(fault.into())),
     };
     let chunks = Chunks::of_length(info.length);
     let request = chunk_request(info.id(), &chunks, Span::whole(&chunks, ChunkIndex(0)));
     let (_keep, withdraw) = oneshot::channel();
     let busy = peer.busy();
-    let connection = peer.connection();
+    let connection = peer.quic();
     let asked = fetch(
         &connection,
         &request,
@@ -273,17 +317,61 @@ async fn attempt(
     let answered = timeout(ATTEMPT_DEADLINE, asked).await;
     drop(busy);
     let result = match answered {
-        Err(_) => Err(Failure::Other("it did not answer in time".into())),
-        Ok(Answer::Broken(cause)) => Err(Failure::Other(cause)),
-        Ok(Answer::Refused(refused)) => Err(Failure::Other(format!(
-            "it refused: {:?}",
-            refused.refusal()
-        ))),
-        // 128 KiB at most: hashing it here costs less than handing it to another thread.
+        Err(_) => Err(AskError::TimedOut(ATTEMPT_DEADLINE).into()),
+        Ok(Answer::Broken(error)) => Err(AskError::from(error).into()),
+        Ok(Answer::Refused(refused)) => Err(AskError::Refused(refused).into()),
+        // At most 128 KiB: hashing them here costs less than handing them to another thread.
         Ok(Answer::Data { bytes, .. }) => match SingleChunk::verified(info, bytes) {
-            Some(whole) => Ok((peer, whole)),
-            None => Err(Failure::Lied),
+            Some(file) => Ok((peer, file)),
+            None => Err(SourceFault::Corrupt),
         },
     };
     (node, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(byte: u8) -> NodeId {
+        NodeId([byte; 32])
+    }
+
+    #[test]
+    fn patience_starts_again_while_holders_are_untried() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut patience = Patience::new(start, Some(10 * second));
+        assert!(!patience.is_over(start + 9 * second, false));
+        assert!(!patience.is_over(start + 10 * second, true));
+        assert!(!patience.is_over(start + 19 * second, false));
+        assert!(patience.is_over(start + 20 * second, false));
+        let mut endless = Patience::new(start, None);
+        assert!(!endless.is_over(start + 1000 * second, false));
+        assert_eq!(Patience::new(start, Some(Duration::MAX)).until(), None);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_of_silent_holders_gives_up_its_slot() {
+        let mut attempts = Attempts::default();
+        for byte in 0..ATTEMPTS_MAX as u8 {
+            assert_eq!(attempts.make_room(), None);
+            attempts.start(node(byte), std::future::pending());
+        }
+        assert_eq!(attempts.make_room(), Some(node(0)));
+        let honest = async { (node(9), Err(SourceFault::Lost)) };
+        attempts.start(node(9), honest);
+        let deadline = Duration::from_secs(10);
+        let ended = timeout(deadline, attempts.next()).await.unwrap();
+        assert_eq!(ended.unwrap().unwrap().0, node(9));
+        assert_eq!(attempts.order.len(), ATTEMPTS_MAX - 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_an_attempt_ends_the_download_with_an_error() {
+        let mut attempts = Attempts::default();
+        attempts.start(node(1), async { panic!("on purpose") });
+        let ended = attempts.next().await.unwrap();
+        assert!(matches!(ended, Err(DownloadError::Internal(_))));
+    }
 }

@@ -1,4 +1,10 @@
-//! Who may have a content: holders as they become known, and nodes that the request names.
+//! The sources of one content: holders as they become known, and nodes that the request names.
 
-pub(crate) mod holders;
-pub(crate) mod static_sources;
+mod blame;
+mod holders;
+mod static_sources;
+mod watch;
+
+pub(super) use blame::Blame;
+pub(super) use holders::Holders;
+pub(super) use watch::SourceWatch;

@@ -1,8 +1,9 @@
-//! A content of many chunks: the scheduler's decisions become streams, their ends its events.
+//! A content of several chunks: the scheduler's decisions become streams, and their ends become its
+//! events.
 //!
-//! One task owns the scheduler ([`Fetch`]) and everything that changes with it. Around it run
-//! tasks that each do one thing (reach a node, follow what a peer has, fetch one span) and tell
-//! it what came of it. Hashing and writing happen on blocking threads.
+//! One task owns the scheduler ([`Fetch`]) and everything that changes with it. Tasks around it do
+//! one thing each (reach a node, follow what a peer has, fetch one span) and report the result to
+//! it. Hashing and writing happen on blocking threads.
 
 mod follow;
 mod hashes;
@@ -13,28 +14,30 @@ mod span;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, NodeId};
-use qshare_storage::{Asset, DiskError, FinishError, Opened, Part, PartError};
+use qshare_storage::{DiskError, FinishError, Opened, Part, PartError, Target};
 use qshare_swarm::{DropReason, Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
 use qshare_wire::Refused;
 use qshare_wire::peer::Hashes;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, trace};
 
+use super::chunk_request::Step;
+use super::download::DownloadState;
 use super::meter::Meter;
-use super::request::Step;
-use super::single_chunk::{blame, different, watch_all};
-use super::sources::holders::Holders;
-use super::{DownloadRequest, Shared};
-use crate::error::DownloadError;
-use crate::node::Inner;
-use crate::peers::{Peer, reach};
-use crate::shares::contents::Active;
+use super::request::DownloadRequest;
+use super::sources::{Blame, Holders, SourceWatch};
+use crate::config::Limits;
+use crate::error::{AskError, DownloadError, ReachError, SourceFault};
+use crate::peers::{Dialler, Peer};
+use crate::runtime::{BufferPool, blocking};
+use crate::shares::{Finished, PartialContent, ShareStore};
 use crate::vocabulary::{Report, Stage};
 use follow::follow;
 use hashes::HashPages;
@@ -44,15 +47,15 @@ use span::{FetchSpan, fetch_span};
 
 /// Time for the answer to an interest or a hash request.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// How often progress is told.
+/// How often progress is reported.
 const TICK: Duration = Duration::from_millis(100);
-/// Events that may wait for the scheduler; whoever has more to tell waits.
+/// Events that may wait for the scheduler; tasks with more to report wait.
 const EVENTS: usize = 1024;
 
 enum Event {
     Reached {
         node: NodeId,
-        result: Result<Arc<Peer>, String>,
+        result: Result<Arc<Peer>, ReachError>,
     },
     Have {
         peer: PeerKey,
@@ -66,12 +69,12 @@ enum Event {
     },
     PeerGone {
         peer: PeerKey,
-        cause: String,
+        fault: SourceFault,
     },
     Hashes {
         peer: PeerKey,
         page: u32,
-        result: Result<Hashes, String>,
+        result: Result<Hashes, AskError>,
     },
     HashesKept(Result<Bitmap, PartError>),
     Step {
@@ -94,7 +97,7 @@ enum Event {
     Broken {
         request: RequestId,
         cause: String,
-        /// Another way to the peer has taken over.
+        /// Another connection to the peer has taken over.
         moved: bool,
     },
     Disk(DiskError),
@@ -103,11 +106,10 @@ enum Event {
 
 struct Connected {
     peer: Arc<Peer>,
-    /// What it has, until the scheduler is there to be told.
+    /// What it has, until the scheduler exists and is told.
     have: Option<(Bitmap, u64)>,
     follow: AbortHandle,
-    asked_for_hashes: bool,
-    /// When it last held something that was missing, or came.
+    /// When it last held a missing chunk, or was connected.
     useful_at: Instant,
 }
 
@@ -119,21 +121,103 @@ struct Running {
     received: bool,
 }
 
+/// Downloads contents of several chunks.
+pub(super) struct Swarms {
+    pub(super) us: NodeId,
+    pub(super) limits: Limits,
+    pub(super) dialler: Arc<Dialler>,
+    pub(super) sources: SourceWatch,
+    pub(super) blame: Blame,
+    pub(super) shares: Arc<ShareStore>,
+    pub(super) buffers: Arc<BufferPool>,
+    /// Bytes that may be requested and not yet written, over all downloads.
+    pub(super) memory: Arc<Semaphore>,
+    pub(super) received_bytes: Arc<AtomicU64>,
+}
+
+impl Swarms {
+    /// Runs one download.
+    pub(super) async fn run(
+        &self,
+        request: &DownloadRequest,
+        state: &DownloadState,
+    ) -> Result<Report, DownloadError> {
+        let part = match open(request, state).await? {
+            Opened::Complete { path } => {
+                let finished = finished(request, path.clone(), Vec::new());
+                self.shares.adopt(finished).await;
+                return Ok(state.already_there(path));
+            }
+            Opened::Part(part) => Arc::new(part),
+        };
+        let chunks = Chunks::of_length(request.info.length);
+        let recovered = part.recovered();
+        let partial = Arc::new(PartialContent::new(request.info, part.clone()));
+        self.shares.offer(&partial);
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let now = Instant::now();
+        let swarm = Swarm {
+            all: self,
+            request,
+            state,
+            content: request.info.id(),
+            chunks,
+            fetch: None,
+            hash_pages: HashPages::default(),
+            holders: Holders::new(self.us, request.holders.clone(), &request.nodes),
+            peers: HashMap::new(),
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+            writes: TaskTracker::new(),
+            events,
+            meter: Meter::default(),
+            unflushed_bytes: 0,
+            checkpointing: false,
+            last_checkpoint: now,
+            last_hope: now,
+            is_announced: false,
+            log_at: now + LOG_EVERY,
+            show_at: now,
+            part,
+            partial,
+        };
+        let resumed_bytes = recovered.iter().map(|chunk| chunks.size(chunk)).sum();
+        swarm.run(receiver, recovered, resumed_bytes).await
+    }
+}
+
+/// What the shares take over of a finished download.
+fn finished(
+    request: &DownloadRequest,
+    path: std::path::PathBuf,
+    hashes: Vec<qshare_content::Hash>,
+) -> Finished {
+    Finished {
+        name: request.name.clone(),
+        info: request.info,
+        path,
+        hashes,
+        is_beneath: matches!(request.target, Target::Beneath { .. }),
+        keep_serving: request.keep_serving,
+    }
+}
+
 struct Swarm<'a> {
-    inner: &'a Arc<Inner>,
+    all: &'a Swarms,
     request: &'a DownloadRequest,
-    shared: &'a Arc<Shared>,
+    state: &'a DownloadState,
     content: ContentId,
     chunks: Chunks,
     part: Arc<Part>,
-    active: Arc<Active>,
+    partial: Arc<PartialContent>,
     hash_pages: HashPages,
     fetch: Option<Fetch>,
     holders: Holders,
     peers: HashMap<PeerKey, Connected>,
     running: HashMap<RequestId, Running>,
+    /// A panic in one of them ends the download with an error.
     tasks: JoinSet<()>,
-    /// Blocking work on the part, to be waited for before it is closed.
+    /// Blocking work on the part, which must end before the part is closed.
     writes: TaskTracker,
     events: mpsc::Sender<Event>,
     meter: Meter,
@@ -141,70 +225,24 @@ struct Swarm<'a> {
     unflushed_bytes: u64,
     checkpointing: bool,
     last_checkpoint: Instant,
-    /// When somebody was last there to fetch from.
+    /// When there was last a source of a missing chunk.
     last_hope: Instant,
-    /// When its sources are to be logged next, and looked at for those who may ask.
+    /// Whether the partial download is announced.
+    is_announced: bool,
+    /// When to log its sources, and to update its status, the next time.
     log_at: Instant,
     show_at: Instant,
-}
-
-pub(super) async fn run(
-    inner: &Arc<Inner>,
-    request: &DownloadRequest,
-    shared: &Arc<Shared>,
-) -> Result<Report, DownloadError> {
-    let part = match open(inner, request, shared).await? {
-        Opened::Complete { path } => {
-            inner.take_in(request, &path, Vec::new()).await;
-            return Ok(Report::already_there(
-                request,
-                path,
-                shared.started.elapsed(),
-            ));
-        }
-        Opened::Part(part) => Arc::new(part),
-    };
-    let chunks = Chunks::of_length(request.info.length);
-    let recovered = part.recovered();
-    let active = Arc::new(Active::new(request.info, part.clone(), recovered.clone()));
-    inner.contents.insert(active.clone());
-    let (events, receiver) = mpsc::channel(EVENTS);
-    let swarm = Swarm {
-        inner,
-        request,
-        shared,
-        content: request.info.id(),
-        chunks,
-        fetch: None,
-        hash_pages: HashPages::default(),
-        holders: Holders::new(inner.endpoint.id(), request),
-        peers: HashMap::new(),
-        running: HashMap::new(),
-        tasks: JoinSet::new(),
-        writes: TaskTracker::new(),
-        events,
-        meter: Meter::default(),
-        unflushed_bytes: 0,
-        checkpointing: false,
-        last_checkpoint: Instant::now(),
-        last_hope: Instant::now(),
-        log_at: Instant::now() + LOG_EVERY,
-        show_at: Instant::now(),
-        part,
-        active,
-    };
-    let resumed_bytes = recovered.iter().map(|chunk| chunks.size(chunk)).sum();
-    swarm.run(receiver, resumed_bytes).await
 }
 
 impl Swarm<'_> {
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
+        recovered: Bitmap,
         resumed_bytes: u64,
     ) -> Result<Report, DownloadError> {
-        let result = self.fetch_all(&mut events).await;
-        // Whatever still waits to be written is written before the part is closed or finished.
+        let result = self.fetch_all(&mut events, &recovered).await;
+        // What waits to be written is written before the part is closed or finished.
         self.tasks.abort_all();
         events.close();
         while events.recv().await.is_some() {}
@@ -213,9 +251,9 @@ impl Swarm<'_> {
         match result {
             Ok(()) => self.finish(resumed_bytes).await,
             Err(error) => {
-                self.withdraw_offer();
+                self.all.shares.withdraw(&self.request.name, &self.partial);
                 let part = self.part.clone();
-                if let Err(error) = self.inner.blocking(move || part.close()).await {
+                if let Err(error) = blocking(move || part.close()).await {
                     debug!(%error, "the part was not closed cleanly");
                 }
                 Err(error)
@@ -224,18 +262,23 @@ impl Swarm<'_> {
     }
 
     /// Runs until all chunks are verified and written.
-    async fn fetch_all(&mut self, events: &mut mpsc::Receiver<Event>) -> Result<(), DownloadError> {
-        self.shared.set_stage(Stage::Searching);
+    async fn fetch_all(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        recovered: &Bitmap,
+    ) -> Result<(), DownloadError> {
+        self.state.set_stage(Stage::Searching);
         if self.part.has_hashes() {
-            self.begin(self.part.verified());
+            self.begin(self.part.verified(), recovered);
         }
-        let mut news = watch_all(self.inner, self.request);
+        let nodes = &self.request.nodes;
+        let mut news = self.all.sources.start(self.content, nodes);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.dial();
             self.ask_for_hashes();
-            self.act();
+            self.act()?;
             if let Some(fetch) = &self.fetch
                 && fetch.is_complete()
             {
@@ -244,11 +287,11 @@ impl Swarm<'_> {
             }
             let wake = self.next_wake();
             tokio::select! {
-                () = self.shared.stop.cancelled() => return Err(DownloadError::Stopped),
+                () = self.state.stop.cancelled() => return Err(DownloadError::Stopped),
                 Some(event) = events.recv() => {
-                    self.handle(event)?;
+                    self.handle(event, recovered)?;
                     while let Ok(event) = events.try_recv() {
-                        self.handle(event)?;
+                        self.handle(event, recovered)?;
                     }
                 }
                 Some(update) = news.recv() => self.holders.handle_news(update),
@@ -263,19 +306,20 @@ impl Swarm<'_> {
                         self.publish(status);
                     }
                     self.checkpoint();
-                    self.free_places();
+                    self.free_slots();
                     self.check_patience(status.as_ref())?;
                 }
             }
         }
     }
 
-    /// The hashes are known: from now on there is something to decide.
-    fn begin(&mut self, verified: Bitmap) {
-        for chunk in verified.iter() {
-            self.active.have.add(chunk);
+    /// The hashes are known: creates the scheduler and announces the download. Followers know of
+    /// the `recovered` chunks already.
+    fn begin(&mut self, verified: Bitmap, recovered: &Bitmap) {
+        for chunk in verified.iter().filter(|&chunk| !recovered.contains(chunk)) {
+            self.partial.availability.add(chunk);
         }
-        let config = self.inner.limits.fetch.clone();
+        let config = self.all.limits.fetch.clone();
         let mut fetch = Fetch::new(self.chunks, verified, config, rand::random());
         let now = Instant::now();
         for (&key, connected) in &mut self.peers {
@@ -285,12 +329,25 @@ impl Swarm<'_> {
             }
         }
         self.fetch = Some(fetch);
-        self.inner.catalogue.upsert(self.asset(), false);
+        self.announce();
     }
 
-    fn asset(&self) -> Arc<Asset> {
-        let (name, info) = (self.request.name.clone(), self.request.info);
-        Arc::new(Asset::new(name, info))
+    /// Announces the partial download, unless it is announced already.
+    fn announce(&mut self) {
+        if !self.is_announced {
+            self.is_announced = true;
+            self.all.shares.offer(&self.partial);
+            self.all.shares.announce(&self.request.name, &self.partial);
+        }
+    }
+
+    /// Withdraws the partial download, which had no source for long: its name should not lead
+    /// others to a content that nobody can complete. Fetching goes on if a source appears.
+    fn withdraw(&mut self) {
+        if self.is_announced {
+            self.is_announced = false;
+            self.all.shares.withdraw(&self.request.name, &self.partial);
+        }
     }
 
     fn next_wake(&self) -> Instant {
@@ -303,28 +360,37 @@ impl Swarm<'_> {
                 at
             });
         let far = Instant::now() + ANSWER_DEADLINE;
-        [fetch, self.holders.poll_timeout(), self.hash_pages.again_at]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(far)
+        [
+            fetch,
+            self.holders.poll_timeout(),
+            self.hash_pages.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(far)
     }
 
-    /// Reaches for more holders, as many as are allowed.
+    /// Dials more holders, as many as are allowed.
     fn dial(&mut self) {
-        let max = self.inner.limits.peers_per_download_max;
+        let max = self.all.limits.peers_per_download_max;
         while let Some((node, addresses)) = self.holders.next_to_dial(Instant::now(), max) {
-            let (inner, events) = (self.inner.clone(), self.events.clone());
+            let (dialler, events) = (self.all.dialler.clone(), self.events.clone());
             self.tasks.spawn(async move {
-                let result = reach(&inner, node, &addresses).await;
+                let result = dialler.reach(node, &addresses).await;
                 let _ = events.send(Event::Reached { node, result }).await;
             });
         }
     }
 
-    /// Does what the scheduler decides.
-    fn act(&mut self) {
-        let Some(fetch) = &mut self.fetch else { return };
+    /// Carries out the scheduler's decisions, and reaps finished tasks.
+    fn act(&mut self) -> Result<(), DownloadError> {
+        while let Some(ended) = self.tasks.try_join_next() {
+            no_panic(ended)?;
+        }
+        let Some(fetch) = &mut self.fetch else {
+            return Ok(());
+        };
         let mut dropped = Vec::new();
         while let Some(action) = fetch.poll_action(Instant::now()) {
             match action {
@@ -344,8 +410,8 @@ impl Swarm<'_> {
                         chunks: self.chunks,
                         span,
                         part: self.part.clone(),
-                        memory: self.inner.downloads.memory.clone(),
-                        buffers: self.inner.buffers.clone(),
+                        memory: self.all.memory.clone(),
+                        buffers: self.all.buffers.clone(),
                         writes: self.writes.clone(),
                         events: self.events.clone(),
                         withdraw,
@@ -377,7 +443,7 @@ impl Swarm<'_> {
         for (peer, reason) in dropped {
             self.drop_peer(peer, reason);
         }
-        while self.tasks.try_join_next().is_some() {}
+        Ok(())
     }
 
     fn drop_peer(&mut self, key: PeerKey, reason: DropReason) {
@@ -388,18 +454,19 @@ impl Swarm<'_> {
         debug!(peer = %node, ?reason, "dropped");
         if reason == DropReason::Corrupt {
             self.holders.ban(&node);
-            blame(self.inner, node, self.request);
+            self.all.blame.corrupt(node, self.content);
         }
-        self.lose_peer(key, format!("{reason:?}").to_lowercase());
+        self.lose_peer(key, SourceFault::Dropped(reason));
     }
 
-    /// A peer is gone or not wanted any more; what it has sent in full is still verified.
-    fn lose_peer(&mut self, key: PeerKey, cause: String) {
+    /// A peer is gone or not wanted any more. Spans that it has sent in full are still verified.
+    fn lose_peer(&mut self, key: PeerKey, fault: SourceFault) {
         let Some(connected) = self.peers.remove(&key) else {
             return;
         };
         connected.follow.abort();
-        self.active.have.peer_left(key);
+        self.partial.availability.forget_peer(key);
+        self.hash_pages.peer_left(key);
         self.running.retain(|_, running| {
             let stays = running.peer != key || running.received;
             if !stays {
@@ -411,10 +478,10 @@ impl Swarm<'_> {
             fetch.handle_peer_left(Instant::now(), key);
         }
         self.holders
-            .failed(&connected.peer.node, Instant::now(), cause);
+            .failed(&connected.peer.node, Instant::now(), fault);
     }
 
-    fn handle(&mut self, event: Event) -> Result<(), DownloadError> {
+    fn handle(&mut self, event: Event, recovered: &Bitmap) -> Result<(), DownloadError> {
         let now = Instant::now();
         match event {
             Event::Reached {
@@ -423,51 +490,31 @@ impl Swarm<'_> {
             } => self.welcome(node, peer),
             Event::Reached {
                 node,
-                result: Err(cause),
+                result: Err(fault),
             } => {
-                debug!(peer = %node, %cause, "cannot be reached");
-                self.holders.failed(&node, now, cause);
+                debug!(peer = %node, %fault, "cannot reach a holder");
+                self.holders.failed(&node, now, fault.into());
             }
             Event::Have {
                 peer,
                 chunks,
                 queue_bytes,
-            } => {
-                if self.peers.contains_key(&peer) {
-                    self.active.have.peer_has_all(peer, chunks.clone());
-                }
-                match (&mut self.fetch, self.peers.get_mut(&peer)) {
-                    (Some(fetch), _) => fetch.handle_have_all(now, peer, chunks, queue_bytes),
-                    (None, Some(connected)) => connected.have = Some((chunks, queue_bytes)),
-                    (None, None) => {}
-                }
-            }
+            } => self.set_held_by(now, peer, chunks, queue_bytes),
             Event::HaveMore {
                 peer,
                 chunks,
                 queue_bytes,
-            } => {
-                self.active.have.peer_has(peer, &chunks);
-                if let Some(fetch) = &mut self.fetch {
-                    fetch.handle_have(now, peer, &chunks, queue_bytes);
-                } else if let Some((have, queue)) = self
-                    .peers
-                    .get_mut(&peer)
-                    .and_then(|connected| connected.have.as_mut())
-                {
-                    chunks.iter().for_each(|&chunk| _ = have.insert(chunk));
-                    *queue = queue_bytes;
-                }
-            }
-            Event::PeerGone { peer, cause } => {
-                trace!(?peer, %cause, "peer gone");
-                self.lose_peer(peer, cause);
+            } => self.add_held_by(now, peer, &chunks, queue_bytes),
+            Event::PeerGone { peer, fault } => {
+                trace!(?peer, %fault, "peer gone");
+                self.lose_peer(peer, fault);
             }
             Event::Hashes { peer, page, result } => self.handle_hashes(peer, page, result),
             Event::HashesKept(result) => match result {
-                Ok(verified) => self.begin(verified),
+                Ok(verified) => self.begin(verified, recovered),
                 Err(PartError::Disk(error)) => return Err(error.into()),
-                Err(_) => return Err(DownloadError::Stopped),
+                Err(PartError::Cancelled) => return Err(DownloadError::Stopped),
+                Err(error) => return Err(DownloadError::Internal(error.to_string())),
             },
             Event::Disk(error) => return Err(error.into()),
             Event::Checkpointed => self.checkpointing = false,
@@ -481,6 +528,41 @@ impl Swarm<'_> {
         Ok(())
     }
 
+    /// A peer tells all chunks that it has. The scheduler and what is told to that peer follow from
+    /// it together.
+    fn set_held_by(&mut self, now: Instant, peer: PeerKey, chunks: Bitmap, queue_bytes: u64) {
+        let Some(connected) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        self.partial.availability.set_held_by(peer, chunks.clone());
+        match &mut self.fetch {
+            Some(fetch) => fetch.handle_have_all(now, peer, chunks, queue_bytes),
+            None => connected.have = Some((chunks, queue_bytes)),
+        }
+    }
+
+    /// A peer tells more chunks that it has.
+    fn add_held_by(
+        &mut self,
+        now: Instant,
+        peer: PeerKey,
+        chunks: &[ChunkIndex],
+        queue_bytes: u64,
+    ) {
+        let Some(connected) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        self.partial.availability.add_held_by(peer, chunks);
+        match (&mut self.fetch, &mut connected.have) {
+            (Some(fetch), _) => fetch.handle_have(now, peer, chunks, queue_bytes),
+            (None, Some((have, queue))) => {
+                chunks.iter().for_each(|&chunk| _ = have.insert(chunk));
+                *queue = queue_bytes;
+            }
+            (None, None) => {}
+        }
+    }
+
     fn handle_request_event(&mut self, now: Instant, event: Event) {
         let Some(fetch) = &mut self.fetch else { return };
         match event {
@@ -492,7 +574,7 @@ impl Swarm<'_> {
                 request,
                 step: Step::Progress(bytes),
             } => {
-                self.inner.count_received(bytes);
+                self.all.received_bytes.fetch_add(bytes, Ordering::Relaxed);
                 fetch.handle_progress(now, request, bytes);
             }
             Event::Received { request } => {
@@ -514,10 +596,9 @@ impl Swarm<'_> {
                     }
                 }
                 if let Some(chunk) = completed {
-                    self.part.mark_verified(chunk);
-                    self.active.have.add(chunk);
+                    self.partial.mark_verified(chunk);
                 }
-                self.shared.set_stage(Stage::Fetching);
+                self.state.set_stage(Stage::Fetching);
             }
             Event::Corrupt { request } => {
                 self.running.remove(&request);
@@ -549,7 +630,7 @@ impl Swarm<'_> {
         }
     }
 
-    /// A node was reached: follow what it has.
+    /// A node was reached: follows what it has.
     fn welcome(&mut self, node: NodeId, peer: Arc<Peer>) {
         self.holders.connected(&node);
         if let Some(fetch) = &mut self.fetch {
@@ -565,16 +646,15 @@ impl Swarm<'_> {
             peer: peer.clone(),
             have: None,
             follow,
-            asked_for_hashes: false,
             useful_at: Instant::now(),
         };
         self.peers.insert(peer.key, connected);
-        self.hash_pages.again_at = None;
+        self.hash_pages.peer_joined();
     }
 
-    /// Makes what is verified durable, now and then.
+    /// Makes verified chunks durable from time to time.
     fn checkpoint(&mut self) {
-        let limits = &self.inner.limits;
+        let limits = &self.all.limits;
         let due = self.last_checkpoint.elapsed() >= limits.checkpoint_interval
             || self.unflushed_bytes >= limits.checkpoint_bytes;
         if !due || self.checkpointing || self.unflushed_bytes == 0 {
@@ -583,56 +663,56 @@ impl Swarm<'_> {
         self.checkpointing = true;
         self.unflushed_bytes = 0;
         self.last_checkpoint = Instant::now();
-        let (part, events) = (self.part.clone(), self.events.clone());
-        self.writes.spawn_blocking(move || {
-            let event = match part.checkpoint() {
-                Err(PartError::Disk(error)) => Event::Disk(error),
-                _ => Event::Checkpointed,
-            };
-            let _ = events.blocking_send(event);
+        let part = self.part.clone();
+        self.spawn_write(move || match part.checkpoint() {
+            Err(PartError::Disk(error)) => Event::Disk(error),
+            _ => Event::Checkpointed,
         });
     }
 
-    /// Stops offering what we have of it.
-    fn withdraw_offer(&self) {
-        self.inner.contents.remove(&self.active);
-        self.inner.catalogue.remove(self.asset());
+    /// Runs blocking work on the part, and handles the event that it returns.
+    fn spawn_write(&mut self, work: impl FnOnce() -> Event + Send + 'static) {
+        let written = self.writes.spawn_blocking(work);
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            match written.await {
+                Ok(event) => _ = events.send(event).await,
+                Err(lost) => resume(lost),
+            }
+        });
     }
 
     async fn finish(self, resumed_bytes: u64) -> Result<Report, DownloadError> {
-        self.shared.set_stage(Stage::Finishing);
+        self.state.set_stage(Stage::Finishing);
         let (part, durability) = (self.part.clone(), self.request.durability);
-        let finished = self
-            .inner
-            .blocking(move || {
-                let hashes = part.hashes().ok().flatten().unwrap_or_default();
-                part.finish(durability).map(|path| (path, hashes))
-            })
-            .await;
-        let (path, hashes) = match finished {
+        let finish = move || {
+            let hashes = part.hashes().ok().flatten().unwrap_or_default();
+            part.finish(durability).map(|path| (path, hashes))
+        };
+        let (shares, name) = (&self.all.shares, &self.request.name);
+        let (path, hashes) = match blocking(finish).await {
             Ok(finished) => finished,
             Err(error) => {
-                self.withdraw_offer();
+                shares.withdraw(name, &self.partial);
                 return Err(match error {
-                    FinishError::Different(path) => different(path),
+                    FinishError::Different(path) => DownloadError::Different { path },
                     FinishError::Disk(error) => error.into(),
-                    FinishError::Incomplete { .. } => DownloadError::Stopped,
+                    FinishError::Incomplete { .. } => DownloadError::Internal(error.to_string()),
                 });
             }
         };
-        // Offered as complete before it is no longer offered as partial, so that it never vanishes.
-        self.inner.take_in(self.request, &path, hashes).await;
-        self.inner.contents.remove(&self.active);
-        if self.inner.contents.find(&self.content).is_none() {
-            self.withdraw_offer();
-        }
+        // Announced as complete before it is withdrawn as partial, so that it never vanishes.
+        shares
+            .adopt(finished(self.request, path.clone(), hashes))
+            .await;
+        shares.withdraw_adopted(name, &self.partial);
         let status = self.fetch.as_ref().map(Fetch::status).unwrap_or_default();
         Ok(Report {
             content: self.content,
-            name: self.request.name.clone(),
+            name: name.clone(),
             size_bytes: self.request.info.length,
             path,
-            elapsed: self.shared.started.elapsed(),
+            elapsed: self.state.elapsed(),
             resumed_bytes,
             received_bytes: status.received_bytes,
             wasted_bytes: status.wasted_bytes,
@@ -642,7 +722,22 @@ impl Swarm<'_> {
     }
 }
 
-/// What the scheduler makes of a refusal; None where it is told otherwise.
+/// The end of a task. One that was aborted is no error, one that panicked is.
+fn no_panic(ended: Result<(), JoinError>) -> Result<(), DownloadError> {
+    match ended {
+        Err(lost) if lost.is_panic() => Err(DownloadError::Internal(lost.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Resumes the panic of blocking work in the task that waits for it.
+fn resume(lost: JoinError) {
+    if let Ok(panic) = lost.try_into_panic() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Returns a refusal as the scheduler knows it; None if it is told in another way.
 fn to_swarm(refused: &Refused) -> Option<Refusal> {
     use qshare_wire::Refusal as Wire;
     match refused.refusal() {
@@ -655,5 +750,37 @@ fn to_swarm(refused: &Refused) -> Option<Refusal> {
         Wire::Changed => Some(Refusal::Changed),
         Wire::NotAllowed => Some(Refusal::NotAllowed),
         Wire::Withdrawn | Wire::Invalid | Wire::Failed | Wire::Other(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_a_task_is_an_internal_error_and_an_abort_is_none() {
+        let mut tasks: JoinSet<()> = JoinSet::new();
+        tasks.spawn(std::future::pending()).abort();
+        assert!(no_panic(tasks.join_next().await.unwrap()).is_ok());
+        tasks.spawn(async { panic!("on purpose") });
+        let ended = no_panic(tasks.join_next().await.unwrap());
+        assert!(
+            matches!(&ended, Err(DownloadError::Internal(text)) if text.contains("on purpose")),
+            "{ended:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_blocking_work_reaches_the_task_that_waits_for_it() {
+        let mut tasks: JoinSet<()> = JoinSet::new();
+        let work = tokio::task::spawn_blocking(|| panic!("on purpose"));
+        tasks.spawn(async move {
+            match work.await {
+                Ok(()) => {}
+                Err(lost) => resume(lost),
+            }
+        });
+        let ended = no_panic(tasks.join_next().await.unwrap());
+        assert!(matches!(ended, Err(DownloadError::Internal(_))));
     }
 }

@@ -1,34 +1,33 @@
-//! What lies between this machine and the internet, as a tracker sees it: addresses, what becomes
-//! of ports, what is let in, and whether the router maps ports when it is asked.
+//! A report about the network between this machine and the Internet, as a tracker sees it: NAT,
+//! firewall, and whether the router maps ports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_content::{NodeId, TrackerAddress};
 use qshare_net::{
-    DialError, DialTarget, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity,
-    IdentityError, KnockError, KnockTarget, KnownTrackers, Session, TransportConfig, Traversal,
-    TrustError, dial, knock, map_port, resolve,
+    Endpoint, EndpointConfig, Greeting, GroupSecret, Identity, IdentityError, KnockError,
+    KnockTarget, KnownTrackers, Session, TransportConfig, Traversal, knock, map_port,
 };
 use qshare_wire::hello::Role;
 use qshare_wire::{ALPN_PEER, CloseCode, is_private};
 use quinn::Connection;
 use tokio::time::timeout;
 
-use crate::error::{FindError, StartError};
-use crate::nat::port_mapping::MappedPort;
+use crate::error::{FindError, StartError, TrackerFault};
+use crate::trackers::{dial_tracker, resolve_tracker};
+use crate::vocabulary::MappedPort;
 
-/// Time for the tracker to be reached by each family.
-const DIAL_DEADLINE: Duration = Duration::from_secs(4);
 /// Time for saying goodbye.
 const GOODBYE: Duration = Duration::from_millis(50);
 /// Time for the router to take back what it was asked for.
 const GIVE_BACK: Duration = Duration::from_millis(1500);
 
-/// What [`net_report`] wants to know.
+/// What [`net_report`] needs to know.
 #[derive(Debug)]
 pub struct NetReportConfig {
-    /// Who is asked.
+    /// The tracker to ask.
     pub tracker: TrackerAddress,
     /// The group that it must belong to.
     pub group: Option<GroupSecret>,
@@ -38,13 +37,13 @@ pub struct NetReportConfig {
     pub port_mapping: bool,
 }
 
-/// Why nothing is known.
+/// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum NetReportError {
-    /// This machine gave no socket.
+    /// No socket can be opened.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// There is no identity to show.
+    /// No identity can be created.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The tracker does not answer, or refuses.
@@ -55,75 +54,75 @@ pub enum NetReportError {
 /// What a tracker sees of this machine.
 #[derive(Debug, Clone)]
 pub struct NetReport {
-    /// Who told it.
+    /// The tracker's id.
     pub tracker: NodeId,
-    /// Over IPv4, or why not.
-    pub ipv4: Result<Seen, String>,
-    /// Over IPv6, or why not.
-    pub ipv6: Result<Seen, String>,
-    /// What the router does when it is asked.
+    /// Over IPv4, or why the tracker was not reached.
+    pub ipv4: Result<Seen, TrackerFault>,
+    /// Over IPv6, or why the tracker was not reached.
+    pub ipv6: Result<Seen, TrackerFault>,
+    /// Whether the router maps ports.
     pub port_mapping: PortMappingFound,
 }
 
-/// How one family looks from the tracker.
+/// What a tracker sees of one address family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// Our own address, on the way to the tracker.
+    /// This machine's own address on the path to the tracker.
     pub local: IpAddr,
-    /// Where the tracker sees us.
+    /// Where the tracker sees this machine.
     pub observed: SocketAddr,
-    /// What becomes of the port.
+    /// How addresses and ports are mapped.
     pub mapping: AddressMapping,
-    /// What is let in.
+    /// Which packets are let in.
     pub filtering: Filtering,
-    /// Why something of that is not known.
+    /// Why some of this is unknown.
     pub trouble: Option<String>,
 }
 
-/// What becomes of addresses and ports on the way out (RFC 4787 section 4.1).
+/// How a NAT maps addresses and ports of outgoing packets (RFC 4787 section 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressMapping {
-    /// Nothing: the tracker sees our own address.
+    /// Not at all: the tracker sees this machine's own address.
     None,
-    /// Whoever is sent to sees the same. Told from two ports of one machine: a router that looks
-    /// at the address alone would look like this, too.
+    /// Every destination sees the same port. This is judged by two ports of one machine, so a NAT
+    /// that maps by destination address alone looks the same.
     Same,
-    /// Each destination sees another.
+    /// Each destination sees another port.
     PerDestination,
-    /// What was sent to the tracker's second port did not arrive.
+    /// Packets to the tracker's second port did not arrive.
     Unknown,
 }
 
-/// What is let in from a port that was never sent to (RFC 4787 section 5).
+/// Which packets are let in (RFC 4787 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filtering {
-    /// All.
+    /// All packets.
     Open,
-    /// Nothing; what answers is.
+    /// Only answers to packets that were sent before.
     Answers,
     /// Not even an answer came from the tracker's second port.
     Unknown,
 }
 
-/// What is between us and the internet, in one word.
+/// The kind of NAT or firewall, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NatKind {
-    /// Nothing.
+    /// Neither NAT nor firewall.
     Open,
-    /// Our own address, but strangers are not let in.
+    /// No NAT, but a firewall that lets in answers only.
     Firewall,
-    /// One outside address for all, and all are let in.
+    /// Full-cone NAT: one external address for all destinations, and all packets are let in.
     FullCone,
-    /// One outside address for all; who was sent to is let in.
+    /// Restricted-cone NAT: one external address for all destinations; answers are let in.
     Cone,
-    /// Another outside address for each destination.
+    /// Symmetric NAT: another external address for each destination.
     Symmetric,
-    /// It cannot be told.
+    /// Unknown.
     Unknown,
 }
 
 impl NatKind {
-    /// For scripts.
+    /// Returns the kind in one word, for scripts.
     pub fn name(self) -> &'static str {
         match self {
             NatKind::Open => "open",
@@ -137,10 +136,10 @@ impl NatKind {
 }
 
 impl Seen {
-    /// All of it in one word.
+    /// Returns the kind of NAT or firewall.
     pub fn kind(&self) -> NatKind {
         match (self.mapping, self.filtering) {
-            // What is on this machine sees nothing of the way to others.
+            // A tracker on this machine sees nothing of the path to others.
             _ if self.observed.ip().is_loopback() => NatKind::Unknown,
             (AddressMapping::PerDestination, _) => NatKind::Symmetric,
             (AddressMapping::None, Filtering::Open) => NatKind::Open,
@@ -152,44 +151,51 @@ impl Seen {
     }
 }
 
-/// What the router did when it was asked for a port.
+/// Whether the router maps ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortMappingFound {
-    /// It was not asked.
-    NotAsked(&'static str),
-    /// There is none, or it does not agree.
+    /// The router was not asked.
+    NotAsked(NotAsked),
+    /// No router granted a port.
     None {
-        /// What each protocol came to.
+        /// The result of each protocol.
         cause: String,
     },
-    /// It said yes.
+    /// The router granted a port.
     Mapped {
-        /// What it said.
+        /// What it granted.
         mapping: MappedPort,
-        /// Its outside address, as it says.
+        /// Its external address, as it claims.
         external_ip: Option<Ipv4Addr>,
         /// Whether a knock came through.
         is_proven: bool,
     },
 }
 
-enum Failed {
-    Away(String),
-    Refused(String),
+/// Why the router was not asked for a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAsked {
+    /// The configuration says so.
+    TurnedOff,
+    /// The tracker sees no NAT.
+    NoNat,
+    /// There is no socket to map a port to.
+    NoSocket,
+    /// The tracker was not reached over IPv4.
+    NoIpv4,
 }
 
-/// Looks around. Takes some seconds.
+/// Makes a report. Takes some seconds.
 ///
 /// # Errors
 ///
-/// When the tracker is reached over neither family, or is not who it should be.
+/// When the tracker is reached over neither address family, or is not the expected one.
 pub async fn net_report(config: &NetReportConfig) -> Result<NetReport, NetReportError> {
     let tracker = || config.tracker.clone();
-    let unreachable = |cause| FindError::Unreachable(vec![(tracker(), cause)]);
-    let resolved = timeout(DIAL_DEADLINE, resolve(&config.tracker)).await;
-    let addresses = resolved
-        .map_err(|_| unreachable("its name cannot be resolved in time".into()))?
-        .map_err(|error| unreachable(error.to_string()))?;
+    let unreachable = |fault| FindError::Unreachable(vec![(tracker(), fault)]);
+    let addresses = resolve_tracker(&config.tracker)
+        .await
+        .map_err(unreachable)?;
     let (v4, v6): (Vec<SocketAddr>, Vec<SocketAddr>) = addresses
         .into_iter()
         .map(|at| SocketAddr::new(at.ip().to_canonical(), at.port()))
@@ -197,34 +203,37 @@ pub async fn net_report(config: &NetReportConfig) -> Result<NetReport, NetReport
     let any_v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let any_v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let (over_v4, over_v6) = tokio::join!(
-        Station::reach(config, any_v4, &v4),
-        Station::reach(config, any_v6, &v6)
+        Station::reach(config, any_v4, v4),
+        Station::reach(config, any_v6, v6)
     );
     let (over_v4, over_v6) = (over_v4?, over_v6?);
-    let look = async |station: &Result<Station, Failed>| match station {
+    let look = async |station: &Result<Station, TrackerFault>| match station {
         Ok(station) => Ok(station.look().await),
-        Err(Failed::Away(cause) | Failed::Refused(cause)) => Err(cause.clone()),
+        Err(fault) => Err(fault.clone()),
     };
     let (ipv4, ipv6) = tokio::join!(look(&over_v4), look(&over_v6));
-    // Afterwards, since it changes what is let in.
+    // Afterwards, because a mapping changes what is let in.
     let port_mapping = match (&over_v4, &ipv4) {
         (Ok(station), Ok(seen)) => station.ask_for_port(config, seen).await,
-        _ => PortMappingFound::NotAsked("the tracker was not reached over IPv4"),
+        _ => PortMappingFound::NotAsked(NotAsked::NoIpv4),
     };
     let mut found = None;
-    let mut causes = Vec::new();
-    let mut refused = None;
+    let mut faults = Vec::new();
     for station in [over_v4, over_v6] {
         match station {
             Ok(station) => found = Some(station.leave().await),
-            Err(Failed::Refused(cause)) => refused = Some(cause),
-            Err(Failed::Away(cause)) => causes.push(cause),
+            Err(fault) => faults.push((tracker(), fault)),
         }
     }
-    match (found, refused) {
-        (_, Some(cause)) => Err(FindError::Refused(vec![(tracker(), cause)]).into()),
-        (None, None) => Err(unreachable(causes.join("; ")).into()),
-        (Some(tracker), None) => Ok(NetReport {
+    let refusals: Vec<_> = faults
+        .iter()
+        .filter(|(_, fault)| fault.is_refusal())
+        .cloned()
+        .collect();
+    match found {
+        _ if !refusals.is_empty() => Err(FindError::Refused(refusals).into()),
+        None => Err(FindError::Unreachable(faults).into()),
+        Some(tracker) => Ok(NetReport {
             tracker,
             ipv4,
             ipv6,
@@ -233,7 +242,7 @@ pub async fn net_report(config: &NetReportConfig) -> Result<NetReport, NetReport
     }
 }
 
-/// A socket of one family, and the session with the tracker on it.
+/// A socket of one address family, and a session with the tracker on it.
 struct Station {
     endpoint: Endpoint,
     traversal: Traversal,
@@ -244,17 +253,13 @@ impl Station {
     async fn reach(
         config: &NetReportConfig,
         listen: IpAddr,
-        addresses: &[SocketAddr],
-    ) -> Result<Result<Station, Failed>, NetReportError> {
-        let family = if listen.is_ipv4() { "IPv4" } else { "IPv6" };
+        addresses: Vec<SocketAddr>,
+    ) -> Result<Result<Station, TrackerFault>, NetReportError> {
         if addresses.is_empty() {
-            let why = match config.tracker.host.parse::<IpAddr>() {
-                Ok(named) => format!("the tracker is named by an address, {named}"),
-                Err(_) => format!("the tracker has no {family} address"),
-            };
-            return Ok(Err(Failed::Away(why)));
+            let family = if listen.is_ipv4() { "IPv4" } else { "IPv6" };
+            return Ok(Err(TrackerFault::NoAddress(family)));
         }
-        // Of its own, since a tracker keeps one session for each node.
+        // Each session has an identity of its own, because a tracker keeps one session a node.
         let identity = Identity::ephemeral()?;
         let bound = Endpoint::bind(
             &identity,
@@ -266,8 +271,8 @@ impl Station {
         );
         let endpoint = match bound {
             Ok(endpoint) => endpoint,
-            // A machine may be without one of the two.
-            Err(error) => return Ok(Err(Failed::Away(error.to_string()))),
+            // A machine may lack one of the two families.
+            Err(error) => return Ok(Err(TrackerFault::NoSocket(Arc::new(error)))),
         };
         let traversal = Traversal::install(&endpoint);
         let greeting = Greeting {
@@ -276,29 +281,13 @@ impl Station {
             group: config.group.clone(),
             candidates: Vec::new(),
         };
-        let mut failed = Failed::Away(format!("no {family}"));
-        for &address in addresses {
-            let target = DialTarget::Tracker(config.tracker.id);
-            match dial(&endpoint, &greeting, target, address, DIAL_DEADLINE).await {
-                Ok(session) => {
-                    return Ok(match check_trust(config, &session).await {
-                        Ok(()) => Ok(Station {
-                            endpoint,
-                            traversal,
-                            session,
-                        }),
-                        Err(failed) => Err(failed),
-                    });
-                }
-                Err(
-                    error @ (DialError::GroupRefused(_)
-                    | DialError::Version(_)
-                    | DialError::WrongIdentity { .. }),
-                ) => failed = Failed::Refused(error.to_string()),
-                Err(error) => failed = Failed::Away(error.to_string()),
-            }
-        }
-        Ok(Err(failed))
+        let known = config.known_trackers.as_ref();
+        let session = dial_tracker(&endpoint, &greeting, &config.tracker, addresses, known).await;
+        Ok(session.map(|session| Station {
+            endpoint,
+            traversal,
+            session,
+        }))
     }
 
     fn connection(&self) -> &Connection {
@@ -324,7 +313,7 @@ impl Station {
         seen
     }
 
-    /// What is let in must be asked before anything was sent to the second port.
+    /// Which packets are let in must be tested before anything is sent to the second port.
     async fn ask(&self, seen: &mut Seen) -> Result<(), KnockError> {
         let at = |port| KnockTarget::Port { port, offer: false };
         let stranger = self.knock(at(seen.observed.port())).await?;
@@ -340,7 +329,7 @@ impl Station {
         };
         seen.filtering = match (stranger.was_heard, ours.came_from) {
             (true, _) => Filtering::Open,
-            // Silence means something only where an answer would have come in.
+            // Silence means something only where an answer comes in.
             (false, Some(from)) if from.ip() == seen.observed.ip() => {
                 match self.knock(at(from.port())).await?.was_heard {
                     true => Filtering::Answers,
@@ -351,8 +340,8 @@ impl Station {
         };
         if seen.mapping == AddressMapping::Unknown || seen.filtering == Filtering::Unknown {
             seen.trouble = Some(format!(
-                "nothing passes between here and the tracker's second port, UDP {second_port}; its \
-                 firewall may have to let that in"
+                "no packet passes between this machine and the tracker's second port, UDP \
+                 {second_port}; a firewall at the tracker may block it"
             ));
         }
         Ok(())
@@ -364,13 +353,13 @@ impl Station {
 
     async fn ask_for_port(&self, config: &NetReportConfig, seen: &Seen) -> PortMappingFound {
         if !config.port_mapping {
-            return PortMappingFound::NotAsked("--no-port-mapping");
+            return PortMappingFound::NotAsked(NotAsked::TurnedOff);
         }
         if seen.mapping == AddressMapping::None || is_private(seen.observed.ip()) {
-            return PortMappingFound::NotAsked("the tracker sees no router in between");
+            return PortMappingFound::NotAsked(NotAsked::NoNat);
         }
         let Ok(local) = self.endpoint.local_addr() else {
-            return PortMappingFound::NotAsked("there is no socket");
+            return PortMappingFound::NotAsked(NotAsked::NoSocket);
         };
         let mapping = match map_port(local.port()).await {
             Ok(mapping) => mapping,
@@ -407,24 +396,7 @@ impl Station {
     }
 }
 
-async fn check_trust(config: &NetReportConfig, session: &Session) -> Result<(), Failed> {
-    let Some(known) = config.known_trackers.clone() else {
-        return Ok(());
-    };
-    let (tracker, peer) = (config.tracker.clone(), session.peer);
-    let seen_at = session.connection.remote_address();
-    // Reads and writes a file under a lock.
-    match tokio::task::spawn_blocking(move || known.check(&tracker, seen_at, peer)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(TrustError::Io { path, cause })) => {
-            Err(Failed::Away(format!("{}: {cause}", path.display())))
-        }
-        Ok(Err(error)) => Err(Failed::Refused(error.to_string())),
-        Err(error) => Err(Failed::Away(error.to_string())),
-    }
-}
-
-/// Our own address on the way to somebody. Nothing is sent.
+/// Returns this machine's own address on the path to another. Nothing is sent.
 fn own_address(towards: SocketAddr) -> Option<IpAddr> {
     let towards = SocketAddr::new(towards.ip().to_canonical(), towards.port());
     let any: IpAddr = match towards.is_ipv4() {
@@ -451,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_not_guessed() {
+    fn unknown_mappings_and_filters_are_not_guessed() {
         use AddressMapping as Mapping;
         let kind = |mapping, filtering| seen(mapping, filtering).kind();
         assert_eq!(kind(Mapping::Same, Filtering::Answers), NatKind::Cone);

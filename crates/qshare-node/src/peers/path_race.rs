@@ -1,6 +1,8 @@
-//! Finding a way to a node: straight to where it was seen, by probes from both sides after an
-//! introduction, through a relay in the end. All of them are tried at once; the first that is
-//! there is taken, but the relay only once the others had some time.
+//! Finding a path to a node: a direct dial, hole punching from both sides after an introduction,
+//! and finally a relay. All are tried at once and the first to succeed wins, but the relay is used
+//! only after the others had some time.
+//!
+//! The race returns a session; whether it becomes the node's connection is for others to decide.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,182 +11,348 @@ use std::time::Duration;
 
 use qshare_content::NodeId;
 use qshare_net::punch::Introduced;
-use qshare_net::{DialTarget, Endpoint, Session, connect, dial, greet, is_virtual};
+use qshare_net::{
+    DialTarget, Endpoint, Greeting, Session, Traversal, connect, dial, greet, is_virtual,
+};
 use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
 use qshare_wire::introduction::{Introduce, Introduction};
-use qshare_wire::limits::{BIRTHDAY_PORTS, CANDIDATE_PORT_MIN, CANDIDATES_MAX};
+use qshare_wire::limits::BIRTHDAY_PORTS;
 use qshare_wire::{Address, Candidate, CandidateKind, is_private};
 use quinn::Connection;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, info};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tracing::debug;
 
-use crate::node::Inner;
-use crate::peers::{Peer, adopt};
-use crate::trackers::session::{SessionState, resolve_candidates};
-use crate::vocabulary::PathKind;
+use crate::error::{AskError, PathFault, ReachError};
+use crate::trackers::{IntroductionFrom, Trackers, local_candidates, resolve_candidates};
 
 /// Time for one attempt to reach a node at one address.
 const DIAL_DEADLINE: Duration = Duration::from_secs(5);
-/// A node with a public address answers before this, and nobody need introduce us.
+/// A node with a public address answers before this, and needs no introduction.
 const INTRODUCE_AFTER: Duration = Duration::from_millis(50);
-/// The relay is made ready after this time without a direct way, and used after that one.
+/// The relayed path is dialled after this time without a direct one, and used after that one.
 const RELAY_READY_AFTER: Duration = Duration::from_millis(400);
 const RELAY_AFTER: Duration = Duration::from_millis(800);
-/// How long after an introduction an answer to a probe is still waited for.
+/// How long after an introduction an answer to a probe is waited for.
 const PUNCH_WAIT: Duration = Duration::from_secs(5);
 
-/// Which ways are wanted.
+/// Which paths are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PathsWanted {
-    /// Whatever works.
+    /// Any path.
     All,
-    /// There is a relayed one already.
+    /// Only a direct path, because there is a relayed one already.
     Direct,
 }
 
-/// What is known of a node after an introduction.
-struct Met {
+/// The result of a race.
+pub(crate) struct Won {
+    pub(crate) session: Session,
+    /// Probes that are unanswered, if the path is relayed.
+    pub(crate) late: Option<LateProbes>,
+}
+
+/// Probes that may still be answered after the relay was taken.
+pub(crate) struct LateProbes {
+    answered: mpsc::Receiver<SocketAddr>,
+    until: Instant,
+}
+
+impl LateProbes {
+    /// Waits until a probe is answered, and returns the address. None if none is in time.
+    pub(crate) async fn answered(mut self) -> Option<SocketAddr> {
+        timeout_at(self.until, self.answered.recv()).await.ok()?
+    }
+}
+
+/// What an introduction led to.
+struct Meeting {
     answered: mpsc::Receiver<SocketAddr>,
     /// The node's virtual address, or why there is none.
-    relay: Result<SocketAddr, &'static str>,
-    probed: usize,
-    hard: bool,
+    relay: Result<SocketAddr, PathFault>,
+    /// The number of addresses and of ports that are probed.
+    addresses: usize,
+    ports: usize,
 }
 
-/// Finds a way to a node and exchanges Hellos on it. The error says for people what was tried.
-pub(crate) async fn find_path(
-    inner: &Arc<Inner>,
-    node: NodeId,
-    addresses: &[SocketAddr],
-    ways: PathsWanted,
-) -> Result<Session, String> {
-    let begun = Instant::now();
-    let mut race = Race::new(inner, node);
-    for &address in addresses.iter().filter(|address| !is_virtual(address.ip())) {
-        race.dial(address);
-    }
-    let patience = match addresses.is_empty() {
-        true => Duration::ZERO,
-        false => INTRODUCE_AFTER,
-    };
-    let mut meeting = std::pin::pin!(async {
-        sleep_until(begun + patience).await;
-        meet(inner, node).await
-    });
-    let mut met: Option<Met> = None;
-    let mut is_meeting = true;
-    let mut punch_until = None;
-    let mut relay_at = None;
-    let mut relayed: Option<Connection> = None;
-    loop {
-        if race.dials.is_empty()
-            && !is_meeting
-            && punch_until.is_none()
-            && relay_at.is_none()
-            && relayed.is_none()
-        {
-            return Err(race.describe());
+/// When a race takes its steps. Pure: it is told the time and what happened.
+#[derive(Debug)]
+struct Timeline {
+    begun: Instant,
+    introduce_at: Instant,
+    wanted: PathsWanted,
+    is_introducing: bool,
+    /// Until when probes may be answered.
+    punch_until: Option<Instant>,
+    /// When to dial the relayed path.
+    dial_relay_at: Option<Instant>,
+    /// Whether the relayed path is established and held back.
+    is_relay_ready: bool,
+}
+
+impl Timeline {
+    fn new(now: Instant, wanted: PathsWanted, has_addresses: bool) -> Timeline {
+        let patience = match has_addresses {
+            true => INTRODUCE_AFTER,
+            false => Duration::ZERO,
+        };
+        Timeline {
+            begun: now,
+            introduce_at: now + patience,
+            wanted,
+            is_introducing: true,
+            punch_until: None,
+            dial_relay_at: None,
+            is_relay_ready: false,
         }
-        let use_relay_at = relayed.as_ref().map(|_| begun + RELAY_AFTER);
-        tokio::select! {
-            biased;
-            Some(ended) = race.dials.join_next() => {
-                let Ok((address, result)) = ended else { continue };
-                match result {
-                    Ok(connection) if is_virtual(address.ip()) => relayed = Some(connection),
-                    Ok(connection) => {
-                        if let Some(session) = race.greet(address, connection).await {
-                            return Ok(session);
-                        }
-                    }
-                    Err(cause) => race.note(address, &cause),
-                }
+    }
+
+    fn handle_introduced(&mut self, now: Instant, has_relay: bool) {
+        self.is_introducing = false;
+        self.punch_until = Some(now + PUNCH_WAIT);
+        if has_relay && self.wanted == PathsWanted::All {
+            self.dial_relay_at = Some(self.begun + RELAY_READY_AFTER);
+        }
+    }
+
+    fn handle_not_introduced(&mut self) {
+        self.is_introducing = false;
+    }
+
+    /// A probe was answered, or the wait for that is over.
+    fn handle_probing_over(&mut self) {
+        self.punch_until = None;
+    }
+
+    fn handle_relay_dialled(&mut self) {
+        self.dial_relay_at = None;
+    }
+
+    fn handle_relay_ready(&mut self) {
+        self.is_relay_ready = true;
+    }
+
+    /// When the relayed path may be used.
+    fn use_relay_at(&self) -> Option<Instant> {
+        self.is_relay_ready.then(|| self.begun + RELAY_AFTER)
+    }
+
+    fn handle_relay_used(&mut self) {
+        self.is_relay_ready = false;
+    }
+
+    /// Whether nothing is left to wait for, given the number of dials under way.
+    fn is_over(&self, dials: usize) -> bool {
+        dials == 0
+            && !self.is_introducing
+            && self.punch_until.is_none()
+            && self.dial_relay_at.is_none()
+            && !self.is_relay_ready
+    }
+}
+
+/// Finds paths to nodes.
+pub(crate) struct PathRace {
+    endpoint: Endpoint,
+    greeting: Greeting,
+    traversal: Traversal,
+    trackers: Arc<Trackers>,
+}
+
+impl PathRace {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        greeting: Greeting,
+        traversal: Traversal,
+        trackers: Arc<Trackers>,
+    ) -> PathRace {
+        PathRace {
+            endpoint,
+            greeting,
+            traversal,
+            trackers,
+        }
+    }
+
+    /// Finds a path to a node and exchanges Hellos on it.
+    ///
+    /// # Errors
+    ///
+    /// [`ReachError::NoPath`] with the fault of each path that was tried.
+    pub(crate) async fn run(
+        &self,
+        node: NodeId,
+        addresses: &[SocketAddr],
+        wanted: PathsWanted,
+    ) -> Result<Won, ReachError> {
+        let mut dials = Dials::new(self, node);
+        for &address in addresses.iter().filter(|address| !is_virtual(address.ip())) {
+            dials.dial(address);
+        }
+        let mut timeline = Timeline::new(Instant::now(), wanted, !addresses.is_empty());
+        let introduce_at = timeline.introduce_at;
+        let mut introducing = std::pin::pin!(async {
+            sleep_until(introduce_at).await;
+            self.introduce(node).await
+        });
+        let mut meeting: Option<Meeting> = None;
+        let mut relayed: Option<Connection> = None;
+        loop {
+            if timeline.is_over(dials.running.len()) {
+                return Err(ReachError::NoPath(dials.faults));
             }
-            introduced = &mut meeting, if is_meeting => {
-                is_meeting = false;
-                match introduced {
-                    Ok(introduced) => {
-                        punch_until = Some(Instant::now() + PUNCH_WAIT);
-                        match introduced.relay {
-                            Ok(_) if ways == PathsWanted::All => {
-                                relay_at = Some(begun + RELAY_READY_AFTER);
+            tokio::select! {
+                biased;
+                Some(ended) = dials.running.join_next() => {
+                    let Ok((address, result)) = ended else { continue };
+                    match result {
+                        Ok(connection) if is_virtual(address.ip()) => {
+                            relayed = Some(connection);
+                            timeline.handle_relay_ready();
+                        }
+                        Ok(connection) => {
+                            if let Some(session) = dials.greet(address, connection).await {
+                                return Ok(Won { session, late: None });
                             }
-                            Ok(_) => {}
-                            Err(cause) => race.causes.push(format!("relay: {cause}")),
                         }
-                        met = Some(introduced);
+                        Err(fault) => dials.note(fault),
                     }
-                    Err(cause) => race.causes.push(format!("introduction: {cause}")),
                 }
-            }
-            answered = next_answer(&mut met), if punch_until.is_some() => {
-                punch_until = None;
-                if let Some(address) = answered {
+                introduced = &mut introducing, if timeline.is_introducing => match introduced {
+                    Ok(introduced) => {
+                        let has_relay = introduced.relay.is_ok();
+                        timeline.handle_introduced(Instant::now(), has_relay);
+                        if let Err(fault) = &introduced.relay {
+                            dials.note(fault.clone());
+                        }
+                        meeting = Some(introduced);
+                    }
+                    Err(cause) => {
+                        timeline.handle_not_introduced();
+                        dials.note(PathFault::Introduction(cause));
+                    }
+                },
+                address = answered(&mut meeting), if timeline.punch_until.is_some() => {
+                    timeline.handle_probing_over();
                     debug!(peer = %node, %address, "answers probes");
-                    // Even if it is being dialled: those packets may have met a closed router,
-                    // and would be sent again only after a while.
-                    race.dial_again(address);
+                    // Even if the address is being dialled: those packets may have met a closed
+                    // NAT, and would be repeated only after a while.
+                    dials.dial_again(address);
                 }
-            }
-            () = at(punch_until) => {
-                punch_until = None;
-                let probed = met.as_ref().map_or(0, |met| met.probed);
-                let hard = met.as_ref().is_some_and(|met| met.hard);
-                let ports = if hard { format!(" and of {BIRTHDAY_PORTS} ports") } else { String::new() };
-                race.causes.push(format!("no answer to probes of {probed} addresses{ports}"));
-            }
-            () = at(relay_at) => {
-                relay_at = None;
-                if let Some(Met { relay: Ok(address), .. }) = met {
-                    race.dial(address);
+                () = at(timeline.punch_until) => {
+                    timeline.handle_probing_over();
+                    if let Some(Meeting { addresses, ports, .. }) = meeting {
+                        dials.note(PathFault::ProbesUnanswered { addresses, ports });
+                    }
                 }
-            }
-            () = at(use_relay_at) => {
-                if let Some(connection) = relayed.take() {
+                () = at(timeline.dial_relay_at) => {
+                    timeline.handle_relay_dialled();
+                    if let Some(Meeting { relay: Ok(address), .. }) = meeting {
+                        dials.dial(address);
+                    }
+                }
+                () = at(timeline.use_relay_at()) => {
+                    timeline.handle_relay_used();
+                    let Some(connection) = relayed.take() else { continue };
                     let address = connection.remote_address();
-                    if let Some(session) = race.greet(address, connection).await {
-                        if let (Some(until), Some(met)) = (punch_until, met) {
-                            inner.tasks.spawn(leave_once_answered(inner.clone(), node, met, until));
-                        }
-                        return Ok(session);
+                    if let Some(session) = dials.greet(address, connection).await {
+                        let late = timeline.punch_until.zip(meeting);
+                        let late = late.map(|(until, meeting)| LateProbes {
+                            answered: meeting.answered,
+                            until,
+                        });
+                        return Ok(Won { session, late });
                     }
                 }
             }
         }
     }
-}
 
-/// The relay is in use, but the probes are still on their way: leaves it when one is answered.
-async fn leave_once_answered(inner: Arc<Inner>, node: NodeId, met: Met, until: Instant) {
-    let mut met = Some(met);
-    let answered = tokio::select! {
-        () = inner.stopping.cancelled() => return,
-        answered = next_answer(&mut met) => answered,
-        () = sleep_until(until) => return,
-    };
-    let Some(address) = answered else { return };
-    let is_relayed = |peer: Arc<Peer>| peer.path() == PathKind::Relay;
-    if !inner.peers.connected(&node).is_some_and(is_relayed) {
-        return;
+    /// Dials an address at which a node answered a probe.
+    pub(crate) async fn dial_answered(&self, node: NodeId, address: SocketAddr) -> Option<Session> {
+        let target = DialTarget::Node(node);
+        let dialled = dial(
+            &self.endpoint,
+            &self.greeting,
+            target,
+            address,
+            DIAL_DEADLINE,
+        );
+        dialled
+            .await
+            .inspect_err(|error| debug!(peer = %node, %error, "found no direct path"))
+            .ok()
     }
-    let target = DialTarget::Node(node);
-    let dialled = dial(
-        &inner.endpoint,
-        &inner.greeting,
-        target,
-        address,
-        DIAL_DEADLINE,
-    )
-    .await;
-    match dialled {
-        Ok(session) => {
-            if adopt(&inner, session, true).is_some() {
-                info!(peer = %node, "left the relay, a probe was answered");
+
+    /// Has all trackers introduce this node, and starts to probe upon the first introduction.
+    async fn introduce(&self, node: NodeId) -> Result<Meeting, AskError> {
+        let mut asked = JoinSet::new();
+        for up in self.trackers.established() {
+            let request = Introduce {
+                node,
+                candidates: local_candidates(&self.endpoint),
+                extensions: Vec::new(),
+            };
+            asked.spawn(async move { (up.introduce(&request).await, up.address) });
+        }
+        let mut fault = AskError::NoTracker;
+        while let Some(answered) = asked.join_next().await {
+            match answered {
+                Ok((Ok(introduction), tracker)) => return Ok(self.meet(introduction, tracker)),
+                Ok((Err(error), _)) => fault = error,
+                Err(_) => {}
             }
         }
-        Err(error) => debug!(peer = %node, %error, "the relay stays"),
+        Err(fault)
+    }
+
+    /// Follows an introduction that the other node asked for.
+    pub(crate) fn handle_introduction(&self, introduced: IntroductionFrom) {
+        debug!(peer = %introduced.introduction.peer, "introduced");
+        self.meet(introduced.introduction, introduced.tracker);
+    }
+
+    /// Opens the relay's channel and starts to probe.
+    fn meet(&self, introduction: Introduction, tracker: SocketAddr) -> Meeting {
+        let may_birthday_punch = introduction.may_birthday_punch();
+        let Introduction {
+            peer,
+            candidates,
+            id,
+            key,
+            relay,
+            ..
+        } = introduction;
+        let addresses = resolve_candidates(candidates.iter(), tracker);
+        // A tracker sets the flag only where both nodes agree; it is not trusted with this node's
+        // own consent.
+        let agrees = self.greeting.features & FEATURE_BIRTHDAY_PUNCH != 0;
+        let birthday = match may_birthday_punch && agrees {
+            true => seen_in_public(&candidates),
+            false => None,
+        };
+        let relay = match relay {
+            None => Err(PathFault::NoRelay),
+            Some(ticket) => self
+                .traversal
+                .open_channel(peer, tracker, &ticket)
+                .ok_or(PathFault::TooManyChannels),
+        };
+        let probed = addresses.len();
+        let answered = self.traversal.introduced(Introduced {
+            peer,
+            id,
+            key,
+            addresses,
+            birthday,
+        });
+        Meeting {
+            answered,
+            relay,
+            addresses: probed,
+            ports: birthday.map_or(0, |_| usize::from(BIRTHDAY_PORTS)),
+        }
     }
 }
 
@@ -195,37 +363,37 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-async fn next_answer(met: &mut Option<Met>) -> Option<SocketAddr> {
-    match met {
-        Some(met) => match met.answered.recv().await {
-            Some(address) => Some(address),
-            // Nothing came of it; the time-out says so.
-            None => std::future::pending().await,
-        },
-        None => std::future::pending().await,
+/// Waits until a probe is answered. The wait has no end where none is; a deadline ends it.
+async fn answered(meeting: &mut Option<Meeting>) -> SocketAddr {
+    if let Some(meeting) = meeting
+        && let Some(address) = meeting.answered.recv().await
+    {
+        return address;
     }
+    std::future::pending().await
 }
 
-/// Several handshakes with one node.
-struct Race<'a> {
-    inner: &'a Arc<Inner>,
+/// The handshakes of one race.
+struct Dials<'a> {
+    race: &'a PathRace,
     node: NodeId,
-    dials: JoinSet<(SocketAddr, Result<Connection, String>)>,
+    running: JoinSet<(SocketAddr, Result<Connection, PathFault>)>,
     dialled: HashSet<SocketAddr>,
-    causes: Vec<String>,
+    faults: Vec<PathFault>,
 }
 
-impl<'a> Race<'a> {
-    fn new(inner: &'a Arc<Inner>, node: NodeId) -> Race<'a> {
-        Race {
-            inner,
+impl<'a> Dials<'a> {
+    fn new(race: &'a PathRace, node: NodeId) -> Dials<'a> {
+        Dials {
+            race,
             node,
-            dials: JoinSet::new(),
+            running: JoinSet::new(),
             dialled: HashSet::new(),
-            causes: Vec::new(),
+            faults: Vec::new(),
         }
     }
 
+    /// Dials an address, once in a race.
     fn dial(&mut self, address: SocketAddr) {
         if self.dialled.insert(address) {
             self.dial_again(address);
@@ -233,120 +401,49 @@ impl<'a> Race<'a> {
     }
 
     fn dial_again(&mut self, address: SocketAddr) {
-        let (inner, target) = (self.inner.clone(), DialTarget::Node(self.node));
-        self.dials.spawn(async move {
-            let connected = connect(&inner.endpoint, target, address, DIAL_DEADLINE).await;
-            (address, connected.map_err(|error| error.to_string()))
+        let (endpoint, target) = (self.race.endpoint.clone(), DialTarget::Node(self.node));
+        let named = self.named(address);
+        self.running.spawn(async move {
+            let connected = connect(&endpoint, target, address, DIAL_DEADLINE).await;
+            let fault = |cause| PathFault::Dial {
+                address: named,
+                cause: Arc::new(cause),
+            };
+            (address, connected.map_err(fault))
         });
     }
 
-    /// Takes a connection for the one, unless it turns out to be none.
+    /// Exchanges Hellos on a connection. None if that fails.
     async fn greet(&mut self, address: SocketAddr, connection: Connection) -> Option<Session> {
-        let (endpoint, greeting) = (&self.inner.endpoint, &self.inner.greeting);
-        match timeout(DIAL_DEADLINE, greet(endpoint, greeting, connection)).await {
+        let greeted = greet(&self.race.endpoint, &self.race.greeting, connection);
+        let fault = match timeout(DIAL_DEADLINE, greeted).await {
             Ok(Ok(session)) => return Some(session),
-            Ok(Err(error)) => self.note(address, &error.to_string()),
-            Err(_) => self.note(address, "no Hello in time"),
-        }
+            Ok(Err(cause)) => PathFault::Dial {
+                address: self.named(address),
+                cause: Arc::new(cause),
+            },
+            Err(_) => PathFault::NoHello {
+                address: self.named(address),
+            },
+        };
+        self.note(fault);
         None
     }
 
-    fn note(&mut self, address: SocketAddr, cause: &str) {
-        let real = self.inner.endpoint.real_address(address);
-        let cause = cause.replace(&address.to_string(), "it");
-        let described = match is_virtual(address.ip()) {
-            true => format!("relay: {cause}"),
-            false => format!("{real}: {cause}"),
-        };
-        if !self.causes.contains(&described) {
-            self.causes.push(described);
-        }
+    /// The address as it is reported; None for the relayed path.
+    fn named(&self, address: SocketAddr) -> Option<SocketAddr> {
+        (!is_virtual(address.ip())).then(|| self.race.endpoint.real_address(address))
     }
 
-    fn describe(&self) -> String {
-        match self.causes.is_empty() {
-            true => "it has no address".into(),
-            false => self.causes.join("; "),
+    fn note(&mut self, fault: PathFault) {
+        if !self.faults.contains(&fault) {
+            self.faults.push(fault);
         }
     }
 }
 
-/// Has some tracker introduce us, and begins to probe.
-async fn meet(inner: &Arc<Inner>, node: NodeId) -> Result<Met, String> {
-    let mut asked = JoinSet::new();
-    for link in &inner.trackers {
-        let SessionState::Up(up) = link.state() else {
-            continue;
-        };
-        let request = Introduce {
-            node,
-            candidates: local_candidates(&inner.endpoint),
-            extensions: Vec::new(),
-        };
-        asked.spawn(async move { (up.introduce(&request).await, up.address) });
-    }
-    let mut cause = String::from("no tracker is connected");
-    while let Some(answered) = asked.join_next().await {
-        match answered {
-            Ok((Ok(introduction), tracker)) => return Ok(begin(inner, introduction, tracker)),
-            Ok((Err(error), _)) => cause = error,
-            Err(error) => cause = error.to_string(),
-        }
-    }
-    Err(cause)
-}
-
-/// A tracker tells us of somebody who wants to reach us.
-pub(crate) fn be_introduced(inner: &Arc<Inner>, introduction: Introduction, tracker: SocketAddr) {
-    let peer = introduction.peer;
-    if peer == inner.endpoint.id() || inner.peers.is_shunned(&peer) {
-        return;
-    }
-    debug!(%peer, "introduced");
-    begin(inner, introduction, tracker);
-}
-
-fn begin(inner: &Arc<Inner>, introduction: Introduction, tracker: SocketAddr) -> Met {
-    let may_birthday_punch = introduction.may_birthday_punch();
-    let Introduction {
-        peer,
-        candidates,
-        id,
-        key,
-        relay,
-        ..
-    } = introduction;
-    let addresses = resolve_candidates(candidates.iter(), tracker);
-    let probed = addresses.len();
-    // A tracker that is not asked to does not say that both agree; ours is not taken for granted.
-    let hard = match may_birthday_punch && inner.greeting.features & FEATURE_BIRTHDAY_PUNCH != 0 {
-        true => seen_in_public(&candidates),
-        false => None,
-    };
-    let relay = match relay {
-        None => Err("the tracker does not relay"),
-        Some(ticket) => inner
-            .traversal
-            .open_channel(peer, tracker, &ticket)
-            .ok_or("too many channels"),
-    };
-    let answered = inner.traversal.introduced(Introduced {
-        peer,
-        id,
-        key,
-        addresses,
-        birthday: hard,
-    });
-    Met {
-        answered,
-        relay,
-        probed,
-        hard: hard.is_some(),
-    }
-}
-
-/// Where a tracker sees a node, if that is an address of the public IPv4 internet: the only one
-/// that is sent many probes.
+/// Returns the public IPv4 address at which a tracker sees a node. Only such an address is sent
+/// the many probes of birthday punching.
 fn seen_in_public(candidates: &[Candidate]) -> Option<SocketAddr> {
     let seen = candidates
         .iter()
@@ -368,44 +465,11 @@ fn is_unicast(ip: Ipv4Addr) -> bool {
     first != 0 && first < 224
 }
 
-/// Where we listen in private networks, for those whom the tracker sees in the same one.
-pub(crate) fn local_candidates(endpoint: &Endpoint) -> Vec<Candidate> {
-    let Ok(listen) = endpoint.local_addr() else {
-        return Vec::new();
-    };
-    if listen.port() < CANDIDATE_PORT_MIN {
-        return Vec::new();
-    }
-    let bound = listen.ip();
-    let of_interfaces = match bound.is_unspecified() {
-        true => if_addrs::get_if_addrs().unwrap_or_default(),
-        false => Vec::new(),
-    };
-    let all = of_interfaces
-        .iter()
-        .map(|interface| interface.ip())
-        .filter(|ip| bound.is_ipv6() || ip.is_ipv4())
-        .chain((!bound.is_unspecified()).then_some(bound));
-    all.filter(|ip| is_private(*ip) && !ip.is_loopback() && !is_link_local(*ip))
-        .take(CANDIDATES_MAX - 1)
-        .map(|ip| Candidate {
-            kind: CandidateKind::Local,
-            address: Address::Socket(SocketAddr::new(ip, listen.port())),
-        })
-        .collect()
-}
-
-/// Addresses that mean nothing without the interface that they belong to.
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
 
     fn candidate(kind: CandidateKind, text: &str) -> Candidate {
         let address = Address::Socket(text.parse().unwrap());
@@ -439,5 +503,55 @@ mod tests {
             address: Address::TrackerHost { port: 5000 },
         };
         assert_eq!(at(&[host]), None);
+    }
+
+    #[test]
+    fn a_node_with_addresses_is_dialled_before_an_introduction() {
+        let now = Instant::now();
+        let with = Timeline::new(now, PathsWanted::All, true);
+        let without = Timeline::new(now, PathsWanted::All, false);
+        assert_eq!(with.introduce_at, now + INTRODUCE_AFTER);
+        assert_eq!(without.introduce_at, now);
+    }
+
+    #[test]
+    fn the_relay_is_dialled_late_and_used_later() {
+        let now = Instant::now();
+        let mut timeline = Timeline::new(now, PathsWanted::All, true);
+        assert_eq!(timeline.dial_relay_at, None);
+        timeline.handle_introduced(now + 60 * MS, true);
+        assert_eq!(timeline.dial_relay_at, Some(now + RELAY_READY_AFTER));
+        timeline.handle_relay_dialled();
+        assert_eq!(timeline.use_relay_at(), None);
+        timeline.handle_relay_ready();
+        assert_eq!(timeline.use_relay_at(), Some(now + RELAY_AFTER));
+    }
+
+    #[test]
+    fn a_race_for_a_direct_path_leaves_the_relay_alone() {
+        let now = Instant::now();
+        let mut timeline = Timeline::new(now, PathsWanted::Direct, false);
+        timeline.handle_introduced(now, true);
+        assert_eq!(timeline.dial_relay_at, None);
+    }
+
+    #[test]
+    fn a_race_is_over_when_nothing_is_left_to_wait_for() {
+        let now = Instant::now();
+        let mut timeline = Timeline::new(now, PathsWanted::All, true);
+        assert!(!timeline.is_over(0), "the introduction is still to come");
+        timeline.handle_introduced(now, true);
+        assert!(!timeline.is_over(0), "a probe may be answered");
+        timeline.handle_probing_over();
+        assert!(!timeline.is_over(0), "the relay is still to be dialled");
+        timeline.handle_relay_dialled();
+        assert!(!timeline.is_over(1) && timeline.is_over(0));
+        timeline.handle_relay_ready();
+        assert!(!timeline.is_over(0), "the relay is held back");
+        timeline.handle_relay_used();
+        assert!(timeline.is_over(0));
+        let mut alone = Timeline::new(now, PathsWanted::All, true);
+        alone.handle_not_introduced();
+        assert!(alone.is_over(0));
     }
 }

@@ -1,7 +1,7 @@
-//! Short work that blocks, many pieces of it in one trip to a blocking thread.
+//! Short blocking work, several jobs in one trip to a blocking thread.
 //!
-//! A trip costs two wake-ups, some 20 µs of processor time: more than the reading of a small file
-//! that the system has in memory. What comes up while others are away goes with the next.
+//! One trip costs two wake-ups, about 20 µs of processor time, which is more than reading a small
+//! file from the page cache. Jobs that arrive while both threads are busy share the next trip.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -9,73 +9,80 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-/// Pieces that go together, at most: the first waits for the last.
-const PIECES_MAX: usize = 64;
-/// BlockingBatch at once: a disk may answer several questions at a time.
+/// Most jobs in one batch. The first job's result is delivered only with the last one's.
+const JOBS_MAX: usize = 64;
+/// Batches that run at once: a disk can serve several reads at a time.
 const BATCHES_MAX: usize = 2;
 
-/// Does the work, and returns what hands over its result.
-type Piece = Box<dyn FnOnce() -> HandOver + Send>;
-type HandOver = Box<dyn FnOnce() + Send>;
+/// Does the work, and returns what delivers its result.
+type Job = Box<dyn FnOnce() -> Deliver + Send>;
+type Deliver = Box<dyn FnOnce() + Send>;
 
-/// Goes on batch until it is dropped.
+/// Runs short blocking jobs in batches until it is dropped.
 pub(crate) struct BlockingBatch {
-    pieces: mpsc::Sender<Piece>,
+    jobs: mpsc::Sender<Job>,
 }
 
 impl BlockingBatch {
-    /// To be called within a runtime.
+    /// Spawns the task that forms batches. Must be called within a tokio runtime.
     pub(crate) fn new() -> BlockingBatch {
-        let (pieces, waiting) = mpsc::channel(PIECES_MAX);
-        tokio::spawn(go(waiting));
-        BlockingBatch { pieces }
+        let (jobs, waiting) = mpsc::channel(JOBS_MAX);
+        tokio::spawn(run_batches(waiting));
+        BlockingBatch { jobs }
     }
 
-    /// Runs something that blocks, but not for long. A panic in it goes on here.
+    /// Runs `work`, which should block for well under a millisecond. A panic in it resumes in the
+    /// caller.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
         let (sender, result) = oneshot::channel::<Result<T, Box<dyn Any + Send>>>();
-        let piece: Piece = Box::new(move || {
+        let job: Job = Box::new(move || {
             let result = catch_unwind(AssertUnwindSafe(work));
             Box::new(move || {
-                // Only fails when nobody waits any more.
+                // Fails only if the caller was dropped.
                 let _ = sender.send(result);
             })
         });
-        let sent = self.pieces.send(piece).await;
+        let sent = self.jobs.send(job).await;
         match result.await {
             Ok(Ok(result)) if sent.is_ok() => result,
             Ok(Err(panic)) => resume_unwind(panic),
-            // The runtime is going away, and this task with it.
+            // The runtime is shutting down, and this task with it.
             _ => std::future::pending().await,
         }
     }
 }
 
-async fn go(mut waiting: mpsc::Receiver<Piece>) {
-    let mut batch = JoinSet::new();
+/// Forms batches of the waiting jobs and delivers their results. It cannot panic: jobs catch
+/// theirs, and delivering a result runs no foreign code.
+async fn run_batches(mut waiting: mpsc::Receiver<Job>) {
+    let mut batches = JoinSet::new();
     loop {
-        let mut pieces = Vec::new();
-        let more = tokio::select! {
+        let mut jobs = Vec::new();
+        let received = tokio::select! {
             biased;
-            Some(back) = batch.join_next() => {
-                let done: Vec<HandOver> = back.unwrap_or_default();
-                done.into_iter().for_each(|hand_over| hand_over());
+            Some(finished) = batches.join_next() => {
+                deliver(finished.unwrap_or_default());
                 continue;
             }
-            more = waiting.recv_many(&mut pieces, PIECES_MAX), if batch.len() < BATCHES_MAX => more,
+            received = waiting.recv_many(&mut jobs, JOBS_MAX), if batches.len() < BATCHES_MAX => {
+                received
+            }
         };
-        if more == 0 {
+        if received == 0 {
             break;
         }
-        batch.spawn_blocking(move || pieces.into_iter().map(|piece| piece()).collect());
+        batches.spawn_blocking(move || jobs.into_iter().map(|job| job()).collect());
     }
-    while let Some(back) = batch.join_next().await {
-        let done: Vec<HandOver> = back.unwrap_or_default();
-        done.into_iter().for_each(|hand_over| hand_over());
+    while let Some(finished) = batches.join_next().await {
+        deliver(finished.unwrap_or_default());
     }
+}
+
+fn deliver(results: Vec<Deliver>) {
+    results.into_iter().for_each(|deliver| deliver());
 }
 
 #[cfg(test)]
@@ -84,7 +91,7 @@ mod tests {
     use std::sync::{Arc, Barrier, mpsc as blocking};
 
     #[tokio::test]
-    async fn everybody_gets_the_result_of_their_own_work() {
+    async fn each_caller_gets_the_result_of_its_own_job() {
         let batch = Arc::new(BlockingBatch::new());
         let mut asked = JoinSet::new();
         for at in 0..1000u32 {
@@ -98,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_up_meanwhile_goes_together() {
+    async fn jobs_that_arrive_while_all_threads_are_busy_share_a_batch() {
         let batch = Arc::new(BlockingBatch::new());
         let both_away = Arc::new(Barrier::new(BATCHES_MAX + 1));
         let (release, gate) = blocking::channel::<()>();
@@ -121,7 +128,7 @@ mod tests {
             .await
             .unwrap();
         let mut later = JoinSet::new();
-        for _ in 0..PIECES_MAX / 2 {
+        for _ in 0..JOBS_MAX / 2 {
             let batch = batch.clone();
             later.spawn(async move { batch.run(|| std::thread::current().id()).await });
         }
@@ -138,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_the_askers_and_nobody_elses() {
+    async fn a_panic_reaches_its_caller_and_no_other() {
         let batch = Arc::new(BlockingBatch::new());
         let (one, other) = (batch.clone(), batch.clone());
         let panics = tokio::spawn(async move { one.run(|| panic!("on purpose")).await });

@@ -7,11 +7,11 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A buffer may be so many times larger than what it is used for: the last chunk of a file is
-/// shorter than the others.
+/// A free buffer is reused for a request that is at most this many times smaller: the last chunk
+/// of a file is shorter than the others.
 const SLACK_MAX: usize = 8;
 
-/// The buffers that nobody uses now, up to a bound.
+/// The free buffers, up to a bound.
 pub(crate) struct BufferPool {
     kept: Mutex<Kept>,
     kept_max_bytes: usize,
@@ -24,7 +24,7 @@ struct Kept {
 }
 
 impl BufferPool {
-    /// Keeps at most so many bytes that nobody uses.
+    /// Creates an empty pool that keeps at most `kept_max_bytes` of free buffers.
     pub(crate) fn new(kept_max_bytes: usize) -> Arc<BufferPool> {
         Arc::new(BufferPool {
             kept: Mutex::default(),
@@ -32,12 +32,12 @@ impl BufferPool {
         })
     }
 
-    /// A buffer of `length` bytes; what is in them is left over from earlier use.
+    /// Returns a buffer of `length` bytes. Their contents are left over from earlier use.
     pub(crate) fn take(self: &Arc<Self>, length: usize) -> Buffer {
         let fits =
             |free: &Vec<u8>| (length..=length.saturating_mul(SLACK_MAX)).contains(&free.len());
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // The one that was used last is the likeliest to be in a cache.
+        // The buffer that was freed last is the most likely to be in the processor's cache.
         let found = kept.free.iter().rposition(fits);
         let bytes = found.map(|at| kept.free.remove(at));
         kept.bytes -= bytes.as_ref().map_or(0, Vec::len);
@@ -45,7 +45,7 @@ impl BufferPool {
         Buffer {
             bytes: bytes.unwrap_or_else(|| vec![0; length]),
             length,
-            home: self.clone(),
+            pool: self.clone(),
         }
     }
 
@@ -58,11 +58,11 @@ impl BufferPool {
     }
 }
 
-/// Bytes that go back where they came from when they are dropped.
+/// Bytes that return to their pool when they are dropped.
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     length: usize,
-    home: Arc<BufferPool>,
+    pool: Arc<BufferPool>,
 }
 
 impl Deref for Buffer {
@@ -93,7 +93,7 @@ impl AsMut<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.home.put_back(std::mem::take(&mut self.bytes));
+        self.pool.put_back(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_used_again_once_nobody_reads_it() {
+    fn a_buffer_is_reused_after_its_last_reader_is_dropped() {
         let buffers = BufferPool::new(1000);
         let mut first = buffers.take(100);
         first[99] = 7;
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_the_bound() {
+    fn free_buffers_stay_within_the_bound() {
         let buffers = BufferPool::new(1000);
         let taken: Vec<Buffer> = (0..5).map(|_| buffers.take(300)).collect();
         drop(taken);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_buffer_is_not_spent_on_a_few_bytes() {
+    fn a_large_buffer_is_not_used_for_a_few_bytes() {
         let buffers = BufferPool::new(1000);
         drop(buffers.take(1000));
         assert_eq!(buffers.take(10).bytes.len(), 10);

@@ -1,4 +1,7 @@
-//! Which chunks of a download can be served, and telling others batch by batch as there are more.
+//! Telling other nodes, in batches, about chunks of a download as they become available.
+//!
+//! Which chunks are verified is [`Part`](qshare_storage::Part)'s knowledge; this module keeps no
+//! second record of it, only what has not been told yet.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,115 +12,100 @@ use qshare_swarm::PeerKey;
 use tokio::sync::broadcast;
 use tokio::time::sleep_until;
 
-/// Batches that a slow listener may lag behind before it is told all chunks anew.
-const NEWS_KEPT: usize = 64;
-/// After something was told, what is new is collected for this long.
+/// Batches that a slow subscriber may lag behind. One that lags further is sent the whole bitmap.
+const BATCHES_KEPT: usize = 64;
+/// After a batch, new chunks are collected for this long before the next one.
 const BATCH: Duration = Duration::from_millis(20);
 
-/// What can be served of a download, and what is news to whom.
+/// Broadcasts which chunks of one download became available.
 pub(crate) struct Availability {
-    state: Mutex<State>,
-    news: broadcast::Sender<Arc<[ChunkIndex]>>,
-    /// What those have whom we fetch from: it is no news to them.
-    theirs: Mutex<HashMap<PeerKey, Bitmap>>,
+    pending: Mutex<Pending>,
+    batches: broadcast::Sender<Arc<[ChunkIndex]>>,
+    /// The chunks that each peer says it has: it need not be told about these.
+    held_by_peer: Mutex<HashMap<PeerKey, Bitmap>>,
 }
 
-struct State {
-    verified: Bitmap,
-    /// What was not told yet.
-    fresh: Vec<ChunkIndex>,
-    told_at: Option<Instant>,
+#[derive(Default)]
+struct Pending {
+    chunks: Vec<ChunkIndex>,
+    last_batch_at: Option<Instant>,
 }
 
 impl Availability {
-    pub(crate) fn new(verified: Bitmap) -> Availability {
-        Availability {
-            state: Mutex::new(State {
-                verified,
-                fresh: Vec::new(),
-                told_at: None,
-            }),
-            news: broadcast::Sender::new(NEWS_KEPT),
-            theirs: Mutex::default(),
-        }
+    pub(crate) fn new() -> Arc<Availability> {
+        Arc::new(Availability {
+            pending: Mutex::default(),
+            batches: broadcast::Sender::new(BATCHES_KEPT),
+            held_by_peer: Mutex::default(),
+        })
     }
 
-    /// A chunk was verified and written, and can be served. It is told at once, or within 20 ms of
-    /// what was told before with all others of that time, collected once for everybody: each
-    /// listener that is woken costs time, and each message a packet.
+    /// Tells subscribers that a chunk is verified and can be served. To be called once a chunk.
+    ///
+    /// The first chunk is told at once. Those that follow within 20 ms of a batch are collected
+    /// and told together, because waking each subscriber costs time and each message a packet.
     pub(crate) fn add(self: &Arc<Self>, chunk: ChunkIndex) {
-        let mut state = self.lock();
-        if !state.verified.insert(chunk) {
+        let mut pending = self.lock();
+        pending.chunks.push(chunk);
+        if pending.chunks.len() > 1 {
             return;
         }
-        state.fresh.push(chunk);
-        if state.fresh.len() > 1 {
-            return;
-        }
-        match state.told_at.map(|at| at + BATCH) {
+        match pending.last_batch_at.map(|at| at + BATCH) {
             Some(due) if due > Instant::now() => {
-                let have = self.clone();
+                let availability = self.clone();
                 tokio::spawn(async move {
                     sleep_until(due.into()).await;
-                    have.tell(&mut have.lock());
+                    availability.send(&mut availability.lock());
                 });
             }
-            _ => self.tell(&mut state),
+            _ => self.send(&mut pending),
         }
     }
 
-    fn tell(&self, state: &mut State) {
-        state.told_at = Some(Instant::now());
-        let fresh = std::mem::take(&mut state.fresh);
-        let _ = self.news.send(fresh.into());
+    fn send(&self, pending: &mut Pending) {
+        pending.last_batch_at = Some(Instant::now());
+        let chunks = std::mem::take(&mut pending.chunks);
+        // Without subscribers nobody needs to be told.
+        let _ = self.batches.send(chunks.into());
     }
 
-    pub(crate) fn contains(&self, chunk: ChunkIndex) -> bool {
-        self.lock().verified.contains(chunk)
+    /// Subscribes to the batches from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<[ChunkIndex]>> {
+        self.batches.subscribe()
     }
 
-    pub(crate) fn is_complete(&self) -> bool {
-        self.lock().verified.is_full()
+    /// Records all chunks that a peer has.
+    pub(crate) fn set_held_by(&self, peer: PeerKey, chunks: Bitmap) {
+        self.lock_held().insert(peer, chunks);
     }
 
-    /// What can be served now, and batch by batch what is added from now on. What was added
-    /// shortly before may be told again.
-    pub(crate) fn subscribe(&self) -> (Bitmap, broadcast::Receiver<Arc<[ChunkIndex]>>) {
-        let state = self.lock();
-        (state.verified.clone(), self.news.subscribe())
-    }
-
-    /// A peer tells all that it has.
-    pub(crate) fn peer_has_all(&self, peer: PeerKey, chunks: Bitmap) {
-        self.lock_theirs().insert(peer, chunks);
-    }
-
-    /// A peer tells what else it has.
-    pub(crate) fn peer_has(&self, peer: PeerKey, chunks: &[ChunkIndex]) {
-        if let Some(theirs) = self.lock_theirs().get_mut(&peer) {
-            chunks.iter().for_each(|&chunk| _ = theirs.insert(chunk));
+    /// Records more chunks that a peer has. Ignored before [`set_held_by`](Self::set_held_by).
+    pub(crate) fn add_held_by(&self, peer: PeerKey, chunks: &[ChunkIndex]) {
+        if let Some(held) = self.lock_held().get_mut(&peer) {
+            chunks.iter().for_each(|&chunk| _ = held.insert(chunk));
         }
     }
 
-    /// A peer is gone, or not listened to any more.
-    pub(crate) fn peer_left(&self, peer: PeerKey) {
-        self.lock_theirs().remove(&peer);
+    /// Forgets a peer.
+    pub(crate) fn forget_peer(&self, peer: PeerKey) {
+        self.lock_held().remove(&peer);
     }
 
-    /// Those of `chunks` that a peer does not have, as far as it has told us.
-    pub(crate) fn news_to(&self, peer: PeerKey, chunks: &[ChunkIndex]) -> Vec<ChunkIndex> {
-        let theirs = self.lock_theirs();
-        let theirs = theirs.get(&peer);
-        let is_news = |chunk: &ChunkIndex| !theirs.is_some_and(|theirs| theirs.contains(*chunk));
-        chunks.iter().copied().filter(is_news).collect()
+    /// Returns those of `chunks` that a peer is not known to have.
+    pub(crate) fn not_held_by(&self, peer: PeerKey, chunks: &[ChunkIndex]) -> Vec<ChunkIndex> {
+        let held = self.lock_held();
+        let held = held.get(&peer);
+        let lacks = |chunk: &ChunkIndex| !held.is_some_and(|held| held.contains(*chunk));
+        chunks.iter().copied().filter(lacks).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_theirs(&self) -> MutexGuard<'_, HashMap<PeerKey, Bitmap>> {
-        self.theirs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_held(&self) -> MutexGuard<'_, HashMap<PeerKey, Bitmap>> {
+        let held = self.held_by_peer.lock();
+        held.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,38 +118,35 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(10);
 
     #[tokio::test]
-    async fn the_first_is_told_at_once_and_what_follows_quickly_together() {
-        let have = Arc::new(Availability::new(Bitmap::new(100)));
-        let (_, mut news) = have.subscribe();
-        have.add(ChunkIndex(0));
-        assert_eq!(&*news.try_recv().unwrap(), [ChunkIndex(0)]);
+    async fn the_first_chunk_is_told_at_once_and_those_that_follow_together() {
+        let availability = Availability::new();
+        let mut batches = availability.subscribe();
+        availability.add(ChunkIndex(0));
+        assert_eq!(&*batches.try_recv().unwrap(), [ChunkIndex(0)]);
         for chunk in 1..10 {
-            have.add(ChunkIndex(chunk));
+            availability.add(ChunkIndex(chunk));
         }
-        assert!(news.try_recv().is_err());
-        let (verified, _) = have.subscribe();
-        assert!(verified.contains(ChunkIndex(9)));
-        let batch = timeout(DEADLINE, news.recv()).await.unwrap().unwrap();
+        assert!(batches.try_recv().is_err());
+        let batch = timeout(DEADLINE, batches.recv()).await.unwrap().unwrap();
         assert_eq!(&*batch, (1..10).map(ChunkIndex).collect::<Vec<_>>());
-        have.add(ChunkIndex(3));
-        have.add(ChunkIndex(50));
-        let batch = timeout(DEADLINE, news.recv()).await.unwrap().unwrap();
+        availability.add(ChunkIndex(50));
+        let batch = timeout(DEADLINE, batches.recv()).await.unwrap().unwrap();
         assert_eq!(&*batch, [ChunkIndex(50)]);
     }
 
     #[test]
-    fn what_a_peer_has_is_no_news_to_it() {
-        let have = Availability::new(Bitmap::new(10));
+    fn a_peer_is_not_told_about_chunks_that_it_has() {
+        let availability = Availability::new();
         let (a, b) = (PeerKey(1), PeerKey(2));
-        let mut theirs = Bitmap::new(10);
-        theirs.insert(ChunkIndex(1));
-        have.peer_has(a, &[ChunkIndex(5)]);
-        have.peer_has_all(a, theirs);
-        have.peer_has(a, &[ChunkIndex(2)]);
+        let mut held = Bitmap::new(10);
+        held.insert(ChunkIndex(1));
+        availability.add_held_by(a, &[ChunkIndex(5)]);
+        availability.set_held_by(a, held);
+        availability.add_held_by(a, &[ChunkIndex(2)]);
         let batch = [ChunkIndex(1), ChunkIndex(2), ChunkIndex(3)];
-        assert_eq!(have.news_to(a, &batch), [ChunkIndex(3)]);
-        assert_eq!(have.news_to(b, &batch), batch);
-        have.peer_left(a);
-        assert_eq!(have.news_to(a, &batch), batch);
+        assert_eq!(availability.not_held_by(a, &batch), [ChunkIndex(3)]);
+        assert_eq!(availability.not_held_by(b, &batch), batch);
+        availability.forget_peer(a);
+        assert_eq!(availability.not_held_by(a, &batch), batch);
     }
 }

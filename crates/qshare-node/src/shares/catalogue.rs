@@ -1,4 +1,4 @@
-//! What we announce: everything that we share, and every change to it in order.
+//! What this node announces: the entries, and every change to them in order.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;

@@ -1,43 +1,65 @@
-//! Where the bytes that we serve come from: shared directories, and downloads of ours, unfinished
-//! or finished elsewhere.
+//! Where the served bytes come from: shared directories, finished files elsewhere, and unfinished
+//! downloads.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo};
 use qshare_storage::{HashPage, Library, Part, ReadError, SharedFile};
+use tokio::sync::broadcast;
 
-use crate::shares::availability::Availability;
+use super::availability::Availability;
 
-/// A download of ours, as those see it whom we serve from it.
-pub(crate) struct Active {
+/// An unfinished download that other nodes are served from.
+///
+/// [`Part`] alone records which chunks are verified. [`mark_verified`](Self::mark_verified) is the
+/// one place where a chunk that the scheduler completed is recorded and told to others.
+pub(crate) struct PartialContent {
     pub(crate) info: ContentInfo,
     pub(crate) chunks: Chunks,
     pub(crate) part: Arc<Part>,
-    /// What can be served.
-    pub(crate) have: Arc<Availability>,
+    pub(crate) availability: Arc<Availability>,
 }
 
-impl Active {
-    pub(crate) fn new(info: ContentInfo, part: Arc<Part>, verified: Bitmap) -> Active {
-        Active {
+impl PartialContent {
+    pub(crate) fn new(info: ContentInfo, part: Arc<Part>) -> PartialContent {
+        PartialContent {
             info,
             chunks: Chunks::of_length(info.length),
             part,
-            have: Arc::new(Availability::new(verified)),
+            availability: Availability::new(),
         }
+    }
+
+    /// Records that a chunk was verified and written, and tells other nodes.
+    pub(crate) fn mark_verified(&self, chunk: ChunkIndex) {
+        self.part.mark_verified(chunk);
+        self.availability.add(chunk);
+    }
+
+    /// Whether all chunks are verified.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.part.is_complete()
+    }
+
+    /// Returns the verified chunks, and subscribes to batches of those that follow. A chunk that
+    /// was verified just before may be in both.
+    pub(crate) fn subscribe(&self) -> (Bitmap, broadcast::Receiver<Arc<[ChunkIndex]>>) {
+        // In this order, so that no chunk is missed.
+        let batches = self.availability.subscribe();
+        (self.part.verified(), batches)
     }
 }
 
-/// A content that we can serve from.
+/// A content that can be served.
 #[derive(Clone)]
 pub(crate) enum Holding {
     /// A file in a shared directory.
     Shared(ContentInfo),
-    /// A finished file that lies elsewhere.
+    /// A finished file outside the shared directories.
     File(Arc<SharedFile>),
     /// An unfinished download.
-    Active(Arc<Active>),
+    Partial(Arc<PartialContent>),
 }
 
 impl Holding {
@@ -45,7 +67,7 @@ impl Holding {
         match self {
             Holding::Shared(info) => *info,
             Holding::File(file) => file.info(),
-            Holding::Active(active) => active.info,
+            Holding::Partial(partial) => partial.info,
         }
     }
 
@@ -53,18 +75,17 @@ impl Holding {
     pub(crate) fn has(&self, chunk: ChunkIndex) -> bool {
         match self {
             Holding::Shared(_) | Holding::File(_) => true,
-            Holding::Active(active) => active.have.contains(chunk),
+            Holding::Partial(partial) => partial.part.is_verified(chunk),
         }
     }
 }
 
-/// Everything that we can serve from.
-#[derive(Default)]
+/// All contents that can be served.
 pub(crate) struct Contents {
     library: Option<Arc<Library>>,
-    /// The finished ones before the unfinished ones of the same content.
+    /// Finished files outside the shared directories; preferred to partial contents.
     files: Mutex<HashMap<ContentId, Arc<SharedFile>>>,
-    active: Mutex<HashMap<ContentId, Arc<Active>>>,
+    partials: Mutex<HashMap<ContentId, Arc<PartialContent>>>,
 }
 
 impl Contents {
@@ -72,7 +93,7 @@ impl Contents {
         Contents {
             library,
             files: Mutex::default(),
-            active: Mutex::default(),
+            partials: Mutex::default(),
         }
     }
 
@@ -80,7 +101,7 @@ impl Contents {
         self.library.as_ref()
     }
 
-    /// The content, if we have any of it.
+    /// Returns the content if any of it can be served.
     pub(crate) fn find(&self, id: &ContentId) -> Option<Holding> {
         if let Some(asset) = self.library.as_ref().and_then(|library| library.find(id)) {
             return Some(Holding::Shared(asset.info));
@@ -92,27 +113,27 @@ impl Contents {
             .get(id)
             .cloned();
         file.map(Holding::File)
-            .or_else(|| self.lock().get(id).cloned().map(Holding::Active))
+            .or_else(|| self.lock().get(id).cloned().map(Holding::Partial))
     }
 
-    /// Serves a finished file that lies in no shared directory.
+    /// Serves a finished file outside the shared directories.
     pub(crate) fn insert_file(&self, file: Arc<SharedFile>) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.insert(file.info().id(), file);
     }
 
-    /// Serves from a download.
-    pub(crate) fn insert(&self, active: Arc<Active>) {
-        self.lock().insert(active.info.id(), active);
+    /// Serves an unfinished download.
+    pub(crate) fn insert(&self, partial: Arc<PartialContent>) {
+        self.lock().insert(partial.info.id(), partial);
     }
 
-    /// Serves no longer from a download. What is being sent goes on.
-    pub(crate) fn remove(&self, active: &Arc<Active>) {
+    /// Stops serving an unfinished download. Answers under way go on.
+    pub(crate) fn remove(&self, partial: &Arc<PartialContent>) {
         let mut map = self.lock();
-        let id = active.info.id();
+        let id = partial.info.id();
         if map
             .get(&id)
-            .is_some_and(|current| Arc::ptr_eq(current, active))
+            .is_some_and(|current| Arc::ptr_eq(current, partial))
         {
             map.remove(&id);
         }
@@ -132,15 +153,15 @@ impl Contents {
                 library.read_into(&info.id(), offset, bytes)
             }
             Holding::File(file) => file.read_into(offset, bytes),
-            Holding::Active(active) => {
-                let start = active.chunks.range(chunk).start;
+            Holding::Partial(partial) => {
+                let start = partial.chunks.range(chunk).start;
                 let in_chunk = offset.saturating_sub(start);
-                active.part.read_into(chunk, in_chunk, bytes)
+                partial.part.read_into(chunk, in_chunk, bytes)
             }
         }
     }
 
-    /// A page of chunk hashes with its proof. Blocks.
+    /// Reads a page of chunk hashes with its proof. Blocks.
     pub(crate) fn hash_page(&self, holding: &Holding, page: u32) -> Result<HashPage, ReadError> {
         match holding {
             Holding::Shared(info) => {
@@ -148,11 +169,11 @@ impl Contents {
                 library.hash_page(&info.id(), page)
             }
             Holding::File(file) => file.hash_page(page),
-            Holding::Active(active) => active.part.hash_page(page),
+            Holding::Partial(partial) => partial.part.hash_page(page),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ContentId, Arc<Active>>> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<ContentId, Arc<PartialContent>>> {
+        self.partials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,11 @@
-//! Telling others which chunks we have, as we get more, and how much waits here.
+//! Telling a follower which chunks this node has, as it gets more, and how much waits here.
 
+use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_content::{Bitmap, ChunkIndex};
+use qshare_content::{Bitmap, ChunkIndex, ContentId};
 use qshare_net::framed;
 use qshare_wire::Refused;
 use qshare_wire::limits::HAVE_MORE_MAX;
@@ -13,47 +14,175 @@ use quinn::{RecvStream, SendStream};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::find;
-use crate::node::Inner;
+use super::queue::UploadQueue;
+use super::refuse::find;
 use crate::peers::Peer;
-use crate::shares::contents::{Active, Holding};
+use crate::shares::{Holding, PartialContent, ShareStore};
 
-/// Pause after something was told, before the queue is told with no chunks to tell.
+/// Pause after a message before one is sent that tells the length of the queue alone.
 const QUEUE_PAUSE: Duration = Duration::from_millis(100);
-/// Who has requests waiting here has no use for more of our chunks before they are answered. It is
-/// told together with the last of them, or after this time, for it may look for what is rare.
+/// A follower whose requests wait here has no use for more chunks before they are answered. It is
+/// told together with the last answer, or after this time, because it may look for rare chunks.
 const OCCUPIED_PAUSE: Duration = Duration::from_millis(200);
 
-/// Tells which chunks we have, and as we get more, until the asker closes its half.
-pub(super) async fn follow(
-    inner: &Arc<Inner>,
-    peer: &Peer,
-    request: Interest,
-    send: &mut SendStream,
-    mut recv: RecvStream,
-) -> Result<(), Refused> {
-    let holding = find(inner, &request.content)?;
-    // A task of its own, so that what is told does not wake it.
-    let asker = AbortOnDropHandle::new(tokio::spawn(async move {
-        // The asker has nothing more to say; it closes, resets or is lost.
-        let _ = recv.read_chunk(1, true).await;
-    }));
-    tokio::select! {
-        biased;
-        // Ends only when the stream is broken.
-        _ = tell(inner, peer, &holding, send) => {}
-        _ = asker => {}
-        () = inner.stopping.cancelled() => {}
-    }
-    Ok(())
+/// The contents that are followed on one connection, at most once each.
+#[derive(Default)]
+pub(super) struct Interests {
+    by_content: Mutex<HashMap<ContentId, CancellationToken>>,
 }
 
-/// New chunks of a content: none, ever, of one that is complete.
-struct News(Option<broadcast::Receiver<Arc<[ChunkIndex]>>>);
+/// One followed content, until dropped.
+struct Following<'a> {
+    interests: &'a Interests,
+    content: ContentId,
+    replaced: CancellationToken,
+}
 
-impl News {
+impl Interests {
+    /// Begins to follow a content. An earlier interest in it on this connection ends: the end of
+    /// its stream may arrive only after the new interest.
+    fn begin(&self, content: ContentId) -> Following<'_> {
+        let replaced = CancellationToken::new();
+        if let Some(older) = self.lock().insert(content, replaced.clone()) {
+            older.cancel();
+        }
+        Following {
+            interests: self,
+            content,
+            replaced,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ContentId, CancellationToken>> {
+        self.by_content
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        // If it was replaced, the entry is the newer one's.
+        if !self.replaced.is_cancelled() {
+            self.interests.lock().remove(&self.content);
+        }
+    }
+}
+
+/// Answers interests.
+pub(super) struct InterestAnswers {
+    pub(super) shares: Arc<ShareStore>,
+    pub(super) queue: Arc<UploadQueue>,
+    pub(super) stopping: CancellationToken,
+}
+
+impl InterestAnswers {
+    /// Tells which chunks this node has, and as it gets more, until the follower closes its half
+    /// of the stream or follows the same content anew.
+    pub(super) async fn follow(
+        &self,
+        peer: &Peer,
+        interests: &Interests,
+        request: Interest,
+        send: &mut SendStream,
+        mut recv: RecvStream,
+    ) -> Result<(), Refused> {
+        let holding = find(&self.shares, &request.content)?;
+        let following = interests.begin(request.content);
+        // A task of its own, so that messages to the follower do not wake it.
+        let closed = AbortOnDropHandle::new(tokio::spawn(async move {
+            // The follower sends nothing more; it closes, resets or is lost.
+            let _ = recv.read_chunk(1, true).await;
+        }));
+        tokio::select! {
+            biased;
+            // Ends only when the stream is broken.
+            _ = self.tell(peer, &holding, send) => {}
+            _ = closed => {}
+            () = following.replaced.cancelled() => {}
+            () = self.stopping.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn tell(
+        &self,
+        peer: &Peer,
+        holding: &Holding,
+        send: &mut SendStream,
+    ) -> Result<(), quinn::WriteError> {
+        let mut queue = self.queue.byte_changes();
+        let drained = self.queue.drained(peer.key);
+        let (chunks, mut batches) = subscribe(holding);
+        framed::write(send, &self.have_message(chunks.as_ref())).await?;
+        let mut told_at = Instant::now();
+        let mut untold = Untold::default();
+        loop {
+            let mut served = pin!(drained.notified());
+            served.as_mut().enable();
+            let due = untold.due(told_at, self.queue.is_waiting(peer.key));
+            let now = Instant::now();
+            if due.is_none_or(|due| due > now) {
+                tokio::select! {
+                    biased;
+                    next = batches.next() => match next {
+                        // The download ended; what was told stays true.
+                        Err(RecvError::Closed) => batches.0 = None,
+                        next => untold.add(next),
+                    },
+                    Ok(()) = queue.changed() => untold.queue = true,
+                    () = served, if untold.since.is_some() => {}
+                    () = sleep_until(due.unwrap_or(now).into()), if due.is_some() => {}
+                }
+                continue;
+            }
+            queue.mark_unchanged();
+            let message = match (std::mem::take(&mut untold), holding) {
+                (Untold { lost: true, .. }, _) => Worth::All,
+                (Untold { chunks, .. }, Holding::Partial(partial)) => {
+                    worth_telling(partial, peer, &chunks)
+                }
+                _ => Worth::Chunks(Vec::new()),
+            };
+            match message {
+                Worth::All => {
+                    let (all, fresh) = subscribe(holding);
+                    batches = fresh;
+                    framed::write(send, &self.have_message(all.as_ref())).await?;
+                }
+                Worth::Chunks(chunks) => {
+                    let more = HaveMore {
+                        chunks: chunks.iter().map(|chunk| chunk.0).collect(),
+                        queue_bytes: self.queue.bytes(),
+                    };
+                    framed::write(send, &more).await?;
+                }
+                Worth::Nothing => continue,
+            }
+            told_at = Instant::now();
+        }
+    }
+
+    /// The message with all chunks that this node has; None stands for all of the content.
+    fn have_message(&self, chunks: Option<&Bitmap>) -> Have {
+        let complete = chunks.is_none_or(Bitmap::is_full);
+        let bitmap = chunks.filter(|_| !complete).map(Bitmap::to_bytes);
+        Have {
+            complete,
+            bitmap: bitmap.unwrap_or_default(),
+            queue_bytes: self.queue.bytes(),
+            extensions: Vec::new(),
+        }
+    }
+}
+
+/// Batches of new chunks. A complete content never has any.
+struct Batches(Option<broadcast::Receiver<Arc<[ChunkIndex]>>>);
+
+impl Batches {
     async fn next(&mut self) -> Result<Arc<[ChunkIndex]>, RecvError> {
         match &mut self.0 {
             Some(receiver) => receiver.recv().await,
@@ -62,37 +191,38 @@ impl News {
     }
 }
 
-fn subscribe(holding: &Holding) -> (Option<Bitmap>, News) {
+fn subscribe(holding: &Holding) -> (Option<Bitmap>, Batches) {
     match holding {
-        Holding::Shared(_) | Holding::File(_) => (None, News(None)),
-        Holding::Active(active) => {
-            let (verified, news) = active.have.subscribe();
-            (Some(verified), News(Some(news)))
+        Holding::Shared(_) | Holding::File(_) => (None, Batches(None)),
+        Holding::Partial(partial) => {
+            let (verified, batches) = partial.subscribe();
+            (Some(verified), Batches(Some(batches)))
         }
     }
 }
 
-/// What a follower was not told yet.
+/// What a follower has not been told yet.
 #[derive(Default)]
 struct Untold {
     chunks: Vec<ChunkIndex>,
     /// When the first of them came.
     since: Option<Instant>,
-    /// News were lost: all is to be told anew.
+    /// Batches were missed, so all chunks must be told.
     lost: bool,
+    /// The length of the queue has changed.
     queue: bool,
 }
 
 impl Untold {
-    fn add(&mut self, news: Result<Arc<[ChunkIndex]>, RecvError>) {
-        match news {
+    fn add(&mut self, batch: Result<Arc<[ChunkIndex]>, RecvError>) {
+        match batch {
             Ok(batch) => self.chunks.extend_from_slice(&batch),
             Err(_) => self.lost = true,
         }
         self.since.get_or_insert_with(Instant::now);
     }
 
-    /// When to tell it.
+    /// Returns when to tell it.
     fn due(&self, told_at: Instant, is_occupied: bool) -> Option<Instant> {
         match (self.since, is_occupied) {
             (Some(since), false) => Some(since),
@@ -102,90 +232,23 @@ impl Untold {
     }
 }
 
-async fn tell(
-    inner: &Inner,
-    peer: &Peer,
-    holding: &Holding,
-    send: &mut SendStream,
-) -> Result<(), quinn::WriteError> {
-    let mut queue = inner.uploads.queue_told.subscribe();
-    let (chunks, mut news) = subscribe(holding);
-    framed::write(send, &have_message(inner, chunks.as_ref())).await?;
-    let mut told_at = Instant::now();
-    let mut untold = Untold::default();
-    loop {
-        let mut served = pin!(peer.served.notified());
-        served.as_mut().enable();
-        let due = untold.due(told_at, inner.uploads.is_waiting(peer));
-        let now = Instant::now();
-        if due.is_none_or(|due| due > now) {
-            tokio::select! {
-                biased;
-                next = news.next() => match next {
-                    // Ended; what was told stays true.
-                    Err(RecvError::Closed) => news.0 = None,
-                    next => untold.add(next),
-                },
-                Ok(()) = queue.changed() => untold.queue = true,
-                () = served, if untold.since.is_some() => {}
-                () = sleep_until(due.unwrap_or(now).into()), if due.is_some() => {}
-            }
-            continue;
-        }
-        queue.mark_unchanged();
-        let told = match (std::mem::take(&mut untold), holding) {
-            (Untold { lost: true, .. }, _) => Told::All,
-            (Untold { chunks, .. }, Holding::Active(active)) => what_to_tell(active, peer, &chunks),
-            _ => Told::Some(Vec::new()),
-        };
-        match told {
-            Told::All => {
-                let (all, fresh) = subscribe(holding);
-                news = fresh;
-                framed::write(send, &have_message(inner, all.as_ref())).await?;
-            }
-            Told::Some(chunks) => {
-                let more = HaveMore {
-                    chunks: chunks.iter().map(|chunk| chunk.0).collect(),
-                    queue_bytes: inner.uploads.queue_bytes(),
-                };
-                framed::write(send, &more).await?;
-            }
-            Told::Nothing => continue,
-        }
-        told_at = Instant::now();
-    }
-}
-
 /// What is worth a message.
-enum Told {
+enum Worth {
     Nothing,
-    Some(Vec<ChunkIndex>),
+    Chunks(Vec<ChunkIndex>),
     All,
 }
 
-/// Half of the chunks that a node gets in a crowd are no news to any other that it talks to. That
-/// it has become a source of everything is news to all.
-fn what_to_tell(active: &Active, peer: &Peer, batch: &[ChunkIndex]) -> Told {
-    let news = active.have.news_to(peer.key, batch);
-    if active.have.is_complete() && !batch.is_empty() || news.len() > HAVE_MORE_MAX {
-        Told::All
-    } else if news.is_empty() && !batch.is_empty() {
-        Told::Nothing
+/// Half of the chunks that a node gets in a crowd are known to any other node that it talks to.
+/// That it has become a complete source is worth telling to all.
+fn worth_telling(partial: &PartialContent, peer: &Peer, batch: &[ChunkIndex]) -> Worth {
+    let unknown = partial.availability.not_held_by(peer.key, batch);
+    if partial.is_complete() && !batch.is_empty() || unknown.len() > HAVE_MORE_MAX {
+        Worth::All
+    } else if unknown.is_empty() && !batch.is_empty() {
+        Worth::Nothing
     } else {
-        Told::Some(news)
-    }
-}
-
-/// All that we have; None stands for everything.
-fn have_message(inner: &Inner, chunks: Option<&Bitmap>) -> Have {
-    let complete = chunks.is_none_or(Bitmap::is_full);
-    let bitmap = chunks.filter(|_| !complete).map(Bitmap::to_bytes);
-    Have {
-        complete,
-        bitmap: bitmap.unwrap_or_default(),
-        queue_bytes: inner.uploads.queue_bytes(),
-        extensions: Vec::new(),
+        Worth::Chunks(unknown)
     }
 }
 
@@ -194,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_wait_for_those_who_have_requests_here_and_queues_for_all() {
+    fn chunks_wait_while_the_follower_has_requests_here_and_queue_lengths_always_wait() {
         let start = Instant::now();
         let mut untold = Untold::default();
         assert_eq!(untold.due(start, false), None);
@@ -208,5 +271,20 @@ mod tests {
         assert_eq!(untold.chunks, [ChunkIndex(1), ChunkIndex(2)]);
         untold.add(Err(RecvError::Lagged(3)));
         assert!(untold.lost);
+    }
+
+    #[test]
+    fn a_content_is_followed_once_on_a_connection() {
+        let interests = Interests::default();
+        let (a, b) = (ContentId([1; 32]), ContentId([2; 32]));
+        let first = interests.begin(a);
+        let other = interests.begin(b);
+        let second = interests.begin(a);
+        assert!(first.replaced.is_cancelled());
+        assert!(!second.replaced.is_cancelled() && !other.replaced.is_cancelled());
+        drop(first);
+        assert_eq!(interests.lock().len(), 2, "the newer interest stays");
+        drop((second, other));
+        assert_eq!(interests.lock().len(), 0);
     }
 }

@@ -1,10 +1,11 @@
-//! What answers hold in memory: a bound over all, and room in it that the greedy cannot take.
+//! The memory that answers use: bounded over all clients, with a part that greedy clients cannot
+//! take from others.
 //!
-//! Bytes are charged from before they are read until their last holder drops them: QUIC holds what
-//! it sends until it is acknowledged, so that whoever reads slowly, or not at all, holds memory of
-//! ours. Half of the room is for whoever comes first, so that a long fat path can be filled; a
-//! quarter is for those who hold little; and of the last quarter every client that there can be has
-//! a share of its own, which nobody can take from it.
+//! Bytes are charged from before they are read until their last reference is dropped. QUIC keeps
+//! what it sends until it is acknowledged, so a client that reads slowly, or not at all, uses
+//! memory of this node. Half of the budget is first come, first served, so that a long fat path can
+//! be filled; a quarter is for clients that hold little; and of the last quarter every client that
+//! may connect has a share of its own.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -14,20 +15,20 @@ use bytes::Bytes;
 use qshare_swarm::PeerKey;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-/// What one client may hold of the quarter that is kept for those who hold little: one block of an
-/// answer.
+/// What a client that holds little may hold: one block of an answer.
 const LITTLE_BYTES: u64 = 1 << 20;
 
-/// Bytes that may be in memory beside the answers, for as long as it takes to make something of
-/// them: two of the largest chunks. Nobody is waited for meanwhile.
+/// Bytes that answers are made from, while they are made: two of the largest chunks. Nothing else is
+/// waited for meanwhile.
 const WORK_MAX_BYTES: u64 = 8 << 20;
 
+/// The unit in which they are counted.
 const WORK_UNIT_BYTES: u64 = 16 << 10;
 
-/// The bytes of answers in memory.
+/// Counts the bytes of answers in memory.
 pub(super) struct MemoryBudget {
     max_bytes: u64,
-    /// What every client may hold.
+    /// What every client may hold in any case.
     always_bytes: u64,
     held: Mutex<Held>,
     freed: Notify,
@@ -41,7 +42,7 @@ struct Held {
 }
 
 impl Held {
-    /// What a client may have beyond what it holds.
+    /// Returns how much more a client may hold.
     fn left_for(&self, client: PeerKey, max_bytes: u64, always_bytes: u64) -> u64 {
         let theirs = self.by_client.get(&client).copied().unwrap_or(0);
         let below = |max: u64| max.saturating_sub(self.bytes);
@@ -68,7 +69,7 @@ impl Held {
 }
 
 impl MemoryBudget {
-    /// Room for so many bytes, for as many clients as there can be.
+    /// A budget of `max_bytes` for at most `clients_max` clients.
     pub(super) fn new(max_bytes: u64, clients_max: usize) -> Arc<MemoryBudget> {
         let clients = (clients_max as u64).max(1);
         Arc::new(MemoryBudget {
@@ -80,8 +81,8 @@ impl MemoryBudget {
         })
     }
 
-    /// Room for so many bytes, or for as many as this client may have now: not less than what it
-    /// may always have.
+    /// Takes `most_bytes`, or as many as the client may have now. None if that is less than both
+    /// `most_bytes` and what every client may hold in any case.
     pub(super) fn try_take(self: &Arc<Self>, client: PeerKey, most_bytes: u64) -> Option<Share> {
         let mut held = self.lock();
         let left = held.left_for(client, self.max_bytes, self.always_bytes);
@@ -97,7 +98,7 @@ impl MemoryBudget {
         })
     }
 
-    /// The same, once there is any for this client.
+    /// Does the same, and waits until the client may have any.
     pub(super) async fn take(self: &Arc<Self>, client: PeerKey, most_bytes: u64) -> Share {
         loop {
             let mut freed = pin!(self.freed.notified());
@@ -109,7 +110,7 @@ impl MemoryBudget {
         }
     }
 
-    /// Room for what an answer is made from; to be dropped before anybody is waited for.
+    /// Takes memory for what an answer is made from. Must be dropped before anything is waited for.
     pub(super) async fn work(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
         let units = bytes.min(WORK_MAX_BYTES).div_ceil(WORK_UNIT_BYTES);
         self.work.acquire_many(units as u32).await.ok()
@@ -120,7 +121,7 @@ impl MemoryBudget {
     }
 }
 
-/// Room that a client was given, free again when dropped.
+/// Memory that a client was given, returned when dropped.
 pub(super) struct Share {
     memory: Arc<MemoryBudget>,
     client: PeerKey,
@@ -132,7 +133,7 @@ impl Share {
         self.bytes
     }
 
-    /// Gives back all but so many bytes.
+    /// Returns all but `bytes`.
     pub(super) fn shrink_to(&mut self, bytes: u64) {
         let freed = self.bytes.saturating_sub(bytes);
         self.bytes -= freed;
@@ -147,7 +148,7 @@ impl Drop for Share {
     }
 }
 
-/// Bytes of an answer, with the room that they take up.
+/// Bytes of an answer, with their share of the memory.
 pub(super) struct Charged<B> {
     bytes: B,
     _share: Share,
@@ -173,7 +174,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn clients_that_hold_on_to_much_leave_room_for_the_others() {
+    fn clients_that_hold_much_leave_memory_for_others() {
         let memory = MemoryBudget::new(64 * MIB, 512);
         let mut held = Vec::new();
         for client in 0..8 {
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_hold_all_they_can_each_client_has_something() {
+    fn each_client_has_a_share_however_much_others_hold() {
         const CLIENTS: u64 = 512;
         const ALWAYS: u64 = 32 << 10;
         let memory = MemoryBudget::new(64 * MIB, CLIENTS as usize);
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shrunk_is_free_for_others() {
+    fn memory_that_is_returned_is_free_for_others() {
         let memory = MemoryBudget::new(4 * MIB, 512);
         let mut share = memory.try_take(PeerKey(1), 2 * MIB).unwrap();
         let _rest = memory.try_take(PeerKey(2), MIB).unwrap();
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_is_served_once_there_is_room() {
+    async fn a_client_that_waits_is_served_once_memory_is_free() {
         let memory = MemoryBudget::new(4 * MIB, 1);
         let held = memory.try_take(PeerKey(1), 2 * MIB).unwrap();
         let waiting = tokio::spawn({

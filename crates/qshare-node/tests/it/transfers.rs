@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use qshare_node::{
-    DownloadError, DownloadRequest, Durability, FoundFile, Identity, Node, NodeConfig, NodeEvent,
-    Shares, Target, content::Query,
+    DownloadError, DownloadRequest, FoundFile, Identity, Node, NodeConfig, NodeEvent, Shares,
+    Target, content::Query,
 };
 use qshare_tracker::{Tracker, TrackerConfig};
 
@@ -91,17 +91,8 @@ async fn find(node: &Node, name: &str, count: u32) -> FoundFile {
 }
 
 fn request(file: FoundFile, dir: &Path) -> DownloadRequest {
-    DownloadRequest {
-        target: Target::beneath(dir, file.name.clone()),
-        name: file.name,
-        info: file.info,
-        holders: file.holders,
-        nodes: Vec::new(),
-        force: false,
-        durability: Durability::Immediate,
-        give_up_after: Some(PATIENCE),
-        keep_serving: false,
-    }
+    let target = Target::beneath(dir, file.name.clone());
+    DownloadRequest::of_file(file, target).give_up_after(PATIENCE)
 }
 
 #[tokio::test]
@@ -168,7 +159,7 @@ async fn small_and_empty_files_arrive_and_an_identical_one_is_not_fetched_again(
         .await
         .unwrap_err();
     assert!(
-        matches!(*refused, DownloadError::InTheWay { .. }),
+        matches!(*refused, DownloadError::Different { .. }),
         "{refused}"
     );
     assert_eq!(fs::read(to.path().join("small")).unwrap(), b"mine");
@@ -252,7 +243,7 @@ async fn a_file_that_nobody_has_any_more_is_given_up() {
     sharer.shutdown(Duration::ZERO).await;
     for file in files {
         let mut request = request(file, to.path());
-        request.give_up_after = Some(Duration::from_secs(1));
+        request = request.give_up_after(Duration::from_secs(1));
         let error = getter.download(request).finished().await.unwrap_err();
         assert!(matches!(*error, DownloadError::NoSource { .. }), "{error}");
     }
@@ -293,7 +284,7 @@ async fn what_was_downloaded_elsewhere_is_served_on_when_asked_for() {
         let seeder = one_shot(&address).await;
         for name in ["small", "large"] {
             let mut request = request(find(&seeder, name, 1).await, b.path());
-            request.keep_serving = true;
+            request = request.keep_serving(true);
             seeder.download(request).finished().await.unwrap();
             find(&seeder, name, 2).await;
         }
@@ -302,7 +293,7 @@ async fn what_was_downloaded_elsewhere_is_served_on_when_asked_for() {
     let seeder = one_shot(&address).await;
     for name in ["small", "large"] {
         let mut request = request(find(&seeder, name, 1).await, b.path());
-        request.keep_serving = true;
+        request = request.keep_serving(true);
         seeder.download(request).finished().await.unwrap();
     }
     first.shutdown(Duration::ZERO).await;

@@ -68,7 +68,10 @@ async fn get(
         _ => error.into(),
     })?;
     tokio::spawn(tell_of_liars(node.events(), console.clone()));
-    let result = download(&node, &request, console, &stop).await;
+    let result = tokio::select! {
+        result = download(&node, &request, console, &stop) => result,
+        lost = node.failure() => Err(lost.into()),
+    };
     let goodbye = match result {
         Ok(()) => GOODBYE_MAX,
         Err(_) => HASTY_GOODBYE_MAX,
@@ -261,7 +264,7 @@ async fn find(
         let unanswered = match &found {
             Ok(found) => found.files.is_empty(),
             Err(FindError::Unreachable(_) | FindError::Failed { .. }) => true,
-            Err(FindError::NoTracker | FindError::Refused(_)) => false,
+            Err(FindError::NoTracker | FindError::Refused(_) | FindError::Internal(_)) => false,
         };
         if !unanswered || wait.is_none() || left().is_zero() {
             return found;

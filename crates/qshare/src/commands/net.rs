@@ -1,7 +1,8 @@
 //! `qshare net`: diagnose NAT type, firewall and port mapping.
 
 use qshare_node::{
-    AddressMapping, Filtering, NatKind, NetReport, PortMappingFound, Seen, net_report,
+    AddressMapping, Filtering, NatKind, NetReport, NotAsked, PortMappingFound, Seen, TrackerFault,
+    net_report,
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -99,9 +100,19 @@ fn describe_family(family: &str, seen: &Seen) -> Vec<String> {
     lines
 }
 
+/// Why no port mapping was requested.
+fn not_asked(why: NotAsked) -> &'static str {
+    match why {
+        NotAsked::TurnedOff => "--no-port-mapping",
+        NotAsked::NoNat => "the tracker sees no NAT",
+        NotAsked::NoSocket => "there is no socket",
+        NotAsked::NoIpv4 => "the tracker was not reached over IPv4",
+    }
+}
+
 fn describe_mapping(found: &PortMappingFound) -> String {
     match found {
-        PortMappingFound::NotAsked(why) => format!("not requested: {why}"),
+        PortMappingFound::NotAsked(why) => format!("not requested: {}", not_asked(*why)),
         PortMappingFound::None { cause } => format!("none: {cause}"),
         PortMappingFound::Mapped {
             mapping,
@@ -126,8 +137,8 @@ fn describe_mapping(found: &PortMappingFound) -> String {
 
 /// Returns what the diagnosis means for transfers, in a sentence or two.
 fn conclude(found: &NetReport) -> String {
-    let kind = |seen: &Result<Seen, String>| seen.as_ref().map(Seen::kind).ok();
-    let is_here = |seen: &Result<Seen, String>| {
+    let kind = |seen: &Result<Seen, TrackerFault>| seen.as_ref().map(Seen::kind).ok();
+    let is_here = |seen: &Result<Seen, TrackerFault>| {
         let observed = seen.as_ref().map(|seen| seen.observed.ip());
         observed.is_ok_and(|ip| ip.is_loopback())
     };
@@ -232,12 +243,12 @@ impl NetJson {
 }
 
 impl FamilyJson {
-    fn new(seen: &Result<Seen, String>) -> FamilyJson {
+    fn new(seen: &Result<Seen, TrackerFault>) -> FamilyJson {
         let seen = match seen {
             Ok(seen) => seen,
             Err(cause) => {
                 return FamilyJson {
-                    cause: Some(cause.clone()),
+                    cause: Some(cause.to_string()),
                     ..FamilyJson::default()
                 };
             }
@@ -268,7 +279,7 @@ impl MappingJson {
         match found {
             PortMappingFound::NotAsked(why) => MappingJson {
                 state: "not-asked",
-                cause: Some((*why).to_owned()),
+                cause: Some(not_asked(*why).to_owned()),
                 ..MappingJson::default()
             },
             PortMappingFound::None { cause } => MappingJson {
@@ -312,7 +323,7 @@ mod tests {
                 filtering,
                 trouble: None,
             }),
-            ipv6: Err("the tracker has no IPv6 address".into()),
+            ipv6: Err(TrackerFault::NoAddress("IPv6")),
             port_mapping: port,
         }
     }
@@ -352,7 +363,7 @@ mod tests {
         let id = NodeId([1; 32]);
         let printed = output::json(&NetJson::new("t:65000", &cone()));
         let wanted = format!(
-            r#"{{"tracker":"t:65000","id":"{id}","ipv4":{{"reached":true,"local":"10.0.0.2","seen_at":"192.0.2.1:40000","kind":"cone","mapping":"same","filtering":"answers"}},"ipv6":{{"reached":false,"cause":"the tracker has no IPv6 address"}},"port_mapping":{{"state":"none","cause":"no answer"}},"summary":"#
+            r#"{{"tracker":"t:65000","id":"{id}","ipv4":{{"reached":true,"local":"10.0.0.2","seen_at":"192.0.2.1:40000","kind":"cone","mapping":"same","filtering":"answers"}},"ipv6":{{"reached":false,"cause":"it has no IPv6 address"}},"port_mapping":{{"state":"none","cause":"no answer"}},"summary":"#
         );
         assert!(printed.starts_with(&wanted), "{printed}");
     }

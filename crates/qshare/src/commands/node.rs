@@ -101,9 +101,14 @@ async fn serve(
     let mut heard = Heard::default();
     let mut ticks = tokio::time::interval(progress::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut failed = None;
     while !quit.is_cancelled() {
         tokio::select! {
             () = quit.cancelled() => {}
+            lost = node.failure() => {
+                failed = Some(lost);
+                quit.cancel();
+            }
             Some(input) = input.recv() => take(input, &handler, &inputs),
             Some(download) = begins.recv() => watcher.watch(download),
             Some(Ok((watched, outcome))) = watcher.ends.join_next() => watcher.end(&watched, outcome)?,
@@ -138,7 +143,7 @@ async fn serve(
         let command = CommandLine::of_this_process();
         console.note(&format!("{what} will resume at the next start: {command}"));
     }
-    Ok(())
+    failed.map_or(Ok(()), |lost| Err(lost.into()))
 }
 
 /// Handles an input from the prompt's thread.
@@ -268,7 +273,8 @@ impl Heard {
             NodeEvent::PortMapping(state @ PortMappingState::Proven { .. }) => {
                 console.note(&format!("port mapping: {state}"));
             }
-            NodeEvent::PortMapping(_) => {}
+            // The end of the command says what was lost.
+            NodeEvent::PortMapping(_) | NodeEvent::Failed(_) => {}
             NodeEvent::Library(LibraryEvent::ScanFinished { assets, bytes }) => {
                 let (files, size) = (output::count(*assets, "file"), output::bytes(*bytes));
                 console.note(&format!("sharing {files} ({size})"));
@@ -327,7 +333,7 @@ fn describe(place: &str, state: &TrackerState) -> (String, String) {
             );
             ("away".into(), text)
         }
-        TrackerState::Refused { cause } => (cause.clone(), format!("tracker {place}: {words}")),
+        TrackerState::Refused { cause } => (cause.to_string(), format!("tracker {place}: {words}")),
     }
 }
 

@@ -1,32 +1,36 @@
-//! Who may have the content, and who of them is worth an attempt now.
+//! Which nodes may have the content, and which of them is worth an attempt now. Pure: it is told
+//! the time and what happened.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use qshare_content::NodeId;
+use qshare_content::{AssetName, NodeAddress, NodeId};
 use qshare_wire::limits::CANDIDATES_MAX;
 use rand::seq::IteratorRandom;
 
-use super::super::DownloadRequest;
-use super::static_sources;
-use crate::trackers::session::HolderNews;
-use crate::vocabulary::Contact;
+use super::static_sources::at_once;
+use crate::error::{DownloadError, NoSource, SourceFault};
+use crate::vocabulary::{Contact, HolderNews};
 
-/// Contacts that are remembered; trackers hand out samples, so more come when these go.
+/// Holders that are remembered. Trackers hand out samples, so more come when these go.
 const CONTACTS_MAX: usize = 1024;
-/// First and longest pause before a node that failed is tried again.
+/// The first and the longest pause before a holder that failed is tried again.
 const REST_MIN: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(60);
+/// Holders whose faults are reported.
+const REPORTED_MAX: usize = 3;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// Never tried, or worth another attempt because it moved.
     Idle,
     Connecting,
     Connected,
     Resting {
         until: Instant,
     },
-    /// It lied about this content.
+    /// It sent corrupt bytes of this content.
     Banned,
 }
 
@@ -34,7 +38,7 @@ struct Known {
     contact: Contact,
     state: State,
     failures: u32,
-    last_cause: String,
+    last_fault: Option<SourceFault>,
 }
 
 impl Known {
@@ -47,34 +51,42 @@ impl Known {
     }
 }
 
+/// The holders of one content.
 pub(in crate::downloads) struct Holders {
     us: NodeId,
     known: HashMap<NodeId, Known>,
-    /// Addresses that others than trackers gave; trackers add to them and do not take them away.
+    /// Addresses that other sources than trackers gave. Trackers add to them and do not remove
+    /// them.
     given: HashMap<NodeId, Vec<SocketAddr>>,
-    /// Those whose address could not be found out, and why.
-    unresolved: BTreeMap<NodeId, String>,
+    /// Nodes whose address is unknown, and why.
+    unresolved: BTreeMap<NodeId, SourceFault>,
 }
 
 impl Holders {
-    pub(in crate::downloads) fn new(us: NodeId, request: &DownloadRequest) -> Holders {
+    /// Starts with holders that are known already, and nodes that the request names.
+    pub(in crate::downloads) fn new(
+        us: NodeId,
+        known: Vec<Contact>,
+        nodes: &[NodeAddress],
+    ) -> Holders {
         let mut holders = Holders {
             us,
             known: HashMap::new(),
             given: HashMap::new(),
             unresolved: BTreeMap::new(),
         };
-        holders.join(request.holders.clone());
-        holders.give(static_sources::at_once(&request.nodes));
+        holders.join(known);
+        holders.give(at_once(nodes));
         holders
     }
 
+    /// A tracker, the local network or the resolver tells something.
     pub(in crate::downloads) fn handle_news(&mut self, news: HolderNews) {
         match news {
             HolderNews::Joined(contacts) => self.join(contacts),
             HolderNews::Left(nodes) => self.leave(&nodes),
             HolderNews::Given(contacts) => self.give(contacts),
-            HolderNews::Unresolved { node, cause } => _ = self.unresolved.insert(node, cause),
+            HolderNews::Unresolved { node, fault } => _ = self.unresolved.insert(node, fault),
         }
     }
 
@@ -84,13 +96,13 @@ impl Holders {
             if self.given.len() == CONTACTS_MAX && !self.given.contains_key(&contact.node) {
                 continue;
             }
-            let known = self.given.entry(contact.node).or_default();
+            let given = self.given.entry(contact.node).or_default();
             for address in std::mem::take(&mut contact.addresses) {
-                if known.len() < CANDIDATES_MAX && !known.contains(&address) {
-                    known.push(address);
+                if given.len() < CANDIDATES_MAX && !given.contains(&address) {
+                    given.push(address);
                 }
             }
-            // What a tracker said of it stays.
+            // What a tracker said about the node stays.
             if let Some(told) = self.known.get(&contact.node) {
                 contact.complete |= told.contact.complete;
                 contact.addresses.clone_from(&told.contact.addresses);
@@ -113,7 +125,7 @@ impl Holders {
                 if known.contact.addresses != contact.addresses
                     && matches!(known.state, State::Resting { .. })
                 {
-                    // It moved: the failure was the old address's.
+                    // The failure belongs to the old address.
                     known.state = State::Idle;
                 }
                 known.contact = contact;
@@ -122,43 +134,45 @@ impl Holders {
                     contact: contact.clone(),
                     state: State::Idle,
                     failures: 0,
-                    last_cause: String::new(),
+                    last_fault: None,
                 };
                 self.known.insert(contact.node, known);
             }
         }
     }
 
-    /// Those that are connected stay: they know better than the tracker what they have.
+    /// Forgets nodes that no longer hold the content according to a tracker. Connected ones stay:
+    /// they know better than the tracker what they have.
     fn leave(&mut self, nodes: &[NodeId]) {
         for node in nodes {
-            let given = self.given.contains_key(node);
-            let keep = self.known.get(node).is_some_and(|known| {
-                given
+            let is_given = self.given.contains_key(node);
+            let stays = self.known.get(node).is_some_and(|known| {
+                is_given
                     || matches!(
                         known.state,
                         State::Connected | State::Connecting | State::Banned
                     )
             });
-            if !keep {
+            if !stays {
                 self.known.remove(node);
             }
         }
     }
 
-    /// A random node to try now, preferably one that has everything; it counts as connecting.
+    /// Returns a random holder to try now, preferably a complete one, unless `busy_max` are being
+    /// tried or connected. It counts as being tried from now on.
     pub(in crate::downloads) fn next_to_dial(
         &mut self,
         now: Instant,
-        connected_max: usize,
+        busy_max: usize,
     ) -> Option<(NodeId, Vec<SocketAddr>)> {
-        if self.busy() >= connected_max {
+        if self.busy() >= busy_max {
             return None;
         }
         let ready = |known: &&mut Known| known.is_ready(now);
         let rng = &mut rand::rng();
         let complete = |known: &&mut Known| known.contact.complete && ready(known);
-        let at = match self.known.values_mut().filter(complete).choose(rng) {
+        let node = match self.known.values_mut().filter(complete).choose(rng) {
             Some(known) => known.contact.node,
             None => {
                 self.known
@@ -169,15 +183,27 @@ impl Holders {
                     .node
             }
         };
-        let known = self.known.get_mut(&at)?;
+        let known = self.known.get_mut(&node)?;
         known.state = State::Connecting;
-        Some((at, known.contact.addresses.clone()))
+        Some((node, known.contact.addresses.clone()))
     }
 
-    /// Connections that others could take the places of: none while there are fewer than may be,
-    /// or nobody else is there to be tried.
-    pub(in crate::downloads) fn wanted_places(&self, now: Instant, connected_max: usize) -> usize {
-        if self.busy() < connected_max {
+    /// Whether a holder is worth an attempt now.
+    pub(in crate::downloads) fn any_ready(&self, now: Instant) -> bool {
+        self.known.values().any(|known| known.is_ready(now))
+    }
+
+    /// Whether a holder has never been tried.
+    pub(in crate::downloads) fn any_untried(&self) -> bool {
+        self.known
+            .values()
+            .any(|known| known.state == State::Idle && known.failures == 0)
+    }
+
+    /// Returns how many connected holders should give way to others: none while fewer than
+    /// `busy_max` are connected, or no other is worth an attempt.
+    pub(in crate::downloads) fn wanted_slots(&self, now: Instant, busy_max: usize) -> usize {
+        if self.busy() < busy_max {
             return 0;
         }
         let ready = self.known.values().filter(|known| known.is_ready(now));
@@ -195,42 +221,37 @@ impl Holders {
         }
     }
 
-    /// It delivered: what failed before is forgiven.
+    /// A holder delivered: its earlier failures no longer count.
     pub(in crate::downloads) fn succeeded(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
             known.failures = 0;
         }
     }
 
-    /// It could not be reached, was lost, or is of no use at the moment.
-    pub(in crate::downloads) fn failed(&mut self, node: &NodeId, now: Instant, cause: String) {
+    /// A holder cannot be reached, was lost, or is of no use at the moment. It rests, twice as long
+    /// after each failure.
+    pub(in crate::downloads) fn failed(&mut self, node: &NodeId, now: Instant, fault: SourceFault) {
         if let Some(known) = self.known.get_mut(node)
-            && !matches!(known.state, State::Banned)
+            && known.state != State::Banned
         {
             let rest = REST_MIN
                 .saturating_mul(1 << known.failures.min(6))
                 .min(REST_MAX);
             known.state = State::Resting { until: now + rest };
             known.failures += 1;
-            known.last_cause = cause;
+            known.last_fault = Some(fault);
         }
     }
 
-    /// It lied about this content.
+    /// A holder sent corrupt bytes of this content. It is not tried again.
     pub(in crate::downloads) fn ban(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
             known.state = State::Banned;
-            known.last_cause = "sent bytes that failed verification".into();
+            known.last_fault = Some(SourceFault::Corrupt);
         }
     }
 
-    pub(in crate::downloads) fn any_banned(&self) -> bool {
-        self.known
-            .values()
-            .any(|known| matches!(known.state, State::Banned))
-    }
-
-    /// When a resting node may be tried again.
+    /// Returns when a resting holder may be tried again.
     pub(in crate::downloads) fn poll_timeout(&self) -> Option<Instant> {
         let until = |known: &Known| match known.state {
             State::Resting { until } => Some(until),
@@ -239,22 +260,193 @@ impl Holders {
         self.known.values().filter_map(until).min()
     }
 
-    /// What was tried and why it failed, for people: empty, or begins with a colon.
-    pub(in crate::downloads) fn describe_failures(&self) -> String {
-        let tried = self
-            .known
-            .values()
-            .filter(|known| !known.last_cause.is_empty());
-        let tried = tried.map(|known| (known.contact.node, &known.last_cause));
-        let unresolved = self.unresolved.iter().map(|(&node, cause)| (node, cause));
-        let causes: Vec<String> = tried
+    /// Returns some of the holders that failed, and why.
+    pub(in crate::downloads) fn faults(&self) -> NoSource {
+        let tried = self.known.values().filter_map(|known| {
+            let fault = known.last_fault.as_ref()?;
+            Some((known.contact.node, fault))
+        });
+        let unresolved = self.unresolved.iter().map(|(&node, fault)| (node, fault));
+        let failures = tried
             .chain(unresolved)
-            .take(3)
-            .map(|(node, cause)| format!("{} ({cause})", node.short()))
-            .collect();
-        match causes.is_empty() {
-            true => String::new(),
-            false => format!(": {}", causes.join(", ")),
+            .take(REPORTED_MAX)
+            .map(|(node, fault)| (node, fault.clone()));
+        NoSource {
+            failures: failures.collect(),
         }
+    }
+
+    /// The error of a download that has no source.
+    pub(in crate::downloads) fn no_source(&self, name: &AssetName) -> DownloadError {
+        let name = name.clone();
+        let mut states = self.known.values().map(|known| known.state);
+        if states.any(|state| state == State::Banned) {
+            DownloadError::VerificationFailed { name }
+        } else {
+            DownloadError::NoSource {
+                name,
+                failures: self.faults().failures,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: NodeId = NodeId([0; 32]);
+    const MANY: usize = 100;
+
+    fn node(byte: u8) -> NodeId {
+        NodeId([byte; 32])
+    }
+
+    fn contact(byte: u8, port: u16, complete: bool) -> Contact {
+        Contact {
+            node: node(byte),
+            addresses: vec![([192, 0, 2, byte], port).into()],
+            complete,
+        }
+    }
+
+    fn holders(contacts: Vec<Contact>) -> Holders {
+        Holders::new(US, contacts, &[])
+    }
+
+    fn dial(holders: &mut Holders, now: Instant) -> Option<NodeId> {
+        holders.next_to_dial(now, MANY).map(|(node, _)| node)
+    }
+
+    #[test]
+    fn complete_holders_are_tried_first_and_each_once() {
+        let now = Instant::now();
+        let mut holders = holders(vec![
+            contact(1, 1, false),
+            contact(2, 1, true),
+            contact(3, 1, false),
+        ]);
+        assert_eq!(dial(&mut holders, now), Some(node(2)));
+        let others = [dial(&mut holders, now), dial(&mut holders, now)];
+        assert!(others.contains(&Some(node(1))) && others.contains(&Some(node(3))));
+        assert_eq!(dial(&mut holders, now), None);
+    }
+
+    #[test]
+    fn this_node_and_nodes_without_addresses_are_never_tried() {
+        let mut without = contact(1, 1, true);
+        without.addresses.clear();
+        let mut ourselves = contact(2, 1, true);
+        ourselves.node = US;
+        let mut holders = holders(vec![without, ourselves]);
+        assert_eq!(dial(&mut holders, Instant::now()), None);
+    }
+
+    #[test]
+    fn no_more_than_the_maximum_are_tried_at_once() {
+        let now = Instant::now();
+        let mut holders = holders(vec![contact(1, 1, true), contact(2, 1, true)]);
+        let (first, _) = holders.next_to_dial(now, 1).unwrap();
+        assert!(holders.next_to_dial(now, 1).is_none());
+        assert_eq!(holders.wanted_slots(now, 1), 1);
+        assert_eq!(holders.wanted_slots(now, 2), 0);
+        holders.failed(&first, now, SourceFault::Lost);
+        assert!(holders.next_to_dial(now, 1).is_some());
+    }
+
+    #[test]
+    fn a_holder_that_failed_rests_for_longer_each_time_unless_it_delivered() {
+        let mut now = Instant::now();
+        let mut holders = holders(vec![contact(1, 1, true)]);
+        for rest in [1, 2, 4] {
+            assert_eq!(dial(&mut holders, now), Some(node(1)));
+            holders.failed(&node(1), now, SourceFault::Lost);
+            let until = now + Duration::from_secs(rest);
+            assert_eq!(holders.poll_timeout(), Some(until));
+            assert!(dial(&mut holders, until - Duration::from_millis(1)).is_none());
+            now = until;
+        }
+        assert_eq!(dial(&mut holders, now), Some(node(1)));
+        holders.succeeded(&node(1));
+        holders.failed(&node(1), now, SourceFault::Lost);
+        assert_eq!(holders.poll_timeout(), Some(now + REST_MIN));
+    }
+
+    #[test]
+    fn a_holder_that_moved_is_tried_at_its_new_address_at_once() {
+        let now = Instant::now();
+        let mut holders = holders(vec![contact(1, 1, true)]);
+        dial(&mut holders, now);
+        holders.failed(&node(1), now, SourceFault::Lost);
+        holders.handle_news(HolderNews::Joined(vec![contact(1, 1, true)]));
+        assert_eq!(dial(&mut holders, now), None, "it has not moved");
+        holders.handle_news(HolderNews::Joined(vec![contact(1, 2, true)]));
+        assert_eq!(dial(&mut holders, now), Some(node(1)));
+        assert!(!holders.any_untried(), "it was tried before");
+    }
+
+    #[test]
+    fn holders_that_left_are_forgotten_unless_they_are_connected() {
+        let now = Instant::now();
+        let mut holders = holders(vec![contact(1, 1, true), contact(2, 1, false)]);
+        assert_eq!(dial(&mut holders, now), Some(node(1)));
+        holders.connected(&node(1));
+        holders.handle_news(HolderNews::Left(vec![node(1), node(2)]));
+        assert_eq!(holders.known.len(), 1);
+        assert!(!holders.any_ready(now));
+    }
+
+    #[test]
+    fn given_addresses_are_kept_beside_those_of_trackers() {
+        let now = Instant::now();
+        let mut holders = holders(vec![]);
+        holders.handle_news(HolderNews::Given(vec![contact(1, 7, false)]));
+        holders.handle_news(HolderNews::Joined(vec![contact(1, 8, true)]));
+        holders.handle_news(HolderNews::Left(vec![node(1)]));
+        let (_, addresses) = holders.next_to_dial(now, MANY).unwrap();
+        let ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
+        assert_eq!(ports, [8, 7]);
+    }
+
+    #[test]
+    fn a_banned_holder_is_never_tried_again_and_named_in_the_error() {
+        let now = Instant::now();
+        let name = AssetName::new("x").unwrap();
+        let mut holders = holders(vec![contact(1, 1, true)]);
+        dial(&mut holders, now);
+        holders.failed(&node(1), now, SourceFault::Lost);
+        let error = holders.no_source(&name);
+        assert!(
+            matches!(&error, DownloadError::NoSource { failures, .. } if failures.len() == 1),
+            "{error}"
+        );
+        holders.ban(&node(1));
+        holders.failed(&node(1), now, SourceFault::Lost);
+        let later = now + 2 * REST_MAX;
+        assert_eq!(dial(&mut holders, later), None);
+        let error = holders.no_source(&name);
+        assert!(matches!(error, DownloadError::VerificationFailed { .. }));
+    }
+
+    #[test]
+    fn the_number_of_holders_is_bounded() {
+        let mut holders = holders(vec![]);
+        for number in 1..2 * CONTACTS_MAX as u64 {
+            let mut contact = contact(1, 1, true);
+            contact.node.0[..8].copy_from_slice(&number.to_le_bytes());
+            holders.handle_news(HolderNews::Joined(vec![contact]));
+        }
+        assert_eq!(holders.known.len(), CONTACTS_MAX);
+    }
+
+    #[test]
+    fn unresolved_nodes_are_reported_until_they_have_an_address() {
+        let mut holders = holders(vec![]);
+        let fault = SourceFault::ResolveTimedOut("host.example".into());
+        let node = node(1);
+        holders.handle_news(HolderNews::Unresolved { node, fault });
+        assert_eq!(holders.faults().failures.len(), 1);
+        holders.handle_news(HolderNews::Given(vec![contact(1, 7, false)]));
+        assert_eq!(holders.faults().failures.len(), 0);
     }
 }

@@ -1,6 +1,7 @@
-//! Nodes that the request itself names: who they are is pinned, where they are may need a resolver.
+//! Nodes that the request itself names: their ids are pinned, their addresses may need a resolver.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_content::{NodeAddress, NodeId};
@@ -10,16 +11,16 @@ use qshare_wire::{Address, Candidate, CandidateKind};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use crate::trackers::session::HolderNews;
-use crate::vocabulary::Contact;
+use crate::error::SourceFault;
+use crate::vocabulary::{Contact, HolderNews};
 
-/// Longest wait for a resolver.
+/// Longest wait for the resolver.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(4);
-/// Pause before a name that could not be resolved is tried again.
+/// Pause before a host name that could not be resolved is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Those whose address needs no resolver.
-pub(in crate::downloads) fn at_once(nodes: &[NodeAddress]) -> Vec<Contact> {
+/// Returns the nodes whose address needs no resolver.
+pub(super) fn at_once(nodes: &[NodeAddress]) -> Vec<Contact> {
     let literal = |node: &NodeAddress| {
         let ip: IpAddr = node.host.parse().ok()?;
         contact(node.id, [SocketAddr::new(ip, node.port)])
@@ -27,29 +28,30 @@ pub(in crate::downloads) fn at_once(nodes: &[NodeAddress]) -> Vec<Contact> {
     nodes.iter().filter_map(literal).collect()
 }
 
-/// Resolves the name of one of the others, until it has an address or nobody listens.
-pub(in crate::downloads) async fn resolve(node: NodeAddress, news: mpsc::Sender<HolderNews>) {
+/// Resolves the host name of a node, again and again until it has an address or the receiver is
+/// dropped.
+pub(super) async fn resolve(node: NodeAddress, news: mpsc::Sender<HolderNews>) {
     loop {
         let resolved = tokio::select! {
             () = news.closed() => return,
             resolved = timeout(RESOLVE_DEADLINE, resolve_host(&node.host, node.port)) => resolved,
         };
-        let cause = match resolved {
+        let fault = match resolved {
             Ok(Ok(addresses)) => match contact(node.id, addresses) {
                 Some(contact) => {
                     let _ = news.send(HolderNews::Given(vec![contact])).await;
                     return;
                 }
-                None => format!("{} is no address of a host", node.host),
+                None => SourceFault::NoAddress(node.host.clone()),
             },
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("{} cannot be resolved in time", node.host),
+            Ok(Err(error)) => SourceFault::Unresolved(Arc::new(error)),
+            Err(_) => SourceFault::ResolveTimedOut(node.host.clone()),
         };
-        let trouble = HolderNews::Unresolved {
+        let unresolved = HolderNews::Unresolved {
             node: node.id,
-            cause,
+            fault,
         };
-        if news.send(trouble).await.is_err() {
+        if news.send(unresolved).await.is_err() {
             return;
         }
         tokio::select! {
@@ -59,11 +61,12 @@ pub(in crate::downloads) async fn resolve(node: NodeAddress, news: mpsc::Sender<
     }
 }
 
-/// Whether a node's address needs a resolver.
-pub(in crate::downloads) fn is_name(node: &NodeAddress) -> bool {
+/// Whether the address of a node needs a resolver.
+pub(super) fn needs_resolver(node: &NodeAddress) -> bool {
     node.host.parse::<IpAddr>().is_err()
 }
 
+/// Returns a node with its plausible addresses, if it has any.
 fn contact(node: NodeId, addresses: impl IntoIterator<Item = SocketAddr>) -> Option<Contact> {
     let usable = |at: &SocketAddr| {
         let address = Address::Socket(*at);
@@ -97,11 +100,11 @@ mod tests {
         let contacts = at_once(&nodes);
         assert_eq!(contacts.len(), 1);
         assert_eq!(contacts[0].addresses, ["192.0.2.1:7000".parse().unwrap()]);
-        assert_eq!(nodes.iter().filter(|node| is_name(node)).count(), 1);
+        assert_eq!(nodes.iter().filter(|node| needs_resolver(node)).count(), 1);
     }
 
     #[test]
-    fn nobody_is_led_to_everybody() {
+    fn multicast_broadcast_and_unspecified_addresses_are_not_dialled() {
         let nodes = [
             "224.0.0.251:5353",
             "255.255.255.255:7000",

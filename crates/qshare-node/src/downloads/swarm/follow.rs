@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use qshare_content::{Bitmap, ChunkIndex, ContentId};
-use qshare_net::framed::{self, ReadError};
+use qshare_net::{TokenBucket, framed};
 use qshare_swarm::PeerKey;
 use qshare_wire::Message;
 use qshare_wire::peer::{Have, HaveMore, Interest};
@@ -12,98 +12,103 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{ANSWER_DEADLINE, Event};
+use crate::error::{AskError, SourceFault};
 use crate::peers::{Peer, PeerConnection};
 
-/// News that a peer may have at once, and a second. A node collects what is new for 20 ms, hence
-/// has at most 50 a second; what the network held back may come at once.
-const NEWS_BURST: f64 = 500.0;
-const NEWS_PER_SECOND: f64 = 100.0;
+/// Messages about new chunks that a peer may send at once, and every second. A node collects new
+/// chunks for 20 ms, hence sends at most 50 messages a second; those that the network held back may
+/// arrive at once.
+const HAVE_BURST: f64 = 500.0;
+const HAVE_PER_SECOND: f64 = 100.0;
+/// A bitmap of this many chunks costs as much as one message about a single chunk.
+const BITMAP_CHUNKS: f64 = 4096.0;
 
-/// How much news a peer may still tell.
-struct NewsBudget {
-    left: f64,
-    since: Instant,
+/// How many messages about its chunks a peer may still send. A message that tells all chunks is
+/// charged by the length of the bitmap, because that decides what it costs to process. It may
+/// overdraw the bucket, so that one such message is always accepted.
+struct HaveBudget {
+    bucket: TokenBucket,
+    bitmap_cost: f64,
 }
 
-impl NewsBudget {
-    fn new(now: Instant) -> NewsBudget {
-        NewsBudget {
-            left: NEWS_BURST,
-            since: now,
+impl HaveBudget {
+    fn new(now: Instant, chunks: u32) -> HaveBudget {
+        HaveBudget {
+            bucket: TokenBucket::new(now, HAVE_PER_SECOND, HAVE_BURST),
+            bitmap_cost: 1.0 + f64::from(chunks) / BITMAP_CHUNKS,
         }
     }
 
-    /// Charges for one message; false if it is one too many.
-    fn spend(&mut self, now: Instant) -> bool {
-        let earned = now.duration_since(self.since).as_secs_f64() * NEWS_PER_SECOND;
-        self.left = (self.left + earned).min(NEWS_BURST) - 1.0;
-        self.since = now;
-        self.left >= 0.0
+    /// Charges for one message. False if the budget is used up.
+    fn charge(&mut self, now: Instant, is_bitmap: bool) -> bool {
+        let cost = if is_bitmap { self.bitmap_cost } else { 1.0 };
+        let is_left = self.bucket.available(now) >= 1.0;
+        self.bucket.charge(now, cost);
+        is_left
     }
 }
 
-/// Tells what a peer has, and as it gets more, until it is lost.
+/// Reports what a peer has, and as it gets more, until it is lost.
 pub(super) async fn follow(
     peer: Arc<Peer>,
     content: ContentId,
     count: u32,
     events: mpsc::Sender<Event>,
 ) {
-    let cause = loop {
-        let link = peer.link();
-        let cause = tokio::select! {
-            cause = follow_until_lost(&peer, &link, content, count, &events) => cause,
-            () = link.retired.cancelled() => String::new(),
+    let fault = loop {
+        let connection = peer.connection();
+        let fault = tokio::select! {
+            fault = follow_until_lost(&peer, &connection, content, count, &events) => fault,
+            () = connection.retired.cancelled() => SourceFault::Lost,
         };
-        // Over another connection to the same node it goes on.
-        if Arc::ptr_eq(&link, &peer.link()) {
-            break cause;
+        // It goes on over another connection to the same node.
+        if Arc::ptr_eq(&connection, &peer.connection()) {
+            break fault;
         }
     };
     let _ = events
         .send(Event::PeerGone {
             peer: peer.key,
-            cause,
+            fault,
         })
         .await;
 }
 
 async fn follow_until_lost(
     peer: &Peer,
-    link: &PeerConnection,
+    connection: &PeerConnection,
     content: ContentId,
     count: u32,
     events: &mpsc::Sender<Event>,
-) -> String {
+) -> SourceFault {
     let interest = Interest {
         content,
         extensions: Vec::new(),
     };
     let asked = async {
         let _busy = peer.busy();
-        framed::ask::<Interest, Have>(&link.connection, &interest).await
+        framed::ask::<Interest, Have>(&connection.connection, &interest).await
     };
     // The sending half is kept: closing it would end the interest.
     let (first, _send, mut recv) = match timeout(ANSWER_DEADLINE, asked).await {
         Ok(Ok(asked)) => asked,
-        Ok(Err(ReadError::Refused(refused))) => return format!("it says {:?}", refused.refusal()),
-        Ok(Err(error)) => return error.to_string(),
-        Err(_) => return "it did not say what it has".into(),
+        Ok(Err(error)) => return AskError::from(error).into(),
+        Err(_) => return AskError::TimedOut(ANSWER_DEADLINE).into(),
     };
     let Some(event) = have_event(peer.key, count, first) else {
-        return "what it says to have makes no sense".into();
+        return SourceFault::InvalidHave;
     };
     if events.send(event).await.is_err() {
-        return String::new();
+        return SourceFault::Lost;
     }
-    let mut budget = NewsBudget::new(Instant::now());
+    let mut budget = HaveBudget::new(Instant::now(), count);
     loop {
         let frame = match framed::read_frame(&mut recv, Have::BODY_MAX_BYTES).await {
             Ok(frame) => frame,
-            Err(error) => return error.to_string(),
+            Err(error) => return AskError::from(error).into(),
         };
-        if !budget.spend(Instant::now()) {
-            return "it has more news than anybody can".into();
+        if !budget.charge(Instant::now(), frame.kind == Have::TYPE) {
+            return SourceFault::HaveRate;
         }
         let event = match frame.kind {
             Have::TYPE => frame
@@ -115,14 +120,14 @@ async fn follow_until_lost(
                 chunks: more.chunks.into_iter().map(ChunkIndex).collect(),
                 queue_bytes: more.queue_bytes,
             }),
-            // Later versions may say more.
+            // Later protocol versions may send other messages.
             _ => continue,
         };
         let Some(event) = event else {
-            return "what it says to have makes no sense".into();
+            return SourceFault::InvalidHave;
         };
         if events.send(event).await.is_err() {
-            return String::new();
+            return SourceFault::Lost;
         }
     }
 }
@@ -137,4 +142,55 @@ fn have_event(peer: PeerKey, count: u32, have: Have) -> Option<Event> {
         chunks,
         queue_bytes: have.queue_bytes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn single_chunks_may_be_told_a_hundred_times_a_second() {
+        let start = Instant::now();
+        let mut budget = HaveBudget::new(start, 100);
+        for message in 0..2000 {
+            let at = start + message * Duration::from_millis(10);
+            assert!(budget.charge(at, false), "message {message}");
+        }
+        let flood = (0..2000).filter(|_| budget.charge(start + Duration::from_secs(20), false));
+        assert!(flood.count() <= HAVE_BURST as usize);
+    }
+
+    #[test]
+    fn bitmaps_are_charged_by_their_length() {
+        let now = Instant::now();
+        let accepted = |chunks: u32| {
+            let mut budget = HaveBudget::new(now, chunks);
+            (0..1000).filter(|_| budget.charge(now, true)).count()
+        };
+        // 1 TiB has 262,144 chunks of 4 MiB, the largest content 4,194,304.
+        assert!(accepted(100) > 400);
+        assert!(
+            (5..20).contains(&accepted(262_144)),
+            "{}",
+            accepted(262_144)
+        );
+        assert_eq!(accepted(4_194_304), 1);
+    }
+
+    #[test]
+    fn a_bitmap_of_another_length_is_invalid() {
+        let have = |bitmap: Vec<u8>, complete| Have {
+            complete,
+            bitmap,
+            queue_bytes: 0,
+            extensions: Vec::new(),
+        };
+        let peer = PeerKey(1);
+        assert!(have_event(peer, 16, have(vec![0xff; 2], false)).is_some());
+        assert!(have_event(peer, 16, have(vec![0xff; 3], false)).is_none());
+        let complete = have_event(peer, 16, have(Vec::new(), true));
+        assert!(matches!(complete, Some(Event::Have { chunks, .. }) if chunks.is_full()));
+    }
 }

@@ -1,5 +1,6 @@
 //! The chunk hashes, page by page, before anything else can be verified.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use qshare_content::{Hash, tree};
@@ -10,47 +11,129 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::{ANSWER_DEADLINE, Event, Swarm};
+use crate::error::AskError;
 
-/// Pause before holders that had no hashes are asked again.
-const HASHES_AGAIN: Duration = Duration::from_millis(500);
+/// A peer that has not answered by then is hedged: another one is asked for the same page.
+const HEDGE_AFTER: Duration = Duration::from_secs(1);
+/// Pause before peers that had no hashes are asked again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// The chunk hashes as far as they are known, before the scheduler can begin.
+/// The pages of chunk hashes so far, and which peers were asked for the next one.
 #[derive(Default)]
 pub(super) struct HashPages {
-    pub(super) pages: Vec<Vec<Hash>>,
-    pub(super) asking: bool,
-    pub(super) again_at: Option<Instant>,
+    pages: Vec<Vec<Hash>>,
+    /// Peers whose answer is awaited.
+    asked: HashSet<PeerKey>,
+    /// Peers that were asked for the current page.
+    tried: HashSet<PeerKey>,
+    /// The peer that delivered the last page.
+    preferred: Option<PeerKey>,
+    hedge_at: Option<Instant>,
+    /// When to ask peers again that had no hashes.
+    again_at: Option<Instant>,
+    /// All pages are there.
+    is_complete: bool,
+}
+
+impl HashPages {
+    /// Returns when [`next_peer`](Self::next_peer) may have another answer.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match self.is_complete {
+            true => None,
+            false => [self.hedge_at, self.again_at].into_iter().flatten().min(),
+        }
+    }
+
+    /// The number of the page that is asked for.
+    fn page(&self) -> u32 {
+        self.pages.len() as u32
+    }
+
+    /// Returns the peer to ask for the current page now, preferably the one that delivered the
+    /// last page. It counts as asked.
+    fn next_peer(
+        &mut self,
+        now: Instant,
+        peers: impl Iterator<Item = PeerKey> + Clone,
+    ) -> Option<PeerKey> {
+        let is_waiting = !self.asked.is_empty() && self.hedge_at.is_some_and(|at| now < at);
+        if self.is_complete || is_waiting || self.again_at.is_some_and(|at| now < at) {
+            return None;
+        }
+        if self.again_at.take().is_some() {
+            self.tried.clone_from(&self.asked);
+        }
+        let untried = |key: &PeerKey| !self.tried.contains(key);
+        let preferred = self.preferred.filter(untried);
+        let preferred = preferred.filter(|&key| peers.clone().any(|peer| peer == key));
+        match preferred.or_else(|| peers.clone().find(untried)) {
+            Some(key) => {
+                self.asked.insert(key);
+                self.tried.insert(key);
+                self.hedge_at = Some(now + HEDGE_AFTER);
+                Some(key)
+            }
+            None => {
+                self.hedge_at = None;
+                if self.asked.is_empty() && peers.clone().next().is_some() {
+                    self.again_at = Some(now + AGAIN_AFTER);
+                }
+                None
+            }
+        }
+    }
+
+    /// A peer failed to deliver the current page: the next one is asked at once.
+    fn handle_failed(&mut self, key: PeerKey) {
+        self.asked.remove(&key);
+        if self.asked.is_empty() {
+            self.hedge_at = None;
+        }
+    }
+
+    /// A peer delivered the current page.
+    fn handle_page(&mut self, key: PeerKey, hashes: Vec<Hash>) {
+        self.pages.push(hashes);
+        self.preferred = Some(key);
+        self.asked.clear();
+        self.tried.clear();
+        self.hedge_at = None;
+    }
+
+    /// A peer was connected: it may have hashes.
+    pub(super) fn peer_joined(&mut self) {
+        self.again_at = None;
+    }
+
+    pub(super) fn peer_left(&mut self, key: PeerKey) {
+        self.handle_failed(key);
+        self.tried.remove(&key);
+    }
+
+    /// Returns all hashes once the last of `count` pages is there.
+    fn take_complete(&mut self, count: u32) -> Option<Vec<Hash>> {
+        if self.is_complete || self.page() < count {
+            return None;
+        }
+        self.is_complete = true;
+        Some(std::mem::take(&mut self.pages).concat())
+    }
 }
 
 impl Swarm<'_> {
-    /// Asks one of those who are there for the next page of chunk hashes.
+    /// Asks a connected peer for the next page of chunk hashes, if it is time.
     pub(super) fn ask_for_hashes(&mut self) {
-        let again_at = self.hash_pages.again_at;
-        if self.fetch.is_some()
-            || self.hash_pages.asking
-            || again_at.is_some_and(|at| at > Instant::now())
-        {
+        if self.fetch.is_some() {
             return;
         }
-        if again_at.is_some() {
-            self.hash_pages.again_at = None;
-            self.peers
-                .values_mut()
-                .for_each(|connected| connected.asked_for_hashes = false);
-        }
-        let fresh = self
-            .peers
-            .values_mut()
-            .find(|connected| !connected.asked_for_hashes);
-        let Some(connected) = fresh else {
-            if !self.peers.is_empty() {
-                self.hash_pages.again_at = Some(Instant::now() + HASHES_AGAIN);
-            }
+        let page = self.hash_pages.page();
+        let peers = self.peers.keys().copied();
+        let Some(key) = self.hash_pages.next_peer(Instant::now(), peers) else {
             return;
         };
-        connected.asked_for_hashes = true;
-        self.hash_pages.asking = true;
-        let page = self.hash_pages.pages.len() as u32;
+        let Some(connected) = self.peers.get(&key) else {
+            return;
+        };
         let request = HashRequest {
             content: self.content,
             page,
@@ -59,12 +142,12 @@ impl Swarm<'_> {
         let (peer, events) = (connected.peer.clone(), self.events.clone());
         self.tasks.spawn(async move {
             let _busy = peer.busy();
-            let connection = peer.connection();
+            let connection = peer.quic();
             let asked = framed::ask::<HashRequest, Hashes>(&connection, &request);
             let result = match timeout(ANSWER_DEADLINE, asked).await {
                 Ok(Ok((hashes, ..))) => Ok(hashes),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no hashes in time".into()),
+                Ok(Err(error)) => Err(error.into()),
+                Err(_) => Err(AskError::TimedOut(ANSWER_DEADLINE)),
             };
             let _ = events
                 .send(Event::Hashes {
@@ -80,17 +163,21 @@ impl Swarm<'_> {
         &mut self,
         key: PeerKey,
         page: u32,
-        result: Result<Hashes, String>,
+        result: Result<Hashes, AskError>,
     ) {
-        self.hash_pages.asking = false;
-        let Some(connected) = self.peers.get_mut(&key) else {
+        // The answer of a peer that was hedged, after another one's.
+        if page != self.hash_pages.page() || self.hash_pages.is_complete {
+            return;
+        }
+        let Some(connected) = self.peers.get(&key) else {
             return;
         };
         let hashes = match result {
             Ok(hashes) => hashes,
-            Err(cause) => {
-                debug!(peer = %connected.peer.node, %cause, "no hashes");
-                self.give_up_place(key, "it has no hashes");
+            Err(fault) => {
+                debug!(peer = %connected.peer.node, %fault, "did not deliver chunk hashes");
+                self.hash_pages.handle_failed(key);
+                self.give_up_slot(key, fault.into());
                 return;
             }
         };
@@ -99,16 +186,73 @@ impl Swarm<'_> {
             self.drop_peer(key, DropReason::Corrupt);
             return;
         }
-        // It proved useful: ask it for the next one, too.
-        connected.asked_for_hashes = false;
-        self.hash_pages.pages.push(hashes.hashes);
-        if self.hash_pages.pages.len() as u32 == tree::page_count(&self.chunks) {
-            self.hash_pages.asking = true;
-            let hashes = std::mem::take(&mut self.hash_pages.pages).concat();
-            let (part, events) = (self.part.clone(), self.events.clone());
-            self.writes.spawn_blocking(move || {
-                let _ = events.blocking_send(Event::HashesKept(part.set_hashes(hashes)));
-            });
+        self.hash_pages.handle_page(key, hashes.hashes);
+        let count = tree::page_count(&self.chunks);
+        if let Some(hashes) = self.hash_pages.take_complete(count) {
+            let part = self.part.clone();
+            self.spawn_write(move || Event::HashesKept(part.set_hashes(hashes)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: PeerKey = PeerKey(1);
+    const B: PeerKey = PeerKey(2);
+    const C: PeerKey = PeerKey(3);
+
+    fn peers() -> impl Iterator<Item = PeerKey> + Clone {
+        [A, B, C].into_iter()
+    }
+
+    #[test]
+    fn the_peer_that_delivered_the_last_page_is_asked_for_the_next() {
+        let now = Instant::now();
+        let mut pages = HashPages::default();
+        assert_eq!(pages.next_peer(now, peers()), Some(A));
+        pages.handle_failed(A);
+        assert_eq!(pages.next_peer(now, peers()), Some(B));
+        pages.handle_page(B, vec![Hash([1; 32])]);
+        assert_eq!(pages.next_peer(now, peers()), Some(B));
+    }
+
+    #[test]
+    fn a_silent_peer_is_hedged_after_a_second() {
+        let now = Instant::now();
+        let mut pages = HashPages::default();
+        assert_eq!(pages.next_peer(now, peers()), Some(A));
+        assert_eq!(pages.poll_timeout(), Some(now + HEDGE_AFTER));
+        let early = now + HEDGE_AFTER - Duration::from_millis(1);
+        assert_eq!(pages.next_peer(early, peers()), None);
+        assert_eq!(pages.next_peer(now + HEDGE_AFTER, peers()), Some(B));
+        pages.handle_page(B, vec![Hash([1; 32])]);
+        assert_eq!(pages.page(), 1);
+    }
+
+    #[test]
+    fn peers_without_hashes_are_asked_again_after_a_pause() {
+        let now = Instant::now();
+        let mut pages = HashPages::default();
+        for key in [A, B, C] {
+            assert_eq!(pages.next_peer(now, peers()), Some(key));
+            pages.handle_failed(key);
+        }
+        assert_eq!(pages.next_peer(now, peers()), None);
+        assert_eq!(pages.poll_timeout(), Some(now + AGAIN_AFTER));
+        assert_eq!(pages.next_peer(now + AGAIN_AFTER, peers()), Some(A));
+        assert_eq!(HashPages::default().next_peer(now, [].into_iter()), None);
+    }
+
+    #[test]
+    fn all_hashes_are_returned_once() {
+        let mut pages = HashPages::default();
+        pages.handle_page(A, vec![Hash([1; 32])]);
+        assert!(pages.take_complete(2).is_none());
+        pages.handle_page(A, vec![Hash([2; 32])]);
+        assert_eq!(pages.take_complete(2).map(|all| all.len()), Some(2));
+        assert!(pages.take_complete(2).is_none());
+        assert_eq!(pages.next_peer(Instant::now(), peers()), None);
     }
 }

@@ -1,22 +1,19 @@
-//! Opening the part: what an earlier run left, and what is in the way.
-
-use std::sync::Arc;
+//! Opening the part: what an earlier run left, and what is at the target.
 
 use qshare_storage::{FileAttributes, HashOptions, OpenError, Opened, Part, PartOptions};
 
-use super::super::single_chunk::different;
-use super::super::{DownloadRequest, Shared};
+use super::super::download::DownloadState;
+use super::super::request::DownloadRequest;
 use crate::error::DownloadError;
-use crate::node::Inner;
+use crate::runtime::blocking;
 use crate::vocabulary::Stage;
 
-/// Opens the part; hashes what an earlier run left.
+/// Opens the part, and hashes what an earlier run left.
 pub(super) async fn open(
-    inner: &Arc<Inner>,
     request: &DownloadRequest,
-    shared: &Arc<Shared>,
+    state: &DownloadState,
 ) -> Result<Opened, DownloadError> {
-    shared.set_stage(Stage::Recovering);
+    state.set_stage(Stage::Recovering);
     let hashing = HashOptions::default();
     let cancel = hashing.cancel.clone();
     let options = PartOptions {
@@ -25,32 +22,23 @@ pub(super) async fn open(
         attributes: FileAttributes::default(),
     };
     let (target, info) = (request.target.clone(), request.info);
-    let open = inner.blocking(move || Part::open(&target, info, &options));
+    let open = blocking(move || Part::open(&target, info, &options));
     let mut open = std::pin::pin!(open);
     let opened = tokio::select! {
         opened = &mut open => opened,
-        () = shared.stop.cancelled() => {
+        () = state.stop.cancelled() => {
             cancel.cancel();
             open.await
         }
     };
     opened.map_err(|error| match error {
-        OpenError::Different(path) => different(path),
+        OpenError::Different(path) => DownloadError::Different { path },
+        OpenError::NotAFile(path) => DownloadError::NotAFile { path },
         OpenError::Disk(error) => error.into(),
         OpenError::Cancelled => DownloadError::Stopped,
-        other => DownloadError::InTheWay {
+        cause => DownloadError::Open {
             path: request.target.path(),
-            why: describe(&other),
+            cause,
         },
     })
-}
-
-fn describe(error: &OpenError) -> String {
-    match error {
-        OpenError::OtherUnfinished { .. } => {
-            format!("{error}; --force discards that one, -o writes elsewhere")
-        }
-        OpenError::Locked(_) => format!("{error} by another qshare; wait for it, or stop it"),
-        other => other.to_string(),
-    }
 }

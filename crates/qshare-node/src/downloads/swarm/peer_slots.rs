@@ -1,23 +1,24 @@
-//! Places for peers: whoever is of no use gives its place to somebody who may be.
+//! The peers that a download is connected to: useless ones give their slots to others.
 //!
 //! A download is connected to a bounded number of holders. In a swarm of hundreds these are a
-//! sample, and what one of them was good for once (or only claimed to be) need not last: without
-//! replacement the graph would freeze as it happened to begin, and peers who hold nothing could
-//! keep the honest out for ever.
+//! sample, and what one of them was good for once (or only claimed to be) need not last. Without
+//! replacement the graph would freeze as it began, and peers that hold nothing could keep honest
+//! ones out for ever.
 
 use std::time::{Duration, Instant};
 
 use qshare_swarm::PeerKey;
 
 use super::Swarm;
+use crate::error::SourceFault;
 
-/// A peer that had nothing for us for this long, when others are waiting, loses its place. Long
-/// enough for a node that has just joined to get its first chunks in a slow swarm.
+/// A peer that held no missing chunk for this long loses its slot if others wait for it. A node
+/// that has just joined a slow swarm gets its first chunks within this time.
 const USELESS_AFTER: Duration = Duration::from_secs(3);
 
 impl Swarm<'_> {
-    /// Gives the places of useless peers to others, if there are others.
-    pub(super) fn free_places(&mut self) {
+    /// Gives the slots of useless peers to others, if there are any.
+    pub(super) fn free_slots(&mut self) {
         let now = Instant::now();
         let Some(fetch) = &self.fetch else { return };
         let idle: Vec<PeerKey> = fetch.idle_peers().collect();
@@ -26,8 +27,8 @@ impl Swarm<'_> {
                 connected.useful_at = now;
             }
         }
-        let max = self.inner.limits.peers_per_download_max;
-        let wanted = self.holders.wanted_places(now, max);
+        let max = self.all.limits.peers_per_download_max;
+        let wanted = self.holders.wanted_slots(now, max);
         if wanted == 0 {
             return;
         }
@@ -39,15 +40,16 @@ impl Swarm<'_> {
             .collect();
         useless.sort_unstable();
         for (_, key) in useless.into_iter().take(wanted) {
-            self.lose_peer(key, "it had nothing that is missing".into());
+            self.lose_peer(key, SourceFault::NothingMissing);
         }
     }
 
-    /// A peer was of no use where nothing can be decided without it: it goes if others wait.
-    pub(super) fn give_up_place(&mut self, key: PeerKey, cause: &str) {
-        let max = self.inner.limits.peers_per_download_max;
-        if self.holders.wanted_places(Instant::now(), max) > 0 {
-            self.lose_peer(key, cause.to_owned());
+    /// A peer failed before the scheduler could judge it: its slot goes to another one, if others
+    /// wait for it.
+    pub(super) fn give_up_slot(&mut self, key: PeerKey, fault: SourceFault) {
+        let max = self.all.limits.peers_per_download_max;
+        if self.holders.wanted_slots(Instant::now(), max) > 0 {
+            self.lose_peer(key, fault);
         }
     }
 }

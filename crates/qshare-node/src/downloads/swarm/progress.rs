@@ -1,4 +1,4 @@
-//! What there is to hope for, and what the owner is told of it.
+//! Whether there is a source, and what the owner is told about the progress.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -6,19 +6,21 @@ use std::time::{Duration, Instant};
 use qshare_swarm::FetchStatus;
 use tracing::info;
 
-use super::super::single_chunk::no_source;
 use super::Swarm;
-use crate::error::DownloadError;
+use crate::error::{DownloadError, drop_reason};
 use crate::vocabulary::{PeerView, SwarmView};
 
-/// How often a download's sources are logged, at the level that `-v` shows.
+/// How often a download's sources are logged, at level INFO.
 pub(super) const LOG_EVERY: Duration = Duration::from_secs(5);
-/// How often what people may ask for is brought up to date; a look at forty peers costs more than
-/// the rest of a tick.
+/// How often the status is updated: looking at forty peers costs more than the rest of a tick.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
+/// A download without a source for this long says why.
+const TROUBLE_AFTER: Duration = Duration::from_secs(2);
+
 impl Swarm<'_> {
-    /// Gives up when there was nobody to fetch from for too long.
+    /// Gives up when there has been no source for too long, and withdraws the announcement after
+    /// `Limits::withdraw_partial_after`.
     pub(super) fn check_patience(
         &mut self,
         status: Option<&FetchStatus>,
@@ -36,15 +38,22 @@ impl Swarm<'_> {
         };
         if hope {
             self.last_hope = Instant::now();
+            if status.is_some() {
+                self.announce();
+            }
             return Ok(());
         }
         let waited = self.last_hope.elapsed();
+        if waited >= self.all.limits.withdraw_partial_after {
+            self.withdraw();
+        }
         match self.request.give_up_after {
-            Some(patience) if waited >= patience => Err(no_source(self.request, &self.holders)),
+            Some(patience) if waited >= patience => Err(self.holders.no_source(&self.request.name)),
             _ => Ok(()),
         }
     }
 
+    /// Reports the progress.
     pub(super) fn publish(&mut self, status: &FetchStatus) {
         let now = Instant::now();
         let rate = self.meter.sample(now, status.received_bytes);
@@ -59,18 +68,17 @@ impl Swarm<'_> {
             self.show(status, rate);
         }
         let waited = self.last_hope.elapsed();
-        self.shared.progress.send_modify(|progress| {
+        self.state.progress.send_modify(|progress| {
             progress.verified_bytes = status.verified_bytes;
             progress.bytes_per_second = rate;
             progress.time_left =
                 (rate > 0).then(|| Duration::from_secs_f64(left as f64 / rate as f64));
             progress.sources = sources;
-            progress.trouble = (waited > Duration::from_secs(2))
-                .then(|| format!("nobody to fetch from{}", self.holders.describe_failures()));
+            progress.trouble = (waited > TROUBLE_AFTER).then(|| self.holders.faults());
         });
     }
 
-    /// Keeps what people may want to see, and logs it now and then.
+    /// Updates the status, and logs it from time to time.
     fn show(&mut self, status: &FetchStatus, rate: u64) {
         let now = Instant::now();
         let peers = status.peers.iter().filter_map(|peer| {
@@ -89,9 +97,7 @@ impl Swarm<'_> {
                 outstanding_bytes: peer.outstanding_bytes,
                 bytes_per_second: peer.rate_bytes_per_second,
                 received_bytes: peer.received_bytes,
-                dropped: peer
-                    .dropped
-                    .map(|reason| format!("{reason:?}").to_lowercase()),
+                dropped: peer.dropped.as_ref().map(drop_reason),
             })
         });
         let view = SwarmView {
@@ -127,7 +133,7 @@ impl Swarm<'_> {
                 );
             }
         }
-        let swarm = &self.shared.swarm;
+        let swarm = &self.state.swarm;
         *swarm.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 }

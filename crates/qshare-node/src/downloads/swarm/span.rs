@@ -1,4 +1,4 @@
-//! Fetching one span: asked, read, verified, written.
+//! Fetching one span: requested, received, verified, written.
 
 use std::sync::Arc;
 
@@ -8,11 +8,12 @@ use qshare_swarm::{RequestId, Span};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::super::request::{Answer, chunk_request, fetch};
-use super::Event;
+use super::super::chunk_request::{Answer, chunk_request, fetch};
+use super::{Event, resume};
 use crate::peers::Peer;
-use crate::runtime::buffer_pool::BufferPool;
+use crate::runtime::BufferPool;
 
+/// A span to fetch, and what that needs.
 pub(super) struct FetchSpan {
     pub(super) request: RequestId,
     pub(super) peer: Arc<Peer>,
@@ -27,7 +28,7 @@ pub(super) struct FetchSpan {
     pub(super) withdraw: oneshot::Receiver<()>,
 }
 
-/// Fetches one span, and has it verified and written.
+/// Fetches one span, and has it verified and written on a blocking thread.
 pub(super) async fn fetch_span(job: FetchSpan) {
     let FetchSpan {
         request,
@@ -44,7 +45,7 @@ pub(super) async fn fetch_span(job: FetchSpan) {
     } = job;
     let asked = chunk_request(content, &chunks, span);
     let expected = span.size(&chunks);
-    // Other downloads of this node may have asked for much, too. The largest chunk always fits.
+    // Other downloads may have requested much, too. The largest chunk always fits.
     let permits = u32::try_from(expected).unwrap_or(u32::MAX);
     let Ok(permit) = memory.acquire_many_owned(permits).await else {
         return;
@@ -56,10 +57,10 @@ pub(super) async fn fetch_span(job: FetchSpan) {
         }
     };
     let busy = peer.busy();
-    let link = peer.link();
+    let connection = peer.connection();
     let buffer = |length| buffers.take(length);
     let answer = fetch(
-        &link.connection,
+        &connection.connection,
         &asked,
         expected,
         buffer,
@@ -75,10 +76,10 @@ pub(super) async fn fetch_span(job: FetchSpan) {
             return;
         }
         Answer::Broken(cause) => {
-            let moved = !Arc::ptr_eq(&link, &peer.link());
+            let moved = !Arc::ptr_eq(&connection, &peer.connection());
             let broken = Event::Broken {
                 request,
-                cause,
+                cause: cause.to_string(),
                 moved,
             };
             let _ = events.send(broken).await;
@@ -91,9 +92,9 @@ pub(super) async fn fetch_span(job: FetchSpan) {
         drop((bytes, permit));
         verdict
     });
-    let verdict = verdict.await;
-    if let Ok(event) = verdict {
-        let _ = events.send(event).await;
+    match verdict.await {
+        Ok(event) => _ = events.send(event).await,
+        Err(lost) => resume(lost),
     }
 }
 
@@ -111,7 +112,7 @@ fn verify_and_write(
         _ => {
             return Event::Broken {
                 request,
-                cause: "the chunk's hash is not known".into(),
+                cause: "the chunk's hash is unknown".into(),
                 moved: false,
             };
         }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use qshare_node::content::{AssetName, ContentId, NodeAddress, Query};
 use qshare_node::{
-    DiskError, Download, DownloadRequest, Durability, FoundFile, Node, Target, discard_unfinished,
-    unfinished,
+    DiskError, Download, DownloadRequest, FoundFile, Node, Target, discard_unfinished, unfinished,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -241,18 +240,11 @@ impl PromptHandler {
                 .line(&format!("already downloading {}", printed_name(&file.name)));
             return None;
         }
-        let download = self.node.download(DownloadRequest {
-            target: Target::beneath(&self.downloads_dir, file.name.clone()),
-            name: file.name,
-            info: file.info,
-            holders: file.holders,
-            nodes,
-            force: false,
-            durability: Durability::Immediate,
-            give_up_after: in_script.then_some(SCRIPT_SOURCE_PATIENCE),
-            // The downloads directory is shared in any case.
-            keep_serving: false,
-        });
+        let target = Target::beneath(&self.downloads_dir, file.name.clone());
+        let request = DownloadRequest::of_file(file, target)
+            .nodes(nodes)
+            .give_up_after(in_script.then_some(SCRIPT_SOURCE_PATIENCE));
+        let download = self.node.download(request);
         let _ = self.begun.send(download.clone());
         Some(download)
     }

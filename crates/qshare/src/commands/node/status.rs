@@ -181,8 +181,8 @@ impl From<&NodeStatus> for StatusJson {
             connected: matches!(state, TrackerState::Connected { .. }),
             cause: match state {
                 TrackerState::Connected { .. } => None,
-                TrackerState::Away { cause } => cause.clone(),
-                TrackerState::Refused { cause } => Some(cause.clone()),
+                TrackerState::Away { cause } => cause.as_ref().map(ToString::to_string),
+                TrackerState::Refused { cause } => Some(cause.to_string()),
             },
         });
         StatusJson {
@@ -276,7 +276,7 @@ mod tests {
     use std::time::Duration;
 
     use qshare_node::content::{AssetName, ContentId, NodeId};
-    use qshare_node::{MappedPort, MappingProtocol};
+    use qshare_node::{MappedPort, MappingProtocol, TrackerFault};
 
     use super::*;
 
@@ -303,7 +303,7 @@ mod tests {
             trackers: vec![(
                 "t:1".parse().unwrap(),
                 TrackerState::Away {
-                    cause: Some("no answer".into()),
+                    cause: Some(TrackerFault::Internal("no answer".into())),
                 },
             )],
             port_mapping: PortMappingState::Proven {

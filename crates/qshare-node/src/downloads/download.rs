@@ -1,0 +1,171 @@
+//! A download as its owner sees it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use qshare_content::{AssetName, ContentId, ContentInfo};
+use qshare_storage::Target;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::request::DownloadRequest;
+use crate::error::DownloadError;
+use crate::vocabulary::{DownloadStatus, Progress, Report, Stage, SwarmView};
+
+/// A running or ended download. Clones are the same download.
+#[derive(Clone)]
+pub struct Download {
+    state: Arc<DownloadState>,
+    progress: watch::Receiver<Progress>,
+}
+
+type Outcome = Result<Arc<Report>, Arc<DownloadError>>;
+
+/// What the download's task and its handles share.
+pub(super) struct DownloadState {
+    name: AssetName,
+    info: ContentInfo,
+    target: Target,
+    pub(super) progress: watch::Sender<Progress>,
+    pub(super) swarm: Mutex<SwarmView>,
+    outcome: watch::Sender<Option<Outcome>>,
+    pub(super) stop: CancellationToken,
+    pub(super) started: Instant,
+}
+
+impl Download {
+    /// Creates a download that has not begun; `stop` stops it.
+    pub(super) fn new(request: &DownloadRequest, stop: CancellationToken) -> Download {
+        let progress = Progress {
+            total_bytes: request.info.length,
+            ..Progress::default()
+        };
+        let (progress, receiver) = watch::channel(progress);
+        let state = DownloadState {
+            name: request.name.clone(),
+            info: request.info,
+            target: request.target.clone(),
+            progress,
+            swarm: Mutex::default(),
+            outcome: watch::Sender::new(None),
+            stop,
+            started: Instant::now(),
+        };
+        Download {
+            state: Arc::new(state),
+            progress: receiver,
+        }
+    }
+
+    pub(super) fn state(&self) -> &Arc<DownloadState> {
+        &self.state
+    }
+
+    /// Returns the name that was requested.
+    pub fn name(&self) -> &AssetName {
+        &self.state.name
+    }
+
+    /// Returns the content's id.
+    pub fn content(&self) -> ContentId {
+        self.state.info.id()
+    }
+
+    /// Returns the target.
+    pub fn target(&self) -> &Target {
+        &self.state.target
+    }
+
+    /// Returns the current progress.
+    pub fn progress(&self) -> Progress {
+        self.state.progress.borrow().clone()
+    }
+
+    /// Waits until [`progress`](Self::progress) has changed since the last call.
+    pub async fn changed(&mut self) {
+        // The sender lives as long as this handle.
+        let _ = self.progress.changed().await;
+    }
+
+    /// Waits for the end. May be called by several tasks, and again.
+    ///
+    /// # Errors
+    ///
+    /// Why the download ended without the file.
+    pub async fn finished(&self) -> Result<Arc<Report>, Arc<DownloadError>> {
+        let mut outcome = self.state.outcome.subscribe();
+        let outcome = outcome.wait_for(Option::is_some).await;
+        match outcome.map(|outcome| outcome.clone()) {
+            Ok(Some(outcome)) => outcome,
+            _ => {
+                let lost = DownloadError::Internal("the download's state was lost".into());
+                Err(Arc::new(lost))
+            }
+        }
+    }
+
+    /// Stops it. The chunks that were fetched are kept, and the next attempt resumes from them.
+    pub fn stop(&self) {
+        self.state.stop.cancel();
+    }
+
+    pub(crate) fn status(&self) -> DownloadStatus {
+        let swarm = self.state.swarm.lock();
+        DownloadStatus {
+            name: self.state.name.clone(),
+            content: self.content(),
+            progress: self.progress(),
+            swarm: swarm.unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+impl DownloadState {
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.progress.send_if_modified(|progress| {
+            let changed = progress.stage != stage;
+            progress.stage = stage;
+            changed
+        });
+    }
+
+    /// Records the end.
+    pub(super) fn end(&self, outcome: Result<Report, DownloadError>) {
+        self.progress.send_modify(|progress| {
+            progress.stage = match outcome.is_ok() {
+                true => Stage::Complete,
+                false => Stage::Stopped,
+            };
+            progress.bytes_per_second = 0;
+            progress.time_left = None;
+            progress.sources = 0;
+            if outcome.is_ok() {
+                progress.verified_bytes = progress.total_bytes;
+            }
+        });
+        let outcome = outcome.map(Arc::new).map_err(Arc::new);
+        self.outcome.send_replace(Some(outcome));
+    }
+
+    /// Returns the time since the request.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The report of a download whose file was there already.
+    pub(super) fn already_there(&self, path: PathBuf) -> Report {
+        Report {
+            content: self.info.id(),
+            name: self.name.clone(),
+            size_bytes: self.info.length,
+            path,
+            elapsed: self.elapsed(),
+            resumed_bytes: 0,
+            received_bytes: 0,
+            wasted_bytes: 0,
+            sources: Vec::new(),
+            already_there: true,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! All downloads of a node: their turns, and the end of each.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use qshare_content::{Chunks, ContentId, NodeId};
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info_span};
+
+use super::committer::Committer;
+use super::download::{Download, DownloadState};
+use super::request::DownloadRequest;
+use super::single_chunk::SingleChunks;
+use super::sources::{Blame, SourceWatch};
+use super::swarm::Swarms;
+use crate::config::Limits;
+use crate::error::DownloadError;
+use crate::lookup::LanLookup;
+use crate::peers::{Dialler, PeerTable};
+use crate::runtime::{BlockingBatch, BufferPool, Tasks, catch_panic};
+use crate::shares::ShareStore;
+use crate::trackers::Trackers;
+use crate::vocabulary::{NodeEvent, Report};
+
+/// Two downloads of one content to one path are the same.
+type Key = (ContentId, PathBuf);
+
+/// All downloads that have not ended.
+pub(crate) struct Downloads {
+    running: Mutex<HashMap<Key, Download>>,
+    turns: Arc<Semaphore>,
+    /// Turns of contents of one chunk.
+    small_turns: Arc<Semaphore>,
+    shares: Arc<ShareStore>,
+    committer: Arc<Committer>,
+    single_chunks: SingleChunks,
+    swarms: Swarms,
+    received_bytes: Arc<AtomicU64>,
+    /// Cancelled at shutdown before everything else.
+    stopping: CancellationToken,
+    tasks: Tasks,
+}
+
+/// What a [`Downloads`] works with.
+pub(crate) struct DownloadsConfig<'a> {
+    pub(crate) us: NodeId,
+    pub(crate) limits: &'a Limits,
+    pub(crate) shares: Arc<ShareStore>,
+    pub(crate) trackers: Arc<Trackers>,
+    pub(crate) lan: Arc<LanLookup>,
+    pub(crate) table: Arc<PeerTable>,
+    pub(crate) dialler: Arc<Dialler>,
+    pub(crate) buffers: Arc<BufferPool>,
+    pub(crate) batch: Arc<BlockingBatch>,
+    pub(crate) committer: Committer,
+    pub(crate) events: broadcast::Sender<NodeEvent>,
+    pub(crate) tasks: Tasks,
+}
+
+impl Downloads {
+    pub(crate) fn new(config: DownloadsConfig<'_>) -> Downloads {
+        let limits = config.limits;
+        let received_bytes = Arc::new(AtomicU64::new(0));
+        let committer = Arc::new(config.committer);
+        let sources = SourceWatch::new(config.trackers, config.lan, config.tasks.clone());
+        let blame = Blame::new(config.table, config.events);
+        Downloads {
+            running: Mutex::default(),
+            turns: Arc::new(Semaphore::new(limits.downloads_max)),
+            small_turns: Arc::new(Semaphore::new(limits.small_downloads_max)),
+            single_chunks: SingleChunks {
+                us: config.us,
+                dialler: config.dialler.clone(),
+                sources: sources.clone(),
+                blame: blame.clone(),
+                shares: config.shares.clone(),
+                batch: config.batch,
+                committer: committer.clone(),
+                received_bytes: received_bytes.clone(),
+            },
+            swarms: Swarms {
+                us: config.us,
+                limits: limits.clone(),
+                dialler: config.dialler,
+                sources,
+                blame,
+                shares: config.shares.clone(),
+                buffers: config.buffers,
+                memory: Arc::new(Semaphore::new(limits.requested_max_bytes as usize)),
+                received_bytes: received_bytes.clone(),
+            },
+            shares: config.shares,
+            committer,
+            received_bytes,
+            stopping: CancellationToken::new(),
+            tasks: config.tasks,
+        }
+    }
+
+    /// Begins a download, or returns the running one of the same content to the same target.
+    pub(crate) fn begin(self: &Arc<Self>, request: DownloadRequest) -> Download {
+        let key = (request.info.id(), request.target.path());
+        let mut running = self.lock();
+        if let Some(download) = running.get(&key) {
+            return download.clone();
+        }
+        let download = Download::new(&request, self.stopping.child_token());
+        running.insert(key.clone(), download.clone());
+        drop(running);
+
+        let content = request.info.id();
+        let span = info_span!("download", name = %request.name, content = content.short());
+        let (downloads, state) = (self.clone(), download.state().clone());
+        let run = async move {
+            // A panic ends this download with an error, and no other.
+            let outcome = catch_panic(downloads.run(&request, &state)).await;
+            let outcome = outcome.unwrap_or_else(|panicked| {
+                error!(%panicked, "the download's task panicked");
+                let text = format!("the download's task panicked: {panicked}");
+                Err(DownloadError::Internal(text))
+            });
+            debug!(ok = outcome.is_ok(), "ended");
+            state.end(outcome);
+            downloads.lock().remove(&key);
+        };
+        self.tasks.spawn(run.instrument(span));
+        download
+    }
+
+    /// Returns all downloads that have not ended.
+    pub(crate) fn list(&self) -> Vec<Download> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Returns the payload bytes received since the start.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Stops all downloads, resumably.
+    pub(crate) fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    async fn run(
+        &self,
+        request: &DownloadRequest,
+        state: &Arc<DownloadState>,
+    ) -> Result<Report, DownloadError> {
+        let small = Chunks::of_length(request.info.length).count() == 1;
+        let expected = small.then(|| self.committer.expect());
+        let turns = match small {
+            true => &self.small_turns,
+            false => &self.turns,
+        };
+        let turn = tokio::select! {
+            () = state.stop.cancelled() => return Err(DownloadError::Stopped),
+            turn = turns.clone().acquire_owned() => turn,
+        };
+        let turn = turn.map_err(|error| DownloadError::Internal(error.to_string()))?;
+        if let Some(path) = self.shares.path(&request.info.id()) {
+            return Ok(state.already_there(path));
+        }
+        // Boxed, so that thousands of waiting downloads do not each take the space of the larger
+        // future.
+        match expected {
+            Some(expected) => self.single_chunks.run(request, state, turn, expected).await,
+            None => {
+                let _turn = turn;
+                Box::pin(self.swarms.run(request, state)).await
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Download>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

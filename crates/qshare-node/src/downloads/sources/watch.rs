@@ -1,0 +1,60 @@
+//! Watching for sources: at all trackers, on the local network, and behind host names.
+
+use std::sync::Arc;
+
+use qshare_content::{ContentId, NodeAddress};
+use tokio::sync::mpsc;
+
+use super::static_sources::{needs_resolver, resolve};
+use crate::lookup::LanLookup;
+use crate::runtime::Tasks;
+use crate::trackers::Trackers;
+use crate::vocabulary::HolderNews;
+
+/// Changes of holders that may wait for a download.
+const NEWS_MAX: usize = 64;
+
+/// Watches for sources of contents. Clones watch over the same sessions.
+#[derive(Clone)]
+pub(in crate::downloads) struct SourceWatch {
+    trackers: Arc<Trackers>,
+    lan: Arc<LanLookup>,
+    tasks: Tasks,
+}
+
+impl SourceWatch {
+    pub(in crate::downloads) fn new(
+        trackers: Arc<Trackers>,
+        lan: Arc<LanLookup>,
+        tasks: Tasks,
+    ) -> SourceWatch {
+        SourceWatch {
+            trackers,
+            lan,
+            tasks,
+        }
+    }
+
+    /// Watches a content at every tracker and on the local network, and resolves the host names of
+    /// `nodes`, until the receiver is dropped.
+    pub(in crate::downloads) fn start(
+        &self,
+        content: ContentId,
+        nodes: &[NodeAddress],
+    ) -> mpsc::Receiver<HolderNews> {
+        let (sender, receiver) = mpsc::channel(NEWS_MAX);
+        self.trackers.watch_holders(content, &sender);
+        let (lan, news) = (self.lan.clone(), sender.clone());
+        self.spawn(async move { lan.watch(content, news).await });
+        for node in nodes.iter().filter(|node| needs_resolver(node)) {
+            self.spawn(resolve(node.clone(), sender.clone()));
+        }
+        receiver
+    }
+
+    fn spawn(&self, watch: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.tasks.stopping().clone();
+        self.tasks
+            .spawn(async move { stopping.run_until_cancelled(watch).await });
+    }
+}

@@ -1,0 +1,29 @@
+//! Following the pages of a listing without being led in a circle.
+
+use std::collections::HashSet;
+
+/// The cursors of a listing. A page may be empty as long as its cursor is new; one that comes again
+/// would repeat the listing for ever.
+#[derive(Default)]
+pub(super) struct Cursors {
+    seen: HashSet<Vec<u8>>,
+}
+
+impl Cursors {
+    /// Notes the cursor of the next page. False if it was seen before.
+    pub(super) fn advance(&mut self, cursor: &[u8]) -> bool {
+        self.seen.insert(cursor.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_that_comes_again_ends_a_listing() {
+        let mut cursors = Cursors::default();
+        assert!(cursors.advance(b"a") && cursors.advance(b"b"));
+        assert!(!cursors.advance(b"a"));
+    }
+}

@@ -1,0 +1,269 @@
+//! One lookup: all trackers at once, the local network beside them, within a time.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qshare_content::{Query, TrackerAddress};
+use qshare_wire::limits::MATCHES_MAX;
+use qshare_wire::tracker::Readiness;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::cursors::Cursors;
+use super::lan::LanLookup;
+use super::merge::merge;
+use super::waiting::Waiting;
+use crate::error::{AskError, FindError, TrackerFault};
+use crate::trackers::{Established, SessionState, TrackerSession, Trackers};
+use crate::vocabulary::Findings;
+
+/// Longest wait for a tracker that has just started and finds nothing.
+const WARM_UP: Duration = Duration::from_secs(12);
+const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
+
+/// Looks files up.
+pub(crate) struct Lookup {
+    trackers: Arc<Trackers>,
+    lan: Arc<LanLookup>,
+}
+
+impl Lookup {
+    pub(crate) fn new(trackers: Arc<Trackers>, lan: Arc<LanLookup>) -> Lookup {
+        Lookup { trackers, lan }
+    }
+
+    /// Asks all trackers, and the local network where no tracker knows. Waits up to `patience` for
+    /// the first of them to be reachable, and a little longer while a tracker that has just
+    /// started finds nothing. A listing that is not complete when `time` has passed is truncated.
+    ///
+    /// # Errors
+    ///
+    /// [`FindError`] when there was no answer. Finding nothing is an answer.
+    pub(crate) async fn find(
+        &self,
+        query: &Query,
+        limit: usize,
+        patience: Duration,
+        time: Duration,
+    ) -> Result<Findings, FindError> {
+        if self.trackers.is_empty() && !self.lan.is_on() {
+            return Err(FindError::NoTracker);
+        }
+        let (until, end) = (deadline(patience), deadline(time));
+        let mut asked = JoinSet::new();
+        for session in self.trackers.sessions() {
+            let (session, query) = (session.clone(), query.clone());
+            asked.spawn(async move {
+                let answer = ask(&session, &query, limit, until, end).await;
+                (session.tracker.clone(), answer)
+            });
+        }
+        let trackers_are_local = self
+            .trackers
+            .sessions()
+            .all(|session| session.is_on_this_machine());
+        let mut waiting = Waiting::new(asked.len(), trackers_are_local);
+        let trackers_gave_up = CancellationToken::new();
+        let mut around = pin!(self.lan.find(query, limit, until, &trackers_gave_up));
+        let mut told: Option<Findings> = None;
+        let mut neighbours: Option<Option<Findings>> = None;
+        let mut failures = Failures::default();
+        while !waiting.is_over() {
+            let deadline = waiting.deadline();
+            tokio::select! {
+                biased;
+                Some(answer) = asked.join_next(), if !asked.is_empty() => match answer {
+                    Ok((_, Ok(found))) => {
+                        let found_any = !found.files.is_empty();
+                        waiting.handle_tracker(Instant::now(), found_any);
+                        if !found_any {
+                            trackers_gave_up.cancel();
+                        }
+                        told = Some(merge(told.unwrap_or_default(), found, limit));
+                    }
+                    Ok((tracker, Err(failure))) => {
+                        waiting.handle_tracker_failed(failure.is_refusal());
+                        failures.0.push((tracker, failure));
+                    }
+                    Err(lost) => return Err(FindError::Internal(lost.to_string())),
+                },
+                found = &mut around, if neighbours.is_none() => {
+                    let found_any = found.as_ref().map(|found| !found.files.is_empty());
+                    waiting.handle_neighbours(Instant::now(), found_any);
+                    neighbours = Some(found);
+                }
+                () = sleep_until(deadline.unwrap_or(until)), if deadline.is_some() => break,
+            }
+        }
+        // A tracker that is not the expected one must not be ignored.
+        if told.is_none() && failures.any_refusal() {
+            return Err(failures.into_error());
+        }
+        match (told, neighbours.flatten()) {
+            (Some(told), Some(found)) => Ok(merge(told, found, limit)),
+            (Some(found), None) | (None, Some(found)) => Ok(found),
+            (None, None) => Err(failures.into_error()),
+        }
+    }
+}
+
+/// Returns the time after `patience`; a very long one ends in a year.
+fn deadline(patience: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(patience)
+        .unwrap_or(now + Duration::from_secs(365 * 24 * 3600))
+}
+
+/// Why a tracker gave no answer.
+#[derive(Debug)]
+enum Failure {
+    Session(TrackerFault),
+    Lookup(AskError),
+}
+
+impl Failure {
+    fn is_refusal(&self) -> bool {
+        matches!(self, Failure::Session(fault) if fault.is_refusal())
+    }
+}
+
+/// The trackers that gave no answer.
+#[derive(Debug, Default)]
+struct Failures(Vec<(TrackerAddress, Failure)>);
+
+impl Failures {
+    fn any_refusal(&self) -> bool {
+        self.0.iter().any(|(_, failure)| failure.is_refusal())
+    }
+
+    fn into_error(self) -> FindError {
+        let all_refuse = !self.0.is_empty() && self.0.iter().all(|(_, fault)| fault.is_refusal());
+        let mut faults = Vec::new();
+        for (tracker, failure) in self.0 {
+            match failure {
+                Failure::Lookup(cause) => return FindError::Failed { tracker, cause },
+                Failure::Session(fault) => faults.push((tracker, fault)),
+            }
+        }
+        match (faults.is_empty(), all_refuse) {
+            (true, _) => FindError::NoTracker,
+            (_, true) => FindError::Refused(faults),
+            (_, false) => FindError::Unreachable(faults),
+        }
+    }
+}
+
+/// Asks one tracker, waiting for its session until `until`, and for its pages until `end`.
+async fn ask(
+    session: &TrackerSession,
+    query: &Query,
+    limit: usize,
+    until: Instant,
+    end: Instant,
+) -> Result<Findings, Failure> {
+    let warm_until = Instant::now() + WARM_UP;
+    loop {
+        let up = match session.settled(until).await {
+            SessionState::Up(up) => up,
+            SessionState::Refused(fault) => return Err(Failure::Session(fault)),
+            SessionState::Away(fault) => {
+                let silent = TrackerFault::NoAnswer(until - until.min(Instant::now()));
+                return Err(Failure::Session(fault.unwrap_or(silent)));
+            }
+        };
+        match ask_pages(&up, query, limit, end).await {
+            Ok((found, Readiness::Warming))
+                if found.files.is_empty() && Instant::now() < warm_until => {}
+            Ok((found, _)) => return Ok(found),
+            // The session was lost meanwhile: another attempt while there is time.
+            Err(_) if up.connection.close_reason().is_some() && Instant::now() < until => {}
+            Err(cause) => return Err(Failure::Lookup(cause)),
+        }
+        sleep(WARM_UP_PAUSE).await;
+    }
+}
+
+async fn ask_pages(
+    up: &Established,
+    query: &Query,
+    limit: usize,
+    end: Instant,
+) -> Result<(Findings, Readiness), AskError> {
+    let started = Instant::now();
+    let mut found = Findings::default();
+    let mut cursors = Cursors::default();
+    let mut after = None;
+    let mut readiness = None;
+    loop {
+        let page_limit = (limit - found.files.len()).min(MATCHES_MAX) as u16;
+        let page = match timeout_at(end, up.find(query, after, page_limit)).await {
+            Ok(page) => page?,
+            Err(_) => {
+                found.truncated = true;
+                let readiness = readiness.ok_or(AskError::TimedOut(started.elapsed()))?;
+                return Ok((found, readiness));
+            }
+        };
+        readiness = Some(page.readiness);
+        found.files.extend(page.files);
+        found.near = page.near;
+        match page.more {
+            None => return Ok((found, page.readiness)),
+            Some(_) if found.files.len() >= limit => {
+                found.truncated = true;
+                return Ok((found, page.readiness));
+            }
+            Some(more) => {
+                if !cursors.advance(&more) {
+                    found.truncated = true;
+                    return Ok((found, page.readiness));
+                }
+                after = Some(more);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use qshare_net::{DialError, GroupMismatch};
+
+    use super::*;
+
+    fn tracker() -> TrackerAddress {
+        "t:1".parse().unwrap()
+    }
+
+    fn refused() -> Failure {
+        let error = DialError::GroupRefused(GroupMismatch::Different);
+        Failure::Session(TrackerFault::Dial(Arc::new(error)))
+    }
+
+    fn silent() -> Failure {
+        Failure::Session(TrackerFault::NoAnswer(Duration::from_secs(4)))
+    }
+
+    fn error(failures: Vec<Failure>) -> FindError {
+        let failures = failures.into_iter().map(|failure| (tracker(), failure));
+        Failures(failures.collect()).into_error()
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        assert!(matches!(error(vec![]), FindError::NoTracker));
+        assert!(matches!(error(vec![refused()]), FindError::Refused(_)));
+        let mixed = error(vec![refused(), silent()]);
+        assert!(matches!(mixed, FindError::Unreachable(faults) if faults.len() == 2));
+        let failed = error(vec![silent(), Failure::Lookup(AskError::OtherNode)]);
+        assert!(matches!(failed, FindError::Failed { .. }));
+    }
+
+    #[test]
+    fn endless_patience_is_no_overflow() {
+        assert!(deadline(Duration::MAX) > Instant::now());
+    }
+}

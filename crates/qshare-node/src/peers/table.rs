@@ -1,0 +1,364 @@
+//! The connected nodes: which connection stays, who is shunned, how the receive windows are
+//! shared.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use qshare_content::NodeId;
+use qshare_swarm::PeerKey;
+use tokio::sync::watch;
+
+use super::connection::{Peer, PeerConnection};
+
+/// Two dials within this time of each other crossed. Later, the newest connection wins, because
+/// the older one may be dead without this node knowing.
+const CROSSING: Duration = Duration::from_secs(10);
+/// A node that sent corrupt bytes of this many contents is shunned.
+const LIES_MAX: u32 = 3;
+/// Nodes whose corrupt bytes are remembered.
+const LIARS_MAX: usize = 4096;
+
+/// Largest receive window of one connection, in bytes. 1 Gbit/s over 100 ms is 12.5 MB, and data
+/// behind a lost packet of its stream is not read for another RTT: with 16 MiB one lost packet in
+/// a thousand costs a quarter of that rate.
+const WINDOW_MAX_BYTES: u32 = 32 << 20;
+
+/// What decides which of two connections to one node stays.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    pub(super) is_relayed: bool,
+    /// Whether this node dialled.
+    pub(super) is_dialled: bool,
+    pub(super) since: Instant,
+    /// Nothing is received on it although something should be.
+    pub(super) is_suspect: bool,
+}
+
+/// Whether the older of two connections to `node` stays: a direct path rather than a relayed one;
+/// of two crossing dials the one from the smaller id; else the newer one.
+fn keeps_older(us: NodeId, node: NodeId, older: Claim, newer: Claim) -> bool {
+    if older.is_suspect {
+        return false;
+    }
+    let age = newer.since.saturating_duration_since(older.since);
+    let crossed = older.is_dialled != newer.is_dialled && age < CROSSING;
+    match (older.is_relayed, newer.is_relayed) {
+        (true, false) => false,
+        (false, true) => crossed,
+        _ => {
+            let dialler = |claim: Claim| if claim.is_dialled { us } else { node };
+            crossed && dialler(older) < dialler(newer)
+        }
+    }
+}
+
+/// What became of a new connection.
+pub(super) enum Inserted {
+    /// It is the node's first.
+    New(Arc<Peer>),
+    /// It replaced this one.
+    Replaced(Arc<Peer>, Arc<PeerConnection>),
+    /// The older one stays.
+    Refused,
+}
+
+#[derive(Default)]
+struct Slot {
+    /// Held by the task that dials, so that others wait for its result.
+    dialling: Arc<tokio::sync::Mutex<()>>,
+    connected: Option<Arc<Peer>>,
+}
+
+/// All connected nodes.
+pub(crate) struct PeerTable {
+    us: NodeId,
+    slots: Mutex<HashMap<NodeId, Slot>>,
+    lies: Lies,
+    next_key: AtomicU64,
+    /// Counts connections, for tasks that wait for one.
+    adopted: watch::Sender<u64>,
+    /// The sum of the receive windows of all nodes that this node requests something from.
+    windows_max_bytes: u32,
+}
+
+impl PeerTable {
+    pub(crate) fn new(us: NodeId, windows_max_bytes: u32) -> PeerTable {
+        PeerTable {
+            us,
+            slots: Mutex::default(),
+            lies: Lies::default(),
+            next_key: AtomicU64::new(1),
+            adopted: watch::Sender::new(0),
+            windows_max_bytes,
+        }
+    }
+
+    /// Returns this node's id.
+    pub(crate) fn us(&self) -> NodeId {
+        self.us
+    }
+
+    /// Returns the number of connected nodes.
+    pub(crate) fn count(&self) -> usize {
+        self.lock()
+            .values()
+            .filter(|slot| slot.connected.is_some())
+            .count()
+    }
+
+    /// Notes that a node sent corrupt bytes of one more content.
+    pub(crate) fn note_lie(&self, node: NodeId) {
+        self.lies.note(node);
+    }
+
+    /// Whether a node sent corrupt bytes of so many contents that no connection to it is kept.
+    pub(crate) fn is_shunned(&self, node: &NodeId) -> bool {
+        self.lies.is_shunned(node)
+    }
+
+    /// Returns a node if it is connected.
+    pub(crate) fn connected(&self, node: &NodeId) -> Option<Arc<Peer>> {
+        let slots = self.lock();
+        let peer = slots.get(node)?.connected.clone()?;
+        peer.connection().is_alive().then_some(peer)
+    }
+
+    /// Returns the lock that is held while a node is dialled.
+    pub(super) fn dialling(&self, node: NodeId) -> Arc<tokio::sync::Mutex<()>> {
+        self.lock().entry(node).or_default().dialling.clone()
+    }
+
+    /// Waits until a node is connected.
+    pub(super) async fn appearance(&self, node: &NodeId) -> Arc<Peer> {
+        let mut adopted = self.adopted.subscribe();
+        loop {
+            if let Some(peer) = self.connected(node) {
+                return peer;
+            }
+            if adopted.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Makes a connection the one to its node, unless an older one stays.
+    pub(super) fn insert(&self, node: NodeId, newer: Arc<PeerConnection>) -> Inserted {
+        let mut slots = self.lock();
+        let slot = slots.entry(node).or_default();
+        let living = slot.connected.clone();
+        let living = living.filter(|peer| peer.connection().is_alive());
+        let inserted = match living {
+            Some(peer) => {
+                let older = peer.connection();
+                if keeps_older(self.us, node, older.claim(), newer.claim()) {
+                    return Inserted::Refused;
+                }
+                peer.replace_connection(newer);
+                Inserted::Replaced(peer, older)
+            }
+            None => {
+                let key = PeerKey(self.next_key.fetch_add(1, Ordering::Relaxed));
+                let peer = Arc::new(Peer::new(key, node, newer));
+                slot.connected = Some(peer.clone());
+                Inserted::New(peer)
+            }
+        };
+        drop(slots);
+        self.adopted.send_modify(|count| *count += 1);
+        inserted
+    }
+
+    /// Removes a peer whose connection was lost. Returns false if another connection has taken
+    /// over, so that the peer stays.
+    pub(super) fn remove(&self, peer: &Arc<Peer>, connection: &Arc<PeerConnection>) -> bool {
+        let mut slots = self.lock();
+        if !Arc::ptr_eq(&peer.connection(), connection) {
+            return false;
+        }
+        if let Some(slot) = slots.get_mut(&peer.node)
+            && slot
+                .connected
+                .as_ref()
+                .is_some_and(|current| current.key == peer.key)
+        {
+            slot.connected = None;
+        }
+        true
+    }
+
+    /// Forgets a node that is neither connected nor being dialled, so that the table does not grow
+    /// with every node that was ever tried.
+    pub(super) fn forget_if_empty(&self, node: &NodeId) {
+        let mut slots = self.lock();
+        // The table's own and the caller's.
+        let is_unused =
+            |slot: &Slot| slot.connected.is_none() && Arc::strong_count(&slot.dialling) <= 2;
+        if slots.get(node).is_some_and(is_unused) {
+            slots.remove(node);
+        }
+    }
+
+    /// Shares the receive windows among the peers that this node requests something from.
+    pub(super) fn share_windows(&self) {
+        let slots = self.lock();
+        let asked = slots
+            .values()
+            .filter_map(|slot| slot.connected.as_ref())
+            .filter(|peer| peer.is_asked());
+        let window = window_bytes(self.windows_max_bytes, asked.clone().count());
+        asked.for_each(|peer| peer.connection().set_window(window));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns each window if `shares` of them share a budget. The number of shares is rounded up to
+/// a power of two, so that windows change rarely.
+fn window_bytes(budget_bytes: u32, shares: usize) -> u32 {
+    let shares = u32::try_from(shares.next_power_of_two()).unwrap_or(u32::MAX);
+    (budget_bytes / shares).min(WINDOW_MAX_BYTES)
+}
+
+/// How many contents each node sent corrupt bytes of.
+#[derive(Default)]
+struct Lies {
+    count_by_node: Mutex<HashMap<NodeId, u32>>,
+}
+
+impl Lies {
+    fn note(&self, node: NodeId) {
+        let mut counts = self.lock();
+        if counts.len() < LIARS_MAX || counts.contains_key(&node) {
+            *counts.entry(node).or_default() += 1;
+        }
+    }
+
+    fn is_shunned(&self, node: &NodeId) -> bool {
+        self.lock()
+            .get(node)
+            .is_some_and(|&count| count >= LIES_MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, u32>> {
+        let counts = self.count_by_node.lock();
+        counts.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: NodeId = NodeId([1; 32]);
+    const LARGE: NodeId = NodeId([2; 32]);
+
+    fn claim(is_dialled: bool, since: Instant) -> Claim {
+        Claim {
+            is_relayed: false,
+            is_dialled,
+            since,
+            is_suspect: false,
+        }
+    }
+
+    #[test]
+    fn both_ends_of_crossing_dials_keep_the_one_from_the_smaller_id() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        // Each side sees its own dial first or second; both must keep the same connection.
+        for own_first in [true, false] {
+            let (own, other) = match own_first {
+                true => (claim(true, start), claim(false, start + second)),
+                false => (claim(true, start + second), claim(false, start)),
+            };
+            let (older, newer) = match own_first {
+                true => (own, other),
+                false => (other, own),
+            };
+            let small_keeps_own = keeps_older(SMALL, LARGE, older, newer) == own_first;
+            assert!(small_keeps_own, "the smaller id keeps its dial");
+            let large_keeps_own = keeps_older(LARGE, SMALL, older, newer) == own_first;
+            assert!(!large_keeps_own, "the larger id keeps the other's dial");
+        }
+    }
+
+    #[test]
+    fn dials_that_did_not_cross_are_won_by_the_newer() {
+        let start = Instant::now();
+        let older = claim(true, start);
+        let late = claim(false, start + CROSSING);
+        assert!(!keeps_older(SMALL, LARGE, older, late));
+        // Twice from the same side: the first one is dead, as far as that side knows.
+        let again = claim(true, start + Duration::from_secs(1));
+        assert!(!keeps_older(SMALL, LARGE, older, again));
+    }
+
+    #[test]
+    fn a_direct_path_wins_over_a_relayed_one() {
+        let start = Instant::now();
+        let direct = claim(true, start);
+        let relayed = |is_dialled| Claim {
+            is_relayed: true,
+            ..claim(is_dialled, start)
+        };
+        assert!(!keeps_older(SMALL, LARGE, relayed(true), direct));
+        assert!(!keeps_older(LARGE, SMALL, relayed(false), direct));
+        // A relayed dial that crossed a direct one loses; one that comes later has a reason.
+        assert!(keeps_older(LARGE, SMALL, direct, relayed(false)));
+        assert!(!keeps_older(SMALL, LARGE, direct, relayed(true)));
+    }
+
+    #[test]
+    fn a_suspect_connection_never_stays() {
+        let start = Instant::now();
+        let suspect = Claim {
+            is_suspect: true,
+            ..claim(true, start)
+        };
+        let crossing = claim(false, start + Duration::from_secs(1));
+        assert!(keeps_older(SMALL, LARGE, claim(true, start), crossing));
+        assert!(!keeps_older(SMALL, LARGE, suspect, crossing));
+    }
+
+    #[test]
+    fn windows_together_stay_within_their_budget() {
+        let budget = 64 << 20;
+        for peers in 0..600 {
+            let window = window_bytes(budget, peers);
+            assert!(window <= WINDOW_MAX_BYTES);
+            assert!(
+                u64::from(window) * peers as u64 <= u64::from(budget),
+                "{peers}"
+            );
+            // And no peer gets less than half of an equal share.
+            assert!(peers < 4 || window >= budget / peers as u32 / 2, "{peers}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_lied_about_three_contents_is_shunned() {
+        let table = PeerTable::new(SMALL, 64 << 20);
+        for lies in 0..LIES_MAX {
+            assert!(!table.is_shunned(&LARGE), "after {lies}");
+            table.note_lie(LARGE);
+        }
+        assert!(table.is_shunned(&LARGE) && !table.is_shunned(&SMALL));
+    }
+
+    #[test]
+    fn nodes_that_were_only_tried_are_forgotten() {
+        let table = PeerTable::new(SMALL, 64 << 20);
+        let dialling = table.dialling(LARGE);
+        let waiting = table.dialling(LARGE);
+        table.forget_if_empty(&LARGE);
+        assert_eq!(table.lock().len(), 1, "another task waits for the dial");
+        drop(waiting);
+        table.forget_if_empty(&LARGE);
+        assert_eq!(table.lock().len(), 0);
+        drop(dialling);
+        assert!(table.connected(&LARGE).is_none());
+    }
+}

@@ -1,0 +1,306 @@
+//! The one interface to what this node offers. Serving and announcing change together here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use qshare_content::QueryParseError;
+use qshare_content::{AssetName, ChunkIndex, ContentId, ContentInfo, Hash, NodeId, Query};
+use qshare_storage::{
+    Asset, DiskError, HashOptions, HashPage, Library, LibraryConfig, LibraryEvent, RECONCILE_EVERY,
+    ReadError, SharedFile,
+};
+use tokio::sync::{broadcast, watch};
+use tracing::warn;
+
+use super::catalogue::{Announced, Catalogue, Delta, Listing};
+use super::contents::{Contents, Holding, PartialContent};
+use crate::config::Shares;
+use crate::error::StartError;
+use crate::runtime::blocking;
+use crate::vocabulary::NodeEvent;
+
+/// A finished download.
+pub(crate) struct Finished {
+    pub(crate) name: AssetName,
+    pub(crate) info: ContentInfo,
+    pub(crate) path: PathBuf,
+    /// The chunk hashes; empty if unknown, and for a content of one chunk.
+    pub(crate) hashes: Vec<Hash>,
+    /// Whether its target lies beneath a directory that may be shared.
+    pub(crate) is_beneath: bool,
+    /// Whether to serve it until the node stops if it lies in no shared directory.
+    pub(crate) keep_serving: bool,
+}
+
+/// The contents that this node serves and announces.
+pub(crate) struct ShareStore {
+    contents: Contents,
+    catalogue: Arc<Catalogue>,
+}
+
+impl ShareStore {
+    /// Opens the library of the shared directories, if there are any. What the library reports is
+    /// announced, and passed on as [`NodeEvent::Library`] if a person should read it.
+    pub(crate) async fn open(
+        shares: Option<Shares>,
+        events: broadcast::Sender<NodeEvent>,
+    ) -> Result<ShareStore, StartError> {
+        let catalogue = Arc::new(Catalogue::new());
+        let library = match shares {
+            None => None,
+            Some(shares) => {
+                let catalogue = catalogue.clone();
+                let open = move || {
+                    open_library(&shares, move |event| {
+                        match &event {
+                            LibraryEvent::Added(asset) => catalogue.upsert(asset.clone(), true),
+                            LibraryEvent::Removed(asset) => catalogue.remove(asset.clone()),
+                            // A hundred thousand of these would displace what a person should read.
+                            LibraryEvent::Hashing { .. } => {}
+                            _ => {
+                                let _ = events.send(NodeEvent::Library(event));
+                            }
+                        }
+                    })
+                };
+                Some(Arc::new(blocking(open).await?))
+            }
+        };
+        Ok(ShareStore {
+            contents: Contents::new(library),
+            catalogue,
+        })
+    }
+
+    /// Returns the content if any of it can be served.
+    pub(crate) fn find(&self, content: &ContentId) -> Option<Holding> {
+        self.contents.find(content)
+    }
+
+    /// Returns the path of a content in the shared directories.
+    pub(crate) fn path(&self, content: &ContentId) -> Option<PathBuf> {
+        self.contents.library()?.path(content)
+    }
+
+    /// Returns the shared files that programs go on writing.
+    pub(crate) fn still_written(&self) -> Vec<PathBuf> {
+        let library = self.contents.library();
+        library.map_or_else(Vec::new, |library| library.still_written())
+    }
+
+    /// Serves an unfinished download. It is not announced yet: that needs its chunk hashes.
+    pub(crate) fn offer(&self, partial: &Arc<PartialContent>) {
+        self.contents.insert(partial.clone());
+    }
+
+    /// Announces an unfinished download that is served already.
+    pub(crate) fn announce(&self, name: &AssetName, partial: &PartialContent) {
+        self.catalogue.upsert(asset(name, partial.info), false);
+    }
+
+    /// Stops serving and announcing an unfinished download.
+    pub(crate) fn withdraw(&self, name: &AssetName, partial: &Arc<PartialContent>) {
+        self.contents.remove(partial);
+        self.catalogue.remove(asset(name, partial.info));
+    }
+
+    /// Stops serving a download that was [adopted](Self::adopt). Its announcement stays if the
+    /// content is served from elsewhere now.
+    pub(crate) fn withdraw_adopted(&self, name: &AssetName, partial: &Arc<PartialContent>) {
+        self.contents.remove(partial);
+        if self.contents.find(&partial.info.id()).is_none() {
+            self.catalogue.remove(asset(name, partial.info));
+        }
+    }
+
+    /// Takes over a finished download: into the library if it lies in a shared directory, else
+    /// for as long as the node runs, if that was asked for.
+    pub(crate) async fn adopt(&self, finished: Finished) {
+        let Finished {
+            name,
+            info,
+            path,
+            hashes,
+            is_beneath,
+            keep_serving,
+        } = finished;
+        let library = self.contents.library().filter(|_| is_beneath).cloned();
+        if let Some(library) = library {
+            if let Err(error) = blocking(move || library.adopt(&path, info, &hashes)).await {
+                warn!(%name, %error, "cannot share a finished download");
+            }
+        } else if keep_serving {
+            let opened = blocking(move || match hashes.is_empty() && info.length > 0 {
+                true => SharedFile::hashed(&path, &HashOptions::default()),
+                false => SharedFile::new(&path, info, hashes),
+            });
+            match opened.await {
+                Ok(file) if file.info() == info => {
+                    self.contents.insert_file(Arc::new(file));
+                    self.catalogue.upsert(asset(&name, info), true);
+                }
+                Ok(_) => warn!(%name, "the finished file changed and is not served"),
+                Err(error) => warn!(%name, %error, "cannot serve a finished download"),
+            }
+        }
+    }
+
+    /// Fills `bytes` with those of a content from `offset` on, within one chunk. Blocks.
+    pub(crate) fn read_into(
+        &self,
+        holding: &Holding,
+        chunk: ChunkIndex,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), ReadError> {
+        self.contents.read_into(holding, chunk, offset, bytes)
+    }
+
+    /// Reads a page of chunk hashes with its proof. Blocks.
+    pub(crate) fn hash_page(&self, holding: &Holding, page: u32) -> Result<HashPage, ReadError> {
+        self.contents.hash_page(holding, page)
+    }
+
+    /// Returns everything that is announced, and subscribes to every change from now on.
+    pub(crate) fn subscribe(&self) -> (Vec<Announced>, broadcast::Receiver<Delta>) {
+        self.catalogue.subscribe()
+    }
+
+    /// Tells when there is something to offer for the first time.
+    pub(crate) fn watch_offers(&self) -> watch::Receiver<bool> {
+        self.catalogue.watch_offers()
+    }
+
+    /// Lists what a query means, from where the last page ended.
+    ///
+    /// # Errors
+    ///
+    /// When the query holds an invalid glob.
+    pub(crate) fn list(
+        &self,
+        us: NodeId,
+        query: &Query,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Listing, QueryParseError> {
+        self.catalogue.list(us, query, after, limit)
+    }
+
+    /// Returns the number of complete files, and the sum of their lengths in bytes.
+    pub(crate) fn totals(&self) -> (usize, u64) {
+        self.catalogue.totals()
+    }
+}
+
+fn asset(name: &AssetName, info: ContentInfo) -> Arc<Asset> {
+    Arc::new(Asset::new(name.clone(), info))
+}
+
+fn open_library(
+    shares: &Shares,
+    on_event: impl Fn(LibraryEvent) + Send + 'static,
+) -> Result<Library, StartError> {
+    for dir in [&shares.assets, &shares.downloads] {
+        std::fs::create_dir_all(dir).map_err(|error| DiskError::new("make", dir, error))?;
+    }
+    let config = LibraryConfig {
+        roots: vec![shares.assets.clone(), shares.downloads.clone()],
+        exclude: shares.exclude.clone(),
+        state_dir: shares.state_dir.clone(),
+        hash_threads: 0,
+        reconcile_every: RECONCILE_EVERY,
+    };
+    Ok(Library::open(config, on_event)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use qshare_content::tree;
+    use qshare_storage::{Opened, Part, PartOptions, Target};
+
+    use super::*;
+
+    async fn empty() -> ShareStore {
+        ShareStore::open(None, broadcast::Sender::new(8))
+            .await
+            .unwrap()
+    }
+
+    fn partial(dir: &std::path::Path, length: u64) -> Arc<PartialContent> {
+        let info = ContentInfo {
+            length,
+            root: Hash([7; 32]),
+        };
+        let target = Target::Path(dir.join("file"));
+        match Part::open(&target, info, &PartOptions::default()).unwrap() {
+            Opened::Part(part) => Arc::new(PartialContent::new(info, Arc::new(part))),
+            Opened::Complete { .. } => panic!("there was no file"),
+        }
+    }
+
+    fn announced(store: &ShareStore) -> Vec<(String, bool)> {
+        let (entries, _) = store.subscribe();
+        let entry = |entry: &Announced| (entry.asset.name.to_string(), entry.complete);
+        entries.iter().map(entry).collect()
+    }
+
+    #[tokio::test]
+    async fn a_partial_download_is_served_before_it_is_announced_and_withdrawn_from_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, name) = (empty().await, AssetName::new("file").unwrap());
+        let partial = partial(dir.path(), 8 << 20);
+        let id = partial.info.id();
+        store.offer(&partial);
+        assert!(matches!(store.find(&id), Some(Holding::Partial(_))));
+        assert_eq!(announced(&store), []);
+        store.announce(&name, &partial);
+        assert_eq!(announced(&store), [("file".to_owned(), false)]);
+        store.withdraw(&name, &partial);
+        assert!(store.find(&id).is_none());
+        assert_eq!(announced(&store), []);
+    }
+
+    #[tokio::test]
+    async fn verified_chunks_are_recorded_in_the_part_and_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let partial = partial(dir.path(), 8 << 20);
+        let (before, mut batches) = partial.subscribe();
+        assert_eq!(before.count(), 0);
+        let holding = Holding::Partial(partial.clone());
+        assert!(!holding.has(ChunkIndex(1)));
+        partial.mark_verified(ChunkIndex(1));
+        assert!(holding.has(ChunkIndex(1)) && !partial.is_complete());
+        assert_eq!(&*batches.try_recv().unwrap(), [ChunkIndex(1)]);
+        assert!(partial.subscribe().0.contains(ChunkIndex(1)));
+    }
+
+    #[tokio::test]
+    async fn a_finished_file_replaces_its_partial_download_without_a_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, name) = (empty().await, AssetName::new("file").unwrap());
+        let bytes = b"hello";
+        let info = ContentInfo {
+            length: bytes.len() as u64,
+            root: tree::leaf_hash(bytes),
+        };
+        let path = dir.path().join("other");
+        std::fs::write(&path, bytes).unwrap();
+        let finished = Finished {
+            name: name.clone(),
+            info,
+            path,
+            hashes: Vec::new(),
+            is_beneath: false,
+            keep_serving: true,
+        };
+        store.adopt(finished).await;
+        assert!(matches!(store.find(&info.id()), Some(Holding::File(_))));
+        assert_eq!(announced(&store), [("file".to_owned(), true)]);
+        let partial = partial(dir.path(), 8 << 20);
+        store.offer(&partial);
+        store.announce(&AssetName::new("part").unwrap(), &partial);
+        // Nothing else serves this content.
+        store.withdraw_adopted(&AssetName::new("part").unwrap(), &partial);
+        assert_eq!(announced(&store), [("file".to_owned(), true)]);
+    }
+}

@@ -1,0 +1,200 @@
+//! Announcing over one session: first everything, then every change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use qshare_net::framed;
+use qshare_storage::Asset;
+use qshare_wire::limits::ANNOUNCE_ENTRIES_MAX;
+use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, Entry, EntryKey};
+use quinn::SendStream;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
+
+use crate::error::TrackerFault;
+use crate::shares::{Announced, Delta, ShareStore, key_of};
+
+/// Changes are collected for this long before they are announced.
+const DELTA_BATCH: Duration = Duration::from_millis(100);
+
+/// The announcing side of a session's control stream.
+pub(super) struct Announcer {
+    send: SendStream,
+    acks: mpsc::Receiver<AnnounceAck>,
+    sequence: u64,
+}
+
+impl Announcer {
+    /// `acks` yields what the tracker acknowledges.
+    pub(super) fn new(send: SendStream, acks: mpsc::Receiver<AnnounceAck>) -> Announcer {
+        Announcer {
+            send,
+            acks,
+            sequence: 0,
+        }
+    }
+
+    /// Announces everything, then every change. Returns only with a fault.
+    ///
+    /// A node that `may_stay_silent` (one with a throw-away identity) announces nothing while it
+    /// offers nothing: no earlier announcement of it needs to be replaced.
+    pub(super) async fn run(mut self, shares: &ShareStore, may_stay_silent: bool) -> TrackerFault {
+        loop {
+            let (entries, mut deltas) = shares.subscribe();
+            if may_stay_silent && entries.is_empty() {
+                match deltas.recv().await {
+                    Ok(_) | Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return TrackerFault::NoAcknowledgement,
+                }
+            }
+            let announced = async {
+                self.announce_all(&entries).await?;
+                drop(entries);
+                self.announce_changes(&mut deltas).await
+            };
+            match announced.await {
+                Ok(()) => debug!("lagged behind the changes; announcing everything again"),
+                Err(fault) => return fault,
+            }
+        }
+    }
+
+    async fn announce_all(&mut self, entries: &[Announced]) -> Result<(), TrackerFault> {
+        let mut stage = AnnounceStage::FullBegin;
+        for batch in entries.chunks(ANNOUNCE_ENTRIES_MAX) {
+            let entries = batch.iter().map(Announced::to_entry).collect();
+            self.announce(stage, entries, Vec::new()).await?;
+            stage = AnnounceStage::FullMore;
+        }
+        if stage == AnnounceStage::FullBegin {
+            self.announce(stage, Vec::new(), Vec::new()).await?;
+        }
+        self.announce(AnnounceStage::FullEnd, Vec::new(), Vec::new())
+            .await
+    }
+
+    /// Announces changes as they come. Returns Ok once some of them were missed.
+    async fn announce_changes(
+        &mut self,
+        deltas: &mut broadcast::Receiver<Delta>,
+    ) -> Result<(), TrackerFault> {
+        loop {
+            let mut next = deltas.recv().await;
+            let until = Instant::now() + DELTA_BATCH;
+            let mut batch = Batch::default();
+            loop {
+                match next {
+                    Ok(delta) => batch.add(delta),
+                    Err(RecvError::Lagged(_)) => return Ok(()),
+                    Err(RecvError::Closed) => return Err(TrackerFault::NoAcknowledgement),
+                }
+                if batch.is_full() {
+                    break;
+                }
+                next = tokio::select! {
+                    () = sleep_until(until) => break,
+                    next = deltas.recv() => next,
+                };
+            }
+            let entries = batch.entries.iter().map(Announced::to_entry).collect();
+            let removed = batch.removed.iter().map(|asset| key_of(asset)).collect();
+            self.announce(AnnounceStage::Delta, entries, removed)
+                .await?;
+        }
+    }
+
+    /// Sends one announcement and waits for its acknowledgement.
+    async fn announce(
+        &mut self,
+        stage: AnnounceStage,
+        entries: Vec<Entry>,
+        removed: Vec<EntryKey>,
+    ) -> Result<(), TrackerFault> {
+        let announce = Announce {
+            sequence: self.sequence,
+            stage,
+            entries,
+            removed,
+            extensions: Vec::new(),
+        };
+        framed::write(&mut self.send, &announce).await?;
+        loop {
+            let Some(ack) = self.acks.recv().await else {
+                return Err(TrackerFault::NoAcknowledgement);
+            };
+            if ack.refused > 0 {
+                warn!(
+                    refused = ack.refused,
+                    reason = %ack.reason,
+                    "the tracker refused entries"
+                );
+            }
+            if ack.sequence == self.sequence {
+                self.sequence += 1;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Changes that are announced together. A later change of an asset cancels the earlier one.
+#[derive(Debug, Default)]
+struct Batch {
+    entries: Vec<Announced>,
+    removed: Vec<Arc<Asset>>,
+}
+
+impl Batch {
+    fn add(&mut self, delta: Delta) {
+        match delta {
+            Delta::Upsert(entry) => {
+                self.removed.retain(|asset| *asset != entry.asset);
+                self.entries.push(entry);
+            }
+            Delta::Remove(asset) => {
+                self.entries.retain(|entry| entry.asset != asset);
+                self.removed.push(asset);
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len().max(self.removed.len()) == ANNOUNCE_ENTRIES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qshare_content::{AssetName, ContentInfo, Hash};
+
+    use super::*;
+
+    fn asset(name: &str) -> Arc<Asset> {
+        let info = ContentInfo {
+            length: 1,
+            root: Hash([1; 32]),
+        };
+        Arc::new(Asset::new(AssetName::new(name).unwrap(), info))
+    }
+
+    fn upsert(name: &str) -> Delta {
+        Delta::Upsert(Announced {
+            asset: asset(name),
+            complete: true,
+        })
+    }
+
+    #[test]
+    fn the_last_change_of_an_asset_is_announced() {
+        let mut batch = Batch::default();
+        batch.add(upsert("a"));
+        batch.add(upsert("b"));
+        batch.add(Delta::Remove(asset("a")));
+        assert_eq!((batch.entries.len(), batch.removed.len()), (1, 1));
+        batch.add(upsert("a"));
+        assert_eq!((batch.entries.len(), batch.removed.len()), (2, 0));
+        assert!(!batch.is_full());
+    }
+}

@@ -1,0 +1,245 @@
+//! All configured trackers: one session each, kept up until the node stops.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use qshare_content::{ContentId, TrackerAddress};
+use qshare_net::{Endpoint, Greeting, KnownTrackers, Session, close_because, framed};
+use qshare_wire::hello::Role;
+use qshare_wire::introduction::Introduction;
+use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
+use qshare_wire::tracker::AnnounceAck;
+use qshare_wire::{CloseCode, Message};
+use quinn::RecvStream;
+use rand::Rng;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::announce::Announcer;
+use super::ask::{Established, watch_holders};
+use super::candidates::local_candidates;
+use super::dial::{dial_tracker, resolve_tracker};
+use super::session::{Backoff, SessionState, TrackerSession};
+use crate::error::TrackerFault;
+use crate::runtime::Tasks;
+use crate::shares::ShareStore;
+use crate::vocabulary::{HolderNews, NodeEvent, TrackerState};
+
+/// Receive window of a session in bytes: room for several pages of matches.
+const ANSWERS_WINDOW_BYTES: u32 = 4 << 20;
+
+/// An introduction that another node asked for, and the tracker that sent it.
+pub(crate) struct IntroductionFrom {
+    pub(crate) introduction: Introduction,
+    pub(crate) tracker: SocketAddr,
+}
+
+/// The sessions with all configured trackers.
+pub(crate) struct Trackers {
+    endpoint: Endpoint,
+    greeting: Greeting,
+    known: Option<KnownTrackers>,
+    shares: Arc<ShareStore>,
+    sessions: Vec<Arc<TrackerSession>>,
+    /// Counts changes of state.
+    changes: watch::Sender<u64>,
+    introductions: mpsc::Sender<IntroductionFrom>,
+    events: broadcast::Sender<NodeEvent>,
+    tasks: Tasks,
+}
+
+/// What a [`Trackers`] works with.
+pub(crate) struct TrackersConfig {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) greeting: Greeting,
+    pub(crate) known: Option<KnownTrackers>,
+    pub(crate) shares: Arc<ShareStore>,
+    pub(crate) addresses: Vec<TrackerAddress>,
+    pub(crate) introductions: mpsc::Sender<IntroductionFrom>,
+    pub(crate) events: broadcast::Sender<NodeEvent>,
+    pub(crate) tasks: Tasks,
+}
+
+impl Trackers {
+    pub(crate) fn new(config: TrackersConfig) -> Trackers {
+        let sessions = config.addresses.into_iter();
+        Trackers {
+            endpoint: config.endpoint,
+            greeting: config.greeting,
+            known: config.known,
+            shares: config.shares,
+            sessions: sessions
+                .map(|at| Arc::new(TrackerSession::new(at)))
+                .collect(),
+            changes: watch::Sender::new(0),
+            introductions: config.introductions,
+            events: config.events,
+            tasks: config.tasks,
+        }
+    }
+
+    /// Starts to keep all sessions up.
+    pub(crate) fn start(self: &Arc<Self>) {
+        for session in &self.sessions {
+            let (trackers, session) = (self.clone(), session.clone());
+            self.tasks.supervise("tracker session", async move {
+                trackers.keep_up(&session).await;
+            });
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = &Arc<TrackerSession>> {
+        self.sessions.iter()
+    }
+
+    /// Returns the sessions that are up.
+    pub(crate) fn established(&self) -> impl Iterator<Item = Established> {
+        self.sessions
+            .iter()
+            .filter_map(|session| session.established())
+    }
+
+    /// Tells when any session begins, ends or is refused.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Returns every tracker with its state.
+    pub(crate) fn report(&self) -> Vec<(TrackerAddress, TrackerState)> {
+        let report =
+            |session: &Arc<TrackerSession>| (session.tracker.clone(), session.state().to_report());
+        self.sessions.iter().map(report).collect()
+    }
+
+    /// Watches who holds a content at all trackers, until the receiver is dropped.
+    pub(crate) fn watch_holders(&self, content: ContentId, news: &mpsc::Sender<HolderNews>) {
+        for session in &self.sessions {
+            let watch = watch_holders(session.clone(), content, news.clone());
+            let stopping = self.tasks.stopping().clone();
+            self.tasks
+                .spawn(async move { stopping.run_until_cancelled(watch).await });
+        }
+    }
+
+    fn set(&self, session: &TrackerSession, state: SessionState) {
+        if let Some(report) = session.set(state) {
+            self.changes.send_modify(|count| *count += 1);
+            let event = NodeEvent::Tracker(session.tracker.clone(), report);
+            let _ = self.events.send(event);
+        }
+    }
+
+    /// Establishes a session again and again. Never returns.
+    async fn keep_up(&self, session: &TrackerSession) {
+        let tracker = session.tracker.host_port();
+        let mut backoff = Backoff::new();
+        loop {
+            let fault = match self.connect(&session.tracker).await {
+                Ok(established) => {
+                    backoff.reset();
+                    let fault = self.attend(session, established).await;
+                    info!(tracker, cause = %fault, "lost the session with the tracker");
+                    fault
+                }
+                Err(fault) if fault.is_refusal() => {
+                    warn!(tracker, cause = %fault, "the tracker refused the session");
+                    fault
+                }
+                Err(fault) => {
+                    debug!(tracker, cause = %fault, "cannot reach the tracker");
+                    fault
+                }
+            };
+            let pause = backoff.pause(&fault);
+            self.set(session, fault.into());
+            let jitter = rand::rng().random_range(0.5..1.0);
+            sleep(pause.mul_f64(jitter)).await;
+        }
+    }
+
+    async fn connect(&self, tracker: &TrackerAddress) -> Result<Session, TrackerFault> {
+        let addresses = resolve_tracker(tracker).await?;
+        let greeting = Greeting {
+            candidates: local_candidates(&self.endpoint),
+            ..self.greeting.clone()
+        };
+        let known = self.known.as_ref();
+        dial_tracker(&self.endpoint, &greeting, tracker, addresses, known).await
+    }
+
+    /// Announces over a session, and reads what the tracker says, until the session is lost.
+    async fn attend(&self, state: &TrackerSession, session: Session) -> TrackerFault {
+        let Session {
+            connection,
+            peer,
+            hello,
+            control_send,
+            control_recv,
+            // Kept as long as the session: the tracker tells others of a new address of this node
+            // only after a probe there was answered.
+            responder: _responder,
+            ..
+        } = session;
+        connection.set_receive_window(ANSWERS_WINDOW_BYTES.into());
+        let remote = connection.remote_address();
+        let address = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let up = Established {
+            connection: connection.clone(),
+            id: peer,
+            address,
+            seen_at: hello.observed,
+        };
+        info!(tracker = %state.tracker.host_port(), id = %peer, "connected to the tracker");
+        self.set(state, SessionState::Up(up));
+        let (heard, acks) = mpsc::channel(1);
+        let may_stay_silent = self.greeting.role == Role::OneShot;
+        let announcing = Announcer::new(control_send, acks).run(&self.shares, may_stay_silent);
+        let fault = tokio::select! {
+            biased;
+            cause = connection.closed() => return cause.into(),
+            fault = announcing => fault,
+            fault = self.read_control(address, control_recv, heard) => fault,
+        };
+        close_because(&connection, CloseCode::Protocol, &fault.to_string());
+        fault
+    }
+
+    /// Reads the tracker's control stream. Returns only with a fault.
+    async fn read_control(
+        &self,
+        tracker: SocketAddr,
+        mut recv: RecvStream,
+        acks: mpsc::Sender<AnnounceAck>,
+    ) -> TrackerFault {
+        loop {
+            let frame = match framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES).await {
+                Ok(frame) => frame,
+                Err(error) => return error.into(),
+            };
+            match frame.kind {
+                AnnounceAck::TYPE => match frame.decode() {
+                    Ok(ack) => _ = acks.send(ack).await,
+                    Err(error) => return framed::ReadError::from(error).into(),
+                },
+                Introduction::TYPE => match frame.decode() {
+                    Ok(introduction) => {
+                        let event = IntroductionFrom {
+                            introduction,
+                            tracker,
+                        };
+                        // Fails only when the node stops.
+                        let _ = self.introductions.send(event).await;
+                    }
+                    Err(error) => return framed::ReadError::from(error).into(),
+                },
+                // Later protocol versions may send other messages here; they are ignored.
+                _ => {}
+            }
+        }
+    }
+}

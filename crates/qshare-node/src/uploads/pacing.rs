@@ -1,0 +1,141 @@
+//! Handing an answer to its stream in pieces: few unsent bytes, and other answers go on while one
+//! is blocked.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use qshare_net::link_rate;
+use quinn::SendStream;
+use tokio::time::timeout;
+
+use super::queue::Turn;
+use crate::peers::PeerConnection;
+
+/// An answer is handed to its stream in pieces of an eighth of the congestion window, within these
+/// bounds.
+const PIECE_MIN_BYTES: u64 = 32 * 1024;
+const PIECE_MAX_BYTES: u64 = 256 * 1024;
+/// An answer of which a blocked piece does not move for this long (2 KB/s) is given up.
+pub(super) const PIECE_DEADLINE: Duration = Duration::from_secs(15);
+/// An answer counts as blocked, so that others may start, when a piece takes this many times longer
+/// than its fair share of this node's link allows: then the path of that answer is slow.
+const BLOCKED_TIMES: f64 = 2.0;
+/// The same while the rate of this node's link is unknown,
+const BLOCKED_AFTER: Duration = Duration::from_millis(50);
+/// and its bounds.
+const BLOCKED_AFTER_MIN: Duration = Duration::from_millis(5);
+const BLOCKED_AFTER_MAX: Duration = Duration::from_millis(500);
+/// The same where not a link but the congestion window limits an answer: others can use the link
+/// until the next acknowledgement.
+const WINDOW_FULL_AFTER: Duration = Duration::from_millis(2);
+/// On a path with a shorter RTT, any congestion window soon suffices.
+const LONG_PATH: Duration = Duration::from_millis(5);
+
+/// Limits what connections buffer.
+pub(super) struct Pacing {
+    send_window_max_bytes: u64,
+}
+
+impl Pacing {
+    pub(super) fn new(send_window_max_bytes: u64) -> Pacing {
+        Pacing {
+            send_window_max_bytes,
+        }
+    }
+
+    /// Lets a connection buffer little more than its path holds. What waits in its buffers instead
+    /// could not be reordered any more, and an answer under way would look finished. Returns the
+    /// size of the next piece.
+    pub(super) fn next_piece_bytes(&self, connection: &PeerConnection) -> usize {
+        let path = connection.connection.stats().path;
+        let piece_bytes = (path.cwnd / 8).clamp(PIECE_MIN_BYTES, PIECE_MAX_BYTES);
+        let is_long = connection.shortest_rtt() >= LONG_PATH;
+        let held_bytes = match is_long && connection.is_losing(path.lost_packets) {
+            true => held_up_bytes(path.cwnd),
+            false => path.cwnd,
+        };
+        let window_bytes = (held_bytes + piece_bytes).min(self.send_window_max_bytes);
+        connection.connection.set_send_window(window_bytes);
+        piece_bytes as usize
+    }
+}
+
+/// Returns what a connection holds while this much is in flight and some of it is lost: quinn keeps
+/// what is acknowledged until everything before it in its stream is, which takes another RTT.
+fn held_up_bytes(in_flight_bytes: u64) -> u64 {
+    in_flight_bytes * 2
+}
+
+/// Writes one piece to the stream. Returns false if the other side does not take it. `running_max`
+/// is the number of answers that share this node's link.
+pub(super) async fn write_piece(
+    turn: &Turn,
+    running_max: u32,
+    connection: &PeerConnection,
+    send: &mut SendStream,
+    piece: Bytes,
+) -> bool {
+    let answers = f64::from(running_max.max(1));
+    let blocked_after = blocked_after(
+        piece.len(),
+        link_rate(&connection.connection).map(|rate| rate / answers),
+        connection.connection.rtt(),
+        connection.shortest_rtt(),
+    );
+    let mut write = std::pin::pin!(send.write_chunk(piece));
+    if let Ok(written) = timeout(blocked_after, &mut write).await {
+        return written.is_ok();
+    }
+    let _blocked = turn.block();
+    let written = timeout(PIECE_DEADLINE, write).await;
+    matches!(written, Ok(Ok(())))
+}
+
+/// Returns how long a piece may take before its answer counts as blocked, where this node's link
+/// would carry `share_of_link` bytes of it a second. Where nothing queues on a long path, the link
+/// is not full.
+fn blocked_after(
+    piece_bytes: usize,
+    share_of_link: Option<f64>,
+    rtt: Duration,
+    shortest_rtt: Duration,
+) -> Duration {
+    if shortest_rtt >= LONG_PATH && rtt < shortest_rtt * 3 / 2 {
+        return WINDOW_FULL_AFTER;
+    }
+    share_of_link.map_or(BLOCKED_AFTER, |share| {
+        let seconds = BLOCKED_TIMES * piece_bytes as f64 / share;
+        let bounds = (
+            BLOCKED_AFTER_MIN.as_secs_f64(),
+            BLOCKED_AFTER_MAX.as_secs_f64(),
+        );
+        Duration::from_secs_f64(seconds.clamp(bounds.0, bounds.1))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn others_start_at_once_where_only_the_congestion_window_is_full() {
+        let after = |rtt, shortest| blocked_after(32 << 10, None, rtt, shortest);
+        assert_eq!(after(42 * MS, 40 * MS), WINDOW_FULL_AFTER);
+        // Something queues: the link is full.
+        assert_eq!(after(70 * MS, 40 * MS), BLOCKED_AFTER);
+        // A local network, before anything is known of its queue.
+        assert_eq!(after(MS, MS), BLOCKED_AFTER);
+    }
+
+    #[test]
+    fn others_start_where_the_path_of_one_is_slower_than_its_share_of_the_link() {
+        let after = |mbit: f64| blocked_after(25_000, Some(mbit * 1e6 / 8.0), MS, MS);
+        // 25 kB take 4 ms at 50 Mbit/s.
+        assert_eq!(after(50.0), 8 * MS);
+        assert_eq!(after(10.0), 40 * MS);
+        assert_eq!(after(10_000.0), BLOCKED_AFTER_MIN);
+        assert_eq!(after(0.1), BLOCKED_AFTER_MAX);
+    }
+}

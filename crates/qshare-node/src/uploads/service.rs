@@ -1,0 +1,185 @@
+//! Serving the requests of all connected nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use qshare_content::NodeId;
+use qshare_net::framed;
+use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
+use qshare_wire::peer::{ChunkRequest, HashRequest, Interest};
+use qshare_wire::tracker::Find;
+use qshare_wire::{Frame, Message, Refusal, Refused};
+use quinn::{RecvStream, SendStream};
+use tokio::time::timeout;
+use tracing::trace;
+
+use super::answer::ChunkAnswers;
+use super::counters::Counters;
+use super::hashes::HashAnswers;
+use super::interest::{InterestAnswers, Interests};
+use super::lookup::LookupAnswers;
+use super::memory_budget::MemoryBudget;
+use super::pacing::Pacing;
+use super::queue::UploadQueue;
+use super::reader::ReadAccess;
+use crate::config::Limits;
+use crate::neighbours::Neighbours;
+use crate::peers::{Peer, PeerConnection};
+use crate::runtime::{BlockingBatch, BufferPool, Tasks};
+use crate::shares::ShareStore;
+
+/// Time from the opening of a stream to a complete request.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Answers the requests of other nodes.
+pub(crate) struct Uploads {
+    chunks: ChunkAnswers,
+    hashes: HashAnswers,
+    interests: InterestAnswers,
+    lookups: LookupAnswers,
+    queue: Arc<UploadQueue>,
+    counters: Arc<Counters>,
+    tasks: Tasks,
+}
+
+/// What an [`Uploads`] works with.
+pub(crate) struct UploadsConfig<'a> {
+    pub(crate) us: NodeId,
+    pub(crate) limits: &'a Limits,
+    pub(crate) shares: Arc<ShareStore>,
+    pub(crate) neighbours: Arc<Neighbours>,
+    pub(crate) buffers: Arc<BufferPool>,
+    pub(crate) batch: Arc<BlockingBatch>,
+    pub(crate) tasks: Tasks,
+}
+
+impl Uploads {
+    pub(crate) fn new(config: UploadsConfig<'_>) -> Uploads {
+        let UploadsConfig {
+            us,
+            limits,
+            shares,
+            neighbours,
+            buffers,
+            batch,
+            tasks,
+        } = config;
+        let queue = Arc::new(UploadQueue::new(limits.serve.clone(), rand::random()));
+        let clients_max = limits.accepted_connections_max;
+        let memory = MemoryBudget::new(limits.answers_max_bytes.into(), clients_max);
+        let counters = Arc::new(Counters::new());
+        Uploads {
+            chunks: ChunkAnswers {
+                access: ReadAccess {
+                    shares: shares.clone(),
+                    buffers,
+                    batch,
+                    memory: memory.clone(),
+                },
+                queue: queue.clone(),
+                pacing: Pacing::new(limits.transport.send_window_bytes),
+                counters: counters.clone(),
+            },
+            hashes: HashAnswers {
+                shares: shares.clone(),
+                memory,
+                counters: counters.clone(),
+            },
+            interests: InterestAnswers {
+                shares: shares.clone(),
+                queue: queue.clone(),
+                stopping: tasks.stopping().clone(),
+            },
+            lookups: LookupAnswers::new(us, shares, neighbours),
+            queue,
+            counters,
+            tasks,
+        }
+    }
+
+    /// Starts to wake the scheduler at its time-outs.
+    pub(crate) fn start(&self) {
+        let queue = self.queue.clone();
+        self.tasks
+            .supervise("upload queue", async move { queue.run().await });
+    }
+
+    /// Answers everything that a peer requests on a connection, until that is lost.
+    pub(crate) fn serve(self: &Arc<Self>, peer: Arc<Peer>, connection: &PeerConnection) {
+        let (uploads, connection) = (self.clone(), connection.connection.clone());
+        self.tasks.spawn(async move {
+            let interests = Arc::new(Interests::default());
+            while let Ok((send, recv)) = connection.accept_bi().await {
+                peer.touch();
+                let (uploads, peer) = (uploads.clone(), peer.clone());
+                let interests = interests.clone();
+                tokio::spawn(async move { uploads.answer(&peer, &interests, send, recv).await });
+            }
+        });
+    }
+
+    async fn answer(
+        &self,
+        peer: &Peer,
+        interests: &Interests,
+        mut send: SendStream,
+        mut recv: RecvStream,
+    ) {
+        let request = framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES);
+        let Ok(Ok(frame)) = timeout(REQUEST_DEADLINE, request).await else {
+            return;
+        };
+        let answered = self.dispatch(peer, interests, frame, &mut send, recv).await;
+        if let Err(refused) = answered {
+            trace!(peer = %peer.node, ?refused, "refused");
+            let _ = framed::write(&mut send, &refused).await;
+        }
+        let _ = send.finish();
+    }
+
+    async fn dispatch(
+        &self,
+        peer: &Peer,
+        interests: &Interests,
+        frame: Frame,
+        send: &mut SendStream,
+        mut recv: RecvStream,
+    ) -> Result<(), Refused> {
+        match frame.kind {
+            ChunkRequest::TYPE => {
+                let request = decode(&frame)?;
+                self.chunks.answer(peer, request, send, &mut recv).await
+            }
+            HashRequest::TYPE => self.hashes.answer(peer, decode(&frame)?, send).await,
+            Interest::TYPE => {
+                let request = decode(&frame)?;
+                self.interests
+                    .follow(peer, interests, request, send, recv)
+                    .await
+            }
+            Find::TYPE => self.lookups.answer(peer, decode(&frame)?, send).await,
+            _ => Err(Refused::because(Refusal::Invalid, "unknown request")),
+        }
+    }
+
+    /// Forgets a peer that is gone.
+    pub(crate) fn client_left(&self, peer: &Peer) {
+        self.queue.client_left(peer.key);
+    }
+
+    /// Returns the payload bytes sent since the start.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.counters.sent_bytes()
+    }
+
+    /// Waits until nothing is being sent.
+    pub(crate) async fn idle(&self) {
+        self.counters.idle().await;
+    }
+}
+
+fn decode<M: Message>(frame: &Frame) -> Result<M, Refused> {
+    frame
+        .decode()
+        .map_err(|error| Refused::because(Refusal::Invalid, error.to_string()))
+}
