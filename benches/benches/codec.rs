@@ -1,5 +1,4 @@
-//! What the messages cost that come in numbers: large announcements, pages of answers, and the
-//! two that accompany every chunk.
+//! Cost of frequent messages: large announcements, pages of answers, and the two of every chunk.
 //!
 //! `cargo bench -p qshare-benches --bench codec`
 

@@ -1,4 +1,5 @@
-//! What the scheduler's decisions cost: whom to ask for which chunk, and whom to answer next.
+//! Cost of the scheduler's decisions: which chunk to request from which peer, and which request to
+//! answer next.
 //!
 //! `cargo bench -p qshare-benches --bench picker`. Times are per chunk (a whole download divided
 //! by its chunks, everything that is told to the scheduler on the way included) and per answer.

@@ -35,7 +35,7 @@ struct Args {
     /// Directory on the disk to measure; needs room for the file twice
     #[arg(long, default_value = ".")]
     dir: PathBuf,
-    /// Given by `cargo bench`
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }

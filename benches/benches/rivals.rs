@@ -36,11 +36,11 @@ mod linux {
     /// Quinn with our packet sizes, windows and socket, from memory to memory.
     const BARE: &str = "bare quinn";
     const FILE: &str = "file.bin";
-    /// Where everybody puts what they fetch; a directory, but for curl.
+    /// Where every contestant puts the fetched file; a directory, except for curl.
     const FETCHED: &str = "fetched";
     const HTTPS_PORT: u16 = 8443;
     const RQBIT_PORT: u16 = 4240;
-    /// Between an end and the next start, for what the kernel puts off.
+    /// Pause between two runs, for deferred work of the kernel.
     const PAUSE: Duration = Duration::from_millis(300);
 
     #[derive(Debug, Parser)]
@@ -60,7 +60,7 @@ mod linux {
         /// Only these rivals: curl, libtorrent, rqbit, sendme.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
-        /// Given by cargo.
+        /// Passed by `cargo bench`
         #[arg(long, hide = true)]
         bench: bool,
         #[command(subcommand)]
@@ -79,7 +79,7 @@ mod linux {
         pair::inside(|| measure(&args))
     }
 
-    /// Somebody who can fetch the file.
+    /// A program that can fetch the file.
     struct Contestant<'a> {
         name: &'static str,
         /// Processes that serve it.

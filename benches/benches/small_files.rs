@@ -43,7 +43,7 @@ mod linux {
         /// Rounds, in each of which every contestant runs once.
         #[arg(long, default_value_t = 5)]
         runs: usize,
-        /// Given by cargo.
+        /// Passed by `cargo bench`
         #[arg(long, hide = true)]
         bench: bool,
     }

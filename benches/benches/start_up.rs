@@ -1,5 +1,5 @@
-//! What it costs to start, and to do nothing: `get` of a small file as a whole command, round trips
-//! until its bytes are there, the restart of a node that shares many files, and an idle node.
+//! Cost of starting and of idling: `get` of a small file as a whole command, round trips until its
+//! bytes arrive, the restart of a node that shares many files, and an idle node.
 //!
 //! `cargo bench -p qshare-benches --bench start_up -- --help`.
 
@@ -35,7 +35,7 @@ mod linux {
     const FETCHED: &str = "fetched";
     /// Files of one directory.
     const PER_DIRECTORY: usize = 1000;
-    /// One way, where round trips are counted.
+    /// One-way delay where round trips are counted.
     const DELAY: Duration = Duration::from_millis(50);
 
     #[derive(Debug, Parser)]
@@ -49,7 +49,7 @@ mod linux {
         /// Runs of each.
         #[arg(long, default_value_t = 10)]
         runs: usize,
-        /// Given by cargo.
+        /// Passed by `cargo bench`
         #[arg(long, hide = true)]
         bench: bool,
     }

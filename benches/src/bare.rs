@@ -1,5 +1,6 @@
-//! The yardsticks: quinn alone, a stream for each MiB, from memory to memory, nothing verified and
-//! nothing kept; as it comes, and with the TLS, windows, packet sizes and socket of qshare.
+//! The yardstick: bare quinn, one stream for each MiB, from memory to memory, without verification
+//! or storage. It runs with quinn's defaults, and with the TLS, windows, packet sizes and socket of
+//! qshare.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -27,14 +28,14 @@ use tokio::task::JoinSet;
 const CHUNK_BYTES: u64 = 1 << 20;
 /// Requests in flight: as many as the connection's receive window has room for.
 const IN_FLIGHT: usize = 16;
-/// What is served, over and over: more than the caches hold.
+/// Size of the buffer that is served repeatedly: more than the caches hold.
 const SOURCE_BYTES: usize = 64 << 20;
-/// Whose certificate it is where identities are not qshare's.
+/// Server name of the certificate where identities are not qshare's.
 const STOCK_NAME: &str = "bare.invalid";
-/// For one connection to be made.
+/// Deadline of a connection.
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How quinn is set up.
+/// Configuration of quinn.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Setup {
     /// As [`quinn::TransportConfig::default`] has it: packets of up to 1,452 bytes.
@@ -43,7 +44,7 @@ pub enum Setup {
     Tuned,
 }
 
-/// What a program that measures is when it starts itself.
+/// The role of a benchmark that starts itself again.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Role {
     /// Serves bytes from memory until it is killed
@@ -87,7 +88,7 @@ impl Role {
     }
 }
 
-/// A server that waits to be measured.
+/// A running server.
 pub struct Bare {
     setup: Setup,
     server: Process,
@@ -171,7 +172,7 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     runtime.block_on(work)
 }
 
-/// Serves whoever dials, and never ends by itself.
+/// Serves every client until the process is killed.
 fn serve(setup: Setup, on: IpAddr) -> anyhow::Result<()> {
     let source = Bytes::from(noise(SOURCE_BYTES, 1));
     let on = SocketAddr::new(on, 0);
@@ -217,7 +218,7 @@ fn serve(setup: Setup, on: IpAddr) -> anyhow::Result<()> {
 async fn answer_all(connection: &Connection, source: &Bytes) {
     while let Ok((send, recv)) = connection.accept_bi().await {
         let source = source.clone();
-        // A request that fails is the client's to report.
+        // The client reports a failed request.
         tokio::spawn(async move { answer(send, recv, &source).await.ok() });
     }
 }

@@ -1,4 +1,4 @@
-//! What a process cost: time on the clock, time of processors, memory.
+//! Costs of a process: wall time, processor time, memory.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -8,34 +8,34 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-/// Longest that a command may take.
+/// Deadline of a command.
 const DEADLINE: Duration = Duration::from_secs(600);
-/// How often a running command is looked at: the error of its time.
+/// Polling interval, which is the error of the wall time.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// What one command cost, and those who served it.
+/// Costs of one command and of the processes that served it.
 #[derive(Debug, Clone, Copy)]
 pub struct Trial {
-    /// From its start to its end.
+    /// Wall time of the command.
     pub wall: Duration,
     /// Processor time of the command.
     pub own_cpu: Duration,
-    /// Processor time of all who served it, meanwhile.
+    /// Processor time of the servers meanwhile.
     pub others_cpu: Duration,
-    /// Most memory that the command held.
+    /// Peak resident memory of the command.
     pub own_peak_bytes: u64,
-    /// Most memory that one of the others ever held.
+    /// Highest peak resident memory of a server.
     pub others_peak_bytes: u64,
 }
 
 impl Trial {
-    /// Bytes a second.
+    /// Returns bytes per second.
     pub fn speed(&self, bytes: u64) -> f64 {
         bytes as f64 / self.wall.as_secs_f64()
     }
 }
 
-/// Runs a command to its end and counts what it and the processes `others` spend.
+/// Runs a command to its end and measures its costs and those of the processes `others`.
 pub fn trial(mut command: Command, others: &[u32]) -> anyhow::Result<Trial> {
     let all_cpu = || {
         others
@@ -52,10 +52,10 @@ pub fn trial(mut command: Command, others: &[u32]) -> anyhow::Result<Trial> {
         .with_context(|| format!("cannot start {command:?}"))?;
     let pid = Pid::from_child(&child);
     let mut own_peak_bytes = 0;
-    // Left unreaped, a process that has ended still tells what it spent.
+    // An unreaped process still reports its processor time.
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
     while waitid(WaitId::Pid(pid), options)?.is_none() {
-        // The mark only rises, and is gone with the process.
+        // The peak only rises, and vanishes with the process.
         own_peak_bytes = peak_bytes(child.id()).unwrap_or(0).max(own_peak_bytes);
         if begun.elapsed() > DEADLINE {
             child.kill()?;
@@ -100,12 +100,12 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     ))
 }
 
-/// Most memory that a process ever held.
+/// Returns the peak resident memory of a process.
 pub fn peak_bytes(pid: u32) -> Option<u64> {
     status_bytes(pid, "VmHWM:")
 }
 
-/// Memory that a process holds now.
+/// Returns the resident memory of a process.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
     status_bytes(pid, "VmRSS:")
 }
@@ -117,7 +117,7 @@ fn status_bytes(pid: u32, field: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The middle one; of an even number, the lower of the two.
+/// Returns the median; of an even number of values the lower of the two in the middle.
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

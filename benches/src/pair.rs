@@ -23,14 +23,14 @@ pub struct Pair {
     dir: TempDir,
 }
 
-/// Runs a benchmark where it may make hosts; says so where that cannot be had.
+/// Runs a benchmark in private namespaces, or prints that they are unavailable.
 pub fn inside(measure: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     if isolation::is_inside() {
         isolation::prepare()?;
         measure()?;
         return Ok(ExitCode::SUCCESS);
     }
-    // Built out here, where cargo finds everything.
+    // Build the binary outside of the namespaces, where cargo has a network and its home.
     binary::path();
     let again: Vec<OsString> = std::env::args_os().skip(1).collect();
     match isolation::run_again(again) {
@@ -44,12 +44,12 @@ pub fn inside(measure: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Ex
 }
 
 impl Pair {
-    /// As near to each other as one machine allows. Only within [`inside`].
+    /// Makes two hosts without delay or rate limit. Call it within [`inside`] only.
     pub fn new() -> anyhow::Result<Pair> {
         Pair::linked(Link::default())
     }
 
-    /// Each at the end of such a link.
+    /// Makes two hosts, each with this link.
     pub fn linked(link: Link) -> anyhow::Result<Pair> {
         let lab = Lab::builder()
             .host(HostPlan::new(SERVER).link(link))
@@ -62,27 +62,27 @@ impl Pair {
         Ok(Pair { lab, dir })
     }
 
-    /// Where the files are.
+    /// Returns the host that has the files.
     pub fn server(&self) -> &Host {
         self.lab.host(SERVER)
     }
 
-    /// Where they go.
+    /// Returns the host that downloads them.
     pub fn client(&self) -> &Host {
         self.lab.host(CLIENT)
     }
 
-    /// The directory that both see.
+    /// Returns the directory that both hosts see.
     pub fn home(&self) -> &Path {
         self.dir.path()
     }
 
-    /// What `node` shares; made by whoever puts something into it.
+    /// Returns the directory that `node` shares. It does not exist at first.
     pub fn assets(&self) -> PathBuf {
         self.home().join("assets")
     }
 
-    /// A command of the binary on one of the hosts.
+    /// Returns a command of the binary on one of the hosts.
     pub fn qshare(&self, host: &Host, arguments: &[&str]) -> Command {
         let mut command = host.command(binary::path());
         binary::forget_surroundings(&mut command);
@@ -93,8 +93,8 @@ impl Pair {
         command
     }
 
-    /// The command that downloads what a pattern matches into the directory `to`; its identity is
-    /// in `certs`.
+    /// Returns the command that downloads all matches of a pattern into the directory `to`, with
+    /// the identity in `certs`.
     pub fn get(&self, certs: &str, pattern: &str, to: &str) -> Command {
         let (tracker, to) = (self.tracker(), format!("{to}/"));
         let get = ["-q", "get", "--certs", certs, "--tracker", &tracker];
@@ -103,8 +103,8 @@ impl Pair {
         command
     }
 
-    /// A tracker and a node on the server that share [`Pair::assets`]; returns when all of its
-    /// `files` files can be found.
+    /// Starts a tracker and a node on the server that shares [`Pair::assets`]. Returns when all
+    /// `files` files are listed.
     pub fn share(&self, files: usize) -> [Process; 2] {
         let servers = [self.start_tracker(), self.start_node()];
         self.until_listed("**", files);
@@ -123,7 +123,7 @@ impl Pair {
         self.start(&[&["node", "--no-prompt"], &certs[..]].concat())
     }
 
-    /// Waits until so many files match a pattern.
+    /// Waits until `files` files match a pattern.
     pub fn until_listed(&self, pattern: &str, files: usize) {
         let tracker = self.tracker();
         let ls = ["ls", "--json", "--certs", "client", "--tracker", &tracker];

@@ -1,4 +1,4 @@
-//! What has to be done with a file's bytes beside moving them, each part alone on one core.
+//! Unavoidable work on a file's bytes beside moving them, each part alone on one core.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,4 +1,4 @@
-//! What is printed: a line for each run, and medians.
+//! The printed table: a line for each run, and medians.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Prints the heading, for transfers of so many bytes.
+    /// Prints the heading of a table of transfers of `bytes`.
     pub fn new(bytes: u64) -> Table {
         println!("{} MiB", bytes >> 20);
         println!(
@@ -20,13 +20,13 @@ impl Table {
         Table { bytes }
     }
 
-    /// Prints a run, and hands it back.
+    /// Prints a run and returns it.
     pub fn add(&mut self, what: &str, trial: Trial) -> Trial {
         self.line(what, &trial);
         trial
     }
 
-    /// Prints the median of each column; of memory the most.
+    /// Prints the median of each column; for memory the maximum.
     pub fn add_median(&mut self, what: &str, trials: &[Trial]) {
         if trials.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Peers that ask and ask and never take the answers.
+//! Peers that send requests and do not read the answers.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -22,34 +22,34 @@ use crate::tracker_client::{endpoint_with, greeting};
 use crate::world::Node;
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
-/// A node that grants no further stream for this long has set its limit.
+/// A node that grants no further stream for this long has reached its limit.
 const STREAM_DEADLINE: Duration = Duration::from_millis(500);
-/// Less than the smallest chunk.
+/// Receive window smaller than the smallest chunk.
 const WINDOW_BYTES: u32 = 64 << 10;
-/// More streams than this nobody should grant.
+/// More streams than any node should grant.
 const STREAMS_MAX: usize = 10_000;
 
-/// What a hoarder takes of a page, and how long it waits when it is refused.
+/// Bytes of a page that a hoarder accepts, and its pause after a refusal.
 const PAGE_WINDOW_BYTES: u32 = 1 << 10;
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
-/// Pages that it asks for at once: there must be a stream left for Hello.
+/// Concurrent requests for pages; one of the 256 streams is left for Hello.
 const PAGES_AT_ONCE: usize = 250;
 
-/// A thread that ends with the value.
+/// A thread that ends when the value is dropped.
 struct Running {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Asks in a thread of its own, and holds what it asked for open until the value goes.
+/// Sends chunk requests from a thread, and keeps them open until the value is dropped.
 pub struct Asker {
-    /// Streams that it was granted.
+    /// Number of streams that the node granted.
     pub streams: usize,
     _running: Running,
 }
 
 impl Asker {
-    /// Asks `node` for chunks of this content on as many streams as it grants.
+    /// Requests chunks of this content from `node` on as many streams as it grants.
     pub fn start(node: &Node, content: ContentInfo) -> Asker {
         let (streams, running) = run(node, stuck(), move |session| async move {
             let held = ask(&session, content).await;
@@ -62,7 +62,7 @@ impl Asker {
     }
 }
 
-/// Every answer is held up at once: the node cannot get rid of it.
+/// Windows so small that the node can finish no answer.
 fn stuck() -> TransportConfig {
     TransportConfig {
         receive_window_bytes: WINDOW_BYTES,
@@ -71,8 +71,8 @@ fn stuck() -> TransportConfig {
     }
 }
 
-/// Connects to a node in a thread of its own. Returns what `work` finds out; what it holds is held
-/// for as long as the thread runs.
+/// Connects to a node from a thread. Returns the first value of `work`; its second value is kept
+/// alive until the thread ends.
 fn run<T: Send + 'static, H, F: Future<Output = (T, H)>>(
     node: &Node,
     transport: TransportConfig,
@@ -134,8 +134,8 @@ async fn ask(session: &Session, content: ContentInfo) -> Vec<(SendStream, RecvSt
     held
 }
 
-/// Asks for pages of chunk hashes, and of each takes no more than it needs to see that it is one. It
-/// asks again where it is refused, or given up on.
+/// Requests pages of chunk hashes and reads only the header of each answer. It retries after a
+/// refusal, and after the node gave up an answer.
 pub struct PageHoarder {
     counts: Arc<PageCounts>,
     _running: Running,
@@ -148,7 +148,7 @@ struct PageCounts {
 }
 
 impl PageHoarder {
-    /// Asks `node` for the first page of the chunk hashes of this content.
+    /// Requests the first page of the chunk hashes of this content from `node`.
     pub fn start(node: &Node, content: ContentInfo) -> PageHoarder {
         let transport = TransportConfig {
             stream_receive_window_bytes: PAGE_WINDOW_BYTES,
@@ -171,12 +171,12 @@ impl PageHoarder {
         }
     }
 
-    /// Pages that the node holds for it.
+    /// Returns how many pages the node keeps in memory for it.
     pub fn held(&self) -> usize {
         self.counts.held.load(Ordering::Relaxed)
     }
 
-    /// How often it was refused.
+    /// Returns how often it was refused.
     pub fn refused(&self) -> usize {
         self.counts.refused.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Where the binary under test is, and how it is started without what the surroundings would say.
+//! The path of the program under test, and commands that ignore the environment of the tests.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -38,13 +38,13 @@ fn build() -> PathBuf {
     out.join("qshare")
 }
 
-/// A command of the binary that sees nothing of the user's own settings: no `QSHARE_…`, and
-/// `home` for a home. It leaves the local network alone.
+/// Returns a command of the program without the user's settings: no `QSHARE_…`, the home directory
+/// `home`, and no discovery on the local network.
 pub fn command(home: &Path) -> Command {
     isolated(path(), home)
 }
 
-/// Any program, started as [`command`] starts the binary.
+/// Returns a command of any program, isolated as by [`command`].
 pub fn isolated(program: &Path, home: &Path) -> Command {
     let mut command = Command::new(program);
     forget_surroundings(&mut command);
@@ -52,7 +52,7 @@ pub fn isolated(program: &Path, home: &Path) -> Command {
     command
 }
 
-/// Takes from a command what the user's settings would say to the binary.
+/// Removes the user's settings from the environment of a command.
 pub fn forget_surroundings(command: &mut Command) {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -60,6 +60,6 @@ pub fn forget_surroundings(command: &mut Command) {
             command.env_remove(name);
         }
     }
-    // Nobody on the network that this machine happens to be on has to do with a test.
+    // A test must not talk to nodes on the network of this machine.
     command.env("QSHARE_NO_LAN", "true");
 }

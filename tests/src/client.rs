@@ -1,4 +1,4 @@
-//! A node's client by hand: it asks over real QUIC, and takes what it wants when it wants.
+//! A client of a node, over real QUIC, that reads answers only when a test says so.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -21,57 +21,57 @@ use tokio::time::{sleep, timeout};
 use crate::tracker_client::{endpoint_with, greeting};
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
-/// For telling a node that one leaves.
+/// Time to deliver a goodbye.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
-/// For everything that a test waits for here.
+/// Deadline of every wait in here.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Less than the smallest chunk.
+/// Receive window smaller than the smallest chunk.
 const WINDOW_BYTES: u32 = 64 << 10;
-/// What a slow reader takes at once, and how long it waits before it takes more: just less than the
-/// two seconds after which a node that serves does not count on it.
+/// Bytes that a slow reader reads at once, and the pause before the next read. The pause is just
+/// less than the 2 s after which a serving node regards a reader as stalled.
 const SIP_BYTES: usize = 32 << 10;
 const SIP_PAUSE: Duration = Duration::from_millis(1800);
 
-/// Streams on which more is sent than was asked for.
+/// Number of requests that are followed by unwanted bytes.
 const POURS: u32 = 4;
-/// What is sent there.
+/// The unwanted bytes.
 const JUNK: [u8; 16 << 10] = [0; 16 << 10];
-/// A node that takes nothing for this long takes no more.
+/// A node that reads nothing for this long has stopped reading.
 const TAKEN_DEADLINE: Duration = Duration::from_millis(500);
 
-/// A runtime for clients.
+/// Returns a runtime for clients.
 pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Waits for something, but not for ever.
+/// Waits for a future, for at most [`PATIENCE`].
 ///
 /// # Panics
-/// When it does not come.
+/// When the deadline passes.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future)
         .await
         .unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
 
-/// A connection to a node, of somebody with an identity of its own.
+/// A connection to a node with an ephemeral identity.
 pub struct Client {
     /// The connection.
     pub session: Session,
     endpoint: Endpoint,
 }
 
-/// A request, and where its answer comes.
+/// A request and the stream of its answer.
 pub struct Asked {
-    /// Our half; resetting it withdraws.
+    /// The requester's half of the stream; a reset withdraws the request.
     pub send: SendStream,
-    /// The answer.
+    /// The half with the answer.
     pub recv: RecvStream,
 }
 
 impl Client {
-    /// Connects to a node. A client that `holds_up` has a window smaller than a chunk: what it does
-    /// not read stays with the node.
+    /// Connects to a node. With `holds_up` the receive window is smaller than a chunk, so that
+    /// unread bytes stay in the node's memory.
     pub async fn connect(address: SocketAddr, node: NodeId, holds_up: bool) -> Client {
         let mut transport = TransportConfig::default();
         if holds_up {
@@ -92,7 +92,7 @@ impl Client {
         }
     }
 
-    /// Asks for a whole chunk.
+    /// Requests a whole chunk.
     pub async fn ask(&self, content: ContentInfo, chunk: u32) -> Asked {
         let (mut send, recv) = self.session.connection.open_bi().await.unwrap();
         let request = ChunkRequest {
@@ -106,8 +106,8 @@ impl Client {
         Asked { send, recv }
     }
 
-    /// Asks for chunks, and behind each request sends bytes that nobody wants, until nothing more is
-    /// taken. Returns how many bytes were.
+    /// Requests chunks, and sends unwanted bytes after each request until the node reads no more.
+    /// Returns how many bytes it took.
     pub async fn pour(&self, content: ContentInfo) -> usize {
         let mut held = Vec::new();
         for chunk in 0..POURS {
@@ -122,13 +122,13 @@ impl Client {
         taken
     }
 
-    /// Leaves; returns when the node knows.
+    /// Closes the connection and waits until the node has been told.
     pub async fn leave(self) {
         let goodbye = CloseCode::Goodbye;
         self.endpoint.close(goodbye, GOODBYE_DEADLINE).await;
     }
 
-    /// Asks for the first page of chunk hashes.
+    /// Requests the first page of chunk hashes.
     pub async fn hashes(&self, content: ContentInfo) -> Result<Hashes, ReadError> {
         let request = HashRequest {
             content: content.id(),
@@ -139,7 +139,7 @@ impl Client {
         Ok(hashes)
     }
 
-    /// Listens to what the node has.
+    /// Subscribes to the node's `Have` and `HaveMore`.
     pub async fn interest(&self, content: ContentInfo) -> News {
         let (mut send, recv) = self.session.connection.open_bi().await.unwrap();
         let interest = Interest {
@@ -157,29 +157,29 @@ impl Client {
 }
 
 impl Asked {
-    /// The beginning of the answer.
+    /// Reads the header of the answer.
     pub async fn head(&mut self) -> Result<ChunkData, ReadError> {
         framed::read(&mut self.recv).await
     }
 
-    /// The rest of an answer whose beginning is there.
+    /// Reads the rest of an answer whose header was read.
     pub async fn rest(&mut self) -> Vec<u8> {
         self.recv.read_to_end(8 << 20).await.unwrap()
     }
 }
 
-/// What a node says to have.
+/// The chunks that a node says it has.
 pub struct News {
     recv: RecvStream,
     _send: SendStream,
-    /// Which chunks it has.
+    /// For each chunk, whether the node has it.
     pub chunks: Vec<bool>,
-    /// What waits there, as it last said.
+    /// Bytes that wait in the node's queue, by its last message.
     pub queue_bytes: u64,
 }
 
 impl News {
-    /// Waits until what was told is as wanted.
+    /// Reads messages until the state satisfies `wanted`.
     pub async fn until(&mut self, mut wanted: impl FnMut(&News) -> bool) {
         while !wanted(self) {
             let body_max = limits::LIST_BODY_MAX_BYTES;
@@ -204,20 +204,20 @@ impl News {
         }
     }
 
-    /// How many chunks it has.
+    /// Returns how many chunks the node has.
     pub fn count(&self) -> usize {
         self.chunks.iter().filter(|&&has| has).count()
     }
 }
 
-/// Clients that each ask for one chunk and take it in sips, until the value goes.
+/// Clients that each request one chunk and read it slowly, until the value is dropped.
 pub struct SlowReaders {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl SlowReaders {
-    /// Starts so many; returns once each of them is being answered.
+    /// Starts `count` clients, and returns once each of them is being answered.
     pub fn start(address: SocketAddr, node: NodeId, content: ContentInfo, count: u32) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (begun, has_begun) = mpsc::channel();

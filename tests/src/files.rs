@@ -1,4 +1,4 @@
-//! Files to share, and what they are called.
+//! Files with known bytes, and their hashes.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -7,11 +7,11 @@ use std::path::Path;
 
 use qshare_content::{Chunks, ContentInfo, Hash, tree};
 
-/// Bytes of which no two chunks are the same.
+/// Returns pseudo-random bytes; no two chunks of them are equal.
 pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
-        // Xorshift: fast, and only has to look random.
+        // Xorshift is fast, and randomness is needed only to make chunks differ.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -25,13 +25,13 @@ pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Writes a file, and the directories above it.
+/// Writes a file and creates its parent directories.
 pub fn put(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
 
-/// Hashes of the chunks of `bytes`.
+/// Returns the chunk hashes of `bytes`.
 pub fn chunk_hashes(bytes: &[u8]) -> Vec<Hash> {
     let chunks = Chunks::of_length(bytes.len() as u64);
     let hash = |chunk| {
@@ -41,7 +41,7 @@ pub fn chunk_hashes(bytes: &[u8]) -> Vec<Hash> {
     chunks.indices().map(hash).collect()
 }
 
-/// Length and root of `bytes`.
+/// Returns the length and the root of `bytes`.
 pub fn info(bytes: &[u8]) -> ContentInfo {
     let chunks = Chunks::of_length(bytes.len() as u64);
     ContentInfo {

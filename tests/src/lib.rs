@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: real processes of the real binary, files to share, a peer
-//! that misbehaves on demand, and a network on one machine to put them into.
+//! Helpers of the end-to-end tests: processes of the real program, files to share, a peer that
+//! misbehaves on demand, and a network of namespaces on one machine.
 
 pub mod asker;
 pub mod binary;

@@ -1,14 +1,14 @@
-//! libtorrent to compare with, through Debian's Python bindings (`python3-libtorrent`).
+//! libtorrent for comparison, through Debian's Python bindings (`python3-libtorrent`).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, io};
 
-/// The distribution's own interpreter, whose packages these are; another may come first in PATH.
+/// The distribution's interpreter, which has the bindings; another one may come first in PATH.
 pub const PYTHON: &str = "/usr/bin/python3";
 const SCRIPT: &str = include_str!("libtorrent_peer.py");
 
-/// Whether it is installed.
+/// Returns whether the bindings are installed.
 pub fn is_there() -> bool {
     let import = Command::new(PYTHON)
         .args(["-c", "import libtorrent"])
@@ -17,7 +17,7 @@ pub fn is_there() -> bool {
     import.is_ok_and(|status| status.success())
 }
 
-/// Puts the program of a peer into a directory: `PYTHON SCRIPT seed TORRENT FILE`, or
+/// Writes the script of a peer into a directory. It is run as `PYTHON SCRIPT seed TORRENT FILE` or
 /// `PYTHON SCRIPT get TORRENT DIR PEER…`.
 pub fn write_script(dir: &Path) -> io::Result<PathBuf> {
     let script = dir.join("peer.py");

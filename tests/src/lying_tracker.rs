@@ -1,4 +1,4 @@
-//! A tracker that answers every question with the same files, whatever was asked for.
+//! A tracker that answers every lookup with the same files.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -20,16 +20,15 @@ use quinn::{RecvStream, SendStream};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-/// A tracker whose answers have nothing to do with the questions: each is everything that was
-/// announced to it.
+/// A tracker that ignores the query: each answer is everything that was announced to it.
 pub struct LyingTracker {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What was announced, and by whom.
+/// Announced entries and the nodes that announced them.
 #[derive(Default)]
 struct Announced {
     entries: Vec<Entry>,
@@ -177,7 +176,7 @@ async fn answer(mut send: SendStream, mut recv: RecvStream, announced: &Mutex<An
                 holders: holders.collect(),
             };
             let _ = framed::write(&mut send, &holders).await;
-            // The watch lasts until the other side ends it.
+            // The watch lasts until the client ends it.
             let _ = recv.read_chunk(1, true).await;
         }
         _ => {}

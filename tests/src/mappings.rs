@@ -1,4 +1,4 @@
-//! Routers that soon forget who is behind them.
+//! NAT mappings that time out.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,11 +18,11 @@ use crate::lab::{HostPlan, Lab, NatKind};
 
 const PORT: u16 = 64500;
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Where nothing is to come, it is not waited for any longer than this.
+/// How long an expected absence of answers is observed.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Whether somebody behind a home router that forgets after `mapping` still hears the one whom it
-/// had dialled, after nothing was said for `idle`.
+/// Returns whether a node behind a home router, whose mappings live for `mapping`, still receives
+/// packets on its connection after it was idle for `idle`.
 pub fn is_heard_after(idle: Duration, mapping: Duration, keep_alive: Duration) -> bool {
     let lab = Lab::builder()
         .host(HostPlan::new("outside"))
@@ -76,7 +76,7 @@ fn endpoint(identity: &Identity, keep_alive: Duration) -> (Endpoint, Greeting) {
     (Endpoint::bind(identity, &config).unwrap(), greeting)
 }
 
-/// Takes one who dials, lets time pass, and asks it something.
+/// Accepts a connection, keeps it idle, then sends a request. Returns whether an answer came.
 async fn ask_after(idle: Duration, identity: &Identity, keep_alive: Duration) -> bool {
     let (endpoint, greeting) = endpoint(identity, keep_alive);
     let incoming = timeout(DEADLINE, endpoint.accept()).await.unwrap().unwrap();
@@ -93,11 +93,11 @@ async fn ask_after(idle: Duration, identity: &Identity, keep_alive: Duration) ->
         .is_ok_and(|answer| answer.is_some())
 }
 
-/// Dials, and answers until nobody asks any more.
+/// Dials, and answers requests until the connection ends.
 async fn answer(at: SocketAddr, id: NodeId, idle: Duration, keep_alive: Duration) {
     let (endpoint, greeting) = endpoint(&Identity::ephemeral().unwrap(), keep_alive);
     let target = DialTarget::Node(id);
-    // The other one may not listen yet; QUIC asks again.
+    // The other endpoint may not be bound yet; QUIC retransmits.
     let session = dial(&endpoint, &greeting, target, at, DEADLINE)
         .await
         .unwrap();
@@ -108,6 +108,6 @@ async fn answer(at: SocketAddr, id: NodeId, idle: Duration, keep_alive: Duration
             send.finish().unwrap();
         }
     };
-    // The one who asks leaves without a goodbye that gets through.
+    // The goodbye of the other side may not get through.
     let _ = timeout(idle + 2 * ANSWER_DEADLINE, answered).await;
 }

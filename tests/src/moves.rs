@@ -1,4 +1,4 @@
-//! What happens to people's networks in the middle of a transfer.
+//! Changes of the network in the middle of a transfer.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -15,36 +15,36 @@ use crate::process::Process;
 
 const FILE: &str = "file.bin";
 const RATE: &str = "16mbit";
-/// What has come when it happens: some 1.5 s of such a file at the path's rate (16 Mbit/s).
+/// Bytes received before the change: some 1.5 s at the path's rate of 16 Mbit/s.
 pub const BEFORE_BYTES: u64 = 3_000_000;
-/// What the relay carries before a path is restored.
+/// Bytes that the relay carries before the path is restored.
 const RELAYED_BYTES: u64 = 1_000_000;
-/// How often counters are looked at.
+/// Interval between two reads of the counters.
 const LOOK: Duration = Duration::from_millis(20);
-/// Less than this in one look is no transfer: keep-alives, probes and the tracker's packets.
+/// Fewer bytes than this in one interval are keep-alives, probes and tracker packets, no transfer.
 const NOTHING_BYTES: u64 = 4_000;
 
-/// Something that happens. "Sender" is who shares, "receiver" who had dialled it.
+/// A change of the network. The sender shares the file; the receiver dialled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
     /// Both routers forget all mappings.
     MappingsFlushed,
-    /// The receiver's machine gets another address in its own network.
+    /// The receiver's machine gets another address in its local network.
     ReceiverAddress,
-    /// The sender's machine does.
+    /// The sender's machine gets another address in its local network.
     SenderAddress,
     /// The receiver's router gets another public address, and forgets its mappings.
     ReceiverRouter,
-    /// The sender's does.
+    /// The sender's router gets another public address, and forgets its mappings.
     SenderRouter,
-    /// Nothing gets through between the two any more, while both reach the tracker.
+    /// All packets between the two are dropped; both still reach the tracker.
     PathCut,
-    /// The same, until the relay has carried some of it.
+    /// As [`Move::PathCut`], until the relay has carried some of the file.
     PathCutAndRestored,
 }
 
 impl Move {
-    /// All of them.
+    /// All changes.
     pub const ALL: [Move; 7] = [
         Move::MappingsFlushed,
         Move::ReceiverAddress,
@@ -55,7 +55,7 @@ impl Move {
         Move::PathCutAndRestored,
     ];
 
-    /// For people.
+    /// Describes the change.
     pub fn describe(self) -> &'static str {
         match self {
             Move::MappingsFlushed => "both routers forget their mappings",
@@ -68,8 +68,9 @@ impl Move {
         }
     }
 
-    /// Long enough for something to happen in the middle: some 6 s at [`RATE`]. Whoever is to leave
-    /// the relay needs more: it looks for another way after 1, 3 and 7 s, which are 14 MB.
+    /// Size of the file: some 6 s at [`RATE`], so that the change falls into the transfer. To leave
+    /// the relay it takes longer: the node looks for another path after 1, 3 and 7 s, which are 14
+    /// MB.
     fn file_bytes(self) -> usize {
         match self {
             Move::PathCutAndRestored => 24_000_000,
@@ -93,17 +94,17 @@ impl Move {
     }
 }
 
-/// How a transfer went on.
+/// The outcome of a transfer.
 #[derive(Debug)]
 pub struct Survived {
-    /// Longest time in which nothing came after it had happened.
+    /// Longest time without payload after the change.
     pub gap: Duration,
-    /// What `get --json` said.
+    /// Output of `get --json`.
     pub report: Value,
 }
 
-/// Two nodes behind home routers, a transfer between them, and something that happens in the
-/// middle of it. The bytes are checked.
+/// Runs a transfer between two nodes behind home routers and applies the change in the middle of
+/// it. Checks the bytes received.
 pub fn survive(program: &Path, what: Move) -> Survived {
     let link = Link::with_rate(RATE.parse().unwrap());
     let host = |name| HostPlan::new(name).nat(NatKind::Cone).link(link);
@@ -143,15 +144,15 @@ pub fn survive(program: &Path, what: Move) -> Survived {
     Survived { gap, report }
 }
 
-/// Waits until a host has received so much, or a process has ended.
+/// Waits until a host has received `bytes`, or until the process has ended.
 fn wait_received(host: &Host, until: &mut Process, bytes: u64) {
     while host.counters().unwrap().received_bytes < bytes && until.has_ended().is_none() {
         thread::sleep(LOOK);
     }
 }
 
-/// The longest time without anything to speak of coming in, until a process ends, or so many bytes
-/// have been received since the host's start.
+/// Returns the longest time without payload, until the process ends or the host has received
+/// `bytes` since its start.
 fn longest_gap(host: &Host, until: &mut Process, received: Option<u64>) -> Duration {
     let mut gap = Duration::ZERO;
     let (mut last, mut last_at) = (host.counters().unwrap(), Instant::now());

@@ -1,4 +1,4 @@
-//! The program on hosts of the lab: a tracker here, a node there, somebody who downloads.
+//! Trackers, nodes and downloads of the real program on hosts of the network lab.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -15,10 +15,10 @@ use crate::files;
 use crate::lab::Host;
 use crate::process::{Process, eventually, run};
 
-/// Where every tracker listens.
+/// Port of every tracker.
 pub const TRACKER_PORT: u16 = 65000;
 
-/// A directory for all hosts, gone with the value.
+/// The directory of all hosts' files, removed when the value is dropped.
 pub struct Networked {
     dir: TempDir,
     program: PathBuf,
@@ -26,12 +26,12 @@ pub struct Networked {
 }
 
 impl Networked {
-    /// Empty directories, and this program on every host.
+    /// Makes a directory in the temporary directory. `program` is what every host runs.
     pub fn new(program: PathBuf) -> Networked {
         Networked::within(&std::env::temp_dir(), program)
     }
 
-    /// The same, with its directories in this one.
+    /// Makes a directory in `place`. `program` is what every host runs.
     pub fn within(place: &Path, program: PathBuf) -> Networked {
         let dir = tempfile::Builder::new()
             .prefix("qshare-net")
@@ -43,7 +43,7 @@ impl Networked {
         }
     }
 
-    /// Has trackers reached at this address, in place of their IPv4 one.
+    /// Sets the address at which nodes reach trackers, in place of the tracker host's IPv4 address.
     pub fn tracker_at(mut self, address: IpAddr) -> Networked {
         self.tracker_at = Some(address);
         self
@@ -54,14 +54,14 @@ impl Networked {
         SocketAddr::new(address, TRACKER_PORT).to_string()
     }
 
-    /// The directory of a host.
+    /// Returns the directory of a host.
     pub fn dir(&self, host: &Host) -> PathBuf {
         let dir = self.dir.path().join(host.name());
         fs::create_dir_all(&dir).unwrap();
         dir
     }
 
-    /// A command of the program on a host.
+    /// Returns a command of the program on a host.
     pub fn command(&self, host: &Host, subcommand: &str) -> Command {
         let dir = self.dir(host);
         let mut command = host.command(&self.program);
@@ -71,7 +71,7 @@ impl Networked {
         command
     }
 
-    /// A tracker that listens on all addresses of a host.
+    /// Starts a tracker on all addresses of a host.
     pub fn tracker(&self, host: &Host, more: &[&str]) -> Process {
         let mut command = self.command(host, "tracker");
         command.args(["--json", "--certs", "certs"]).args(more);
@@ -80,7 +80,7 @@ impl Networked {
         process
     }
 
-    /// A node that shares the files of [`Networked::share`].
+    /// Starts a node that shares the files added by [`Networked::share`].
     pub fn node(&self, host: &Host, tracker: &Host, more: &[&str]) -> Process {
         let mut command = self.command(host, "node");
         command
@@ -92,7 +92,7 @@ impl Networked {
         process
     }
 
-    /// Puts a file among the assets of a host.
+    /// Writes a file into the assets of a host.
     pub fn share(&self, host: &Host, name: &str, bytes: &[u8]) {
         files::put(&self.dir(host).join("assets").join(name), bytes);
     }
@@ -107,7 +107,7 @@ impl Networked {
         });
     }
 
-    /// `net --json` on a host.
+    /// Starts `net --json` on a host.
     pub fn net(&self, host: &Host, tracker: &Host) -> Process {
         let mut command = self.command(host, "net");
         command.args(["--json", "--tracker", &self.at(tracker)]);
@@ -116,7 +116,7 @@ impl Networked {
         process
     }
 
-    /// The command of [`Networked::get`].
+    /// Returns the command `get --json` on a host.
     pub fn get_command(&self, host: &Host, tracker: &Host, more: &[&str]) -> Command {
         let mut command = self.command(host, "get");
         command
@@ -125,7 +125,7 @@ impl Networked {
         command
     }
 
-    /// `get --json` on a host.
+    /// Starts `get --json` on a host.
     pub fn get(&self, host: &Host, tracker: &Host, more: &[&str]) -> Process {
         let mut process = Process::start(self.get_command(host, tracker, more));
         process.end_input();
@@ -133,7 +133,7 @@ impl Networked {
     }
 }
 
-/// The paths on which a finished download came, most bytes first.
+/// Returns the kinds of path that a finished download used, most bytes first.
 pub fn paths(report: &Value) -> Vec<String> {
     let sources = report["sources"].as_array().unwrap();
     let path = |source: &Value| source["path"].as_str().unwrap().to_owned();

@@ -1,5 +1,5 @@
-//! A peer that is none of ours: it announces itself like a node and then serves as it is told,
-//! well or badly, and counts what is asked of it.
+//! A scripted peer: it announces files like a node, then serves or misbehaves as a test says, and
+//! counts the requests that it gets.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -28,99 +28,99 @@ use crate::process::eventually;
 use crate::tracker_client::{endpoint, greeting};
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
-/// The chunks of files from 2 GiB on are this large.
+/// Chunk size of files of 2 GiB and more.
 const LARGEST_CHUNK_BYTES: u64 = 4 << 20;
-/// Requests that a peer answers before it shows what it is.
+/// Requests that a peer answers before it misbehaves.
 const ANSWERS_BEFORE: usize = 4;
-/// Whoever grants no further stream for this long has set a limit.
+/// A node that grants no further stream for this long has reached its limit.
 const STREAM_DEADLINE: Duration = Duration::from_millis(500);
-/// More streams than this nobody should grant.
+/// More streams than any node should grant.
 const STREAMS_MAX: usize = 10_000;
-/// Between two claims to have everything.
+/// Interval between two claims to have everything.
 const CLAIM_PAUSE: Duration = Duration::from_millis(20);
-/// For telling others that it leaves.
+/// Time to deliver a goodbye.
 const GOODBYE_DEADLINE: Duration = Duration::from_millis(500);
 
-/// How a peer behaves towards those who download from it. What is not mentioned is done right.
+/// How a peer behaves towards downloaders. Everything else it does correctly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     /// As a node should.
     Honest,
-    /// Answers no chunk request until [`TestPeer::allow`] says so.
+    /// Answers no chunk request until [`TestPeer::allow`] permits it.
     Gated,
     /// Alters a byte of every chunk.
     WrongBytes,
-    /// Is busy, and says to come back at once.
+    /// Refuses every request as busy, to be retried at once.
     AlwaysBusy,
-    /// Says that it does not have what it announced.
+    /// Refuses every request with *not here*, although it announced the content.
     NotHere,
-    /// Says to have everything and then has nothing of it yet.
+    /// Claims to have everything, then refuses every request with *not yet*.
     NeverYet,
-    /// Answers a few requests, and then says that it does not have what it goes on telling that
-    /// it has.
+    /// Answers a few requests, then refuses all others with *not here* while it keeps claiming to
+    /// have everything.
     ClaimsAgain,
-    /// Says of every request that it was withdrawn, which it was not.
+    /// Confirms a withdrawal of every request, although none was withdrawn.
     AlwaysWithdrawn,
-    /// Announces that it has everything, and then tells that it has nothing.
+    /// Announces that it has everything, then sends an empty `Have`.
     HasNothing,
-    /// Has everything, but no hashes.
+    /// Has every chunk, but refuses to send hashes.
     NoHashes,
-    /// Opens streams to whoever comes, as many as it may, and says nothing on any.
+    /// Opens as many streams to each client as it may, and sends no request on any.
     OpensStreams,
-    /// Says to have chunks beyond the end of the file.
+    /// Claims to have chunks beyond the end of the file.
     NonsenseHave,
-    /// Tells the same news over and over, as fast as it can, and answers nothing.
+    /// Repeats the same `HaveMore` as fast as it can, and answers nothing.
     FloodsHave,
-    /// One byte a second.
+    /// Sends one byte per second.
     Trickle,
-    /// Goes silent in the middle of every chunk.
+    /// Stops sending in the middle of every chunk.
     StallsMidChunk,
-    /// Goes silent when a hundredth of a chunk is missing.
+    /// Stops sending when the last 1 % of a chunk is missing.
     StallsNearEnd,
-    /// Answers well until a hundredth of the file is missing, and then not at all.
+    /// Answers until the last 1 % of the file is missing, then answers nothing.
     StallsInTheEnd,
-    /// Accepts every stream and says nothing on any.
+    /// Accepts every stream and answers nothing.
     Silent,
-    /// Goes on sending after the end of every chunk.
+    /// Keeps sending after the end of every chunk.
     Endless,
-    /// Answers with frames that are no messages.
+    /// Answers with frames that cannot be decoded.
     Junk,
-    /// Says what it has, and after that frames that are no messages.
+    /// Sends a correct `Have`, then frames that cannot be decoded.
     JunkNews,
-    /// Answers requests for hashes with frames that are no messages.
+    /// Answers hash requests with frames that cannot be decoded.
     JunkHashes,
-    /// The same where it is asked for chunks.
+    /// Answers chunk requests with frames that cannot be decoded.
     JunkChunks,
-    /// Promises a frame of 4 GiB.
+    /// Sends the header of a frame of 4 GiB.
     HugeFrame,
-    /// Alters a chunk hash.
+    /// Alters a chunk hash in every page.
     WrongHashes,
-    /// Alters a chunk hash of the second page, after a right first page.
+    /// Sends the first page of hashes correctly, and alters a chunk hash in later pages.
     WrongLaterHashes,
-    /// Offers another length than was asked for.
+    /// Answers a chunk request with another length.
     WrongLength,
 }
 
-/// What was asked of a peer, counted on its side.
+/// Requests that a peer received.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Connections that got through Hello.
+    /// Connections that completed Hello.
     pub connections: AtomicUsize,
-    /// Bidirectional streams beyond the control stream, by what was asked on each.
+    /// Streams with an `Interest`.
     pub interests: AtomicUsize,
     /// See [`Counts::interests`].
     pub hash_requests: AtomicUsize,
     /// See [`Counts::interests`].
     pub chunk_requests: AtomicUsize,
-    /// Requests of another kind, and bytes after a chunk request on its stream.
+    /// Other requests, and bytes after a chunk request on its stream.
     pub strays: AtomicUsize,
-    /// Chunk requests that were answered in full.
+    /// Chunk requests answered completely.
     pub answered: AtomicUsize,
-    /// Floods that the other side put an end to.
+    /// Floods that the receiver ended.
     pub cut_off: AtomicUsize,
-    /// Bytes of floods that the other side took.
+    /// Bytes of floods that the receiver read.
     pub flooded_bytes: AtomicUsize,
-    /// Streams that it opened itself.
+    /// Streams that the peer opened.
     pub opened: AtomicUsize,
 }
 
@@ -133,11 +133,11 @@ struct Asset {
     hashes: Vec<Hash>,
 }
 
-/// What a file consists of.
+/// The bytes of a file.
 #[derive(Debug)]
 enum Body {
     Bytes(Vec<u8>),
-    /// As many zeros as the file is long: for files that do not fit into memory.
+    /// Zeros, for files that do not fit into memory.
     Zeros,
 }
 
@@ -151,7 +151,7 @@ impl Asset {
         }
     }
 
-    /// `chunk_count` chunks of the largest size, all of them zeros.
+    /// Makes a file of `chunk_count` chunks of the largest size, all zeros.
     fn of_zeros(name: &str, chunk_count: u32) -> Asset {
         let length = u64::from(chunk_count) * LARGEST_CHUNK_BYTES;
         let chunks = Chunks::of_length(length);
@@ -182,13 +182,13 @@ struct Shared {
     counts: Counts,
     asked: Mutex<Vec<(ContentId, Range<u64>)>>,
     gate: Semaphore,
-    /// Answers that were begun or finished, where their number is limited.
+    /// Answers begun, where their number is limited.
     begun: AtomicUsize,
 }
 
-/// A peer that runs in a thread of its own until the value goes.
+/// A peer that runs in a thread until the value is dropped.
 pub struct TestPeer {
-    /// Who it is.
+    /// Its id.
     pub id: NodeId,
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
@@ -196,18 +196,19 @@ pub struct TestPeer {
 }
 
 impl TestPeer {
-    /// A peer that behaves in this manner and announces one file.
+    /// Starts a peer that announces one file.
     pub fn start(manner: Manner, tracker: SocketAddr, name: &str, bytes: &[u8]) -> TestPeer {
         TestPeer::with_files(manner, tracker, &[(name, bytes)])
     }
 
-    /// A peer that announces several files; ready once the tracker knows of all of them.
+    /// Starts a peer that announces several files. Returns once the tracker has all of them.
     pub fn with_files(manner: Manner, tracker: SocketAddr, files: &[(&str, &[u8])]) -> TestPeer {
         let asset = |&(name, bytes): &(&str, &[u8])| Asset::of_bytes(name, bytes);
         TestPeer::with_assets(manner, tracker, files.iter().map(asset).collect())
     }
 
-    /// A peer that announces one file of so many chunks of the largest size, all of them zeros.
+    /// Starts a peer that announces one file of `chunk_count` chunks of the largest size, all
+    /// zeros.
     pub fn with_zeros(
         manner: Manner,
         tracker: SocketAddr,
@@ -255,12 +256,12 @@ impl TestPeer {
         }
     }
 
-    /// What was asked of it.
+    /// Returns its counters.
     pub fn counts(&self) -> &Counts {
         &self.shared.counts
     }
 
-    /// Waits until so many chunk requests have come.
+    /// Waits until it has received `requests` chunk requests.
     pub fn until_asked(&self, requests: usize) {
         let asked = &self.counts().chunk_requests;
         eventually("requests to the test's peer", || {
@@ -268,7 +269,7 @@ impl TestPeer {
         });
     }
 
-    /// Waits until so many chunk requests were answered.
+    /// Waits until it has answered `requests` chunk requests.
     pub fn until_answered(&self, requests: usize) {
         let answered = &self.counts().answered;
         eventually("answers of the test's peer", || {
@@ -276,22 +277,22 @@ impl TestPeer {
         });
     }
 
-    /// Lets a gated peer answer so many more chunk requests.
+    /// Permits a gated peer to answer `requests` more chunk requests.
     pub fn allow(&self, requests: usize) {
         self.shared.gate.add_permits(requests);
     }
 
-    /// Lets a gated peer answer as an honest one from now on.
+    /// Permits a gated peer to answer every further request.
     pub fn open(&self) {
         self.allow(1_000_000);
     }
 
-    /// Takes back what was allowed and not used.
+    /// Withdraws unused permits.
     pub fn close(&self) {
         self.shared.gate.forget_permits(usize::MAX);
     }
 
-    /// What was asked for since the last call: content, and bytes of it.
+    /// Returns the requested byte ranges of each content since the last call.
     pub fn take_asked(&self) -> Vec<(ContentId, Range<u64>)> {
         std::mem::take(&mut self.shared.asked.lock().unwrap())
     }
@@ -356,7 +357,7 @@ async fn serve(endpoint: &Endpoint, shared: &Arc<Shared>) {
             };
             while let Ok((send, recv)) = session.connection.accept_bi().await {
                 let shared = shared.clone();
-                // Whoever lost interest in an answer ends it.
+                // An error means that the requester ended the stream.
                 tokio::spawn(async move {
                     let _ = answer(&shared, send, recv).await;
                 });
@@ -367,11 +368,11 @@ async fn serve(endpoint: &Endpoint, shared: &Arc<Shared>) {
 
 type Ending = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Opens streams until no more are granted.
+/// Opens streams until the other side grants no more.
 async fn open_all(shared: &Shared, session: &Session) -> Vec<(SendStream, RecvStream)> {
     let mut opened = Vec::new();
     while let Ok(Ok(mut stream)) = timeout(STREAM_DEADLINE, session.connection.open_bi()).await {
-        // Without a byte the other side does not hear of it.
+        // A stream exists for the other side only once a byte was sent on it.
         if opened.len() >= STREAMS_MAX || stream.0.write_all(&[1]).await.is_err() {
             break;
         }
@@ -414,7 +415,7 @@ async fn answer(shared: &Shared, mut send: SendStream, mut recv: RecvStream) -> 
     }
 }
 
-/// A frame of an unknown type, then one whose body makes no sense.
+/// Sends a frame of an unknown type, then one whose body cannot be decoded.
 async fn send_junk(send: &mut SendStream) -> Ending {
     send.write_all(&[3, 0, 0, 0, 0xff, 0xff, 1, 2, 3]).await?;
     let [low, high] = HaveMore::TYPE.to_le_bytes();
@@ -456,7 +457,7 @@ async fn tell_what_it_has(
         }
         Manner::JunkNews => {
             send_junk(&mut send).await?;
-            // Whoever has had enough ends its interest.
+            // The requester ends the stream when it drops the peer.
             let _ = recv.read_chunk(1, true).await;
             shared.counts.cut_off.fetch_add(1, Ordering::Relaxed);
             return Ok(());
@@ -467,7 +468,7 @@ async fn tell_what_it_has(
         },
         _ => {}
     }
-    // Until the asker has seen enough.
+    // Wait until the requester ends the stream.
     let _ = recv.read_chunk(1, true).await;
     Ok(())
 }
@@ -533,7 +534,7 @@ async fn send_chunk(
         }
         Manner::FloodsHave | Manner::JunkNews => return std::future::pending().await,
         Manner::Gated => {
-            // A withdrawn request is confirmed as a node would; what is allowed goes to others.
+            // A withdrawn request is confirmed, as a node does, and uses no permit.
             tokio::select! {
                 permit = shared.gate.acquire() => {
                     permit?.forget();
@@ -587,7 +588,7 @@ async fn send_chunk(
     }
     send.finish()?;
     count(&shared.counts.answered);
-    // The asker's half ends with the answer; whatever else came on it would be a second request.
+    // The requester ends its half with the answer; further bytes would be a second request.
     if let Ok(Some(_)) = recv.read_chunk(1, true).await {
         count(&shared.counts.strays);
     }
@@ -608,7 +609,7 @@ fn audit_path(asset: &Asset, chunks: &Chunks, request: &ChunkRequest) -> Vec<Has
     path
 }
 
-/// Sends until the other side has had enough.
+/// Sends until the receiver ends the stream.
 async fn flood(shared: &Shared, send: &mut SendStream) -> Ending {
     let piece = [0x55; 16 * 1024];
     while send.write_all(&piece).await.is_ok() {

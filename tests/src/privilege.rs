@@ -1,4 +1,4 @@
-//! What only root may do: small file systems, addresses of one's own.
+//! What needs root: small file systems, network namespaces.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -6,19 +6,20 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Says why a test does less than it could, and returns; where tests must not be skipped
-/// (`CI=true`) it fails.
+/// Reports why a test is skipped. With `CI=true` it panics, since CI must not skip tests.
+/// // # Panics
+/// // With `CI=true`.
 pub fn skip(reason: &str) {
     let on_ci = env::var("CI").is_ok_and(|value| value == "true");
     assert!(!on_ci, "CI may not skip this: {reason}");
     eprintln!("skipped: {reason}");
 }
 
-/// A small file system in memory, unmounted with the value.
+/// A small tmpfs, unmounted when the value is dropped.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one over an existing directory; None without the right to.
+    /// Mounts one over an existing directory. Returns None without the permission to mount.
     pub fn mount(dir: &Path, megabytes: u32) -> Option<SmallDisk> {
         let size = format!("size={megabytes}m");
         let mut mount = Command::new("mount");
@@ -31,23 +32,23 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Whoever still has a file open there is on its way out.
+        // Lazily, since processes that are ending may still have files open there.
         succeeds(Command::new("umount").arg("--lazy").arg(&self.0));
     }
 }
 
-/// A network namespace with an address that is not loopback's, gone with the value.
+/// A network namespace with an address besides loopback, deleted when the value is dropped.
 pub struct Namespace(String);
 
 impl Namespace {
-    /// Makes one; None without the right to. It has the address `10.89.0.1`.
+    /// Makes one with the address `10.89.0.1`. Returns None without the permission to.
     pub fn new(name: &str) -> Option<Namespace> {
         let name = format!("{name}-{}", std::process::id());
         if !succeeds(Command::new("ip").args(["netns", "add", &name])) {
             return None;
         }
         let namespace = Namespace(name);
-        // A pair both of whose ends are in here: not every kernel has dummy interfaces.
+        // Both ends of the veth pair are inside: not every kernel has dummy interfaces.
         let steps: [&[&str]; 5] = [
             &["link", "set", "lo", "up"],
             &[
@@ -63,7 +64,7 @@ impl Namespace {
         ready.then_some(namespace)
     }
 
-    /// The same command, run in here.
+    /// Returns the command, changed to run in this namespace.
     pub fn command(&self, inside: &Command) -> Command {
         let mut command = Command::new("ip");
         command
@@ -94,7 +95,7 @@ fn succeeds(command: &mut Command) -> bool {
     quiet.status().is_ok_and(|status| status.success())
 }
 
-/// Whether this process is root's; what mode bits forbid is allowed to it.
+/// Returns whether this process runs as root, whom mode bits do not restrict.
 pub fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output().unwrap();
     id.stdout.trim_ascii() == b"0"

@@ -1,4 +1,4 @@
-//! A process of the binary under test: what it prints, how it ends.
+//! A process under test: its output and its exit.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,17 +14,16 @@ pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 
-/// Longest that a test waits for anything. Far more than it takes: machines that build something
-/// else meanwhile are slow.
+/// Deadline of every wait. Far more than needed, since a machine that also builds is slow.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two looks at something that does not tell when it changes.
+/// Polling interval where no event can be waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// Looks again and again until there is something to see.
+/// Polls until `look` returns a value.
 ///
 /// # Panics
 ///
-/// When it takes longer than [`PATIENCE`].
+/// When [`PATIENCE`] passes.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -36,7 +35,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What came out of a stream so far. Clones share it.
+/// The output of a process so far. Clones share it.
 #[derive(Clone, Default)]
 pub struct Output(Arc<(Mutex<Printed>, Condvar)>);
 
@@ -47,14 +46,14 @@ struct Printed {
 }
 
 impl Output {
-    /// Collects everything that `stream` gives, in a thread of its own.
+    /// Reads `stream` to its end in a thread.
     pub fn collect(mut stream: impl Read + Send + 'static) -> Output {
         let output = Output::default();
         let shared = output.clone();
         thread::spawn(move || {
             let mut buffer = [0; 8192];
             loop {
-                // A pseudo-terminal whose other side is gone fails instead of ending.
+                // Reading a closed pseudo-terminal fails; it has no end of file.
                 let count = stream.read(&mut buffer).unwrap_or(0);
                 let mut printed = shared.0.0.lock().unwrap();
                 printed.bytes.extend_from_slice(&buffer[..count]);
@@ -68,12 +67,12 @@ impl Output {
         output
     }
 
-    /// Everything so far.
+    /// Returns the text so far.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.0.lock().unwrap().bytes).into_owned()
     }
 
-    /// Everything, once the stream has ended.
+    /// Waits until the stream has ended and returns the text.
     pub fn all(&self) -> String {
         let printed = self.0.0.lock().unwrap();
         let waited = self
@@ -83,8 +82,8 @@ impl Output {
         String::from_utf8_lossy(&waited.unwrap().0.bytes).into_owned()
     }
 
-    /// Waits until `look` finds something in the text; None when the stream ends without, or
-    /// [`PATIENCE`] does.
+    /// Waits until `look` finds something in the text. Returns None if the stream ends without it,
+    /// or when [`PATIENCE`] passes.
     pub fn find<T>(&self, mut look: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + PATIENCE;
         let mut printed = self.0.0.lock().unwrap();
@@ -101,7 +100,7 @@ impl Output {
     }
 }
 
-/// A process that runs, and is killed when this value goes.
+/// A running process, killed when the value is dropped.
 pub struct Process {
     child: Child,
     input: Option<ChildStdin>,
@@ -113,7 +112,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command. Its input is a pipe that stays open until [`Process::end_input`].
+    /// Starts a command. Its standard input is a pipe that stays open until [`Process::end_input`].
     pub fn start(mut command: Command) -> Process {
         let what = format!("{command:?}");
         let mut child = command
@@ -134,37 +133,37 @@ impl Process {
         }
     }
 
-    /// Its number.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// The pipe that it reads.
+    /// Returns the pipe to its standard input.
     pub fn input(&mut self) -> &mut ChildStdin {
         self.input.as_mut().unwrap()
     }
 
-    /// Closes the pipe that it reads.
+    /// Closes its standard input.
     pub fn end_input(&mut self) {
         self.input = None;
     }
 
-    /// Waits for its first line of standard output, which is JSON.
+    /// Waits for the first JSON line on standard output.
     pub fn ready(&self) -> Value {
         self.out_line(|line| serde_json::from_str(line).ok())
     }
 
-    /// Waits for a whole line of standard output from which `look` makes something.
+    /// Waits for a complete line of standard output for which `look` returns a value.
     pub fn out_line<T>(&self, look: impl FnMut(&str) -> Option<T>) -> T {
         self.line_of(&self.out, look)
     }
 
-    /// Waits for a whole line of standard error from which `look` makes something.
+    /// Waits for a complete line of standard error for which `look` returns a value.
     pub fn err_line<T>(&self, look: impl FnMut(&str) -> Option<T>) -> T {
         self.line_of(&self.err, look)
     }
 
-    /// Waits for these words on standard error.
+    /// Waits for `words` on standard error.
     pub fn says(&self, words: &str) {
         let said = self.err.find(|text| text.contains(words).then_some(()));
         assert!(
@@ -191,18 +190,18 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
-    /// Kills it, as `kill -9` does, and waits until it is gone.
+    /// Kills it with SIGKILL and reaps it.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Whether it ended by itself.
+    /// Returns its exit status if it has ended.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub fn end(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
@@ -224,12 +223,12 @@ impl Process {
         }
     }
 
-    /// Largest amount of memory that it ever held, by the kernel's count.
+    /// Returns its peak resident memory (VmHWM).
     pub fn peak_memory_bytes(&self) -> u64 {
         peak_memory_bytes(self.id()).unwrap()
     }
 
-    /// Bytes that it has read so far, from whatever it reads, by the kernel's count.
+    /// Returns how many bytes it has read so far from files, pipes and sockets (rchar).
     pub fn read_bytes(&self) -> u64 {
         let counts = fs::read_to_string(format!("/proc/{}/io", self.id())).unwrap();
         let line = counts
@@ -239,7 +238,7 @@ impl Process {
         line.trim().parse().unwrap()
     }
 
-    /// The names of its threads, and how nice each is.
+    /// Returns the name and the niceness of each of its threads.
     pub fn threads(&self) -> Vec<(String, i32)> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
         let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).ok();
@@ -266,7 +265,7 @@ impl Drop for Process {
     }
 }
 
-/// Largest amount of memory that a process has held, by the kernel's count; None when it is gone.
+/// Returns the peak resident memory (VmHWM) of a process; None if it has ended.
 pub fn peak_memory_bytes(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let peak = status
@@ -276,9 +275,9 @@ pub fn peak_memory_bytes(process: u32) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// How a process ended.
+/// The exit and the output of a process.
 pub struct Ended {
-    /// Its exit code; None when a signal ended it.
+    /// Its exit code; None after a signal.
     pub code: Option<i32>,
     /// Its standard output.
     pub out: String,
@@ -288,24 +287,24 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Demands an exit code.
+    /// Asserts the exit code.
     pub fn with(self, code: i32) -> Ended {
         assert_eq!(self.code, Some(code), "{self:?}");
         self
     }
 
-    /// Demands exit code 0.
+    /// Asserts exit code 0.
     pub fn well(self) -> Ended {
         self.with(0)
     }
 
-    /// Demands words on standard error.
+    /// Asserts that standard error contains `words`.
     pub fn saying(self, words: &str) -> Ended {
         assert!(self.err.contains(words), "{words:?} was not said\n{self:?}");
         self
     }
 
-    /// The lines of standard output, each of which is JSON.
+    /// Parses each line of standard output as JSON.
     pub fn json(&self) -> Vec<Value> {
         let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{self:?}"));
         self.out.lines().map(parse).collect()
@@ -327,7 +326,7 @@ impl Debug for Ended {
     }
 }
 
-/// Starts a command, ends its input at once and waits for its end.
+/// Runs a command with empty standard input to its end.
 pub fn run(command: Command) -> Ended {
     let mut process = Process::start(command);
     process.end_input();

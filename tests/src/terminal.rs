@@ -1,4 +1,4 @@
-//! A process on a terminal of its own, typed to as a person would.
+//! A process on a pseudo-terminal, with simulated key presses.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -13,12 +13,13 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::process::{Output, PATIENCE};
 
-/// A process whose standard streams, but for an output that was redirected, are a terminal.
+/// A process whose standard streams are a pseudo-terminal, except for an output that was
+/// redirected.
 pub struct OnTerminal {
     child: Child,
     keyboard: File,
     screen: Output,
-    /// Bytes of the screen's text up to the end of what was last waited for.
+    /// Length in bytes of the screen's text up to the end of the last match.
     seen: usize,
 }
 
@@ -33,7 +34,7 @@ impl OnTerminal {
         let theirs: File = rustix::fs::open(&*name, flags, rustix::fs::Mode::empty())
             .unwrap()
             .into();
-        // `setsid` makes it the terminal that Ctrl-C and /dev/tty mean.
+        // `setsid` makes it the controlling terminal, which receives Ctrl-C and is /dev/tty.
         let mut on_terminal = Command::new("setsid");
         on_terminal
             .args(["--ctty", "--wait"])
@@ -65,12 +66,12 @@ impl OnTerminal {
         }
     }
 
-    /// Presses keys.
+    /// Types `keys`.
     pub fn press(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until these words are shown after those that were last waited for.
+    /// Waits until `words` are shown after the previous match.
     pub fn shows(&mut self, words: &str) {
         let seen = self.seen;
         let shown = self.screen.find(|text| {
@@ -81,7 +82,7 @@ impl OnTerminal {
         self.seen = shown.unwrap_or_else(|| panic!("{words:?} was not shown\n{screen}"));
     }
 
-    /// Waits for its end; its exit code.
+    /// Waits until the process ends and returns its exit code.
     pub fn end(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -100,7 +101,7 @@ impl OnTerminal {
 
 impl Drop for OnTerminal {
     fn drop(&mut self) {
-        // The terminal goes with the value, and what runs on it is hung up.
+        // Dropping the terminal sends SIGHUP to the processes on it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Asks a tracker what it knows, to see when what a test waits for has happened.
+//! A tracker client: tests poll the tracker to learn when an event has happened.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -22,7 +22,7 @@ use crate::process::eventually;
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A connection to a tracker, of somebody who shares nothing.
+/// A connection to a tracker from a node that shares nothing.
 pub struct TrackerClient {
     runtime: Runtime,
     session: Session,
@@ -30,7 +30,7 @@ pub struct TrackerClient {
 }
 
 impl TrackerClient {
-    /// Connects to the tracker at `address`, as a member of the group of this file.
+    /// Connects to the tracker at `address`, as a member of the group whose secret file is `group`.
     pub fn connect(address: SocketAddr, group: Option<&Path>) -> TrackerClient {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (endpoint, session) = runtime.block_on(async {
@@ -53,7 +53,7 @@ impl TrackerClient {
         }
     }
 
-    /// What the tracker finds for a query.
+    /// Sends a lookup and returns the tracker's answer.
     pub fn find(&self, query: &str) -> Vec<Match> {
         let find = Find {
             query: query.parse().unwrap(),
@@ -70,7 +70,7 @@ impl TrackerClient {
         })
     }
 
-    /// Watches who holds a content: the first answer, and the stream on which changes come.
+    /// Watches the holders of a content. Returns the first answer and the stream of changes.
     pub fn watch(&self, content: ContentId) -> (Holders, Changes<'_>) {
         let watch = Watch {
             content,
@@ -89,7 +89,7 @@ impl TrackerClient {
         (holders, changes)
     }
 
-    /// Waits until the tracker's answer to a query is as wanted.
+    /// Waits until the tracker's answer to a query satisfies `wanted`.
     pub fn until(&self, query: &str, mut wanted: impl FnMut(&[Match]) -> bool) -> Vec<Match> {
         eventually(&format!("the tracker's answer to {query:?}"), || {
             let found = self.find(query);
@@ -97,7 +97,7 @@ impl TrackerClient {
         })
     }
 
-    /// Waits until so many nodes say that they have all of the only file of this name.
+    /// Waits until `count` complete holders of the only file named `name` are listed.
     pub fn until_complete(&self, name: &str, holders: u32) -> Match {
         let found = self.until(name, |found| {
             found.len() == 1 && found[0].complete == holders
@@ -105,18 +105,18 @@ impl TrackerClient {
         found.into_iter().next().unwrap()
     }
 
-    /// Waits until nobody shares anything of this name.
+    /// Waits until no file named `name` is listed.
     pub fn until_gone(&self, name: &str) {
         self.until(name, <[Match]>::is_empty);
     }
 
-    /// Who the tracker is.
+    /// Returns the tracker's id.
     pub fn tracker(&self) -> NodeId {
         self.session.peer
     }
 }
 
-/// What a tracker tells those who watch a content.
+/// The stream of holder changes of one watched content.
 pub struct Changes<'a> {
     client: &'a TrackerClient,
     recv: RecvStream,
@@ -139,7 +139,7 @@ impl Changes<'_> {
     }
 }
 
-/// Where a holder is that a tracker on this machine sees on loopback.
+/// Returns the loopback address of a holder that the tracker sees on this machine.
 pub fn address_on_loopback(holder: &Holder) -> SocketAddr {
     let port = holder
         .contact
@@ -152,12 +152,12 @@ pub fn address_on_loopback(holder: &Holder) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port.unwrap()))
 }
 
-/// A socket on loopback under this identity.
+/// Binds an endpoint on loopback with this identity.
 pub fn endpoint(identity: &Identity) -> Endpoint {
     endpoint_with(identity, TransportConfig::default())
 }
 
-/// The same with other windows and limits.
+/// Binds an endpoint on loopback with this identity and transport configuration.
 pub(crate) fn endpoint_with(identity: &Identity, transport: TransportConfig) -> Endpoint {
     let config = EndpointConfig {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -167,7 +167,7 @@ pub(crate) fn endpoint_with(identity: &Identity, transport: TransportConfig) -> 
     Endpoint::bind(identity, &config).unwrap()
 }
 
-/// What is said to everybody.
+/// Returns the greeting sent in every Hello.
 pub fn greeting(role: Role, group: Option<&Path>) -> Greeting {
     Greeting {
         role,

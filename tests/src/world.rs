@@ -1,4 +1,4 @@
-//! A small world on loopback: a directory for everything, a tracker, nodes, downloads.
+//! Processes on loopback in one directory: a tracker, nodes, downloads.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -15,13 +15,13 @@ use crate::files;
 use crate::process::{Ended, Process, run};
 use crate::tracker_client::TrackerClient;
 
-/// A directory in which all processes of a test live, gone with the value.
+/// The directory of all processes of a test, removed when the value is dropped.
 pub struct World {
     dir: TempDir,
 }
 
 impl World {
-    /// An empty world.
+    /// Makes an empty directory.
     #[expect(clippy::new_without_default, reason = "it makes a directory")]
     pub fn new() -> World {
         World {
@@ -32,19 +32,19 @@ impl World {
         }
     }
 
-    /// A path in the world's directory.
+    /// Returns a path in the world's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// A directory in the world's directory, made if it is not there.
+    /// Creates a directory in the world's directory, if missing, and returns its path.
     pub fn dir(&self, name: &str) -> PathBuf {
         let dir = self.path(name);
         fs::create_dir_all(&dir).unwrap();
         dir
     }
 
-    /// A command of the binary, run in the directory `place` of the world.
+    /// Returns a command of the binary that runs in the directory `place` of the world.
     pub fn command<I: AsRef<OsStr>>(
         &self,
         place: &str,
@@ -55,12 +55,12 @@ impl World {
         command
     }
 
-    /// A tracker on a port of the system's choice.
+    /// Starts a tracker on a port of the system's choice.
     pub fn tracker(&self) -> Tracker {
         self.tracker_with("tracker", "127.0.0.1:0", &[])
     }
 
-    /// A tracker whose identity is in the directory `place`, with more arguments.
+    /// Starts a tracker with its identity in the directory `place` and more arguments.
     pub fn tracker_with(&self, place: &str, listen: &str, more: &[&str]) -> Tracker {
         let mut command = self.command(place, ["tracker", "--json", "--certs", "certs"]);
         command.args(["--listen", listen]).args(more);
@@ -75,35 +75,35 @@ impl World {
         }
     }
 
-    /// The command for a node whose directories are in `place`, on a port of the system's choice
-    /// and without a prompt.
+    /// Returns the command of a node without a prompt, with its directories in `place`, on a port
+    /// of the system's choice.
     pub fn node_command(&self, place: &str, tracker: SocketAddr) -> Command {
         self.command(place, node_arguments(tracker).as_slice())
     }
 
-    /// A node, with its assets, downloads and identity in `place`.
+    /// Starts a node with its assets, downloads and identity in `place`.
     pub fn node(&self, place: &str, tracker: SocketAddr) -> Node {
         self.node_with(place, tracker, &[])
     }
 
-    /// The same with more arguments.
+    /// Starts a node with more arguments.
     pub fn node_with(&self, place: &str, tracker: SocketAddr, more: &[&str]) -> Node {
         let mut command = self.node_command(place, tracker);
         command.args(more);
         Node::start(command)
     }
 
-    /// A file in the assets of the node `place`.
+    /// Writes a file into the assets of the node `place`.
     pub fn put(&self, place: &str, name: &str, bytes: &[u8]) {
         files::put(&self.asset(place, name), bytes);
     }
 
-    /// Where a file in the assets of the node `place` is.
+    /// Returns the path of a file in the assets of the node `place`.
     pub fn asset(&self, place: &str, name: &str) -> PathBuf {
         self.path(place).join("assets").join(name)
     }
 
-    /// `get --json` in the directory `place`.
+    /// Returns the command `get --json` in the directory `place`.
     pub fn get_command(&self, place: &str, tracker: SocketAddr, arguments: &[&str]) -> Command {
         let tracker = tracker.to_string();
         let mut command = self.command(place, ["get", "--json", "--tracker", &tracker]);
@@ -128,8 +128,7 @@ impl World {
         run(self.command(place, arguments))
     }
 
-    /// Runs a line that the binary printed, through a shell, in the directory `place`; `qshare`
-    /// in it is found on the search path as well.
+    /// Returns a shell command of a line that the binary printed, in the directory `place`.
     pub fn shell(&self, place: &str, line: &str) -> Command {
         let mut command = binary::isolated(Path::new("sh"), &self.dir(place));
         command.args(["-c", &format!("exec {line}")]);
@@ -153,30 +152,30 @@ fn node_arguments(tracker: SocketAddr) -> [String; 9] {
     words.map(str::to_owned)
 }
 
-/// A tracker that runs.
+/// A running tracker.
 pub struct Tracker {
     /// Its process.
     pub process: Process,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// Who it is.
+    /// Its id.
     pub id: String,
 }
 
 impl Tracker {
-    /// Somebody who asks it.
+    /// Connects a client to it.
     pub fn client(&self) -> TrackerClient {
         TrackerClient::connect(self.address, None)
     }
 }
 
-/// A node that runs.
+/// A running node.
 pub struct Node {
     /// Its process.
     pub process: Process,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// Who it is.
+    /// Its id.
     pub id: String,
 }
 

@@ -1,4 +1,4 @@
-//! The network lab keeps what it promises.
+//! The network lab shapes, delays, drops and translates as it is told.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use qshare_tests::lab::probe::{self, Behaviour, Dependence};
 use qshare_tests::lab::{Counters, Host, HostPlan, Lab, Link, Loss, NatKind, Rate, isolation};
 
-/// How long something that should happen at once may take on a busy machine.
+/// Deadline for something immediate on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn rate(text: &str) -> Rate {
@@ -22,17 +22,17 @@ fn rate(text: &str) -> Rate {
 fn flood(from: &Host, to: &Host, packets: usize) {
     let socket = probe::bind(from).unwrap();
     for _ in 0..packets {
-        // A full queue says so to the sender, who goes on.
+        // An error means that the queue is full; the sender goes on.
         let _ = socket.send_to(&[0; 1400], (to.address(), 9));
     }
 }
 
-/// Waits until the counter of received bytes stands still, and says where.
+/// Waits until the counter of received bytes stops, and returns it.
 fn settled(host: &Host) -> Counters {
     let deadline = Instant::now() + DEADLINE;
     let mut last = host.counters().unwrap();
     loop {
-        // The tick of a counter is the only event that there is.
+        // A counter cannot be waited for.
         std::thread::park_timeout(Duration::from_millis(200));
         let now = host.counters().unwrap();
         if now == last || Instant::now() > deadline {
@@ -510,7 +510,8 @@ fn a_host_that_moves_has_another_address_and_is_reached_there() {
 
 #[test]
 fn nothing_is_left_of_a_lab_that_was_killed() {
-    // Whoever holds the writing end of the pipe is part of the lab: its end is their end.
+    // The pipe ends when every process of the lab has ended, since all of them hold its writing
+    // end.
     let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))
         .args(["run", "--hosts", "2", "--delay", "1ms", "--"])
         .arg("on h1 sleep 1000 & on h2 sleep 1000 & echo ready; wait")

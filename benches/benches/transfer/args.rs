@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Where files go [default: /dev/shm, else the directory for temporary files]
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
-    /// Given by `cargo bench`
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     pub(crate) bench: bool,
     #[command(subcommand)]

@@ -19,7 +19,7 @@ use qshare_benches::table::Table;
 
 use args::Args;
 
-/// Quinn as it comes.
+/// Quinn with its defaults.
 const STOCK: &str = "bare quinn";
 /// Quinn with qshare's packet sizes, windows and socket.
 const TUNED: &str = "bare quinn, tuned";
@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The contestants in turns, so that whatever else the machine does meets all of them.
+/// Runs the contestants in turns, so that other load on the machine affects all of them.
 fn throughput(stage: &Stage, args: &Args) -> anyhow::Result<()> {
     let bytes = args.size.0;
     let file = stage.noise_file("file.bin", bytes)?;
@@ -103,7 +103,7 @@ fn compare(what: &str, trials: &[Trial], base_name: &str, base: &[Trial], bytes:
     );
 }
 
-/// What a large file costs in memory.
+/// Measures the memory that a large file takes.
 fn memory(stage: &Stage, bytes: u64) -> anyhow::Result<()> {
     println!();
     let file = stage.sparse_file("sparse.bin", bytes)?;

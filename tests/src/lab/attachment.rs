@@ -22,7 +22,7 @@ impl Subnet {
         Some(Ipv6Addr::new(a, b, c, d, 0, 0, 0, number.into()))
     }
 
-    /// Lines for `ip` that give an interface this number.
+    /// Returns the `ip -batch` lines that give an interface this host number.
     pub(crate) fn assign(self, interface: &str, number: u8) -> String {
         let mut lines = format!("addr add {}/24 dev {interface}\n", self.v4(number));
         if let Some(v6) = self.v6(number) {
@@ -72,7 +72,7 @@ impl Attachment {
         self.subnet.v6(self.number.load(Ordering::Relaxed))
     }
 
-    /// Takes the next address of the subnet; the old one is gone.
+    /// Replaces the interface's address by the next one of the subnet.
     pub(crate) fn change_address(&self, with_v6: bool) -> Result<(), LabError> {
         self.number.fetch_add(1, Ordering::Relaxed);
         let flush = format!("addr flush dev {} scope global\n", self.interface);

@@ -1,14 +1,15 @@
-//! Packets that travel together: one header for up to 64 KiB of TCP or UDP payload, with the size
-//! at which it is to be cut into packets (segmentation offload, as TUN devices hand it over).
+//! Bundles of packets: one header for up to 64 KiB of TCP or UDP payload, with the segment size at
+//! which it is cut into packets (segmentation offload, as TUN devices deliver it).
 //!
-//! In memory, a bundle is what a read from the device gives: `struct virtio_net_hdr` of
+//! In memory, a bundle is what a read from the device returns: `struct virtio_net_hdr` of
 //! <linux/virtio_net.h>, then the packet.
 //!
 //! ```text
-//! 0 flags u8 │ 1 type u8 │ 2 header length u16 │ 4 segment size u16 │ 6 checksum start u16 │ 8 checksum offset u16
+//! 0 flags u8 │ 1 type u8 │ 2 header length u16 │ 4 segment size u16 │
+//! 6 checksum start u16 │ 8 checksum offset u16
 //! ```
 //!
-//! Numbers of that header have the machine's byte order, those of the packet the network's.
+//! The fields of that header are in the machine's byte order, those of the packet in network order.
 
 use std::ops::Range;
 
@@ -21,7 +22,7 @@ const TYPE_NONE: u8 = 0;
 const TYPE_TCP4: u8 = 1;
 const TYPE_TCP6: u8 = 4;
 const TYPE_UDP: u8 = 5;
-/// Set besides the type where TCP has ECN.
+/// Flag of the type for TCP with ECN.
 const TYPE_ECN: u8 = 0x80;
 
 const FIN: u8 = 0x01;
@@ -30,7 +31,7 @@ const WINDOW_REDUCED: u8 = 0x80;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 
-/// Where the parts of a bundle lie; offsets count from the packet's first byte.
+/// Offsets of the parts of a bundle, from the packet's first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Layout {
     is_tcp: bool,
@@ -70,8 +71,8 @@ fn layout(bundle: &[u8]) -> Option<Layout> {
     })
 }
 
-/// What is left of a bundle, or of a single packet, when each of its packets may be lost: the
-/// runs of packets between losses, in order.
+/// Drops packets of a bundle, or a single packet, at random. Returns the runs of packets between
+/// losses, in order.
 pub(crate) fn survivors(bundle: &[u8], mut is_lost: impl FnMut() -> bool) -> Vec<Vec<u8>> {
     let Some(layout) = layout(bundle).filter(|layout| layout.segments > 1) else {
         return match is_lost() {
@@ -94,7 +95,7 @@ pub(crate) fn survivors(bundle: &[u8], mut is_lost: impl FnMut() -> bool) -> Vec
         .collect()
 }
 
-/// Some successive packets of a bundle.
+/// A run of successive packets of a bundle.
 fn cut(bundle: &[u8], layout: Layout, run: Range<usize>) -> Vec<u8> {
     if run == (0..layout.segments) {
         return bundle.to_vec();

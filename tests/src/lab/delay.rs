@@ -1,6 +1,6 @@
-//! Delay and jitter, which the kernel may lack (netem): a TUN device whose packets come out of
-//! it again some time later. Packets on a fast link come in bundles, so that one system call
-//! carries many; each packet of a bundle is lost on its own.
+//! Delay and jitter, since a kernel may lack netem: a TUN device that returns each packet after a
+//! delay. On a fast link packets come in bundles, so that one system call carries many. Loss
+//! applies to each packet of a bundle separately.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,24 +20,24 @@ use super::error::LabError;
 use super::namespace::Namespace;
 use super::units::Loss;
 
-/// Packets are late by up to this, so that one wake-up serves several: at 1 Gbit/s one is due
-/// every 12 µs.
+/// Packets may be this late, so that one wake-up serves several: at 1 Gbit/s one is due every 12
+/// µs.
 const GRAIN: Duration = Duration::from_micros(100);
-/// Bytes on the way: 1 Gbit/s for half a second. What comes on top is lost, as in a router.
+/// Capacity in bytes: 1 Gbit/s for half a second. Further packets are dropped, as in a router.
 const HELD_MAX_BYTES: usize = 64 << 20;
 /// The largest bundle, with its header.
 const BUNDLE_MAX_BYTES: usize = HEADER_BYTES + (64 << 10);
-/// Bundles taken in before it is looked whether others are due.
+/// Bundles read before due packets are checked.
 const READS_MAX: usize = 64;
 
-/// What happens to packets on their way to a site.
+/// Delay, jitter and loss of packets to a site.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Turn {
     pub(crate) delay: Duration,
-    /// Added, evenly distributed between zero and this.
+    /// Added delay, uniformly distributed between zero and this.
     pub(crate) jitter: Duration,
     pub(crate) loss: Loss,
-    /// Whether packets may come and go in bundles.
+    /// Whether packets may be bundled.
     pub(crate) bundled: bool,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Delay {
 }
 
 impl Delay {
-    /// Makes the device in that namespace and serves it.
+    /// Creates the device in `namespace` and starts a thread that serves it.
     pub(crate) fn start(
         namespace: &Namespace,
         device: &str,
@@ -98,12 +98,12 @@ struct Held {
     bundle: Vec<u8>,
 }
 
-/// The packets on their way, in order.
+/// The delayed packets, in order.
 struct Line {
     turn: Turn,
     held: VecDeque<Held>,
     held_bytes: usize,
-    /// What was just read.
+    /// The bundle just read.
     taken: Vec<u8>,
 }
 
@@ -160,7 +160,8 @@ impl Line {
                 false => rng.random_range(Duration::ZERO..=jitter),
             };
             let due = Instant::now() + delay + extra;
-            // Jitter does not reorder: most of it comes from queues, which do not either.
+            // Jitter does not reorder packets: most real jitter comes from queues, which keep
+            // order.
             let due = self.held.back().map_or(due, |last| last.due.max(due));
             let kept = match loss {
                 Loss::NONE => vec![taken.to_vec()],
@@ -180,7 +181,7 @@ impl Line {
         let now = Instant::now();
         while let Some(first) = self.held.pop_front_if(|first| first.due <= now) {
             self.held_bytes -= first.bundle.len();
-            // What the stack does not want (an interface that is down) is lost.
+            // Packets that the stack refuses (an interface that is down) are lost.
             let _ = tun.write(&first.bundle);
         }
     }

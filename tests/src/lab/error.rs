@@ -6,15 +6,15 @@ pub enum LabError {
     /// The plan contradicts itself.
     #[error("{0}")]
     Plan(String),
-    /// A program that the lab is built with is not there.
+    /// A program that the lab needs is not installed.
     #[error("the lab needs the program `{program}` (Debian: apt-get install {package})")]
     MissingProgram {
         /// What was to be run.
         program: String,
-        /// Where Debian has it.
+        /// Its Debian package.
         package: &'static str,
     },
-    /// A program that the lab is built with refused.
+    /// A program that the lab needs failed.
     #[error("`{command}` failed: {message}")]
     Command {
         /// What was run.
@@ -22,7 +22,7 @@ pub enum LabError {
         /// What it said.
         message: String,
     },
-    /// The system refused.
+    /// A system call failed.
     #[error("{what}: {source}")]
     System {
         /// What was to be done.

@@ -10,7 +10,7 @@ use super::internet::{Internet, SiteIndex};
 use super::namespace::Namespace;
 use super::router::Port;
 
-/// What a host's interface has carried, Ethernet headers included.
+/// Traffic counters of a host's interface, Ethernet headers included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Bytes that came in.
@@ -24,7 +24,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// What was carried since an earlier reading.
+    /// Returns the difference to an earlier reading.
     pub fn since(self, earlier: Counters) -> Counters {
         Counters {
             received_bytes: self.received_bytes - earlier.received_bytes,
@@ -75,22 +75,23 @@ impl Host {
         std::iter::once(IpAddr::V4(self.address())).chain(v6)
     }
 
-    /// A program that will run on this host. It is killed at the latest with the process inside
-    /// ([`super::isolation`]).
+    /// Returns the command of a program that will run on this host. It is killed with the isolated
+    /// process ([`super::isolation`]) at the latest.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         self.namespace.command(program)
     }
 
-    /// Runs a closure on a thread that is on this host; sockets that it opens stay on it.
+    /// Runs a closure on a thread in this host's namespace. Sockets that it opens stay on this
+    /// host.
     ///
     /// # Errors
-    /// When the thread cannot go there.
+    /// When the thread cannot enter the namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         self.namespace.inside(work)
     }
 
-    /// What the host's interface has carried so far: sent after the queue of its own link,
-    /// received after that of the other end.
+    /// Returns the interface's counters: sent bytes are counted after the queue of the host's own
+    /// link, received ones after the queue of the other end.
     pub fn counters(&self) -> Result<Counters, LabError> {
         let path = "/proc/thread-self/net/dev";
         let text = self
@@ -101,8 +102,7 @@ impl Host {
             .ok_or_else(|| LabError::system(path)(io::ErrorKind::InvalidData.into()))
     }
 
-    /// Takes another address, in both families; the old one is gone. A laptop that comes back
-    /// to a network does that.
+    /// Replaces the host's addresses of both families, as a laptop's are when it rejoins a network.
     pub fn change_address(&self) -> Result<(), LabError> {
         self.attachment.change_address(true)
     }

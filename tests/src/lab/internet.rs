@@ -1,4 +1,4 @@
-//! What joins the hosts: a namespace that routes between their links, and shapes them.
+//! The internet between the hosts: a namespace that routes between their links and shapes them.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use super::namespace::Namespace;
 use super::plan::Link;
 use super::units::{Loss, Rate};
 
-/// A shaper may send this much at once: some wake-ups of a kernel timer's worth. Less starves a
-/// fast link, more lets a slow one exceed its rate for as long.
+/// Burst of a shaper: some wake-ups of a kernel timer. A smaller one starves a fast link; a larger
+/// one lets a slow link exceed its rate for that long.
 const BURST: Duration = Duration::from_micros(200);
 /// A full packet as `tbf` counts it: an Ethernet frame.
 const PACKET_BYTES: u64 = 1514;
-/// Two of them, below which `tbf` lets nothing through.
+/// Two packets: with a smaller burst `tbf` sends nothing.
 const BURST_MIN_BYTES: u64 = 2 * PACKET_BYTES;
-/// A bundle of fewer is not worth the name.
+/// Fewest packets worth bundling.
 const BUNDLE_MIN_BYTES: u64 = 3 * PACKET_BYTES;
-/// What the kernel makes by itself.
+/// The kernel's default.
 const BUNDLE_MAX_BYTES: u64 = 65_536;
-/// However slow a link, its queue holds a few packets.
+/// The queue of the slowest link holds this many packets.
 const QUEUE_MIN_BYTES: u64 = 15_140;
 /// Routing table that leads through the delays.
 const DELAYED: u32 = 100;
@@ -41,7 +41,7 @@ table inet lab {
 /// Number of a link, from 1.
 pub(crate) type SiteIndex = u16;
 
-/// The namespace that everything hangs on.
+/// The namespace that connects all sites.
 #[derive(Debug)]
 pub(crate) struct Internet {
     namespace: Namespace,
@@ -64,7 +64,7 @@ impl Internet {
         })
     }
 
-    /// Lays a link to a host or router. With `routed`, the rest of its /48 is behind it.
+    /// Connects a host or router. With `routed`, the rest of its /48 is routed to it.
     pub(crate) fn attach(
         &mut self,
         owner: &Namespace,
@@ -115,7 +115,7 @@ impl Internet {
         Ok((site, attachment))
     }
 
-    /// Packets to the site take a turn through a delay, and are routed again when they come out.
+    /// Routes packets to the site through a delay, and routes them again afterwards.
     fn delay(&mut self, site: SiteIndex, subnet: Subnet, link: &Link) -> Result<(), LabError> {
         let device = format!("d{site}");
         let turn = Turn {
@@ -138,7 +138,7 @@ impl Internet {
         ))
     }
 
-    /// Lets nothing through to a site or from it, silently.
+    /// Drops all packets to and from a site, silently.
     pub(crate) fn cut(&self, site: SiteIndex) -> Result<(), LabError> {
         self.namespace
             .nft(&format!("add element inet lab cut {{ s{site} }}\n"))
@@ -149,7 +149,7 @@ impl Internet {
             .nft(&format!("delete element inet lab cut {{ s{site} }}\n"))
     }
 
-    /// Lets nothing through between two sites, silently; both reach all others.
+    /// Drops all packets between two sites, silently; both reach all others.
     pub(crate) fn sever(&self, a: SiteIndex, b: SiteIndex) -> Result<(), LabError> {
         self.namespace.nft(&format!(
             "add element inet lab severed {{ {} }}\n",
@@ -165,7 +165,7 @@ impl Internet {
     }
 }
 
-/// Both ways, with a delay on the way or without.
+/// Both directions, with a delay or without.
 fn between(a: SiteIndex, b: SiteIndex) -> String {
     format!("s{a} . s{b}, s{a} . d{b}, s{b} . s{a}, s{b} . d{a}")
 }
@@ -185,7 +185,7 @@ fn bundle_max_bytes(link: &Link) -> Option<u64> {
 }
 
 fn shaper(interface: &str, rate: Rate, queue: Duration, bundle_bytes: Option<u64>) -> String {
-    // What is longer than a burst would be taken apart.
+    // `tbf` would segment packets longer than a burst.
     let burst_min = BURST_MIN_BYTES.max(bundle_bytes.unwrap_or_default());
     let burst = rate.bytes_in(BURST).max(burst_min);
     let limit = burst + rate.bytes_in(queue).max(QUEUE_MIN_BYTES);

@@ -1,4 +1,4 @@
-//! Namespaces of our own, in which a network can be built and from which nothing gets out.
+//! Private namespaces in which a network can be built and which no packet leaves.
 //!
 //! The program starts itself again through `unshare` (util-linux) and becomes process 1 of a
 //! process namespace, with a mount and a network namespace of its own; an ordinary user gets a
@@ -18,24 +18,24 @@ use rustix::process::{Signal, geteuid, getpid, getppid, set_parent_process_death
 use super::error::LabError;
 use super::namespace::NAMESPACES_DIR;
 
-/// Says to a process that it is the second one. Only believed of process 1, since children
-/// inherit it.
+/// Environment variable of the isolated process. Only process 1 heeds it, since children inherit
+/// it.
 const INSIDE: &str = "QSHARE_LAB_INSIDE";
-/// A test that takes longer than this hangs.
+/// Longest duration of a test.
 const TEST_DEADLINE: Duration = Duration::from_secs(180);
 
-/// Why no namespaces can be had here.
+/// Why namespaces are unavailable.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unavailable(String);
 
-/// Whether this process is the one inside.
+/// Returns whether this is the isolated process.
 pub fn is_inside() -> bool {
     getpid().is_init() && std::env::var_os(INSIDE).is_some()
 }
 
-/// Runs this program again inside, with these arguments and this one's standard streams, and
-/// waits for it.
+/// Runs this program again in private namespaces, with these arguments and this process' standard
+/// streams, and waits until it ends.
 pub fn run_again<S: AsRef<std::ffi::OsStr>>(
     arguments: impl IntoIterator<Item = S>,
 ) -> Result<ExitStatus, Unavailable> {
@@ -44,14 +44,14 @@ pub fn run_again<S: AsRef<std::ffi::OsStr>>(
         .map_err(|error| Unavailable(format!("unshare: {error}")))
 }
 
-/// Readies the process inside for building networks; once.
+/// Prepares the isolated process for building networks. Call it once.
 pub fn prepare() -> Result<(), LabError> {
     if !is_inside() {
         return Err(LabError::Plan(
             "a network can only be built inside: isolation::run_again first".into(),
         ));
     }
-    // An ordinary user cannot make the directory, but can cover /run, as far as it sees it.
+    // An ordinary user cannot create the directory, but can mount over /run in its own namespace.
     let covered = match std::fs::create_dir_all(NAMESPACES_DIR) {
         Ok(()) => NAMESPACES_DIR,
         Err(_) => "/run",
@@ -61,14 +61,14 @@ pub fn prepare() -> Result<(), LabError> {
     std::fs::create_dir_all(NAMESPACES_DIR).map_err(LabError::system(NAMESPACES_DIR))
 }
 
-/// A directory in memory that nobody else sees and that goes with this process.
+/// Returns a private directory in memory that vanishes with this process.
 pub fn scratch_dir() -> io::Result<PathBuf> {
     let dir = Path::new(NAMESPACES_DIR).join(".scratch");
     std::fs::create_dir_all(&dir)?;
     Ok(dir)
 }
 
-/// Runs the body of a test inside. Called first and last in a `#[test]`:
+/// Runs the body of a test in private namespaces. It must be the only statement of a `#[test]`:
 ///
 /// ```no_run
 /// #[test]
@@ -77,10 +77,10 @@ pub fn scratch_dir() -> io::Result<PathBuf> {
 /// }
 /// ```
 ///
-/// Where no namespaces can be had, the test says so and passes, except with `CI=true`.
+/// Without namespaces the test prints `SKIPPED` and passes; with `CI=true` it fails.
 ///
 /// # Panics
-/// When the body does, or when it takes minutes.
+/// When the body panics, or takes longer than three minutes.
 pub fn test<F: FnOnce()>(body: F) {
     if is_inside() {
         if let Err(error) = prepare() {
@@ -113,7 +113,7 @@ fn test_name(closure: &str) -> &str {
     name.split_once("::").map_or(name, |(_crate, name)| name)
 }
 
-/// What it said on both streams, once all that hold them have ended.
+/// Returns the output of both streams, once every process that has them open has ended.
 fn output_within(command: &mut Command, deadline: Duration) -> io::Result<(ExitStatus, String)> {
     let (mut ours, theirs) = io::pipe()?;
     command
@@ -121,7 +121,7 @@ fn output_within(command: &mut Command, deadline: Duration) -> io::Result<(ExitS
         .stdout(theirs.try_clone()?)
         .stderr(theirs);
     let mut child = command.spawn()?;
-    // Our copies of the writing end are in there.
+    // The command holds copies of the writing end; the pipe ends only without them.
     *command = Command::new("true");
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -166,7 +166,7 @@ fn again<S: AsRef<std::ffi::OsStr>>(
     Ok(command)
 }
 
-/// Finds out what the system allows.
+/// Returns whether a user namespace is needed.
 fn works() -> Result<bool, Unavailable> {
     let mut reasons = Vec::new();
     let ways: &[bool] = match geteuid().is_root() {

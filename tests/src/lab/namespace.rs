@@ -1,4 +1,4 @@
-//! One network namespace, and how things are done in it.
+//! A network namespace, and commands that run in it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,10 +12,10 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 use super::error::LabError;
 
-/// Where `ip netns` looks.
+/// The directory in which `ip netns` finds namespaces.
 pub(crate) const NAMESPACES_DIR: &str = "/run/netns";
 
-/// A network namespace under a name that `ip netns` knows too.
+/// A network namespace with a name, as `ip netns` uses it.
 #[derive(Debug, Clone)]
 pub(crate) struct Namespace(Arc<Named>);
 
@@ -26,7 +26,7 @@ struct Named {
 }
 
 impl Drop for Named {
-    /// The namespace itself ends with the last process and socket in it.
+    /// Removes the name; the namespace ends with the last process and socket in it.
     fn drop(&mut self) {
         let path = path(&self.name);
         let _ = unmount(&path, UnmountFlags::DETACH);
@@ -39,7 +39,7 @@ fn path(name: &str) -> String {
 }
 
 impl Namespace {
-    /// Makes one, with its loopback up and addresses that do not wait for duplicates.
+    /// Creates one with loopback up and without duplicate address detection.
     pub(crate) fn create(name: &str) -> Result<Namespace, LabError> {
         let path = path(name);
         let what = || LabError::system(format!("make the network namespace {name}"));
@@ -66,7 +66,7 @@ impl Namespace {
         &self.0.name
     }
 
-    /// Runs a closure on a thread that is inside. Sockets that it opens stay there.
+    /// Runs a closure on a thread in the namespace. Sockets that it opens stay in it.
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -80,7 +80,7 @@ impl Namespace {
         })
     }
 
-    /// A program that will run inside.
+    /// Returns the command of a program that will run in the namespace.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         let namespace = self.clone();
@@ -96,39 +96,38 @@ impl Namespace {
         Ok(())
     }
 
-    /// Runs lines of `ip -batch` inside.
+    /// Runs lines of `ip -batch` in the namespace.
     pub(crate) fn ip(&self, lines: &str) -> Result<(), LabError> {
         run(self.command("ip").args(["-batch", "-"]), lines)
     }
 
-    /// The same for IPv4 only.
+    /// Runs lines of `ip -4 -batch` in the namespace.
     pub(crate) fn ip4(&self, lines: &str) -> Result<(), LabError> {
         run(self.command("ip").args(["-4", "-batch", "-"]), lines)
     }
 
-    /// The same for IPv6 only.
+    /// Runs lines of `ip -6 -batch` in the namespace.
     pub(crate) fn ip6(&self, lines: &str) -> Result<(), LabError> {
         run(self.command("ip").args(["-6", "-batch", "-"]), lines)
     }
 
-    /// Runs lines of `bridge -batch` inside.
+    /// Runs lines of `bridge -batch` in the namespace.
     pub(crate) fn bridge(&self, lines: &str) -> Result<(), LabError> {
         run(self.command("bridge").args(["-batch", "-"]), lines)
     }
 
-    /// Runs lines of `tc -batch` inside.
+    /// Runs lines of `tc -batch` in the namespace.
     pub(crate) fn tc(&self, lines: &str) -> Result<(), LabError> {
         run(self.command("tc").args(["-batch", "-"]), lines)
     }
 
-    /// Runs lines of `nft` inside.
+    /// Runs lines of `nft` in the namespace.
     pub(crate) fn nft(&self, lines: &str) -> Result<(), LabError> {
         run(self.command("nft").args(["-f", "-"]), lines)
     }
 
-    /// Has packets travel one by one on this interface, as they do on a wire, or in bundles of
-    /// at most so many bytes: a shaper would otherwise work on 64 KiB at once. What arrives is
-    /// never bundled anew.
+    /// Limits bundles on this interface to single packets, as on a wire, or to a number of bytes: a
+    /// shaper would otherwise work on 64 KiB at once. Received packets are never merged.
     pub(crate) fn limit_bundles(
         &self,
         interface: &str,
@@ -176,7 +175,7 @@ fn run(command: &mut Command, input: &str) -> Result<(), LabError> {
             _ => LabError::system(what.clone())(source),
         })?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that stops reading says why below.
+        // A write error is explained by the program's own output, below.
         let _ = stdin.write_all(input.as_bytes());
     }
     let output = child

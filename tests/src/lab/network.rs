@@ -1,4 +1,4 @@
-//! The network as it stands.
+//! A running network.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::namespace::Namespace;
 use super::plan::{HostPlan, LabBuilder, Link, NatKind, Place};
 use super::router::{Mapping, Router};
 
-/// A network. Once it is dropped another one can be built.
+/// A network. After it is dropped another one can be built.
 #[derive(Debug)]
 pub struct Lab {
     hosts: Vec<Host>,
@@ -20,7 +20,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Starts a plan.
+    /// Starts planning a network.
     pub fn builder() -> LabBuilder {
         LabBuilder::default()
     }
@@ -40,15 +40,15 @@ impl Lab {
         Ok(lab)
     }
 
-    /// All hosts, in the order of the plan.
+    /// Returns all hosts, in the order of the plan.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }
 
-    /// The host of this name.
+    /// Returns the host of this name.
     ///
     /// # Panics
-    /// When the plan had none.
+    /// When the plan has no such host.
     pub fn host(&self, name: &str) -> &Host {
         match self.index_by_name.get(name) {
             Some(&index) => &self.hosts[index],
@@ -56,12 +56,12 @@ impl Lab {
         }
     }
 
-    /// The routers between a host and the internet, from the host outwards.
+    /// Returns the routers between a host and the internet, from the host outwards.
     pub fn routers_of(&self, host: &Host) -> impl Iterator<Item = &Router> {
         host.routers.iter().map(|&index| &self.routers[index])
     }
 
-    /// Pulls the host's cable: nothing comes through, and nobody is told.
+    /// Unplugs the host: all its packets are dropped, and nobody is notified.
     pub fn cut(&self, host: &Host) -> Result<(), LabError> {
         host.set_connected(&self.internet, false)
     }
@@ -71,8 +71,8 @@ impl Lab {
         host.set_connected(&self.internet, true)
     }
 
-    /// Lets nothing through between two hosts (and those that share their routers), while both
-    /// still reach all others.
+    /// Drops all packets between two hosts (and those that share their routers). Both still reach
+    /// all others.
     pub fn sever(&self, a: &Host, b: &Host) -> Result<(), LabError> {
         self.internet.sever(a.site, b.site)
     }

@@ -1,4 +1,4 @@
-//! What network is wanted.
+//! The plan of a network.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,20 +15,20 @@ const SITES_MAX: usize = 500;
 /// `NAME-carrier` is a file's name, and interfaces are not named after hosts.
 const NAME_MAX_BYTES: usize = 64;
 
-/// How a host or its router hangs on the internet.
+/// The link of a host, or of its router, to the internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// Towards the internet; None is as fast as the machine.
+    /// Rate towards the internet; None is unlimited.
     pub up: Option<Rate>,
-    /// From the internet.
+    /// Rate from the internet; None is unlimited.
     pub down: Option<Rate>,
     /// Length of the queue in front of a rate, as the time that it takes to drain.
     pub queue: Duration,
-    /// How long packets to this host take.
+    /// Delay of packets to this host.
     pub delay: Duration,
-    /// What is added to that, evenly distributed between zero and this; order is kept.
+    /// Added delay, uniformly distributed between zero and this; packets keep their order.
     pub jitter: Duration,
-    /// How many packets to this host are lost.
+    /// Loss of packets to this host.
     pub loss: Loss,
     /// Packets of one sender that may travel in a bundle on a shaped link; None is what passes in
     /// 0.2 ms.
@@ -50,7 +50,7 @@ impl Default for Link {
 }
 
 impl Link {
-    /// The same rate both ways, nothing else.
+    /// A link with this rate in both directions and nothing else.
     pub fn with_rate(rate: Rate) -> Link {
         Link {
             up: Some(rate),
@@ -63,13 +63,13 @@ impl Link {
         !self.delay.is_zero() || !self.jitter.is_zero()
     }
 
-    /// Whether anything is done to single packets, so that they must not travel in bundles.
+    /// Returns whether single packets are delayed or lost, so that packets must not be bundled.
     pub(crate) fn is_shaped(&self) -> bool {
         self.up.is_some() || self.down.is_some() || self.is_delayed() || self.loss != Loss::NONE
     }
 }
 
-/// What lies between a host and the internet.
+/// The NAT between a host and the internet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NatKind {
     /// Nothing: a public address.
@@ -108,16 +108,16 @@ impl std::fmt::Display for NatKind {
     }
 }
 
-/// Where a host is plugged in.
+/// Where a host is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// On the internet, or behind routers of its own.
+    /// To the internet, or behind routers of its own.
     Own {
         nat: NatKind,
         link: Link,
         ipv6: bool,
     },
-    /// Into the router of another host.
+    /// To the router of another host.
     With(String),
 }
 
@@ -167,7 +167,7 @@ impl HostPlan {
         self
     }
 
-    /// Plugs the host into the router of another one, which has its own link and NAT already.
+    /// Connects the host to the router of another one, which has its own link and NAT already.
     pub fn sharing_router_of(mut self, other: impl Into<String>) -> HostPlan {
         self.place = Place::With(other.into());
         self

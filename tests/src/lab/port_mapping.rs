@@ -1,4 +1,4 @@
-//! Routers that let programs inside ask for ports: a real daemon, and one that lies.
+//! Routers with port mapping: a real daemon, and one that lies.
 
 use std::fs;
 use std::io;

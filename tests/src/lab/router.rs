@@ -1,4 +1,4 @@
-//! Routers that translate addresses.
+//! Routers with NAT.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -11,7 +11,7 @@ use super::attachment::{Attachment, Subnet};
 use super::error::LabError;
 use super::namespace::Namespace;
 
-/// Hosts behind a router have numbers from here, each with room to change its address.
+/// First number of the hosts behind a router; each has room to change its address.
 const FIRST_NUMBER: u8 = 10;
 const NUMBERS_PER_HOST: u8 = 10;
 
@@ -24,10 +24,10 @@ pub struct Router {
     plugged: u8,
 }
 
-/// How outside ports are chosen.
+/// How external ports are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mapping {
-    /// The inside's own where it is free.
+    /// The internal port, where it is free.
     KeepsPorts,
     /// At random for each destination.
     RandomPorts,
@@ -55,7 +55,7 @@ impl Router {
         })
     }
 
-    /// Lays a cable to a host or another router.
+    /// Connects a host or another router.
     pub(crate) fn plug(
         &mut self,
         owner: &Namespace,
@@ -78,7 +78,7 @@ impl Router {
         Ok((Port { router, name }, attachment))
     }
 
-    /// Leads this network to another router, which it has given an address.
+    /// Routes this network to another router, to which it gave an address.
     pub(crate) fn route_v6(&self, prefix: [u16; 4], to: &Attachment) -> Result<(), LabError> {
         let Some(gateway) = to.v6() else {
             return Ok(());
@@ -95,7 +95,7 @@ impl Router {
         }
     }
 
-    /// The address that others see, unless there is another router outside.
+    /// Returns the external address, which others see unless another router is outside.
     pub fn outside_address(&self) -> Ipv4Addr {
         self.outside.v4()
     }
@@ -108,7 +108,7 @@ impl Router {
         self.outside.interface()
     }
 
-    /// Forgets all mappings, as a router that restarts does.
+    /// Drops all mappings, as a restarted router does.
     pub fn flush_mappings(&self) -> Result<(), LabError> {
         self.namespace
             .inside(flush_conntrack)
@@ -126,14 +126,14 @@ impl Router {
         ])
     }
 
-    /// Takes another outside IPv4 address, as many lines do once a day. All mappings are gone.
+    /// Replaces the external IPv4 address, as many lines do once a day. All mappings are lost.
     pub fn change_address(&self) -> Result<(), LabError> {
         self.outside.change_address(false)?;
         self.flush_mappings()
     }
 }
 
-/// The router's end of a cable.
+/// The router's end of a link to a host.
 #[derive(Debug)]
 pub(crate) struct Port {
     router: Namespace,
@@ -141,7 +141,7 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Lets packets through or not; silently, since the carrier stays.
+    /// Forwards or drops packets; silently, since the carrier stays up.
     pub(crate) fn set_forwarding(&self, on: bool) -> Result<(), LabError> {
         // States of a bridge's port: 3 forwards, 0 drops.
         let state = if on { 3 } else { 0 };

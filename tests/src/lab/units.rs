@@ -1,10 +1,10 @@
-//! Rates, losses and times as people write them.
+//! Parsing of rates, losses and times.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A text that is none of what it should be.
+/// A text that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {wanted}")]
 pub struct UnitError {
@@ -12,27 +12,27 @@ pub struct UnitError {
     wanted: &'static str,
 }
 
-/// Bits a second, Ethernet headers included; written `20mbit`.
+/// Bits per second, Ethernet headers included; written `20mbit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(u64);
 
 impl Rate {
-    /// So many bits a second; at least one kilobit, below which no packet would get through.
+    /// Makes a rate in bits per second; at least 1 kbit/s, below which no packet would pass.
     pub const fn from_bits_per_second(bits: u64) -> Rate {
         Rate(if bits < 1000 { 1000 } else { bits })
     }
 
-    /// Bits a second.
+    /// Returns bits per second.
     pub const fn bits_per_second(self) -> u64 {
         self.0
     }
 
-    /// Bytes a second.
+    /// Returns bytes per second.
     pub const fn bytes_per_second(self) -> u64 {
         self.0 / 8
     }
 
-    /// Bytes that pass in this time.
+    /// Returns the bytes that pass in this time.
     pub fn bytes_in(self, time: Duration) -> u64 {
         (self.bytes_per_second() as f64 * time.as_secs_f64()) as u64
     }
@@ -73,17 +73,17 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Share of packets that are lost, independently of each other; written `0.1%`.
+/// Probability that a packet is lost, independent of others; written `0.1%`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Loss {
     per_million: u32,
 }
 
 impl Loss {
-    /// Nothing is lost.
+    /// No loss.
     pub const NONE: Loss = Loss { per_million: 0 };
 
-    /// Packets lost of a million.
+    /// Returns lost packets per million.
     pub const fn per_million(self) -> u32 {
         self.per_million
     }

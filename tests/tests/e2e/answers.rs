@@ -1,4 +1,4 @@
-//! A tracker that answers with files that nobody asked for.
+//! A tracker whose answers do not match the query.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! `qshare demo`: shows what it promises, and leaves nothing behind.
+//! `qshare demo` succeeds and leaves no files.
 
 use std::fs;
 

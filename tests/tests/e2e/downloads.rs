@@ -1,5 +1,4 @@
-//! Downloads from honest nodes: one and many sources, one and many files, where they go, what is
-//! reported.
+//! Downloads from honest nodes: one and many sources, one and many files, targets, reports.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,5 +1,5 @@
-//! Peers that lie, stall, flood and babble: the download comes from whoever is honest, and the
-//! liar is named.
+//! Peers that lie, stall, flood and send junk: the download completes from honest peers and names
+//! the liar.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -16,7 +16,7 @@ use qshare_tests::world::World;
 
 const MIB: usize = 1 << 20;
 
-/// A download that meets the hostile peer first; the honest node comes when `met` says so.
+/// Runs a download that meets the hostile peer first; the honest node starts when `met` returns.
 fn meet(manner: Manner, met: impl FnOnce(&TestPeer)) -> (Ended, TestPeer) {
     let bytes = noise(4 * MIB, 30 + manner as u64);
     let world = World::new();
@@ -35,7 +35,7 @@ fn named(got: &Ended, peer: &TestPeer) -> bool {
     got.err.contains(&peer.id.short())
 }
 
-/// Everything of which the test's peer is the only source came from elsewhere.
+/// Asserts that the test's peer is no source of the download.
 fn assert_nothing_from(got: &Ended, peer: &TestPeer) {
     let sources = &got.json()[0]["sources"];
     let id = peer.id.to_string();
@@ -71,7 +71,7 @@ fn with_only_a_liar_the_code_is_4_and_no_file_appears() {
 
 #[test]
 fn a_liar_about_several_contents_is_asked_for_no_more() {
-    // Far more than are asked for at once.
+    // Far more chunks than are requested at once.
     const FILES: usize = 600;
     let world = World::new();
     let tracker = world.tracker();
@@ -382,7 +382,7 @@ fn those_who_send_what_nobody_asked_for_soon_find_no_room() {
     let id = node.id.parse().unwrap();
     let taken = runtime().block_on(soon("an end of what is taken", async {
         let pouring = Client::connect(node.address, id, true).await;
-        // When somebody goes, the node divides its windows anew among those that it asks.
+        // When a peer leaves, the node divides its windows among the remaining sources.
         let going = Client::connect(node.address, id, true).await;
         going.leave().await;
         pouring.pour(content).await
@@ -390,10 +390,10 @@ fn those_who_send_what_nobody_asked_for_soon_find_no_room() {
     assert!((1..TAKEN_MAX).contains(&taken), "{taken} bytes");
 }
 
-/// As many as a download connects to, and some more.
+/// More peers than a download connects to.
 const MORE_THAN_ARE_CONNECTED: usize = 44;
 
-/// A download whose places are all taken by such peers when the honest one comes.
+/// Runs a download whose peer slots are all taken by such peers when the honest node starts.
 fn fill_all_places(manner: Manner) {
     let bytes = noise(4 * MIB, 33);
     let world = World::new();
@@ -455,7 +455,7 @@ fn an_honest_node_is_enough_among_many_hostile_ones() {
     let got = world.get("to", tracker.address, &["x.bin"]).well();
     assert_same(&world.path("to/x.bin"), &bytes);
     for (peer, manner) in peers.iter().zip(manners) {
-        // Only who was asked for hashes knows that they are wrong; the chunks there are right.
+        // Only the peer that sent the hashes is to blame; its chunks are right.
         if manner != Manner::WrongHashes {
             assert_nothing_from(&got, peer);
         }

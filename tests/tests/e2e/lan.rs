@@ -1,4 +1,4 @@
-//! Nodes of one network find each other with no tracker: the real program, in namespaces.
+//! Discovery on the local network without a tracker: the real program, in namespaces.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -20,7 +20,7 @@ use qshare_wire::tracker::{Find, Found};
 use tokio::runtime::Builder;
 
 const MIB: usize = 1 << 20;
-/// Where multicast DNS happens.
+/// Address of multicast DNS.
 const MDNS: (Ipv4Addr, u16) = (Ipv4Addr::new(224, 0, 0, 251), 5353);
 
 /// `a`, `b` and `c` at home, that is on one segment behind a router, and somebody on the internet.
@@ -34,7 +34,7 @@ fn home() -> Lab {
         .unwrap()
 }
 
-/// The program on a host, in a directory of the world.
+/// Returns a command of the program on a host, in a directory of the world.
 fn on(host: &Host, world: &World, place: &str, arguments: &[&str]) -> Command {
     let mut command = host.command(binary::path());
     let dir = world.dir(place);
@@ -48,7 +48,7 @@ fn node(host: &Host, world: &World, place: &str, more: &[&str]) -> Node {
     Node::start(command)
 }
 
-/// Hears all of multicast DNS on a host's network.
+/// Receives all multicast DNS on a host's network.
 fn listen(host: &Host) -> UdpSocket {
     let bind = || {
         let (v4, datagrams) = (socket2::Domain::IPV4, socket2::Type::DGRAM);
@@ -62,7 +62,7 @@ fn listen(host: &Host) -> UdpSocket {
     host.inside(bind).unwrap().unwrap()
 }
 
-/// What has been heard so far, as it was sent.
+/// Returns the packets received so far.
 fn heard(ears: &UdpSocket) -> Vec<u8> {
     ears.set_nonblocking(true).unwrap();
     let (mut all, mut buffer) = (Vec::new(), vec![0; 65536]);

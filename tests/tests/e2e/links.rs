@@ -1,4 +1,4 @@
-//! Links that name nodes, with the real program and no tracker.
+//! Links that name nodes, with the real program and without a tracker.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! What people are told when something is in the way, and whether what they are told to run works.
+//! Error messages, and whether the commands that they suggest work.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -7,7 +7,7 @@ use qshare_tests::files::{assert_same, info, noise};
 use qshare_tests::process::{Ended, Process, Signal, run};
 use qshare_tests::world::World;
 
-/// The command in a message: from the binary's path to the end of its line.
+/// Returns the command in a message: from the binary's path to the end of its line.
 fn command_in(ended: &Ended) -> String {
     let binary = binary::path().to_str().unwrap();
     let line = ended
@@ -17,7 +17,7 @@ fn command_in(ended: &Ended) -> String {
     line.unwrap_or_else(|| panic!("no command in {ended:?}"))
 }
 
-/// Runs what a message says, and demands that it comes up.
+/// Runs the command of a message and waits until it is ready.
 fn works(world: &World, place: &str, ended: &Ended) -> Process {
     let process = Process::start(world.shell(place, &command_in(ended)));
     process.ready();

@@ -1,4 +1,4 @@
-//! Nodes behind routers reach each other, on the way that should be possible.
+//! Nodes behind routers reach each other, on the best path that the routers permit.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::Duration;
@@ -12,12 +12,12 @@ use qshare_tests::networked::{Networked, paths};
 
 const FILE: &str = "file.bin";
 
-/// Two hosts like these, b downloads from a: the way that it took.
+/// Returns the path that a download of `b` from `a` took.
 fn path_between(a: HostPlan, b: HostPlan, of_tracker: &[&str]) -> String {
     paths_between(a, b, of_tracker, &[]).remove(0)
 }
 
-/// The same with options of both nodes, and with all ways, most bytes first.
+/// Returns all paths of a download of `b` from `a`, most bytes first, with options of both nodes.
 fn paths_between(a: HostPlan, b: HostPlan, of_tracker: &[&str], of_nodes: &[&str]) -> Vec<String> {
     let lab = Lab::builder()
         .host(HostPlan::new("tracker"))
@@ -50,7 +50,7 @@ fn two_behind_home_routers_reach_each_other_directly() {
     });
 }
 
-/// Both hear of each other in the same moment, and dial.
+/// Both learn of each other at the same moment, and dial.
 #[test]
 fn two_who_dial_each_other_at_once_are_connected() {
     isolation::test(|| {
@@ -58,7 +58,7 @@ fn two_who_dial_each_other_at_once_are_connected() {
             delay: Duration::from_millis(20),
             ..Link::default()
         };
-        // The download takes long enough for them to meet.
+        // The download takes long enough for the punch to succeed.
         let seed = Link {
             up: Some("20mbit".parse().unwrap()),
             ..far
@@ -110,7 +110,7 @@ fn who_is_behind_a_symmetric_router_reaches_and_is_reached_by_a_public_address()
     });
 }
 
-/// Without a relay: what is not found by the 2,048 probes is not found (0.03 of 100 cases).
+/// Without a relay: the 2,048 probes miss in 0.03 % of the cases.
 #[test]
 fn a_symmetric_router_and_a_home_router_are_passed_by_many_probes() {
     isolation::test(|| {
@@ -180,7 +180,7 @@ fn without_a_relay_it_is_said_what_was_tried() {
     });
 }
 
-/// The transfer goes on: what had come is not fetched again.
+/// The transfer continues; received bytes are not fetched again.
 fn assert_survives(what: Move) -> Vec<String> {
     let survived = moves::survive(binary::path(), what);
     let report = &survived.report;
@@ -241,8 +241,7 @@ fn a_transfer_whose_path_is_restored_leaves_the_relay_again() {
     });
 }
 
-/// Routers that forget after two seconds; one packet a second keeps them from it, and without it
-/// they do forget.
+/// Mappings time out after 2 s. One packet per second keeps them; without it they are lost.
 #[test]
 fn a_connection_on_which_nothing_happens_outlives_the_mapping() {
     isolation::test(|| {

@@ -1,4 +1,4 @@
-//! `qshare net` tells what kind of router it is behind.
+//! `qshare net` determines the kind of NAT.
 
 use qshare_tests::binary;
 use qshare_tests::lab::{HostPlan, Lab, NatKind, isolation};
@@ -6,7 +6,7 @@ use qshare_tests::networked::Networked;
 use qshare_tests::process::run;
 use qshare_tests::world::World;
 
-/// Name, router, and what is to be said of it: kind, mapping, filtering.
+/// Name, router, and the expected kind, mapping and filtering.
 const KINDS: [(&str, NatKind, [&str; 3]); 4] = [
     ("open", NatKind::Open, ["open", "none", "open"]),
     ("cone", NatKind::Cone, ["cone", "same", "answers"]),
@@ -115,7 +115,7 @@ fn a_tracker_that_is_not_there_or_on_this_machine_is_named() {
         "{}",
         told.out
     );
-    // Nobody listens there any more.
+    // No process listens there any more.
     drop(tracker);
     let nobody = world.run("a", &["net", "--tracker", &at]);
     nobody.with(5).saying(&at).saying("--tracker HOST:PORT");

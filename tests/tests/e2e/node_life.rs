@@ -1,4 +1,4 @@
-//! A node that runs for long: restarts, a directory that changes under it, the prompt.
+//! A long-running node: restarts, changes of its directory, the prompt.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,4 +1,4 @@
-//! Routers that let others in when they are asked, and those that only say so.
+//! Routers that map ports on request, and routers that claim to.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::Write;
@@ -62,7 +62,7 @@ impl Case {
         (bytes, node)
     }
 
-    /// On which way B fetches it.
+    /// Returns the path on which B fetches it.
     fn path(&self, bytes: &[u8]) -> String {
         self.world.wait_listed(self.host("tracker"), FILE);
         let (b, tracker) = (self.host("b"), self.host("tracker"));
@@ -71,7 +71,7 @@ impl Case {
         paths(&ended.json()[0]).remove(0)
     }
 
-    /// Whether the tracker tells others of A's mapped port.
+    /// Returns whether the tracker tells others A's mapped port.
     fn is_offered(&self) -> bool {
         let mut command = self.world.command(self.host("b"), "ls");
         let tracker = format!("{}:65000", self.host("tracker").address());
@@ -82,7 +82,7 @@ impl Case {
         said.contains(&mapped)
     }
 
-    /// What `qshare net` says on A.
+    /// Returns the output of `qshare net` on A.
     fn net(&self) -> Value {
         self.world
             .net(self.host("a"), self.host("tracker"))
@@ -127,7 +127,7 @@ fn a_mapped_port_lets_in_those_who_would_need_the_relay() {
             let case = Case::new();
             let router = case.router_of_a();
             let daemon = router.map_ports(asked).unwrap();
-            // What is only tried is given back.
+            // A mapping made for a diagnosis is released.
             let found = case.net()["port_mapping"].clone();
             assert_eq!(found["state"], "proven", "{found} {}", daemon.log());
             assert_eq!(router.mapped_ports().unwrap(), 0, "{}", daemon.log());
@@ -138,7 +138,7 @@ fn a_mapped_port_lets_in_those_who_would_need_the_relay() {
             assert_eq!(router.mapped_ports().unwrap(), 1, "{}", daemon.log());
             assert_eq!(case.path(&bytes), "direct");
             assert!(case.is_offered());
-            // What is not needed any more is given back.
+            // A mapping that is not needed any more is released.
             node.signal(Signal::TERM);
             node.end().well();
             assert_eq!(router.mapped_ports().unwrap(), 0, "{}", daemon.log());

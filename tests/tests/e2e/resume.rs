@@ -1,5 +1,5 @@
-//! Downloads that are cut off, killed or starved, and go on: no wrong byte, nothing fetched twice
-//! that was written.
+//! Downloads that are interrupted, killed or starved resume: no wrong byte, and no durable chunk is
+//! fetched twice.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -29,7 +29,7 @@ fn assert_adds_up(report: &Value, size: usize) {
     assert_eq!(number("resumed_bytes") + useful, size as u64, "{report}");
 }
 
-/// Chunks of the file that lie whole and right in an unfinished download.
+/// Returns which chunks of an unfinished download are complete and right.
 fn written(part: &Path, bytes: &[u8]) -> Vec<bool> {
     let found = fs::read(part).unwrap_or_default();
     let chunks = Chunks::of_length(bytes.len() as u64);
@@ -46,9 +46,9 @@ fn written(part: &Path, bytes: &[u8]) -> Vec<bool> {
 /// When a download is killed.
 #[derive(Debug)]
 enum Moment {
-    /// So long after its start.
+    /// This long after its start.
     After(Duration),
-    /// When the source has answered so many requests of it.
+    /// When the source has answered this many of its requests.
     Answered(usize),
 }
 

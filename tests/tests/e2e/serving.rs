@@ -1,5 +1,4 @@
-//! What a node owes to those whom it serves: each its share, no pause when it has become a seed, and
-//! a polite end.
+//! Serving: fair shares, no pause when a download becomes a seed, an orderly end.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -34,7 +33,7 @@ fn who_asks_for_hundreds_of_chunks_takes_no_more_than_its_share() {
     const MODEST: u32 = 16;
     /// Rare chunks among those that the greedy one asks for.
     const RARE: u32 = 125;
-    /// Requests that the modest one has waiting: enough that there is always one when it is its turn.
+    /// Waiting requests of the modest client: enough for one at each of its turns.
     const AT_ONCE: u32 = 16;
     let world = World::new();
     let (_tracker, node, content) = shared_by_a_node(&world, &noise(64 * MIB, 90));

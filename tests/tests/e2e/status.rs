@@ -1,4 +1,4 @@
-//! `status`: what a download waits for, and of whom.
+//! `status`: what a download waits for, and at which peers.
 
 use std::io::Write;
 

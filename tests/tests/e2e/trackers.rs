@@ -1,4 +1,4 @@
-//! Trackers that go, come back, are several, change their key; groups.
+//! Trackers that restart, trackers side by side, changed keys, groups.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use qshare_tests::world::{Tracker, World};
 
 const MIB: usize = 1 << 20;
 
-/// The same tracker again: its identity, its port.
+/// Starts the tracker again with its identity and its port.
 fn restart(world: &World, mut tracker: Tracker) -> Tracker {
     tracker.process.kill();
     let address = tracker.address;
@@ -160,7 +160,7 @@ fn a_group_serves_its_members_and_refuses_everybody_else() {
         .with(1)
         .saying("nowhere");
 
-    // A node does not serve strangers who know where it is, either.
+    // A node does not serve non-members that know its address, either.
     let open = world.tracker_with("open", "127.0.0.1:0", &[]);
     let stranger = world.node("stranger", tracker.address);
     stranger.process.says("refused");

@@ -1,25 +1,23 @@
-//! What floods a node's socket beside QUIC gets little out of it, and does not keep it from others.
+//! A flood of non-QUIC datagrams to a node's socket is not amplified, and does not keep the node
+//! from serving others.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use qshare_net::Allowances;
 use qshare_net::punch::{Introduced, Output, Puncher};
-use qshare_net::{
-    Allowances, Endpoint, EndpointConfig, Greeting, Identity, TransportConfig, accept, framed,
-};
-use qshare_node::{Node, NodeConfig, content::NodeId};
+use qshare_node::content::NodeId;
 use qshare_wire::datagram::Datagram;
-use qshare_wire::hello::Role;
 use qshare_wire::introduction::Introduction;
-use qshare_wire::{ALPN_TRACKER, Address, Candidate, CandidateKind};
+use qshare_wire::{Address, Candidate, CandidateKind};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-const DEADLINE: Duration = Duration::from_secs(30);
-const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+use crate::scripted_tracker::{ANY_PORT, DEADLINE, ScriptedTracker};
+
 const PEER: NodeId = NodeId([9; 32]);
 const KEY: [u8; 16] = [7; 16];
 
@@ -38,7 +36,7 @@ fn introduction(id: u64, to: SocketAddr) -> Introduction {
     }
 }
 
-/// Probes of the introduced peer's, each with a nonce of its own.
+/// Returns probes of the introduced peer, each with its own nonce.
 fn probes(id: u64, node: NodeId) -> Vec<Vec<u8>> {
     let now = Instant::now();
     let mut puncher = Puncher::new(PEER, Arc::new(Mutex::new(Allowances::new(now))), now);
@@ -80,32 +78,11 @@ async fn socket() -> UdpSocket {
 
 #[tokio::test]
 async fn a_flood_of_probes_is_not_answered_with_more_than_three_times_as_much() {
-    let identity = Identity::ephemeral().unwrap();
-    let config = EndpointConfig {
-        listen: ANY_PORT,
-        accept_alpn: ALPN_TRACKER,
-        transport: TransportConfig::default(),
-    };
-    let tracker = Endpoint::bind(&identity, &config).unwrap();
-    let at = tracker.local_addr().unwrap().to_string();
-    let mut config =
-        NodeConfig::one_shot(Identity::ephemeral().unwrap(), vec![at.parse().unwrap()]);
-    config.listen = ANY_PORT;
-    let node = Node::start(config).await.unwrap();
-    let greeting = Greeting {
-        role: Role::Tracker,
-        group: None,
-        candidates: Vec::new(),
-        features: 0,
-    };
-    let incoming = timeout(DEADLINE, tracker.accept()).await.unwrap().unwrap();
-    let mut session = accept(tracker.id(), &greeting, incoming).await.unwrap();
+    let (mut tracker, node) = ScriptedTracker::with_node(false).await;
     let peer = socket().await;
     let told = introduction(1, peer.local_addr().unwrap());
-    framed::write(&mut session.control_send, &told)
-        .await
-        .unwrap();
-    // From its first probe on it follows the introduction.
+    tracker.send(&told).await;
+    // The node's first probe shows that it follows the introduction.
     let mut buffer = [0; 2048];
     let received = timeout(DEADLINE, peer.recv_from(&mut buffer)).await;
     let (length, to) = received.unwrap().unwrap();
@@ -113,14 +90,14 @@ async fn a_flood_of_probes_is_not_answered_with_more_than_three_times_as_much() 
 
     let mut first = probes(1, node.id()).into_iter();
     let mut probe = || first.next().unwrap();
-    // What the peer's packets only claim to come from: each of these sockets is a third party.
+    // Genuine probes from spoofed sources: each of these sockets is a third party.
     let mut others = Vec::new();
     for _ in 0..15 {
         let other = socket().await;
         other.send_to(&probe(), to).await.unwrap();
         others.push(other);
     }
-    // Strangers, with what they make up, what they have seen, and what is cut short.
+    // Strangers that send forged probes, replayed ones and truncated junk.
     let (forger, replayer, babbler) = (socket().await, socket().await, socket().await);
     let (genuine, seen) = (probe(), buffer[..length].to_vec());
     let mut sent_bytes = [0; 3];
@@ -137,17 +114,14 @@ async fn a_flood_of_probes_is_not_answered_with_more_than_three_times_as_much() 
             sent_bytes[index] += bytes.len();
         }
         if turn % 100 == 0 {
-            // The node runs on this thread, too.
+            // Let the node run, which shares this thread.
             tokio::task::yield_now().await;
         }
     }
-    // It still does its work: whom it is told of next is probed, for as long as the others were,
-    // and answered.
+    // The node still works: it probes the next introduced peer and answers its probes.
     let next = socket().await;
     let told = introduction(2, next.local_addr().unwrap());
-    framed::write(&mut session.control_send, &told)
-        .await
-        .unwrap();
+    tracker.send(&told).await;
     let asked = probes(2, node.id()).swap_remove(0);
     next.send_to(&asked, to).await.unwrap();
     let (mut packets, mut answers) = (0, 0);

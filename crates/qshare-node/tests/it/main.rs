@@ -2,4 +2,5 @@
 
 mod flood;
 mod introductions;
+mod scripted_tracker;
 mod transfers;

@@ -1,4 +1,4 @@
-//! The network lab by hand.
+//! The network lab as a program.
 
 #[cfg(target_os = "linux")]
 mod args;

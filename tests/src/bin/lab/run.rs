@@ -1,4 +1,4 @@
-//! What is done with a network by hand.
+//! `lab run` and `lab shell`.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -49,7 +49,7 @@ fn build(args: &NetworkArgs) -> anyhow::Result<Lab> {
     Ok(Lab::builder().hosts(args.plans()?).build()?)
 }
 
-/// Runs a command that knows the hosts by their names.
+/// Runs a command with the addresses of the hosts in its environment.
 fn in_the_middle(lab: &Lab, command: &mut Command) -> anyhow::Result<ExitStatus> {
     let bin = isolation::scratch_dir()?.join("bin");
     std::fs::create_dir_all(&bin).context("a directory for `on`")?;

@@ -1,4 +1,4 @@
-//! What a run is reported as.
+//! The report of a run.
 
 use serde::Serialize;
 
@@ -13,21 +13,21 @@ pub(crate) struct Outcome {
     leechers: usize,
     rate: String,
     file_bytes: u64,
-    /// How many were to finish.
+    /// Number of leechers that were to finish.
     pub(crate) wanted: usize,
     pub(crate) finished: usize,
     bound_seconds: f64,
-    /// Of the last finisher; null if somebody did not.
+    /// Time of the last finisher; null if a leecher did not finish.
     last_seconds: Option<f64>,
     ratio: Option<f64>,
     median_seconds: Option<f64>,
-    /// File bytes received twice or in vain, over the files' bytes; null if nobody says.
+    /// Bytes received twice or discarded, over the files' bytes; null if unknown.
     waste: Option<f64>,
     /// Bytes that leechers' interfaces received over the files' bytes.
     wire: f64,
     /// Bytes that the seed's interface sent over the file's.
     seed_files_wire: f64,
-    /// File bytes that leechers say they had from the seed, over the file's.
+    /// Bytes that leechers report from the seed, over the file's.
     seed_files: Option<f64>,
     cpu_seconds: f64,
     busy: f64,

@@ -1,4 +1,4 @@
-//! Starts leechers when they arrive, and notes when each is done.
+//! Starts leechers when they arrive, and records when each finishes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use qshare_tests::lab::{Counters, Host, Lab};
 
 use super::shape::{Crowd, SEED};
 
-/// A crowd that is not done after so many times the bound is not going to be.
+/// Deadline of a crowd, as a multiple of the bound.
 const GIVE_UP: u32 = 12;
 
 /// Processes that end with this.
@@ -49,7 +49,7 @@ pub(crate) struct Finish {
     pub(crate) line: String,
 }
 
-/// How a race went.
+/// The result of a race.
 #[derive(Debug)]
 pub(crate) struct Race {
     /// In order.
@@ -63,7 +63,7 @@ pub(crate) struct Race {
     pub(crate) busy: f64,
 }
 
-/// How leechers are started.
+/// When leechers are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     /// Their arrival is the start of the process.

@@ -1,4 +1,4 @@
-//! Who takes part, and what bounds them.
+//! The participants of a crowd, and the bound on its time.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -95,7 +95,7 @@ impl Crowd {
         self.leechers - usize::from(self.shape == Shape::KillOne)
     }
 
-    /// The moment before which no system can serve the last of them.
+    /// Returns the time before which no system can serve the last leecher.
     pub(crate) fn bound(&self) -> Duration {
         let file = self.file_bytes as f64;
         let bytes = |rate: Rate| rate.bytes_per_second() as f64;

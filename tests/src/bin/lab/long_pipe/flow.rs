@@ -1,4 +1,4 @@
-//! One sender that never runs dry, and one receiver that counts.
+//! One sender with unlimited data, and one receiver that counts.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use qshare_tests::lab::Host;
 
 use super::{quic, tcp};
 
-/// What is sent with.
+/// The protocol of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Flow {
     /// The kernel's TCP, under this congestion control.
@@ -70,7 +70,7 @@ impl Watch {
 }
 
 impl Flow {
-    /// Runs it until the watch ends it.
+    /// Runs the flow until the watch ends.
     pub(crate) fn run(&self, from: &Host, to: &Host, watch: &Arc<Watch>) -> anyhow::Result<()> {
         match self {
             Flow::Tcp(name) => tcp::run(name, from, to, watch),

@@ -71,10 +71,10 @@ const SOURCE: &str = "source";
 const TRACKER: &str = "tracker";
 const MIB: f64 = (1 << 20) as f64;
 const SAMPLE: Duration = Duration::from_millis(100);
-/// Downloads that take longer are broken.
+/// Deadline of a download.
 const GIVE_UP: Duration = Duration::from_secs(600);
 
-/// How a download went; rates are of the file's bytes, in Mbit/s.
+/// The result of a download; rates count the file's bytes, in Mbit/s.
 #[derive(Debug, Default, Serialize)]
 struct Outcome {
     congestion: String,
@@ -186,7 +186,7 @@ fn measure(
     })
 }
 
-/// What had come in when, since the command started.
+/// Bytes received over time, since the command started.
 struct Sample {
     at: Duration,
     bytes: u64,

@@ -80,7 +80,7 @@ const SAMPLE: Duration = Duration::from_millis(100);
 /// What TCP may hold of a connection on either side: more than any path here.
 const TCP_WINDOW: &str = "4096 1048576 67108864";
 
-/// How a flow did; rates are of payload.
+/// The result of a flow; rates count payload.
 #[derive(Debug, Serialize)]
 struct Outcome {
     flow: String,
@@ -196,7 +196,7 @@ fn measure(lab: &Lab, args: &LongPipeArgs, flow: &Flow) -> anyhow::Result<Outcom
     })
 }
 
-/// What had arrived when.
+/// Bytes received over time.
 struct Sample {
     at: Instant,
     bytes: Vec<u64>,

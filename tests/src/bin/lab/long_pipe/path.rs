@@ -1,4 +1,4 @@
-//! The path: one receiver behind a bottleneck, senders far away.
+//! The path: one receiver behind a bottleneck, distant senders.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 
 use super::flow::Watch;
 
-/// A call that waits longer looks whether it is over.
+/// Timeout of a call, after which it checks whether the flow has ended.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The receiver connects, as a downloader does.
