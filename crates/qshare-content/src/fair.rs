@@ -101,15 +101,11 @@ pub enum Claim<U> {
 pub struct FairShares<U> {
     capacity: u64,
     used: u64,
-    networks: BTreeMap<Network, NetworkUse<U>>,
+    users: BTreeMap<User<U>, u64>,
+    /// The id is always there; None only bounds a range.
+    users_by_use: BTreeSet<(Network, u64, Option<U>)>,
+    networks: BTreeMap<Network, u64>,
     networks_by_use: BTreeSet<(u64, Network)>,
-}
-
-#[derive(Debug, Clone)]
-struct NetworkUse<U> {
-    used: u64,
-    users: BTreeMap<U, u64>,
-    users_by_use: BTreeSet<(u64, U)>,
 }
 
 impl<U: Copy + Ord> FairShares<U> {
@@ -118,71 +114,77 @@ impl<U: Copy + Ord> FairShares<U> {
         FairShares {
             capacity,
             used: 0,
+            users: BTreeMap::new(),
+            users_by_use: BTreeSet::new(),
             networks: BTreeMap::new(),
             networks_by_use: BTreeSet::new(),
         }
     }
 
-    /// How much there is.
+    /// Returns how much there is.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// How much all use together.
+    /// Returns how much all use together.
     pub fn used(&self) -> u64 {
         self.used
     }
 
-    /// How much a network uses.
+    /// Returns how much a network uses.
     pub fn used_by_network(&self, network: Network) -> u64 {
-        self.networks.get(&network).map_or(0, |of| of.used)
+        self.networks.get(&network).copied().unwrap_or(0)
     }
 
-    /// How much a user uses.
+    /// Returns how much a user uses.
     pub fn used_by(&self, user: User<U>) -> u64 {
-        let network = self.networks.get(&user.network);
-        network.map_or(0, |of| of.users.get(&user.id).copied().unwrap_or(0))
+        self.users.get(&user).copied().unwrap_or(0)
     }
 
-    /// Whether this much more fits.
+    /// Returns whether this much more fits.
     pub fn fits(&self, amount: u64) -> bool {
         amount <= self.capacity.saturating_sub(self.used)
     }
 
-    /// The heaviest user of the heaviest network; None where nothing is used.
+    /// Returns the heaviest user of the heaviest network; None if nothing is used.
     pub fn heaviest(&self) -> Option<User<U>> {
         let &(_, network) = self.networks_by_use.last()?;
-        let &(_, id) = self.networks.get(&network)?.users_by_use.last()?;
-        Some(User { network, id })
+        self.heaviest_of(network)
     }
 
-    /// Counts `amount` more of `user`'s if it fits. Otherwise says who must yield: somebody who
-    /// uses more than the claimant would use afterwards, first by network, then within the
-    /// claimant's own. So no two users can take the same room from each other in turn.
+    fn heaviest_of(&self, network: Network) -> Option<User<U>> {
+        let users = self
+            .users_by_use
+            .range((network, 0, None)..(network, u64::MAX, None));
+        let &(_, _, id) = users.last()?;
+        Some(User { network, id: id? })
+    }
+
+    /// Counts `amount` more for `user` if it fits. Otherwise says who must yield
+    /// ([`FairShares::yields_to`]).
     pub fn claim(&mut self, user: User<U>, amount: u64) -> Claim<U> {
         if self.fits(amount) {
             self.add(user, amount);
             return Claim::Granted;
         }
-        let Some(heaviest) = self.heaviest() else {
-            return Claim::Refused;
-        };
+        self.yields_to(user, amount)
+            .map_or(Claim::Refused, Claim::Yields)
+    }
+
+    /// Returns who must yield if `user` wants `amount` more and there is no room: the heaviest
+    /// user of the heaviest network if that uses more than the claimant's would afterwards, else
+    /// the heaviest user of the claimant's own network if that uses more than the claimant would.
+    /// So no two users can take the same room from each other in turn.
+    pub fn yields_to(&self, user: User<U>, amount: u64) -> Option<User<U>> {
         let wanted = |used: u64| used.saturating_add(amount);
+        let heaviest = self.heaviest()?;
         if heaviest.network != user.network
             && wanted(self.used_by_network(user.network)) < self.used_by_network(heaviest.network)
         {
-            return Claim::Yields(heaviest);
+            return Some(heaviest);
         }
-        // The claimant's network is the heaviest, or would be: one of its own users yields.
-        let own = self.networks.get(&user.network);
-        let own = own.and_then(|network| network.users_by_use.last());
-        match own {
-            Some(&(used, id)) if id != user.id && wanted(self.used_by(user)) < used => {
-                let network = user.network;
-                Claim::Yields(User { network, id })
-            }
-            _ => Claim::Refused,
-        }
+        let own = self.heaviest_of(user.network)?;
+        (own != user && wanted(self.used_by(user)) < self.used_by(own)).then_some(own)
     }
 
     /// Counts `amount` more, whether it fits or not.
@@ -197,43 +199,40 @@ impl<U: Copy + Ord> FairShares<U> {
         self.set(user, used.saturating_sub(amount));
     }
 
-    /// Counts nothing of a user any more; returns what it used.
+    /// Counts nothing for a user any more; returns what it used.
     pub fn forget(&mut self, user: User<U>) -> u64 {
         let used = self.used_by(user);
         self.set(user, 0);
         used
     }
 
-    fn set(&mut self, user: User<U>, amount: u64) {
+    /// Counts `amount` for a user in place of what it used, whether it fits or not.
+    pub fn set(&mut self, user: User<U>, amount: u64) {
         let User { network, id } = user;
-        let of_network = self.networks.entry(network).or_insert_with(|| NetworkUse {
-            used: 0,
-            users: BTreeMap::new(),
-            users_by_use: BTreeSet::new(),
-        });
+        // The largest is the end of a range.
+        let amount = amount.min(u64::MAX - 1);
         let before = match amount {
-            0 => of_network.users.remove(&id),
-            _ => of_network.users.insert(id, amount),
+            0 => self.users.remove(&user),
+            _ => self.users.insert(user, amount),
         };
         let before = before.unwrap_or(0);
         if before == amount {
-            if of_network.users.is_empty() {
-                self.networks.remove(&network);
-            }
             return;
         }
-        of_network.users_by_use.remove(&(before, id));
-        self.networks_by_use.remove(&(of_network.used, network));
-        of_network.used = of_network.used - before + amount;
-        self.used = self.used - before + amount;
+        self.users_by_use.remove(&(network, before, Some(id)));
         if amount > 0 {
-            of_network.users_by_use.insert((amount, id));
+            self.users_by_use.insert((network, amount, Some(id)));
         }
-        if of_network.users.is_empty() {
-            self.networks.remove(&network);
+        let network_before = self.used_by_network(network);
+        let network_after = (network_before - before).saturating_add(amount);
+        self.networks_by_use.remove(&(network_before, network));
+        if network_after > 0 {
+            self.networks_by_use.insert((network_after, network));
+            self.networks.insert(network, network_after);
         } else {
-            self.networks_by_use.insert((of_network.used, network));
+            self.networks.remove(&network);
         }
+        self.used = (self.used - before).saturating_add(amount);
     }
 }
 
@@ -346,12 +345,12 @@ mod tests {
                 if granted {
                     prop_assert_eq!(shares.used_by(user), before.used_by(user) + amount);
                 }
-                let total: u64 = shares.networks.values().map(|of| of.used).sum();
-                prop_assert_eq!(total, shares.used());
-                for (network, of) in &shares.networks {
-                    prop_assert_eq!(of.users.values().sum::<u64>(), of.used);
-                    prop_assert_eq!(of.users.len(), of.users_by_use.len());
-                    prop_assert!(shares.networks_by_use.contains(&(of.used, *network)));
+                prop_assert_eq!(shares.users.values().sum::<u64>(), shares.used());
+                prop_assert_eq!(shares.users.len(), shares.users_by_use.len());
+                for (network, used) in &shares.networks {
+                    let users = shares.users.iter().filter(|(user, _)| user.network == *network);
+                    prop_assert_eq!(users.map(|(_, used)| used).sum::<u64>(), *used);
+                    prop_assert!(shares.networks_by_use.contains(&(*used, *network)));
                 }
                 prop_assert_eq!(shares.networks.len(), shares.networks_by_use.len());
             }

@@ -1,113 +1,25 @@
 //! Lookups: what a query finds in one group, page by page.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::Arc;
 
-use qshare_content::{
-    AssetName, ContentId, ContentInfo, IdPrefix, NamePattern, NodeId, Query, QueryParseError,
-    is_glob,
-};
+use qshare_content::{AssetName, IdPrefix, NamePattern, Query, is_glob};
 
-use crate::catalog::{Asset, Catalog, Content, Listed};
+use crate::catalog::{Asset, Catalog, Content, Listing, SeveralContents};
 use crate::config::RegistryConfig;
+use crate::group::Group;
+use crate::lookup::{Cursor, Find, FindError, Match, Order, Page, Readiness};
 use crate::near::near_names;
-use crate::registry::{GroupId, Holder, Shared};
-use crate::room::Room;
+use crate::resources::Resources;
 use crate::slab::Key;
-use crate::work::{DRAWN_STEPS, HOLDER_STEPS, MATCH_STEPS, NAME_STEPS, Work};
+use crate::types::Holder;
+use crate::work::{DRAWN_STEPS, HOLDER_STEPS, MATCH_STEPS, NAME_STEPS, SEEK_STEPS, Work};
 
-/// A lookup.
-#[derive(Clone, Debug)]
-pub struct Find {
-    /// Whose assets are looked through.
-    pub group: GroupId,
-    /// What is wanted.
-    pub query: Query,
-    /// Where the last page ended ([`Page::more`]).
-    pub after: Option<Cursor>,
-    /// Most matches wanted, at least 1 and at most [`crate::RegistryConfig::page_max`].
-    pub limit: usize,
-    /// Holders wanted for each content.
-    pub holders: usize,
-    /// Who asks; it is not sent to itself.
-    pub asking: Option<NodeId>,
-}
+/// A glob's ending is used instead of its beginning if it selects fewer names by this factor:
+/// pages in the order of names are worth something, too.
+const BACKWARD_FACTOR: usize = 4;
 
-/// Where a page ended. It may come back altered: it is a place in an order, nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    /// Name of the last listing that was passed.
-    pub name: String,
-    /// Its content.
-    pub content: ContentId,
-}
-
-/// Whether a registry can be expected to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readiness {
-    /// It has been up for long enough to have heard of everybody.
-    Ready,
-    /// It has just started; what was not found may still be announced.
-    Warming,
-}
-
-/// A name and the content that it stands for. Counts and holders are claims of strangers, and
-/// count whoever holds the content, under whatever name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Match {
-    /// The name.
-    pub name: AssetName,
-    /// Length and root.
-    pub info: ContentInfo,
-    /// Nodes that have all of it.
-    pub complete: usize,
-    /// Nodes that have some of it.
-    pub partial: usize,
-    /// A random sample of them.
-    pub holders: Vec<Holder>,
-}
-
-/// What a lookup found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// In the order of names, then of ids; of ids alone for a prefix. Two contents of one name
-    /// are two matches, and so are two names of one content, except that a prefix gives each
-    /// content once.
-    pub matches: Vec<Match>,
-    /// The next page's [`Find::after`], if there may be more. A lookup that used up
-    /// [`crate::RegistryConfig::lookup_steps_max`] gives a page that may be empty and still has
-    /// this; it lies further than the last.
-    pub more: Option<Cursor>,
-    /// Where nothing was found: names that look like the one that was asked for.
-    pub near: Vec<AssetName>,
-    /// Whether nothing means nothing.
-    pub readiness: Readiness,
-    /// What the lookup cost, in steps of some 4 ns.
-    pub steps: u64,
-}
-
-impl Page {
-    pub(crate) fn empty(readiness: Readiness) -> Page {
-        Page {
-            matches: Vec::new(),
-            more: None,
-            near: Vec::new(),
-            readiness,
-            steps: 0,
-        }
-    }
-}
-
-/// Why a lookup makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FindError {
-    /// A glob that cannot be compiled.
-    #[error(transparent)]
-    Glob(#[from] QueryParseError),
-}
-
-/// The listings that a query selects.
+/// The assets that a query selects.
 #[derive(Default)]
 struct Selection {
     assets: Vec<Key<Asset>>,
@@ -115,32 +27,31 @@ struct Selection {
     near: Vec<AssetName>,
 }
 
-impl Room {
-    /// Answers a lookup; `readiness` is what to say where nothing is found.
+impl Group {
+    /// Answers a lookup; `readiness` is what to say if nothing is found.
     pub(crate) fn find(
         &mut self,
         find: &Find,
         readiness: Readiness,
-        shared: &mut Shared,
+        resources: &mut Resources,
     ) -> Result<Page, FindError> {
-        let mut work = Work::new(shared.config.lookup_steps_max);
-        let selection = self.select(find, shared, &mut work)?;
+        let mut work = Work::new(resources.config.lookup_steps_max);
+        let selection = self.select(find, &resources.config, &mut work)?;
         let mut samples: BTreeMap<Key<Content>, Vec<Holder>> = BTreeMap::new();
         let mut matches = Vec::with_capacity(selection.assets.len());
         for asset in selection.assets {
             let content = self.catalog.assets[asset].content;
             let sample = samples
                 .entry(content)
-                .or_insert_with(|| self.sample(content, find.holders, find.asking, shared));
-            let Asset { name, .. } = &self.catalog.assets[asset];
+                .or_insert_with(|| self.sample(content, find.holders, find.asking, resources));
             let Content { info, holders, .. } = &self.catalog.contents[content];
-            matches.extend(asset_name(name).map(|name| Match {
-                name,
+            matches.push(Match {
+                name: self.catalog.assets[asset].name.clone(),
                 info: *info,
                 complete: holders.complete(),
                 partial: holders.partial(),
                 holders: sample.clone(),
-            }));
+            });
         }
         let found = !matches.is_empty() || find.after.is_some();
         Ok(Page {
@@ -155,71 +66,39 @@ impl Room {
     fn select(
         &self,
         find: &Find,
-        shared: &Shared,
+        config: &RegistryConfig,
         work: &mut Work,
     ) -> Result<Selection, FindError> {
-        let config = &shared.config;
-        let limit = find.limit.clamp(1, config.page_max);
-        let after = find.after.as_ref();
-        let catalog = &self.catalog;
         let scan = Scan {
-            catalog,
-            after,
-            limit,
+            catalog: &self.catalog,
+            after: find.after.as_ref(),
+            limit: find.limit.clamp(1, config.page_max),
             holders: find.holders.min(config.holders_max),
         };
+        work.add(SEEK_STEPS);
         Ok(match &find.query {
-            Query::Id(id) => {
-                work.add(NAME_STEPS);
-                let Some(content) = catalog.content(*id) else {
-                    return Ok(Selection::default());
-                };
-                let assets = catalog.assets_of(content, limit.min(config.names_per_content));
-                work.add(scan.match_steps(content) * assets.len() as u64);
-                Selection {
-                    assets,
-                    ..Selection::default()
-                }
-            }
-            Query::IdPrefix(prefix) => scan.select_prefix(prefix, config.names_per_content, work),
+            Query::Id(id) => scan.content(self.catalog.content(*id), config, work),
+            Query::IdPrefix(prefix) => scan.id_prefix(prefix, config, work),
             Query::OfNode(id, name) => match self.node(*id) {
-                Some(node) => scan.select(
-                    name.as_str(),
-                    |listed| listed == name.as_str(),
-                    |_, asset, _| self.nodes[node].announces(asset),
-                    work,
-                ),
+                Some(node) => {
+                    let announces = |asset| self.nodes[node].announces(asset);
+                    scan.name(name.as_str(), announces, work)
+                }
                 None => Selection::default(),
             },
-            Query::Name(text) if catalog.has_name(text) => {
-                scan.select(text, |listed| listed == text, |_, _, _| true, work)
+            Query::Name(text) if self.catalog.only_named(text) != Ok(None) => {
+                scan.name(text, |_| true, work)
             }
-            Query::Name(glob) if is_glob(glob) => {
-                let pattern = NamePattern::new(glob)?;
-                let literal = pattern.literal_prefix();
-                scan.select(
-                    literal,
-                    |listed| listed.starts_with(literal),
-                    |listed, _, steps| pattern.matches_counted(listed, steps),
-                    work,
-                )
-            }
+            Query::Name(glob) if is_glob(glob) => scan.glob(&NamePattern::new(glob)?, work),
             Query::Name(text) => Selection {
-                near: near(catalog, text, config, work),
+                near: near(&self.catalog, text, config, work),
                 ..Selection::default()
             },
         })
     }
 }
 
-impl Catalog {
-    fn has_name(&self, name: &str) -> bool {
-        let first = self.listed_from(Bound::Included(first_of(name))).next();
-        first.is_some_and(|(listed, _)| &*listed.name == name)
-    }
-}
-
-/// A walk through names or contents in order, from where the last page ended.
+/// A walk through names or contents in an order, from the end of the previous page on.
 struct Scan<'a> {
     catalog: &'a Catalog,
     after: Option<&'a Cursor>,
@@ -229,114 +108,200 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// What it costs to describe a match of this content with a sample of its holders.
+    /// The cost of describing a match of this content with a sample of its holders.
     fn match_steps(&self, content: Key<Content>) -> u64 {
         let holders = &self.catalog.contents[content].holders;
         let given = self.holders.min(holders.len()) as u64;
         MATCH_STEPS + given * HOLDER_STEPS + holders.drawn_for(self.holders) as u64 * DRAWN_STEPS
     }
 
-    /// Selects what is `wanted` among the names from `first` on, as long as they are `within`.
-    fn select(
+    /// Selects some names of one content.
+    fn content(
         &self,
-        first: &str,
-        within: impl Fn(&str) -> bool,
-        wanted: impl Fn(&str, Key<Asset>, &mut u64) -> bool,
+        content: Option<Key<Content>>,
+        config: &RegistryConfig,
         work: &mut Work,
     ) -> Selection {
-        let from = match self.after {
-            Some(cursor) if cursor.name.as_str() >= first => Bound::Excluded(Listed {
-                name: cursor.name.as_str().into(),
-                content: cursor.content,
-            }),
-            _ => Bound::Included(first_of(first)),
+        let Some(content) = content else {
+            return Selection::default();
         };
+        let max = self.limit.min(config.names_per_content);
+        let assets = self.catalog.assets_of(content, max);
+        work.add(self.match_steps(content) * assets.len() as u64);
+        Selection {
+            assets,
+            ..Selection::default()
+        }
+    }
+
+    /// Selects the contents of one name that are wanted.
+    fn name(&self, name: &str, wanted: impl Fn(Key<Asset>) -> bool, work: &mut Work) -> Selection {
+        match self.catalog.only_named(name) {
+            Ok(found) => {
+                let passed = |asset: Key<Asset>| {
+                    self.after.is_some_and(|cursor| {
+                        let place = (name, self.catalog.id_of(asset));
+                        place <= (cursor.name.as_str(), cursor.content)
+                    })
+                };
+                let found = found.filter(|&asset| !passed(asset) && wanted(asset));
+                if let Some(asset) = found {
+                    work.add(self.match_steps(self.catalog.assets[asset].content));
+                }
+                Selection {
+                    assets: found.into_iter().collect(),
+                    ..Selection::default()
+                }
+            }
+            Err(SeveralContents) => {
+                let from = self.catalog.place(Listing::first_of(name));
+                let from = self
+                    .listing_after()
+                    .map_or(from, |listing| from.max(self.catalog.place_behind(listing)));
+                self.select(
+                    Order::Forward,
+                    self.catalog.after(from),
+                    |listed| listed == name,
+                    |asset, _| wanted(asset),
+                    work,
+                )
+            }
+        }
+    }
+
+    /// Selects the names that match a glob, by the order in which fewer must be visited.
+    fn glob(&self, pattern: &NamePattern, work: &mut Work) -> Selection {
+        let catalog = self.catalog;
+        let (prefix, suffix) = (pattern.literal_prefix(), pattern.literal_suffix());
+        let forward = catalog.place(Listing::first_of(prefix));
+        let backward = catalog.place_backward(Listing::first_of(suffix));
+        work.add(2 * SEEK_STEPS);
+        let order = match self.after {
+            Some(cursor) => cursor.order,
+            None if suffix.is_empty() => Order::Forward,
+            None => {
+                work.add(2 * SEEK_STEPS);
+                let prefix_end = catalog.place_after_prefix(prefix);
+                let suffix_end = catalog.place_after_suffix(suffix);
+                let by_prefix = catalog.count_between(forward, prefix_end);
+                let by_suffix = catalog.count_between_backward(backward, suffix_end);
+                if by_suffix * BACKWARD_FACTOR < by_prefix {
+                    Order::Backward
+                } else {
+                    Order::Forward
+                }
+            }
+        };
+        let wanted = |asset: Key<Asset>, steps: &mut u64| {
+            pattern.matches_counted(catalog.assets[asset].name.as_str(), steps)
+        };
+        let after = self.listing_after();
+        match order {
+            Order::Forward => {
+                let from = after.map_or(forward, |listing| {
+                    forward.max(catalog.place_behind(listing))
+                });
+                let within = |listed: &str| listed.starts_with(prefix);
+                self.select(order, catalog.after(from), within, wanted, work)
+            }
+            Order::Backward => {
+                let from = after.map_or(backward, |listing| {
+                    backward.max(catalog.place_behind_backward(listing))
+                });
+                let within = |listed: &str| listed.ends_with(suffix);
+                self.select(order, catalog.after_backward(from), within, wanted, work)
+            }
+        }
+    }
+
+    /// The last listing of the previous page.
+    fn listing_after(&self) -> Option<Listing<'_>> {
+        self.after.map(|cursor| Listing {
+            name: &cursor.name,
+            content: cursor.content,
+        })
+    }
+
+    /// Selects what is `wanted` of `assets`, as long as their names are `within`.
+    fn select(
+        &self,
+        order: Order,
+        assets: impl Iterator<Item = Key<Asset>>,
+        within: impl Fn(&str) -> bool,
+        wanted: impl Fn(Key<Asset>, &mut u64) -> bool,
+        work: &mut Work,
+    ) -> Selection {
         let mut selection = Selection::default();
-        let mut last: Option<&Listed> = None;
-        for (listed, asset) in self.catalog.listed_from(from) {
-            if !within(&listed.name) {
+        let mut last = None;
+        for asset in assets {
+            if !within(self.catalog.assets[asset].name.as_str()) {
                 break;
             }
             // One name is passed in any case, so that the cursor advances.
             if let Some(last) = last
                 && (selection.assets.len() == self.limit || work.is_used_up())
             {
-                selection.more = Some(Cursor {
-                    name: last.name.to_string(),
-                    content: last.content,
-                });
+                selection.more = Some(self.cursor(order, last));
                 break;
             }
             work.add(NAME_STEPS);
-            if wanted(&listed.name, asset, work.counter()) {
+            if wanted(asset, work.counter()) {
                 work.add(self.match_steps(self.catalog.assets[asset].content));
                 selection.assets.push(asset);
             }
-            last = Some(listed);
+            last = Some(asset);
         }
         selection
     }
 
+    fn cursor(&self, order: Order, last: Key<Asset>) -> Cursor {
+        Cursor {
+            order,
+            name: self.catalog.assets[last].name.to_string(),
+            content: self.catalog.id_of(last),
+        }
+    }
+
     /// Selects the contents whose ids begin with `prefix`, each under the first of its names.
-    fn select_prefix(
-        &self,
-        prefix: &IdPrefix,
-        names_per_content: usize,
-        work: &mut Work,
-    ) -> Selection {
+    fn id_prefix(&self, prefix: &IdPrefix, config: &RegistryConfig, work: &mut Work) -> Selection {
         let (low, high) = prefix.range();
-        let from = match self.after {
-            Some(cursor) if cursor.content >= low => Bound::Excluded(cursor.content),
-            _ => Bound::Included(low),
+        let contents = match self.after {
+            Some(cursor) if cursor.content >= low => {
+                self.catalog.contents_from(&cursor.content, false)
+            }
+            _ => self.catalog.contents_from(&low, true),
         };
         let mut selection = Selection::default();
-        for content in self.catalog.contents_between(from, high) {
+        for content in contents {
+            if self.catalog.cmp_id(content, &high) == Ordering::Greater {
+                break;
+            }
             if let Some(&last) = selection.assets.last()
                 && (selection.assets.len() == self.limit || work.is_used_up())
             {
-                let Asset { name, content, .. } = &self.catalog.assets[last];
-                selection.more = Some(Cursor {
-                    name: name.to_string(),
-                    content: self.catalog.contents[*content].info.id(),
-                });
+                selection.more = Some(self.cursor(Order::Forward, last));
                 break;
             }
             work.add(NAME_STEPS + self.match_steps(content));
-            let assets = self.catalog.assets_of(content, names_per_content);
+            let assets = self.catalog.assets_of(content, config.names_per_content);
             selection.assets.extend(assets.first());
         }
         selection
     }
 }
 
-/// Names like `text`, from among the nearest in order: all names of a small registry, those
-/// that begin alike in a large one.
+/// Names that resemble `text`, of its nearest neighbours in the order of names: of all names in a
+/// small registry, of those that begin alike in a large one.
 fn near(catalog: &Catalog, text: &str, config: &RegistryConfig, work: &mut Work) -> Vec<AssetName> {
-    let place = first_of(text);
-    let following = catalog.listed_from(Bound::Included(place.clone()));
-    let mut following = following.map(|(listed, _)| &*listed.name);
-    let mut preceding = catalog.listed_before(place).map(|listed| &*listed.name);
-    // From both sides in turn, since the work may end before the names do.
+    let place = catalog.place(Listing::first_of(text));
+    let mut following = catalog.after(place);
+    let mut preceding = catalog.before(place);
+    // From both sides in turn, since the steps may end before the names do.
     let names = std::iter::from_fn(|| Some([following.next(), preceding.next()]))
         .take_while(|pair| pair.iter().any(Option::is_some))
         .flatten()
         .flatten()
-        .take(config.near_scan_names);
+        .take(config.near_scan_names)
+        .map(|asset| &catalog.assets[asset].name);
     near_names(text, names, config.near_max, config.near_steps_max, work)
-        .into_iter()
-        .filter_map(asset_name)
-        .collect()
-}
-
-/// What is not above any listing of this name.
-fn first_of(name: &str) -> Listed {
-    Listed {
-        name: Arc::from(name),
-        content: ContentId([0; 32]),
-    }
-}
-
-/// The name, which was checked when it was announced.
-fn asset_name(text: &str) -> Option<AssetName> {
-    AssetName::new(text).ok()
 }

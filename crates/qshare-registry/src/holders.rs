@@ -1,12 +1,12 @@
 //! The holders of one content, and fair random samples of them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use qshare_content::fair::Network;
 use rand::Rng;
 use rand::seq::index;
 
-use crate::room::Node;
+use crate::node::Node;
 use crate::slab::Key;
 
 /// What a node has of a content.
@@ -17,22 +17,33 @@ pub(crate) enum Presence {
     Complete,
 }
 
-/// One holder, with how many of its entries say complete and how many say partial: a node
-/// may announce one content under several names.
+/// One holder, with how many of its entries say complete and how many say partial: a node may
+/// announce one content under several names.
 struct Slot {
     node: Key<Node>,
     complete_entries: u32,
     partial_entries: u32,
-    /// How often it was given to somebody, beginning at the others' mean.
+    /// How often the holder was part of a sample, starting at the mean of the others.
     handed_out: u32,
 }
 
 impl Slot {
+    const VACANT: Slot = Slot::new(Key::DANGLING, 0);
+
+    const fn new(node: Key<Node>, handed_out: u32) -> Slot {
+        Slot {
+            node,
+            complete_entries: 0,
+            partial_entries: 0,
+            handed_out,
+        }
+    }
+
     fn presence(&self) -> Presence {
-        if self.complete_entries > 0 {
-            Presence::Complete
-        } else {
-            Presence::Partial
+        match (self.complete_entries, self.partial_entries) {
+            (0, 0) => Presence::Absent,
+            (0, _) => Presence::Partial,
+            _ => Presence::Complete,
         }
     }
 
@@ -43,72 +54,217 @@ impl Slot {
             &mut self.partial_entries
         }
     }
+
+    fn add(&mut self, complete: bool) {
+        *self.entries(complete) += 1;
+    }
+
+    fn remove(&mut self, complete: bool) {
+        let entries = self.entries(complete);
+        *entries = entries.saturating_sub(1);
+    }
 }
 
-/// Up to this many holders a search through them is as fast as an index, and takes no memory.
+/// From this many holders on their slots are indexed. A linear search through fewer is as fast.
 const INDEXED_FROM: usize = 32;
 
-/// All holders of one content.
-#[derive(Default)]
-pub(crate) struct Holders {
+/// All holders of one content. Most contents have one, which takes no memory of its own.
+pub(crate) struct Holders(Repr);
+
+enum Repr {
+    /// One, or none if the slot is vacant.
+    One(Slot),
+    Many(Box<Many>),
+}
+
+struct Many {
     slots: Vec<Slot>,
-    /// Where each node's slot is; only kept for [`INDEXED_FROM`] holders or more.
-    #[allow(
-        clippy::box_collection,
-        reason = "most contents have few holders and need eight bytes here, not 24"
-    )]
-    positions: Option<Box<BTreeMap<Key<Node>, u32>>>,
+    /// The position of each node's slot; only kept for [`INDEXED_FROM`] holders or more.
+    positions: Option<BTreeMap<Key<Node>, u32>>,
     complete: u32,
     handed_out: u64,
 }
 
+impl Default for Holders {
+    fn default() -> Self {
+        Holders(Repr::One(Slot::VACANT))
+    }
+}
+
 impl Holders {
+    fn slots(&self) -> &[Slot] {
+        match &self.0 {
+            Repr::One(slot) if slot.presence() == Presence::Absent => &[],
+            Repr::One(slot) => std::slice::from_ref(slot),
+            Repr::Many(many) => &many.slots,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.slots().len()
     }
 
-    /// Nodes that have all of it.
+    /// Number of nodes that have all of the content.
     pub(crate) fn complete(&self) -> usize {
-        self.complete as usize
+        match &self.0 {
+            Repr::One(slot) => usize::from(slot.presence() == Presence::Complete),
+            Repr::Many(many) => many.complete as usize,
+        }
     }
 
-    /// Nodes that have some of it.
+    /// Number of nodes that have some of the content.
     pub(crate) fn partial(&self) -> usize {
-        self.slots.len() - self.complete as usize
+        self.len() - self.complete()
     }
 
     pub(crate) fn presence(&self, node: Key<Node>) -> Presence {
-        self.position(node)
-            .map_or(Presence::Absent, |position| self.slots[position].presence())
+        match &self.0 {
+            Repr::One(slot) if slot.node == node => slot.presence(),
+            Repr::One(_) => Presence::Absent,
+            Repr::Many(many) => many
+                .position(node)
+                .map_or(Presence::Absent, |position| many.slots[position].presence()),
+        }
     }
 
-    /// Counts one more entry of `node`; tells what it had before and has now.
+    /// Counts one more entry of `node`; returns what the node had before and has now.
     pub(crate) fn add(&mut self, node: Key<Node>, complete: bool) -> (Presence, Presence) {
         let before = self.presence(node);
-        let position = self.position(node).unwrap_or_else(|| self.insert(node));
-        *self.slots[position].entries(complete) += 1;
-        let after = self.slots[position].presence();
-        self.recount(before, after);
-        (before, after)
+        match &mut self.0 {
+            Repr::One(slot) if slot.node == node => slot.add(complete),
+            Repr::One(slot) if slot.presence() == Presence::Absent => {
+                *slot = Slot::new(node, 0);
+                slot.add(complete);
+            }
+            Repr::One(slot) => {
+                let mut many = Many::of(std::mem::replace(slot, Slot::VACANT));
+                many.add(node, complete);
+                self.0 = Repr::Many(Box::new(many));
+            }
+            Repr::Many(many) => many.add(node, complete),
+        }
+        (before, self.presence(node))
     }
 
-    /// Counts one entry of `node` less; tells what it had before and has now.
+    /// Counts one entry of `node` less; returns what the node had before and has now.
     pub(crate) fn remove(&mut self, node: Key<Node>, complete: bool) -> (Presence, Presence) {
+        let before = self.presence(node);
+        match &mut self.0 {
+            Repr::One(slot) if slot.node == node => {
+                slot.remove(complete);
+                if slot.presence() == Presence::Absent {
+                    *slot = Slot::VACANT;
+                }
+            }
+            Repr::One(_) => {}
+            Repr::Many(many) => {
+                many.remove(node, complete);
+                if many.slots.len() == 1
+                    && let Some(last) = many.slots.pop()
+                {
+                    self.0 = Repr::One(last);
+                }
+            }
+        }
+        (before, self.presence(node))
+    }
+
+    /// Returns how many holders are drawn for a sample of `limit`: enough to fill it although some
+    /// of them share a network.
+    pub(crate) fn drawn_for(&self, limit: usize) -> usize {
+        const DRAWN_MIN: usize = 64;
+        match limit {
+            0 => 0,
+            limit => self.len().min((limit * 4).max(DRAWN_MIN)),
+        }
+    }
+
+    /// Returns at most `limit` random holders, few of one network: twice as many are drawn, and
+    /// those that were handed out least come first.
+    ///
+    /// Drawing first and comparing afterwards keeps the resulting graph near-regular and its edges
+    /// random; handing out the least used in any case would chain newcomers to newcomers.
+    /// `eligibility` is `None` for a node that must not be offered.
+    pub(crate) fn sample(
+        &mut self,
+        limit: usize,
+        per_network: usize,
+        rng: &mut impl Rng,
+        eligibility: impl Fn(Key<Node>) -> Option<Eligibility>,
+    ) -> Vec<(Key<Node>, Presence)> {
+        let drawn_max = self.drawn_for(limit);
+        let slots = match &mut self.0 {
+            Repr::One(slot) if slot.presence() == Presence::Absent => &mut [][..],
+            Repr::One(slot) => std::slice::from_mut(slot),
+            Repr::Many(many) => &mut many.slots,
+        };
+        let mut drawn: Vec<(usize, Eligibility)> = index::sample(rng, slots.len(), drawn_max)
+            .into_iter()
+            .filter_map(|at| Some((at, eligibility(slots[at].node)?)))
+            .collect();
+        let compared = drawn.len().min(limit * 2);
+        drawn[..compared].sort_by_key(|&(at, node)| (!node.connected, slots[at].handed_out));
+
+        let mut of_network: BTreeMap<Network, usize> = BTreeMap::new();
+        let mut sample = Vec::with_capacity(limit.min(drawn.len()));
+        for (at, node) in drawn {
+            if sample.len() == limit {
+                break;
+            }
+            if !node.network.is_local() {
+                let taken = of_network.entry(node.network).or_default();
+                if *taken == per_network {
+                    continue;
+                }
+                *taken += 1;
+            }
+            let slot = &mut slots[at];
+            slot.handed_out = slot.handed_out.saturating_add(1);
+            sample.push((slot.node, slot.presence()));
+        }
+        if let Repr::Many(many) = &mut self.0 {
+            many.handed_out += sample.len() as u64;
+        }
+        sample
+    }
+}
+
+impl Many {
+    fn of(first: Slot) -> Many {
+        Many {
+            complete: u32::from(first.presence() == Presence::Complete),
+            handed_out: u64::from(first.handed_out),
+            slots: vec![first],
+            positions: None,
+        }
+    }
+
+    fn position(&self, node: Key<Node>) -> Option<usize> {
+        match &self.positions {
+            Some(positions) => positions.get(&node).map(|&position| position as usize),
+            None => self.slots.iter().position(|slot| slot.node == node),
+        }
+    }
+
+    fn add(&mut self, node: Key<Node>, complete: bool) {
+        let position = self.position(node).unwrap_or_else(|| self.insert(node));
+        let before = self.slots[position].presence();
+        self.slots[position].add(complete);
+        self.recount(before, self.slots[position].presence());
+    }
+
+    fn remove(&mut self, node: Key<Node>, complete: bool) {
         let Some(position) = self.position(node) else {
-            return (Presence::Absent, Presence::Absent);
+            return;
         };
         let slot = &mut self.slots[position];
         let before = slot.presence();
-        let entries = slot.entries(complete);
-        *entries = entries.saturating_sub(1);
-        let after = if slot.complete_entries + slot.partial_entries == 0 {
+        slot.remove(complete);
+        let after = slot.presence();
+        if after == Presence::Absent {
             self.discard(position);
-            Presence::Absent
-        } else {
-            slot.presence()
-        };
+        }
         self.recount(before, after);
-        (before, after)
     }
 
     fn recount(&mut self, before: Presence, after: Presence) {
@@ -120,38 +276,20 @@ impl Holders {
         }
     }
 
-    fn position(&self, node: Key<Node>) -> Option<usize> {
-        match &self.positions {
-            Some(positions) => positions.get(&node).map(|&position| position as usize),
-            None => self.slots.iter().position(|slot| slot.node == node),
-        }
-    }
-
     fn insert(&mut self, node: Key<Node>) -> usize {
-        // A newcomer that began at nought would be given to everybody until it caught up.
-        let handed_out = self
-            .handed_out
-            .checked_div(self.slots.len() as u64)
-            .unwrap_or(0) as u32;
-        self.handed_out += u64::from(handed_out);
+        // A newcomer that started at zero would be in every sample until it caught up.
+        let handed_out = self.handed_out / (self.slots.len() as u64).max(1);
+        self.handed_out += handed_out;
         let position = self.slots.len();
-        if position == 0 {
-            // Most contents have one holder; the vector's own first step would be four.
-            self.slots.reserve_exact(1);
-        }
-        self.slots.push(Slot {
-            node,
-            complete_entries: 0,
-            partial_entries: 0,
-            handed_out,
-        });
+        let handed_out = u32::try_from(handed_out).unwrap_or(u32::MAX);
+        self.slots.push(Slot::new(node, handed_out));
         match &mut self.positions {
             Some(positions) => {
                 positions.insert(node, position as u32);
             }
             None if self.slots.len() >= INDEXED_FROM => {
                 let positions = (0..).zip(&self.slots).map(|(at, slot)| (slot.node, at));
-                self.positions = Some(Box::new(positions.collect()));
+                self.positions = Some(positions.collect());
             }
             None => {}
         }
@@ -163,6 +301,7 @@ impl Holders {
         self.handed_out -= u64::from(slot.handed_out);
         if self.slots.len() < INDEXED_FROM / 2 {
             self.positions = None;
+            self.slots.shrink_to(INDEXED_FROM);
         }
         if let Some(positions) = &mut self.positions {
             positions.remove(&slot.node);
@@ -171,106 +310,21 @@ impl Holders {
             }
         }
     }
-
-    /// How many holders are drawn for a sample of `limit`: enough to fill it although some of the
-    /// drawn share a network.
-    pub(crate) fn drawn_for(&self, limit: usize) -> usize {
-        const DRAWN_MIN: usize = 64;
-        match limit {
-            0 => 0,
-            limit => self.slots.len().min((limit * 4).max(DRAWN_MIN)),
-        }
-    }
-
-    /// At most `limit` holders at random, few from one network, whoever was given out less
-    /// first among twice as many drawn.
-    ///
-    /// Drawing first and comparing afterwards keeps both the graph that results near-regular
-    /// and its edges random; always giving out the least used would chain newcomers to
-    /// newcomers. `standing` is `None` for a node that is not to be offered.
-    pub(crate) fn sample(
-        &mut self,
-        limit: usize,
-        per_network: usize,
-        rng: &mut impl Rng,
-        standing: impl Fn(Key<Node>) -> Option<Standing>,
-    ) -> Vec<(Key<Node>, Presence)> {
-        let drawn_max = self.drawn_for(limit);
-        let mut drawn: Vec<(usize, Standing)> = index::sample(rng, self.slots.len(), drawn_max)
-            .into_iter()
-            .filter_map(|at| Some((at, standing(self.slots[at].node)?)))
-            .collect();
-        let compared = drawn.len().min(limit * 2);
-        drawn[..compared]
-            .sort_by_key(|&(at, standing)| (!standing.connected, self.slots[at].handed_out));
-
-        let mut of_network: BTreeMap<Network, usize> = BTreeMap::new();
-        let mut sample = Vec::with_capacity(limit.min(drawn.len()));
-        for (at, standing) in drawn {
-            if sample.len() == limit {
-                break;
-            }
-            if let Some(network) = standing.network {
-                let taken = of_network.entry(network).or_default();
-                if *taken == per_network {
-                    continue;
-                }
-                *taken += 1;
-            }
-            let slot = &mut self.slots[at];
-            slot.handed_out = slot.handed_out.saturating_add(1);
-            self.handed_out += 1;
-            sample.push((slot.node, slot.presence()));
-        }
-        sample
-    }
 }
 
-/// What counts when a node is to be offered.
+/// What decides whether a node is offered before others.
 #[derive(Clone, Copy)]
-pub(crate) struct Standing {
-    /// False while only its lease keeps it: offered after those that are there.
+pub(crate) struct Eligibility {
+    /// False while only its lease keeps its entries: offered after connected nodes.
     pub(crate) connected: bool,
-    /// Where it was seen; `None` where the number from one network is not limited.
-    pub(crate) network: Option<Network>,
-}
-
-/// A network that one party is likely to own as a whole: a /24 or a /48.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Network {
-    V4([u8; 3]),
-    V6([u8; 6]),
-}
-
-impl Network {
-    /// The network of an address; `None` for loopback, private and link-local ones.
-    pub(crate) fn of(address: IpAddr) -> Option<Network> {
-        match address.to_canonical() {
-            IpAddr::V4(address) => {
-                let [a, b, c, _] = address.octets();
-                (!is_local_v4(address)).then_some(Network::V4([a, b, c]))
-            }
-            IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, ..] = address.octets();
-                (!is_local_v6(address)).then_some(Network::V6([a, b, c, d, e, f]))
-            }
-        }
-    }
-}
-
-fn is_local_v4(address: Ipv4Addr) -> bool {
-    let [a, b, ..] = address.octets();
-    // RFC 6598: a carrier's inner network.
-    let shared = a == 100 && (64..128).contains(&b);
-    shared || address.is_loopback() || address.is_private() || address.is_link_local()
-}
-
-fn is_local_v6(address: Ipv6Addr) -> bool {
-    address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+    /// The network in which it was observed. The number from one local address is not limited.
+    pub(crate) network: Network,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
 
@@ -282,9 +336,10 @@ mod tests {
         (0..count).map(|_| slab.insert(Node::for_test())).collect()
     }
 
-    const CONNECTED: Standing = Standing {
+    const LOCAL: Network = Network::Address(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    const CONNECTED: Eligibility = Eligibility {
         connected: true,
-        network: None,
+        network: LOCAL,
     };
 
     #[test]
@@ -333,8 +388,7 @@ mod tests {
             holders.remove(node, true);
         }
         assert_eq!(holders.len(), 0);
-        assert!(holders.positions.is_none());
-        assert_eq!(holders.handed_out, 0);
+        assert!(matches!(&holders.0, Repr::One(slot) if slot.node == Key::DANGLING));
     }
 
     #[test]
@@ -373,9 +427,9 @@ mod tests {
         let crowd = Network::of("203.0.113.9".parse().unwrap());
         let from_crowd = |node: Key<Node>| nodes[..50].contains(&node);
         let sample = holders.sample(20, 3, &mut rng, |node| {
-            Some(Standing {
+            Some(Eligibility {
                 connected: true,
-                network: from_crowd(node).then_some(crowd).flatten(),
+                network: if from_crowd(node) { crowd } else { LOCAL },
             })
         });
         let crowded = sample.iter().filter(|(node, _)| from_crowd(*node)).count();
@@ -391,27 +445,29 @@ mod tests {
             holders.add(node, true);
         }
         let sample = holders.sample(4, 3, &mut rng, |node| {
-            Some(Standing {
+            Some(Eligibility {
                 connected: nodes[4..].contains(&node),
-                network: None,
+                network: LOCAL,
             })
         });
         assert!(sample.iter().all(|(node, _)| nodes[4..].contains(node)));
     }
 
     #[test]
-    fn networks_are_told_apart_by_24_and_48_bits_and_local_ones_are_none() {
-        let of = |text: &str| Network::of(text.parse().unwrap());
-        assert_eq!(of("203.0.113.1"), of("203.0.113.200"));
-        assert_eq!(of("203.0.113.1"), of("::ffff:203.0.113.200"));
-        assert_ne!(of("203.0.113.1"), of("203.0.114.1"));
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
-        for local in ["127.0.0.1", "10.1.2.3", "192.168.0.9", "169.254.1.1", "::1"] {
-            assert_eq!(of(local), None, "{local}");
-        }
-        for local in ["fd00::1", "fe80::1", "::ffff:10.0.0.1"] {
-            assert_eq!(of(local), None, "{local}");
-        }
+    fn one_holder_takes_no_memory_of_its_own() {
+        assert_eq!(size_of::<Holders>(), 16);
+        let [a, b] = keys(2)[..] else { unreachable!() };
+        let mut holders = Holders::default();
+        holders.add(a, true);
+        assert!(matches!(holders.0, Repr::One(_)));
+        holders.add(b, false);
+        assert_eq!(
+            (holders.len(), holders.complete(), holders.partial()),
+            (2, 1, 1)
+        );
+        holders.remove(a, true);
+        assert!(matches!(holders.0, Repr::One(_)));
+        assert_eq!(holders.presence(b), Presence::Partial);
+        assert_eq!(holders.presence(a), Presence::Absent);
     }
 }

@@ -1,29 +1,40 @@
 //! Who holds what, until when: the registry behind a tracker.
 //!
-//! Pure: no socket, no clock, no log. Time is passed in, randomness comes from one seed, and
-//! the same calls in the same order give the same answers.
+//! Pure: no socket, no clock, no log. The caller passes the time in, randomness comes from one
+//! seed, and the same calls in the same order give the same answers.
 //!
-//! [`Registry`] takes what happened (`handle_*`), answers lookups ([`Registry::find`],
-//! [`Registry::holders`]) and says what is to be done ([`Registry::poll_output`],
-//! [`Registry::poll_timeout`]). After each call, drain the outputs.
+//! [`Registry`] is told what happened (`handle_*`), answers lookups ([`Registry::find`],
+//! [`Registry::holders`]) and says what to do ([`Registry::poll_output`],
+//! [`Registry::poll_timeout`]). After each call, drain the outputs. A call takes a few
+//! milliseconds at most: lookups end with a cursor, and what remains of other calls is worked off
+//! by the following ones. A tracker uses it through the trait [`RegistryBackend`].
 //!
-//! Everything is kept per [`GroupId`]: what one group announced cannot be seen from another.
+//! Everything is kept per [`GroupId`]: entries of one group cannot be seen from another.
 
+mod backend;
 mod catalog;
 mod config;
 mod find;
+mod group;
 mod holders;
+mod index;
+mod lookup;
 mod near;
+mod node;
 mod registry;
-mod room;
+mod resources;
 mod slab;
+mod types;
+mod upkeep;
 mod watch;
 mod work;
 
+pub use backend::RegistryBackend;
 pub use config::RegistryConfig;
-pub use find::{Cursor, Find, FindError, Match, Page, Readiness};
-pub use registry::{
-    Announced, Contact, Counts, EntryKey, GroupId, Holder, NotAnnouncing, OpenError, Output,
-    Refusal, Refused, Registry, Sample, SessionGone, SessionId, Timeout, TimeoutReason,
+pub use lookup::{Cursor, Find, FindError, Match, Order, Page, Readiness, Sample};
+pub use registry::Registry;
+pub use types::{
+    Announced, Contact, Counts, EntryKey, Evicted, GroupId, Holder, HolderChange, NotAnnouncing,
+    OpenError, Output, Refusal, Refused, SessionGone, SessionId, Timeout, TimeoutReason,
+    WatchError, WatchId,
 };
-pub use watch::{HolderChange, WatchError, WatchId};

@@ -1,4 +1,6 @@
-//! Names that look like one that was not found.
+//! Names that resemble one that was not found.
+
+use qshare_content::AssetName;
 
 use crate::work::{NAME_STEPS, Work};
 
@@ -7,29 +9,29 @@ const COMPARED_CHARS: usize = 64;
 /// Jaro-Winkler similarity from which a name is worth offering: one or two slips in a name of
 /// ordinary length.
 const SIMILAR_FROM: f64 = 0.85;
-/// What a name counts that holds the wanted text as a whole.
+/// The similarity of a name that contains the wanted text as a whole.
 const CONTAINS: f64 = 0.9;
-/// A shorter text is contained in too many names to mean something.
+/// A shorter text is contained in too many names to be significant.
 const CONTAINED_MIN_CHARS: usize = 3;
 
-/// The most similar of `names`, best first, at most `max`, each once. Ends with the best so far
-/// when it has taken `steps_max` steps.
+/// Returns the most similar of `names`, best first, at most `max`, each once. Stops after
+/// `steps_max` steps with the best so far.
 pub(crate) fn near_names<'a>(
     wanted: &str,
-    names: impl Iterator<Item = &'a str>,
+    names: impl Iterator<Item = &'a AssetName>,
     max: usize,
     steps_max: u64,
     work: &mut Work,
-) -> Vec<&'a str> {
+) -> Vec<AssetName> {
     let wanted = Compared::new(wanted);
     let until = work.steps() + steps_max;
-    let mut near: Vec<(f64, &str)> = Vec::new();
+    let mut near: Vec<(f64, &AssetName)> = Vec::new();
     for name in names {
         if work.steps() >= until {
             break;
         }
         work.add(NAME_STEPS);
-        let similarity = wanted.similarity(&Compared::new(name), work);
+        let similarity = wanted.similarity(&Compared::new(name.as_str()), work);
         if similarity >= SIMILAR_FROM {
             near.push((similarity, name));
         }
@@ -37,7 +39,7 @@ pub(crate) fn near_names<'a>(
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     near.dedup_by(|a, b| a.1 == b.1);
     near.truncate(max);
-    near.into_iter().map(|(_, name)| name).collect()
+    near.into_iter().map(|(_, name)| name.clone()).collect()
 }
 
 /// A name in lower case, bounded, and its last component.
@@ -140,17 +142,40 @@ mod tests {
         "report.txt",
     ];
 
-    fn near(wanted: &str) -> Vec<&'static str> {
+    fn names(texts: &[impl AsRef<str>]) -> Vec<AssetName> {
+        let names = texts
+            .iter()
+            .map(|text| AssetName::new(text.as_ref()).unwrap());
+        names.collect()
+    }
+
+    fn near(wanted: &str) -> Vec<String> {
         let mut work = Work::new(0);
-        near_names(wanted, NAMES.into_iter(), 3, u64::MAX, &mut work)
+        let names = names(&NAMES);
+        near_names(wanted, names.iter(), 3, 1_000_000, &mut work)
+            .into_iter()
+            .map(String::from)
+            .collect()
     }
 
     #[test]
     fn slips_case_and_missing_folders_are_forgiven() {
-        assert_eq!(near("repotr.txt").first(), Some(&"report.txt"));
-        assert_eq!(near("NOTES.TXT").first(), Some(&"notes.txt"));
-        assert_eq!(near("linux").first(), Some(&"linux-6.18.tar.xz"));
-        assert_eq!(near("report.csv").first(), Some(&"data/report.csv"));
+        assert_eq!(
+            near("repotr.txt").first().map(String::as_str),
+            Some("report.txt")
+        );
+        assert_eq!(
+            near("NOTES.TXT").first().map(String::as_str),
+            Some("notes.txt")
+        );
+        assert_eq!(
+            near("linux").first().map(String::as_str),
+            Some("linux-6.18.tar.xz")
+        );
+        assert_eq!(
+            near("report.csv").first().map(String::as_str),
+            Some("data/report.csv")
+        );
     }
 
     #[test]
@@ -177,15 +202,18 @@ mod tests {
         let names: Vec<String> = (0..1_000).map(|n| format!("{:a<60}{n:04}", "")).collect();
         let wanted = format!("{:a<64}", "");
         let mut work = Work::new(0);
-        let names = names.iter().map(String::as_str);
-        assert_eq!(near_names(&wanted, names, 3, 10_000, &mut work).len(), 3);
+        let names = self::names(&names);
+        assert_eq!(
+            near_names(&wanted, names.iter(), 3, 10_000, &mut work).len(),
+            3
+        );
         assert!((10_000..20_000).contains(&work.steps()), "{}", work.steps());
     }
 
     #[test]
     fn each_name_comes_once_and_unlike_ones_not_at_all() {
         let found = near("report.csv");
-        assert_eq!(found.iter().filter(|&&n| n == "data/report.csv").count(), 1);
+        assert_eq!(found.iter().filter(|&n| n == "data/report.csv").count(), 1);
         assert!(near("zzzz").is_empty());
     }
 }

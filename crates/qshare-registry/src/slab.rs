@@ -5,7 +5,10 @@ use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
-/// Where a value lies in a [`Slab`]; four bytes, also inside an `Option`.
+/// Values of one segment. A slab grows by segments, so that growth moves at most one of them.
+const SEGMENT_LEN: usize = 1024;
+
+/// Position of a value in a [`Slab`]; four bytes, also inside an `Option`.
 pub(crate) struct Key<T> {
     /// Position plus one.
     ordinal: NonZeroU32,
@@ -13,6 +16,12 @@ pub(crate) struct Key<T> {
 }
 
 impl<T> Key<T> {
+    /// The key of no value.
+    pub(crate) const DANGLING: Key<T> = Key {
+        ordinal: NonZeroU32::MAX,
+        value: PhantomData,
+    };
+
     fn of_position(position: usize) -> Key<T> {
         let ordinal = u32::try_from(position + 1)
             .ok()
@@ -24,12 +33,13 @@ impl<T> Key<T> {
         }
     }
 
-    fn position(self) -> usize {
-        self.ordinal.get() as usize - 1
+    fn position(self) -> (usize, usize) {
+        let position = self.ordinal.get() as usize - 1;
+        (position / SEGMENT_LEN, position % SEGMENT_LEN)
     }
 }
 
-// Written out because a derive would ask the same of `T`.
+// Written out because a derive would require the same of `T`.
 impl<T> Clone for Key<T> {
     fn clone(&self) -> Self {
         *self
@@ -42,6 +52,11 @@ impl<T> PartialEq for Key<T> {
     }
 }
 impl<T> Eq for Key<T> {}
+impl<T> std::fmt::Debug for Key<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({})", self.ordinal)
+    }
+}
 impl<T> PartialOrd for Key<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
@@ -55,41 +70,56 @@ impl<T> Ord for Key<T> {
 
 /// Values by [`Key`]. Keys are made here only, so indexing with a live one cannot fail.
 pub(crate) struct Slab<T> {
-    slots: Vec<Option<T>>,
+    segments: Vec<Vec<Option<T>>>,
     vacant: Vec<Key<T>>,
+    len: usize,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
         Slab {
-            slots: Vec::new(),
+            segments: Vec::new(),
             vacant: Vec::new(),
+            len: 0,
         }
     }
 }
 
 impl<T> Slab<T> {
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.vacant.len()
+        self.len
     }
 
     pub(crate) fn insert(&mut self, value: T) -> Key<T> {
-        match self.vacant.pop() {
-            Some(key) => {
-                self.slots[key.position()] = Some(value);
-                key
-            }
-            None => {
-                let key = Key::of_position(self.slots.len());
-                self.slots.push(Some(value));
-                key
-            }
+        self.len += 1;
+        if let Some(key) = self.vacant.pop() {
+            let (segment, at) = key.position();
+            self.segments[segment][at] = Some(value);
+            return key;
         }
+        if self
+            .segments
+            .last()
+            .is_none_or(|last| last.len() == SEGMENT_LEN)
+        {
+            self.segments.push(Vec::new());
+        }
+        let segment = self.segments.len() - 1;
+        let values = &mut self.segments[segment];
+        values.push(Some(value));
+        Key::of_position(segment * SEGMENT_LEN + values.len() - 1)
+    }
+
+    pub(crate) fn get(&self, key: Key<T>) -> Option<&T> {
+        let (segment, at) = key.position();
+        self.segments.get(segment)?.get(at)?.as_ref()
     }
 
     pub(crate) fn remove(&mut self, key: Key<T>) -> Option<T> {
-        let value = self.slots.get_mut(key.position())?.take()?;
+        let (segment, at) = key.position();
+        let value = self.segments.get_mut(segment)?.get_mut(at)?.take()?;
         self.vacant.push(key);
+        self.len -= 1;
         Some(value)
     }
 }
@@ -98,13 +128,15 @@ impl<T> Index<Key<T>> for Slab<T> {
     type Output = T;
 
     fn index(&self, key: Key<T>) -> &T {
-        self.slots[key.position()].as_ref().expect("a live key")
+        let (segment, at) = key.position();
+        self.segments[segment][at].as_ref().expect("a live key")
     }
 }
 
 impl<T> IndexMut<Key<T>> for Slab<T> {
     fn index_mut(&mut self, key: Key<T>) -> &mut T {
-        self.slots[key.position()].as_mut().expect("a live key")
+        let (segment, at) = key.position();
+        self.segments[segment][at].as_mut().expect("a live key")
     }
 }
 
@@ -122,6 +154,15 @@ mod tests {
         let three = slab.insert("three");
         assert!(three == one);
         assert_eq!((slab[two], slab[three], slab.len()), ("two", "three", 2));
+    }
+
+    #[test]
+    fn keys_stay_valid_over_several_segments() {
+        let mut slab = Slab::default();
+        let keys: Vec<_> = (0..3 * SEGMENT_LEN + 7).map(|n| slab.insert(n)).collect();
+        assert!(keys.iter().enumerate().all(|(n, &key)| slab[key] == n));
+        assert_eq!(slab.len(), keys.len());
+        assert_eq!(slab.get(Key::DANGLING), None);
     }
 
     #[test]

@@ -1,58 +1,23 @@
-//! Watches: who wants to hear which holders of a content come, change and go.
+//! Watches: which sessions are told when holders of a content come, change and go.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 
 use qshare_content::{ContentId, NodeId};
 use rand::Rng;
 use rand::seq::index;
 
 use crate::holders::Presence;
-use crate::registry::{Holder, Output, Shared};
-use crate::room::Node;
+use crate::node::Node;
+use crate::resources::Resources;
 use crate::slab::Key;
-
-/// Names a watch; never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WatchId(pub(crate) u64);
-
-impl fmt::Display for WatchId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// Why a content cannot be watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WatchError {
-    /// The session has ended.
-    #[error("this session has ended")]
-    Gone,
-    /// The session watches as many contents as it may.
-    #[error("more than {limit} contents watched")]
-    TooMany {
-        /// [`crate::RegistryConfig::watches_per_session`].
-        limit: usize,
-    },
-}
-
-/// What happened to one holder of a watched content, seen from what the watcher knew.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HolderChange {
-    /// It has some of it now.
-    Joined(Holder),
-    /// It has all of it now, or no longer all, or it is to be reached elsewhere.
-    Changed(Holder),
-    /// It has nothing of it any more.
-    Left(NodeId),
-}
+use crate::types::{Output, WatchId};
 
 /// A change that a watcher has not been told yet.
 #[derive(Clone, Copy)]
 pub(crate) struct Untold {
     /// What the node had when the watcher was last told.
     pub(crate) before: Presence,
-    /// Whether it is to be reached elsewhere since then.
+    /// Whether its addresses changed since then.
     pub(crate) moved: bool,
 }
 
@@ -61,7 +26,7 @@ struct Watch {
     watcher: Key<Node>,
     untold: BTreeMap<NodeId, Untold>,
     order: VecDeque<NodeId>,
-    /// Whether the owner was told that there is something to read, and has not read since.
+    /// Whether [`Output::WatchReady`] was emitted and not all changes have been read since.
     announced: bool,
 }
 
@@ -79,8 +44,8 @@ impl Watches {
         self.by_id.is_empty()
     }
 
-    pub(crate) fn contents(&self) -> impl Iterator<Item = ContentId> {
-        self.by_content.keys().copied()
+    pub(crate) fn is_watched(&self, content: ContentId) -> bool {
+        self.by_content.contains_key(&content)
     }
 
     pub(crate) fn open(&mut self, id: WatchId, watcher: Key<Node>, content: ContentId) {
@@ -95,8 +60,8 @@ impl Watches {
         self.by_content.entry(content).or_default().push(id);
     }
 
-    /// Ends a watch; returns whose it was.
-    pub(crate) fn close(&mut self, id: WatchId) -> Option<Key<Node>> {
+    /// Ends a watch; returns the watching node and the content.
+    pub(crate) fn close(&mut self, id: WatchId) -> Option<(Key<Node>, ContentId)> {
         let watch = self.by_id.remove(&id)?;
         self.untold -= watch.untold.len();
         if let Some(watches) = self.by_content.get_mut(&watch.content) {
@@ -105,14 +70,16 @@ impl Watches {
                 self.by_content.remove(&watch.content);
             }
         }
-        Some(watch.watcher)
+        Some((watch.watcher, watch.content))
     }
 
-    /// Notes that `node`, whose key is `key`, had `before` of a content that `holders` hold now.
+    /// Records that `node`, whose key is `key`, had `untold.before` of a content that now has
+    /// `holders` holders.
     ///
-    /// All watchers hear of a change as long as there are few holders. Beyond that each hears
-    /// with the odds that keep what it was told a uniform sample of the holders (reservoir
-    /// sampling): a thousand nodes that join would otherwise cost a million messages.
+    /// While there are few holders, all watchers are told of every change. Beyond that each
+    /// watcher is told with the probability that keeps what it was told a uniform sample of the
+    /// holders (reservoir sampling): a thousand nodes that join would otherwise cost a million
+    /// messages.
     pub(crate) fn note(
         &mut self,
         content: ContentId,
@@ -120,22 +87,23 @@ impl Watches {
         node: NodeId,
         untold: Untold,
         holders: usize,
-        shared: &mut Shared,
+        resources: &mut Resources,
     ) {
         let Some(watches) = self.by_content.get(&content) else {
             return;
         };
-        let enough = shared.config.watched_holders;
+        let enough = resources.config.watched_holders;
         let told = if holders <= enough {
             watches.len()
         } else {
-            // Rounded at random, so that few watchers of many holders hear something, too.
+            // Rounded at random, so that a few watchers of many holders are told something, too.
             let scaled = watches.len() * enough;
-            scaled / holders + usize::from(shared.rng.random_range(0..holders) < scaled % holders)
+            scaled / holders
+                + usize::from(resources.rng.random_range(0..holders) < scaled % holders)
         };
-        // Once all watches together have as many as may be kept, each may still have its share.
-        let share = shared.config.changes_total / self.by_id.len().max(1);
-        for at in index::sample(&mut shared.rng, watches.len(), told) {
+        // If all watches together have as many as may be kept, each may still have its share.
+        let share = resources.config.changes_total / self.by_id.len().max(1);
+        for at in index::sample(&mut resources.rng, watches.len(), told) {
             let id = watches[at];
             let Some(watch) = self.by_id.get_mut(&id) else {
                 continue;
@@ -144,11 +112,11 @@ impl Watches {
                 continue;
             }
             let kept = watch.untold.len();
-            let room = kept < shared.config.changes_per_watch
-                && (self.untold < shared.config.changes_total || kept < share);
+            let fits = kept < resources.config.changes_per_watch
+                && (self.untold < resources.config.changes_total || kept < share);
             match watch.untold.get_mut(&node) {
                 Some(earlier) => earlier.moved |= untold.moved,
-                None if room => {
+                None if fits => {
                     watch.untold.insert(node, untold);
                     self.untold += 1;
                     watch.order.push_back(node);
@@ -157,12 +125,12 @@ impl Watches {
             }
             if !watch.announced {
                 watch.announced = true;
-                shared.outputs.push_back(Output::WatchReady(id));
+                resources.outputs.push_back(Output::WatchReady(id));
             }
         }
     }
 
-    /// The oldest untold change of a watch: its content, the node, and what is remembered.
+    /// Takes the oldest untold change of a watch: its content, the node, and what it had before.
     pub(crate) fn next_untold(&mut self, id: WatchId) -> Option<(ContentId, NodeId, Untold)> {
         let watch = self.by_id.get_mut(&id)?;
         let Some(node) = watch.order.pop_front() else {

@@ -6,6 +6,8 @@
 
 /// Passing over a name in the order of names: a cache miss or two.
 pub(crate) const NAME_STEPS: u64 = 25;
+/// Finding a place in an index: some twenty comparisons.
+pub(crate) const SEEK_STEPS: u64 = 300;
 /// Describing a match.
 pub(crate) const MATCH_STEPS: u64 = 50;
 /// Drawing a holder for a sample, whether it is given out or not.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use qshare_content::{ContentId, NodeId};
-use qshare_registry::{self as registry, Cursor, Page};
+use qshare_registry::{self as registry, Cursor, Order, Page};
 use qshare_wire::Refusal;
 use qshare_wire::limits::{HOLDERS_PER_MATCH_MAX, MATCHES_MAX};
 use qshare_wire::tracker::{EntryKind, Find, Found, Match, NodeContact};
@@ -105,16 +105,24 @@ fn count(nodes: usize) -> u32 {
     u32::try_from(nodes).unwrap_or(u32::MAX)
 }
 
-/// Encodes a cursor: 32 bytes of content id, then the name in UTF-8.
+/// Encodes a cursor: a byte for the order (0 forward, 1 backward), then 32 bytes of content id,
+/// then the name in UTF-8.
 fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
-    [&cursor.content.0, cursor.name.as_bytes()].concat()
+    let order = u8::from(cursor.order == Order::Backward);
+    [&[order], &cursor.content.0[..], cursor.name.as_bytes()].concat()
 }
 
 /// Decodes a cursor. None if the bytes are not one: restarting at the first page would make the
 /// node list for ever.
 fn decode_cursor(bytes: &[u8]) -> Option<Cursor> {
-    let (content, name) = bytes.split_first_chunk::<32>()?;
+    let (&order, rest) = bytes.split_first()?;
+    let (content, name) = rest.split_first_chunk::<32>()?;
     Some(Cursor {
+        order: match order {
+            0 => Order::Forward,
+            1 => Order::Backward,
+            _ => return None,
+        },
         name: std::str::from_utf8(name).ok()?.into(),
         content: ContentId(*content),
     })
@@ -126,12 +134,16 @@ mod tests {
 
     #[test]
     fn cursors_round_trip_and_other_bytes_are_none() {
-        let cursor = Cursor {
-            name: "données/été.csv".into(),
-            content: ContentId([7; 32]),
-        };
-        assert_eq!(decode_cursor(&encode_cursor(&cursor)), Some(cursor));
-        assert_eq!(decode_cursor(&[1; 31]), None);
-        assert_eq!(decode_cursor(&[255; 40]), None);
+        for order in [Order::Forward, Order::Backward] {
+            let cursor = Cursor {
+                order,
+                name: "données/été.csv".into(),
+                content: ContentId([7; 32]),
+            };
+            assert_eq!(decode_cursor(&encode_cursor(&cursor)), Some(cursor));
+        }
+        assert_eq!(decode_cursor(&[1; 32]), None);
+        assert_eq!(decode_cursor(&[2; 40]), None);
+        assert_eq!(decode_cursor(&[&[0; 33][..], &[255]].concat()), None);
     }
 }

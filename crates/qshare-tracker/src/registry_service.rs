@@ -11,7 +11,7 @@ use qshare_net::close;
 use qshare_registry::{
     Announced, Counts, EntryKey, Find, FindError, GroupId, HolderChange, NotAnnouncing, OpenError,
     Output, Page, Readiness, Refused, Registry, RegistryConfig, Sample, SessionGone, SessionId,
-    WatchError, WatchId,
+    TimeoutReason, WatchError, WatchId,
 };
 use qshare_wire::CloseCode;
 use tokio::sync::Notify;
@@ -27,6 +27,7 @@ const ENTRIES_AT_ONCE: usize = 512;
 pub(crate) struct RegistryService {
     group: GroupId,
     lease: Duration,
+    work_is_left: Arc<Notify>,
     state: Mutex<State>,
 }
 
@@ -35,6 +36,8 @@ struct State {
     connections: HashMap<SessionId, Attached>,
     sessions_by_node: HashMap<NodeId, SessionId>,
     watchers: HashMap<WatchId, Arc<Notify>>,
+    /// Wakes [`RegistryService::expire_leases`].
+    work_is_left: Arc<Notify>,
 }
 
 /// The connection of a session, and the address that the registry knows for it.
@@ -54,12 +57,26 @@ impl State {
                         close(&older.member.connection, CloseCode::Replaced);
                     }
                 }
+                Output::SessionEvicted(session) => {
+                    if let Some(evicted) = self.connections.remove(&session) {
+                        debug!(%session, "evicted to make room for nodes of other networks");
+                        close(&evicted.member.connection, CloseCode::Busy);
+                    }
+                }
+                Output::EntriesEvicted(group, node) => {
+                    let evicted = self.registry.take_evicted(group, node);
+                    debug!(node = %node.short(), entries = evicted.count, "evicted to make room");
+                }
                 Output::WatchReady(watch) => {
                     if let Some(watcher) = self.watchers.get(&watch) {
                         watcher.notify_one();
                     }
                 }
             }
+        }
+        let timeout = self.registry.poll_timeout();
+        if timeout.is_some_and(|timeout| timeout.reason == TimeoutReason::WorkIsLeft) {
+            self.work_is_left.notify_one();
         }
     }
 }
@@ -72,14 +89,17 @@ impl fmt::Debug for RegistryService {
 
 impl RegistryService {
     pub(crate) fn new(group: GroupId, config: RegistryConfig) -> RegistryService {
+        let work_is_left = Arc::new(Notify::new());
         RegistryService {
             group,
             lease: config.lease,
+            work_is_left: Arc::clone(&work_is_left),
             state: Mutex::new(State {
                 registry: Registry::new(config, Instant::now(), rand::random()),
                 connections: HashMap::new(),
                 sessions_by_node: HashMap::new(),
                 watchers: HashMap::new(),
+                work_is_left,
             }),
         }
     }
@@ -245,16 +265,27 @@ impl RegistryService {
         })
     }
 
-    /// Ends leases when they expire, so that watchers are told. Never returns.
+    /// Ends leases when they expire, so that watchers are told, and does the work that other calls
+    /// left. Never returns.
     pub(crate) async fn expire_leases(&self) {
         loop {
             let due = self.with(|registry, now| {
                 registry.handle_timeout(now);
                 registry.poll_timeout()
             });
-            // A lease that begins during the sleep does not end before it.
-            let at = due.map_or_else(|| Instant::now() + self.lease, |due| due.at);
-            tokio::time::sleep_until(at.into()).await;
+            match due {
+                Some(due) if due.reason == TimeoutReason::WorkIsLeft => {
+                    tokio::task::yield_now().await;
+                }
+                due => {
+                    // A lease that begins during the sleep does not end before it.
+                    let at = due.map_or_else(|| Instant::now() + self.lease, |due| due.at);
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at.into()) => {}
+                        () = self.work_is_left.notified() => {}
+                    }
+                }
+            }
         }
     }
 

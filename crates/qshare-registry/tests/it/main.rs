@@ -1,6 +1,4 @@
-//! The integration tests of this crate, one binary.
+//! The integration tests of this crate, one binary: the conformance suite for each implementation
+//! of [`qshare_registry::RegistryBackend`].
 
-mod common;
-mod hostile;
-mod model;
-mod registry;
+mod memory;

@@ -5,7 +5,7 @@
 use qshare_content::{AssetName, ContentInfo, Hash, Query};
 use qshare_registry::{Announced, Find, Page, RegistryConfig};
 
-use crate::common::{World, entry, info, node_id};
+use super::common::{World, entry, info, node_id};
 
 /// Names that a hostile node may announce in a second or two.
 const NAMES: u32 = 50_000;

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use crate::common::{World, address, entry, info, node_id, part};
+use super::common::{World, address, entry, info, node_id, part};
 use qshare_content::Query;
 use qshare_registry::{
-    Counts, Cursor, GroupId, HolderChange, NotAnnouncing, OpenError, Output, Readiness, Refusal,
-    RegistryConfig, TimeoutReason, WatchError,
+    Counts, Cursor, GroupId, HolderChange, NotAnnouncing, OpenError, Order, Output, Readiness,
+    Refusal, RegistryConfig, TimeoutReason, WatchError,
 };
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -247,6 +247,11 @@ fn a_cursor_from_elsewhere_harms_nobody() {
         for (name, byte) in [("", 0), ("zzz", 255), ("b", 0), ("../\0", 128)] {
             let mut find = world.query(text);
             find.after = Some(Cursor {
+                order: if byte == 255 {
+                    Order::Backward
+                } else {
+                    Order::Forward
+                },
                 name: name.into(),
                 content: qshare_content::ContentId([byte; 32]),
             });
@@ -321,15 +326,17 @@ fn bounds_refuse_with_a_reason_that_says_which() {
     assert_eq!(refused[0].refusal, Refusal::NodeFull { limit });
     assert!(world.announce(one, &[part("a", 1)]).is_empty());
 
+    // A newcomer is served at the cost of who has most, until it would have most itself.
     let two = world.open(2);
     let refused = world.announce(two, &[entry("ddd", 4), entry("dd", 4), entry("e", 5)]);
     assert_eq!(
         refused.iter().map(|r| r.refusal).collect::<Vec<_>>(),
         [
             Refusal::NamesFull { limit_bytes: 4 },
-            Refusal::RegistryFull { limit: 3 }
+            Refusal::NamesFull { limit_bytes: 4 }
         ]
     );
+    assert_eq!(world.names("**").len(), 2);
 
     let now = world.now;
     let third =

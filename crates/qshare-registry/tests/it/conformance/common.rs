@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use qshare_content::{AssetName, ContentId, ContentInfo, Hash, NodeId, Query};
 use qshare_registry::{
-    Announced, EntryKey, Find, GroupId, HolderChange, Output, Page, Refused, Registry,
-    RegistryConfig, SessionId, WatchId,
+    Announced, EntryKey, Find, GroupId, HolderChange, Output, Page, Refused, RegistryBackend,
+    RegistryConfig, SessionId, Timeout, TimeoutReason, WatchId,
 };
 
+use super::{Backend, backend};
+
 pub(crate) struct World {
-    pub(crate) registry: Registry,
+    pub(crate) registry: Backend,
     pub(crate) now: Instant,
     pub(crate) group: GroupId,
 }
@@ -22,7 +24,7 @@ impl World {
     pub(crate) fn new(config: RegistryConfig) -> World {
         let now = Instant::now();
         World {
-            registry: Registry::new(config, now, 1),
+            registry: backend(config, now),
             now,
             group: GroupId::OPEN,
         }
@@ -119,6 +121,17 @@ impl World {
             .into_iter()
             .map(|holder| (holder.node, holder.complete))
             .collect()
+    }
+
+    /// Calls `handle_timeout` until no work is left; returns how often.
+    pub(crate) fn work_off(&mut self) -> usize {
+        let is_left = |timeout: Timeout| timeout.reason == TimeoutReason::WorkIsLeft;
+        let mut calls = 0;
+        while self.registry.poll_timeout().is_some_and(is_left) {
+            RegistryBackend::handle_timeout(&mut self.registry, self.now);
+            calls += 1;
+        }
+        calls
     }
 
     pub(crate) fn outputs(&mut self) -> Vec<Output> {

@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::common::{World, address, entry, info, node_id, part};
+use super::common::{World, address, entry, info, node_id, part};
 use proptest::prelude::*;
 use qshare_content::{ContentId, NamePattern, NodeId, Query};
-use qshare_registry::{GroupId, HolderChange, Output, RegistryConfig, SessionId, WatchId};
+use qshare_registry::{
+    EntryKey, GroupId, HolderChange, Output, RegistryConfig, SessionId, WatchId,
+};
 
 // Few of each, so that histories meet the same thing again.
 const NODES: u8 = 3;
@@ -280,6 +282,19 @@ impl Pair {
             return;
         };
         let key = (group, node, name, info(content).id());
+        let was_full = self.model.entries.len() == ENTRIES_TOTAL;
+        for output in self.world.outputs() {
+            if let Output::EntriesEvicted(group, node) = output {
+                assert!(was_full, "evicted although there was room");
+                let evicted = self.world.registry.take_evicted(group, node);
+                assert_eq!(evicted.entries.len() as u64, evicted.count);
+                for EntryKey { name, content } in evicted.entries {
+                    let name = NAMES.iter().find(|known| **known == name.as_str());
+                    let key = (group, node, *name.unwrap(), content);
+                    assert!(self.model.entries.remove(&key).is_some());
+                }
+            }
+        }
         let fits = self.model.of_node((group, node)) < ENTRIES_PER_NODE
             && self.model.entries.len() < ENTRIES_TOTAL;
         let taken = fits || self.model.entries.contains_key(&key);
