@@ -1,4 +1,4 @@
-//! Whether an answer belongs to the question: trackers and nodes of the local network are strangers,
+//! Whether an answer belongs to the question. Trackers and nodes of the local network are strangers
 //! and may answer a lookup with something else.
 
 use crate::{AssetName, ContentId, NamePattern, Query, is_glob};

@@ -8,10 +8,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use crate::{AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, NameError, NodeId};
 
-/// UDP port of a tracker that names none.
+/// Default UDP port of a tracker.
 pub const DEFAULT_TRACKER_PORT: u16 = 65000;
 
-/// What needs no quoting in a shell and stays as it is in a link.
+/// The characters that are percent-encoded in a link. The others need no quoting in a shell.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
@@ -21,19 +21,19 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-');
 
-/// More trackers than this in one link are refused.
+/// Most trackers of one link.
 const LINK_TRACKERS_MAX: usize = 16;
-/// More addresses of nodes than this in one link are refused.
+/// Most node addresses of one link.
 const LINK_NODES_MAX: usize = 16;
-/// Nobody is led to a well-known service by a link that says a node is there.
+/// Smallest port of a node: a link must not direct traffic to well-known services.
 const NODE_PORT_MIN: u16 = 1024;
-/// A longer link is refused.
+/// Longest link in bytes.
 const LINK_MAX_BYTES: usize = 8 * 1024;
 
-/// A tracker as people write it: `HOST[:PORT]` or `TRACKERID@HOST[:PORT]`.
+/// The address of a tracker as people write it: `HOST[:PORT]` or `TRACKERID@HOST[:PORT]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TrackerAddress {
-    /// The identity that it must prove; without it, trust on first use.
+    /// The identity that it must prove; None means trust on first use.
     pub id: Option<NodeId>,
     /// Host name or IP address, IPv6 without brackets.
     pub host: String,
@@ -41,13 +41,13 @@ pub struct TrackerAddress {
     pub port: u16,
 }
 
-/// Why a text is not a tracker's address.
+/// The text is not the address of a tracker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a tracker's address: write HOST[:PORT] or TRACKERID@HOST[:PORT]")]
 pub struct TrackerAddressError(pub String);
 
 impl TrackerAddress {
-    /// `HOST:PORT`, IPv6 in brackets: the key in `known_trackers`.
+    /// Returns `HOST:PORT`, with IPv6 in brackets: the key in `known_trackers`.
     pub fn host_port(&self) -> String {
         join_place(&self.host, self.port)
     }
@@ -81,8 +81,8 @@ impl fmt::Display for TrackerAddress {
     }
 }
 
-/// A node and where it may be: `NODEID@HOST:PORT`. The id is a pin: nobody else at that address
-/// is dealt with.
+/// The address of a node: `NODEID@HOST:PORT`. The id is a pin: a connection to any other node at
+/// that address is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NodeAddress {
     /// The identity that it must prove.
@@ -93,13 +93,13 @@ pub struct NodeAddress {
     pub port: u16,
 }
 
-/// Why a text is not a node's address.
+/// The text is not the address of a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a node's address: write NODEID@HOST:PORT, with a port from 1024")]
 pub struct NodeAddressError(pub String);
 
 impl NodeAddress {
-    /// `HOST:PORT`, IPv6 in brackets.
+    /// Returns `HOST:PORT`, with IPv6 in brackets.
     pub fn host_port(&self) -> String {
         join_place(&self.host, self.port)
     }
@@ -129,7 +129,7 @@ impl fmt::Display for NodeAddress {
     }
 }
 
-/// Splits `HOST[:PORT]`; IPv6 with a port is in brackets, without one it need not be.
+/// Splits `HOST[:PORT]`. IPv6 with a port must be in brackets, without one it need not be.
 fn parse_place(place: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = if let Some(rest) = place.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
@@ -177,16 +177,16 @@ fn join_place(host: &str, port: u16) -> String {
     }
 }
 
-/// Everything that another person needs to fetch one file.
+/// A link: everything that another person needs to fetch one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Length and root; together they are the content id.
+    /// Length and root, from which the content id follows.
     pub info: ContentInfo,
-    /// Where to ask who has it; ids in here are pins.
+    /// Trackers to ask for holders; ids in them are pins.
     pub trackers: Vec<TrackerAddress>,
-    /// Who had it when the link was made, and where; asked directly, with no tracker.
+    /// Nodes that held the content when the link was made, which can be asked without a tracker.
     pub nodes: Vec<NodeAddress>,
-    /// What to call it.
+    /// The suggested name.
     pub name: Option<AssetName>,
 }
 
@@ -199,25 +199,25 @@ pub enum LinkParseError {
     /// More than 8 KiB, 16 trackers or 16 addresses of nodes.
     #[error("the link is too long")]
     TooLong,
-    /// A field without value, or one that cannot be read.
-    #[error("the link's field {0:?} cannot be read")]
+    /// A field has no value, or an invalid one.
+    #[error("the link's field {0:?} is invalid")]
     Field(String),
-    /// Size and root do not amount to the id: the link was damaged.
-    #[error("the link's size and root do not belong to its id; it was damaged on the way")]
+    /// Size and root do not match the id: the link is damaged.
+    #[error("the link is damaged: its size and root do not match its id")]
     Mismatch,
-    /// The name is not one that can be written.
-    #[error("the link's name is refused: {0}")]
+    /// The name is invalid.
+    #[error("the link's name is invalid: {0}")]
     Name(#[from] NameError),
-    /// A tracker that cannot be read.
+    /// A tracker's address is invalid.
     #[error(transparent)]
     Tracker(#[from] TrackerAddressError),
-    /// A node that cannot be read.
+    /// A node's address is invalid.
     #[error(transparent)]
     Node(#[from] NodeAddressError),
 }
 
 impl Link {
-    /// Whether a text means to be a link.
+    /// Returns whether a text is meant to be a link.
     pub fn is_link(text: &str) -> bool {
         text.starts_with("qshare:")
     }
@@ -281,7 +281,8 @@ impl FromStr for Link {
                 "a" if nodes.len() == LINK_NODES_MAX => return Err(LinkParseError::TooLong),
                 "a" => nodes.push(value.parse()?),
                 "n" => name = Some(AssetName::from_local(&value)?),
-                // Later versions add fields; ours stays readable to them and theirs to us.
+                // Later versions add fields. Unknown ones are ignored, so that old and new versions
+                // read each other's links.
                 _ => {}
             }
         }

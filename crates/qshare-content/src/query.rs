@@ -1,4 +1,4 @@
-//! What a person asks for: an id, the beginning of one, a node's name, a name or a glob.
+//! Queries: an id, an id prefix, a node's name for a content, a name or a glob.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,44 +9,44 @@ use crate::{
     AssetName, ContentId, GlobError, IdParseError, IdPrefix, NameError, NamePattern, NodeId,
 };
 
-/// What is looked up.
+/// A query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     /// Exactly one content.
     Id(ContentId),
-    /// All contents whose id begins so: `id:3fa9`.
+    /// All contents whose id begins with these digits: `id:3fa9`.
     IdPrefix(IdPrefix),
-    /// What one node calls so: `NODEID/NAME`.
+    /// The content to which one node gives this name: `NODEID/NAME`.
     OfNode(NodeId, AssetName),
-    /// Everything of this name; if there is nothing and it is a glob, all that match it.
+    /// All contents of this name; if there are none and the text is a glob, all that match it.
     Name(String),
 }
 
-/// Why a text cannot be looked up.
+/// Why a text is not a query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QueryParseError {
-    /// After `id:` come 1 to 64 hex digits.
+    /// `id:` is not followed by 1 to 64 hex digits.
     #[error(transparent)]
     Prefix(#[from] IdParseError),
-    /// Neither a name that could be shared nor a glob.
+    /// Neither a valid name nor a glob.
     #[error("{text:?} is not a name that can be shared: {cause}")]
     Name {
-        /// What was asked for.
+        /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The reason.
         cause: NameError,
     },
     /// Not a valid glob.
     #[error("{text:?} is not a valid glob: {cause}")]
     Glob {
-        /// What was asked for.
+        /// The text.
         text: String,
-        /// What is wrong with it.
+        /// The reason.
         cause: GlobError,
     },
 }
 
-/// Whether a text has a glob's special characters.
+/// Returns whether a text has one of a glob's special characters.
 pub fn is_glob(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
 }

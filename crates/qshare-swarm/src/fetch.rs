@@ -1,4 +1,4 @@
-//! The client's side of one content: what to ask of whom.
+//! The client's side of one content: which span to request from which peer.
 
 mod action;
 mod blame;
@@ -30,11 +30,11 @@ use timers::{Timer, Timers};
 
 /// The download of one content from many peers.
 ///
-/// Every `handle_*` is total: what names an unknown peer or a void request is ignored. A request
+/// Every `handle_*` is total: an event of an unknown peer or a void request is ignored. A request
 /// is live from its [`FetchAction::Request`] until it is verified, corrupt, refused, withdrawn or
-/// failed, until [`FetchAction::Abandon`] or [`FetchAction::DropPeer`], or until its peer left.
-/// The last two spare a request whose bytes are all there
-/// ([`handle_received`](Self::handle_received)): how its verification ends is still awaited.
+/// failed, until [`FetchAction::Abandon`] or [`FetchAction::DropPeer`], or until its peer leaves.
+/// The last two do not void a request whose bytes have all arrived
+/// ([`handle_received`](Self::handle_received)): the result of its verification still counts.
 #[derive(Debug)]
 pub struct Fetch {
     chunks: Chunks,
@@ -42,30 +42,31 @@ pub struct Fetch {
     rng: SmallRng,
     verified: Bitmap,
     verified_bytes: u64,
-    /// Missing chunks that are asked of nobody and not divided.
+    /// Missing chunks that are neither requested nor divided.
     pool: Pool,
-    /// Missing chunks that are asked for in spans.
+    /// Missing chunks that are requested in spans.
     splits: BTreeMap<ChunkIndex, Split>,
-    /// The live requests; their spans are claimed, hence neither open in the pool nor in a split.
+    /// The live requests. Their spans are claimed, hence open neither in the pool nor in a split.
     requests: BTreeMap<RequestId, Request>,
     next_request: u64,
     peers: BTreeMap<PeerKey, Peer>,
-    /// Peers that there may be something to ask of.
+    /// Peers that may be sent a request.
     ready: BTreeSet<PeerKey>,
     timers: Timers,
     actions: VecDeque<FetchAction>,
     in_flight_bytes: u64,
     received_bytes: u64,
     wasted_bytes: u64,
-    /// Bytes thrown away because their answers were slow, not silent.
+    /// Bytes discarded because their answers were slow rather than silent.
     impatience_bytes: u64,
-    /// Seconds a byte that recent answers took from start to end.
+    /// Seconds per byte that recent answers took from start to end.
     pace: Option<f64>,
 }
 
 impl Fetch {
-    /// A download of which `verified` is there already, knowing no peer. `seed` decides between
-    /// equals. A `verified` of another length than the content's is taken for empty.
+    /// Creates the download of a content of which the chunks in `verified` are already complete,
+    /// without peers. `seed` breaks ties. A `verified` of another length than the content's counts
+    /// as empty.
     pub fn new(chunks: Chunks, verified: Bitmap, config: FetchConfig, seed: u64) -> Fetch {
         let verified = if verified.len() == chunks.count() {
             verified
@@ -95,17 +96,17 @@ impl Fetch {
         }
     }
 
-    /// The chunks that are there.
+    /// Returns the verified chunks.
     pub fn verified(&self) -> &Bitmap {
         &self.verified
     }
 
-    /// Whether all chunks are there.
+    /// Returns whether all chunks are verified.
     pub fn is_complete(&self) -> bool {
         self.verified.is_full()
     }
 
-    /// A peer can be asked from now on. Nothing is known of its chunks yet.
+    /// Adds a peer that can be sent requests. None of its chunks are known yet.
     pub fn handle_peer_joined(&mut self, now: Instant, peer: PeerKey) {
         let lot = self.rng.random();
         self.peers
@@ -113,7 +114,7 @@ impl Fetch {
             .or_insert_with(|| Peer::new(now, self.chunks.count(), lot));
     }
 
-    /// A peer tells all that it holds, in place of what it told before, and its queue.
+    /// Replaces the set of chunks that a peer holds, and the length of its queue.
     pub fn handle_have_all(
         &mut self,
         _now: Instant,
@@ -138,7 +139,8 @@ impl Fetch {
         self.ready.insert(peer);
     }
 
-    /// A peer holds more chunks, and tells its queue. No chunks are fine: the queue alone is news.
+    /// Adds chunks that a peer holds, and updates the length of its queue. The list may be empty if
+    /// only the queue changed.
     pub fn handle_have(
         &mut self,
         _now: Instant,
@@ -162,14 +164,14 @@ impl Fetch {
         self.ready.insert(peer);
     }
 
-    /// A peer is gone. Its requests are void without further word, except for those whose bytes
-    /// are all there.
+    /// Removes a peer that left. Its requests are void without further notice, except those whose
+    /// bytes have all arrived.
     pub fn handle_peer_left(&mut self, now: Instant, peer: PeerKey) {
         self.leave(now, peer);
         self.peers.remove(&peer);
     }
 
-    /// The first frame of the answer is there: data follows.
+    /// Records that the first frame of an answer arrived and data follows.
     pub fn handle_started(&mut self, now: Instant, request: RequestId) {
         let Some(entry) = self.requests.get_mut(&request) else {
             return;
@@ -189,7 +191,7 @@ impl Fetch {
         self.watch(now, request);
     }
 
-    /// `bytes` more payload bytes of the answer are there.
+    /// Records that `bytes` more payload bytes of an answer arrived.
     pub fn handle_progress(&mut self, now: Instant, request: RequestId, bytes: u64) {
         self.handle_started(now, request);
         let Some(entry) = self.requests.get_mut(&request) else {
@@ -218,8 +220,8 @@ impl Fetch {
         }
     }
 
-    /// All bytes of the answer are there, and their verification is under way. The peer may be
-    /// asked for more; the span stays claimed until it is known how the verification ended.
+    /// Records that all bytes of an answer arrived and are being verified. The peer may be sent
+    /// further requests; the span stays claimed until the result of the verification is known.
     pub fn handle_received(&mut self, now: Instant, request: RequestId) {
         let Some(missing) = self.requests.get(&request).map(Request::missing_bytes) else {
             return;
@@ -246,7 +248,7 @@ impl Fetch {
         self.release_place(key, size_bytes);
     }
 
-    /// The bytes are what they should be. Some when the whole chunk is verified with them.
+    /// Records that a span was verified. Returns the chunk if it is now complete.
     pub fn handle_verified(&mut self, now: Instant, request: RequestId) -> Option<ChunkIndex> {
         self.handle_received(now, request);
         let request = self.end(request)?;
@@ -269,7 +271,7 @@ impl Fetch {
         Some(chunk)
     }
 
-    /// The bytes are not what they should be: the peer is dropped for this content.
+    /// Records that a span failed verification: the peer is dropped for this content.
     pub fn handle_corrupt(&mut self, now: Instant, request: RequestId) {
         self.handle_received(now, request);
         let Some(request) = self.end(request) else {
@@ -280,7 +282,7 @@ impl Fetch {
         self.reopen(request.span);
     }
 
-    /// The peer answered that it does not send the span.
+    /// Records that the peer refused to send the span.
     pub fn handle_refused(&mut self, now: Instant, request: RequestId, refusal: Refusal) {
         let Some(request) = self.end_unanswered(request) else {
             return;
@@ -305,7 +307,7 @@ impl Fetch {
         self.pass_on(now, request);
     }
 
-    /// The peer confirms that a withdrawn request had not started and never will.
+    /// Records that the peer confirmed a withdrawal: the request had not started and never will.
     pub fn handle_withdrawn(&mut self, now: Instant, request: RequestId) {
         let Some(request) = self.end_unanswered(request) else {
             return;
@@ -317,15 +319,15 @@ impl Fetch {
                     let waited = now.saturating_duration_since(withdrawal.at);
                     peer.handle_withdrawal_latency(waited);
                 }
-                // Nobody asked for it: as good as a refusal.
+                // No withdrawal was requested, so this is equivalent to a refusal.
                 None => self.handle_useless_answer(now, request.peer),
             }
         }
         self.pass_on(now, request);
     }
 
-    /// Nothing more is to be expected of a request: its stream was reset, or the answer made no
-    /// sense. A request whose bytes were all there failed on our side, and no peer is blamed.
+    /// Records that a request failed: its stream was reset, or the answer was malformed. A request
+    /// whose bytes had all arrived failed on our side, and no peer is blamed.
     pub fn handle_failed(&mut self, now: Instant, request: RequestId) {
         let Some(request) = self.end(request) else {
             return;
@@ -337,8 +339,8 @@ impl Fetch {
         self.pass_on(now, request);
     }
 
-    /// A request was lost with the way that it went, and there is another way to the same peer.
-    /// That is nobody's fault, and what looked like stalling was not.
+    /// Records that a request was lost with its path, and that another path to the same peer
+    /// exists. No peer is blamed, and the pause does not count as a stall.
     pub fn handle_way_lost(&mut self, now: Instant, request: RequestId) {
         let Some(request) = self.end(request) else {
             return;
@@ -354,7 +356,7 @@ impl Fetch {
         self.pass_on(now, request);
     }
 
-    /// The time of [`poll_timeout`](Self::poll_timeout) has come.
+    /// Handles a timeout whose time, as returned by [`poll_timeout`](Self::poll_timeout), has come.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
@@ -371,11 +373,11 @@ impl Fetch {
         }
     }
 
-    /// What to do next, or None until something happens.
+    /// Returns the next action, or None until something happens.
     pub fn poll_action(&mut self, now: Instant) -> Option<FetchAction> {
         loop {
             while let Some(action) = self.actions.pop_front() {
-                // What ended before its turn came is not worth a word.
+                // A request that ended before it was emitted is not reported.
                 let is_void = match action {
                     FetchAction::Request { request, .. } => match self.requests.get_mut(&request) {
                         Some(entry) => {
@@ -397,13 +399,14 @@ impl Fetch {
         }
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) unless something happens before, and
-    /// why.
+    /// Returns when to call [`handle_timeout`](Self::handle_timeout) unless an event comes first,
+    /// and why.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         self.timers.next()
     }
 
-    /// How the download stands. Takes time in proportion to chunks and requests.
+    /// Returns the state of the download. Takes time proportional to the numbers of chunks and
+    /// requests.
     pub fn status(&self) -> FetchStatus {
         let split_open = self.splits.values().filter(|split| split.open_count() > 0);
         FetchStatus {
@@ -448,7 +451,7 @@ impl Fetch {
         }
     }
 
-    /// Peers that say they hold nothing that is missing, and owe nothing.
+    /// Returns peers that hold nothing that is missing and have no live request.
     pub fn idle_peers(&self) -> impl Iterator<Item = PeerKey> {
         self.peers.iter().filter_map(|(&key, peer)| {
             let wanted = peer.chunks.count() - peer.chunks.count_common(&self.verified);
@@ -456,14 +459,14 @@ impl Fetch {
         })
     }
 
-    /// The peer, unless unknown or dropped.
+    /// Returns the peer unless it is unknown or dropped.
     fn live_peer(&mut self, key: PeerKey) -> Option<&mut Peer> {
         self.peers
             .get_mut(&key)
             .filter(|peer| peer.dropped.is_none())
     }
 
-    /// Takes a request out of all books. Its span is neither claimed nor open then.
+    /// Removes a request from all books. Its span is then neither claimed nor open.
     fn end(&mut self, id: RequestId) -> Option<Request> {
         self.clear_request_timers(id);
         let request = self.requests.remove(&id)?;
@@ -480,7 +483,7 @@ impl Fetch {
         Some(request)
     }
 
-    /// Like [`end`](Self::end), for what only makes sense before the answer is complete.
+    /// Like [`end`](Self::end), for events that are only valid before the answer is complete.
     fn end_unanswered(&mut self, id: RequestId) -> Option<Request> {
         if !self.requests.get(&id)?.is_outstanding() {
             return None;
@@ -490,8 +493,8 @@ impl Fetch {
         Some(request)
     }
 
-    /// The span of an ended request may be asked for again, by the one for whom it was withdrawn
-    /// if by anyone.
+    /// Makes the span of an ended request open again, for the peer for whose sake it was withdrawn
+    /// if there is one.
     fn pass_on(&mut self, now: Instant, request: Request) {
         if let Some(withdrawal) = request.withdrawal
             && self.may_ask(withdrawal.next, request.span)

@@ -1,4 +1,4 @@
-//! The server's side, over all contents and clients: which request to answer next.
+//! The server's side of all contents and clients: which request to answer next.
 
 mod served;
 
@@ -12,48 +12,48 @@ use rand::{Rng, SeedableRng};
 use crate::{PeerKey, Ticket};
 use served::Served;
 
-/// A client that has gone unserved while this many responses per waiting client started is
-/// served before all others. By chance alone a client is overlooked that long once in 50 times
-/// (e⁻⁴), so the order by served counts is hardly disturbed, and nobody starves.
+/// A client that has not been served while this many responses per waiting client started is served
+/// before all others. By chance alone a client is overlooked for that long once in 50 times (e⁻⁴),
+/// so the order by served counts is hardly disturbed, and no client starves.
 const STARTS_OVERLOOKED: u64 = 4;
 
-/// A response that has been blocked for this long no longer keeps others from starting: its
-/// client is slow or gone, and costs the rest nothing more than an idle stream.
+/// A response that has been blocked for this long no longer keeps others from starting: its client
+/// is slow or gone, and costs the rest no more than an idle stream.
 const PARKED_AFTER: Duration = Duration::from_secs(2);
 
-/// Responses that were blocked for [`PARKED_AFTER`] altogether are of level 1, for twice as long of
-/// level 2, and so on. The last is that of two minutes: hardly any chunk takes longer.
+/// Responses that were blocked for [`PARKED_AFTER`] in total are of level 1, for twice as long of
+/// level 2, and so on. The last level is that of two minutes: hardly any chunk takes longer.
 const LEVELS: usize = 7;
 
 /// Settings of a [`Serve`]. The defaults follow from the simulation in this crate's
 /// `examples/simulate.rs`.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
-    /// Requests that one client may have waiting; more are refused as busy.
+    /// Waiting requests of one client; further ones are refused as busy.
     pub waiting_max_per_client: u32,
-    /// Requests that any client may have waiting, however many wait for others: what a client of
-    /// this crate asks for at once, so that nobody is shut out by those who ask for all they can.
-    /// Memory is bounded by this times the connections that are accepted.
+    /// Waiting requests that any client may have, however many wait for others: as many as a client
+    /// of this crate sends at once, so that clients that send as many as they can shut nobody out.
+    /// Memory is bounded by this times the number of accepted connections.
     pub waiting_always: u32,
-    /// Requests beyond those that may wait over all clients; one client gets no more of them than
-    /// are left for the others.
+    /// Further waiting requests over all clients; one client gets at most as many of them as are
+    /// left for the others.
     pub waiting_max: u32,
-    /// Responses that may run at once while none of them is blocked. More only divide the uplink,
-    /// so that chunks are whole later and passed on later; the bytes of the next are read while
-    /// those of the one before are still in the stream's buffer.
+    /// Responses that may run at once while none of them is blocked. More would only divide the
+    /// uplink, so that chunks are complete later and passed on later. The bytes of the next
+    /// response are read while those of the previous one are still in the stream's buffer.
     pub running_max: u32,
-    /// Responses that may be under way, those included that are blocked; and as many again that
-    /// have been blocked for long.
+    /// Responses that may be active, including blocked ones; and as many again that have been
+    /// blocked for long.
     pub active_max: u32,
-    /// Of those that have been blocked about as long as each other (twice as long or half as long),
-    /// this many may be under way in any case.
+    /// Of the responses that have been blocked for about as long as each other (within a factor of
+    /// two), this many may be active in any case.
     pub active_always: u32,
-    /// An answer of at most this many bytes is small: it costs more to wait for than to send.
+    /// A response of at most this many bytes is small: waiting for it costs more than sending it.
     pub small_bytes: u64,
-    /// Small responses that may be under way, beside the others: a directory of small files is
-    /// then read many files at a time.
+    /// Small responses that may be active beside the others: a directory of small files is then
+    /// read many files at a time.
     pub small_active_max: u32,
-    /// What a refused client is told to wait before it asks again.
+    /// The retry time that a refused client is told.
     pub retry_after: Duration,
     /// Contents whose served counts are remembered; the least recently served is forgotten.
     pub contents_max: usize,
@@ -76,22 +76,22 @@ impl Default for ServeConfig {
     }
 }
 
-/// The request is refused: too much is waiting.
+/// The request is refused because too many are waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy {
-    /// When to ask again.
+    /// The retry time.
     pub retry_after: Duration,
 }
 
-/// What a node answers next, over all contents and clients.
+/// The scheduler of a node's responses, over all contents and clients.
 ///
-/// Few responses at a time; others may start while those are blocked by flow or congestion control.
-/// A response that has been blocked for long altogether gives its place up to those that are not, and
-/// so does the next one to that client: whoever is slow waits for others who are as slow, and holds
-/// up nobody who is faster.
-/// Next is the content served longest ago, of that the chunk served least, then the client with
-/// the fewest responses under way, then the one that has waited longest for its turn: each of those
-/// who know nobody else soon has something to pass on. Every `handle_*` is total: an unknown ticket is ignored.
+/// Few responses run at a time; others may start while those are blocked by flow or congestion
+/// control. A response that has been blocked for long in total yields its slot to responses that
+/// are not, and so does the next one to that client: slow clients wait for equally slow ones, and
+/// delay no faster one. The next request is that of the content served longest ago, of its least
+/// served chunk, then of the client with the fewest active responses, then the one that has waited
+/// longest for its turn, so that each of the clients that know nobody else soon has something to
+/// pass on. Every `handle_*` is total: an unknown ticket is ignored.
 #[derive(Debug)]
 pub struct Serve {
     config: ServeConfig,
@@ -113,7 +113,7 @@ struct Waiting {
     content: ContentId,
     chunk: ChunkIndex,
     bytes: u64,
-    /// Decides between equals.
+    /// Breaks ties.
     lot: u32,
 }
 
@@ -124,14 +124,14 @@ struct Active {
     chunk: ChunkIndex,
     bytes: u64,
     blocked_since: Option<Instant>,
-    /// How long it was blocked before that, altogether.
+    /// How long it was blocked before that, in total.
     blocked_before: Duration,
-    /// What its client was good for when it started.
+    /// The level of its client when it started.
     level_before: usize,
 }
 
 impl Active {
-    /// How slow it has been so far by itself.
+    /// Its own level so far.
     fn own_level(&self, now: Instant) -> usize {
         let since = |since| now.saturating_duration_since(since);
         let blocked = self.blocked_before + self.blocked_since.map_or(Duration::ZERO, since);
@@ -160,38 +160,38 @@ impl Active {
             .min()
     }
 
-    /// Whether it has not come forward for so long that it is hardly there.
+    /// Whether it has been blocked for so long that it no longer counts.
     fn is_parked(&self, now: Instant) -> bool {
         self.blocked_since
             .is_some_and(|since| now.saturating_duration_since(since) >= PARKED_AFTER)
     }
 }
 
-/// A client with requests waiting or active, or one that was slow; else forgotten when it has none.
+/// A client with waiting or active requests, or a slow one; other clients are forgotten.
 #[derive(Debug, Default)]
 struct Client {
     waiting: u32,
     active: u32,
     blocked: u32,
-    /// The count of starts when it was last served, or came.
+    /// The number of starts when it was last served, or joined.
     last_start: u64,
-    /// How slow the last response to it was; one less with each that is not.
+    /// The level of its last response; reduced by one with each that was not slow.
     level: usize,
 }
 
-/// What may start now.
+/// Which responses may start now.
 #[derive(Debug)]
 struct Room {
     for_small: bool,
     for_large: bool,
-    /// By level; the first is not used.
+    /// By level; the first is unused.
     for_slow: [bool; LEVELS],
-    /// The level of each slow client, once something may start.
+    /// The levels of slow clients, computed once a response may start.
     slow: BTreeMap<PeerKey, usize>,
 }
 
 impl Serve {
-    /// A server to whom nobody has spoken. `seed` decides between equals.
+    /// Creates a server without clients. `seed` breaks ties.
     pub fn new(config: ServeConfig, seed: u64) -> Serve {
         Serve {
             served: Served::new(config.contents_max),
@@ -207,12 +207,12 @@ impl Serve {
         }
     }
 
-    /// `client` asks for `bytes` bytes of `chunk` of a content that we hold.
+    /// Adds a request of `client` for `bytes` bytes of `chunk`, of a content that the node holds.
     ///
     /// # Errors
     ///
-    /// [`Busy`] when this client has as much waiting as is allowed. Nothing is remembered of the
-    /// request then.
+    /// [`Busy`] if this client has as many requests waiting as it may. The request is then not
+    /// kept.
     pub fn handle_request(
         &mut self,
         _now: Instant,
@@ -255,8 +255,8 @@ impl Serve {
         Ok(ticket)
     }
 
-    /// The client takes a request back. True if it had not started; it is forgotten then, and the
-    /// client is to be told so. False changes nothing: the response goes on.
+    /// Withdraws a request of a client. Returns true if it had not started; it is then removed, and
+    /// the client must be told so. False changes nothing: the response goes on.
     pub fn handle_withdraw(&mut self, ticket: Ticket) -> bool {
         let Some(request) = self.waiting.remove(&ticket) else {
             return false;
@@ -266,7 +266,7 @@ impl Serve {
         true
     }
 
-    /// A response cannot be written further for now: flow or congestion control holds it up.
+    /// Records that a response is blocked by flow or congestion control.
     pub fn handle_blocked(&mut self, now: Instant, ticket: Ticket) {
         if let Some(response) = self.active.get_mut(&ticket)
             && response.blocked_since.is_none()
@@ -277,7 +277,7 @@ impl Serve {
         }
     }
 
-    /// A blocked response can be written again.
+    /// Records that a blocked response can be written again.
     pub fn handle_unblocked(&mut self, now: Instant, ticket: Ticket) {
         if let Some(response) = self.active.get_mut(&ticket)
             && let Some(since) = response.blocked_since.take()
@@ -288,8 +288,8 @@ impl Serve {
         }
     }
 
-    /// A response has been written to its end, or was cut short after `bytes_sent` bytes. Also
-    /// for a ticket that was refused after all, with 0.
+    /// Records that a response was written to its end, or was cut short after `bytes_sent` bytes.
+    /// Also for a ticket that was refused after all, with 0.
     pub fn handle_finished(&mut self, now: Instant, ticket: Ticket, bytes_sent: u64) {
         let Some(response) = self.active.remove(&ticket) else {
             self.handle_withdraw(ticket);
@@ -308,7 +308,7 @@ impl Serve {
         });
     }
 
-    /// A client is gone; its tickets are void.
+    /// Removes a client that left; its tickets are void.
     pub fn handle_client_left(&mut self, _now: Instant, client: PeerKey) {
         let mut gone_bytes = 0u64;
         self.waiting.retain(|_, request| {
@@ -331,7 +331,7 @@ impl Serve {
         self.clients.remove(&client);
     }
 
-    /// The request to answer now, or None if nothing waits or enough is under way.
+    /// Returns the request to answer now, or None if nothing waits or enough responses are active.
     pub fn poll_start(&mut self, now: Instant) -> Option<Ticket> {
         self.polled_at = Some(now);
         if self.waiting.is_empty() {
@@ -370,7 +370,7 @@ impl Serve {
         Some(ticket)
     }
 
-    /// When to poll again even if nothing happens until then, and why.
+    /// Returns when to poll again even if nothing happens until then, and why.
     ///
     /// Time alone lets a response start when a blocked one counts as parked, or as slower: the
     /// first such time after the last [`poll_start`](Self::poll_start). None while nothing waits,
@@ -387,14 +387,14 @@ impl Serve {
             .min()
     }
 
-    /// Whether requests of `client` wait to be answered.
+    /// Returns whether `client` has waiting requests.
     pub fn is_waiting(&self, client: PeerKey) -> bool {
         self.clients
             .get(&client)
             .is_some_and(|client| client.waiting > 0)
     }
 
-    /// Bytes of all requests that wait or are being answered: what a have message advertises.
+    /// Returns the bytes of all waiting and active requests: what a `Have` message advertises.
     pub fn queue_bytes(&self) -> u64 {
         self.queue_bytes
     }
@@ -403,7 +403,8 @@ impl Serve {
         bytes <= self.config.small_bytes
     }
 
-    /// The slow clients with their levels: as the last response to each was, or one under way is.
+    /// Returns the slow clients with their levels: that of the last response to each, or of an
+    /// active one.
     fn slow_clients(&self, now: Instant) -> BTreeMap<PeerKey, usize> {
         let before = self
             .clients
@@ -457,16 +458,16 @@ impl Serve {
         }
     }
 
-    /// Whether a response to this client could be written now: what blocks one stream of a
-    /// connection mostly blocks its others too.
+    /// Returns whether a response to this client could be written now: what blocks one stream of a
+    /// connection usually blocks its others, too.
     fn can_start(&self, client: PeerKey) -> bool {
         self.clients
             .get(&client)
             .is_some_and(|client| client.blocked == 0)
     }
 
-    /// A request of the client that has been overlooked longest, if any was overlooked for too
-    /// long; of its requests the one for the least served chunk.
+    /// Returns a request of the client that has been overlooked longest, if any was overlooked for
+    /// too long; of its requests the one for the least served chunk.
     fn overlooked(&self, room: &Room) -> Option<Ticket> {
         let waits = |client: &Client| client.waiting > 0;
         let waiting_clients = self.clients.values().filter(|client| waits(client)).count() as u64;
@@ -486,8 +487,8 @@ impl Serve {
         self.first_of(|request| self.can_start(request.client) && self.fits(request, room))
     }
 
-    /// Of each client only its oldest requests compete, so that whoever asks for hundreds at once has
-    /// hardly better chances than those who ask for a few.
+    /// Only the oldest requests of each client compete, so that a client that sends hundreds at
+    /// once has hardly better chances than one that sends a few.
     fn first_of(&self, eligible: impl Fn(&Waiting) -> bool) -> Option<Ticket> {
         let competing_max = self.config.waiting_always.max(1);
         let mut competing: BTreeMap<PeerKey, u32> = BTreeMap::new();

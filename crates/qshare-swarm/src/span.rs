@@ -1,17 +1,17 @@
-//! What a request asks for: a subtree of a chunk, mostly the whole chunk.
+//! The part of a chunk that a request asks for: a subtree, usually the whole chunk.
 
 use std::ops::Range;
 
 use qshare_content::{ChunkIndex, Chunks, LEAF_BYTES};
 
-/// An aligned run of `1 << height` leaves inside one chunk: a subtree of the hash tree, so that
-/// it can prove itself alone.
+/// An aligned run of `1 << height` leaves inside one chunk: a subtree of the hash tree, so that it
+/// can be verified by itself.
 ///
 /// The whole chunk has the height of [`Chunks::height`] and index 0. Indices count subtrees of
 /// that height within the chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
-    /// The chunk that the span lies in.
+    /// The chunk that contains the span.
     pub chunk: ChunkIndex,
     /// Height of the subtree above the leaves, at most that of the chunk.
     pub height: u8,
@@ -20,7 +20,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The whole of `chunk`.
+    /// Returns the span that covers the whole of `chunk`.
     pub fn whole(chunks: &Chunks, chunk: ChunkIndex) -> Span {
         Span {
             chunk,
@@ -29,13 +29,13 @@ impl Span {
         }
     }
 
-    /// Whether the span is its whole chunk.
+    /// Returns whether the span covers its whole chunk.
     pub fn is_whole(&self, chunks: &Chunks) -> bool {
         self.height >= chunks.height()
     }
 
-    /// The bytes of the file that the span covers; empty when it lies beyond the end of the
-    /// chunk or of the file.
+    /// Returns the byte range of the file that the span covers. The range is empty if the span lies
+    /// beyond the end of the chunk or of the file.
     pub fn range(&self, chunks: &Chunks) -> Range<u64> {
         let chunk = chunks.range(self.chunk);
         let bytes = LEAF_BYTES
@@ -48,7 +48,7 @@ impl Span {
         start..start.saturating_add(bytes).min(chunk.end)
     }
 
-    /// Bytes of the span.
+    /// Returns the length of the span in bytes.
     pub fn size(&self, chunks: &Chunks) -> u64 {
         let range = self.range(chunks);
         range.end - range.start

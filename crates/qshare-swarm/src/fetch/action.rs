@@ -1,40 +1,40 @@
-//! What a fetch tells its caller to do, and what the caller tells it that peers refused.
+//! Actions of a fetch, and the refusals that its caller reports.
 
 use std::time::Duration;
 
 use crate::{PeerKey, RequestId, Span};
 
-/// What the caller is to do next.
+/// What the caller must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchAction {
-    /// Ask `peer` for `span`.
+    /// Request `span` from `peer`.
     Request {
-        /// The name of the new request.
+        /// The key of the new request.
         request: RequestId,
-        /// Whom to ask.
+        /// The peer to send it to.
         peer: PeerKey,
-        /// What to ask for.
+        /// The span to request.
         span: Span,
     },
-    /// Take a request back if its peer has not started to answer (reset the client's half of the
-    /// stream). It stays live until `handle_withdrawn`, `handle_started` or another end.
+    /// Withdraw a request if its peer has not started to answer (reset the client's half of the
+    /// stream). The request stays live until `handle_withdrawn`, `handle_started` or another end.
     Withdraw {
-        /// The request to take back.
+        /// The request to withdraw.
         request: RequestId,
     },
-    /// Give a request up altogether (stop the receiving half too). It is void from now on;
-    /// nothing more need be told about it.
+    /// Cancel a request (stop the receiving half, too). It is void from now on; no further events
+    /// of it need to be reported.
     Abandon {
-        /// The request to give up.
+        /// The request to cancel.
         request: RequestId,
     },
-    /// Stop asking `peer` for this content. Its requests are void without an
-    /// [`Abandon`](FetchAction::Abandon) for each. It stays in the status until
+    /// Send no further requests for this content to `peer`. Its requests are void without an
+    /// [`Abandon`](FetchAction::Abandon) for each. The peer stays in the status until
     /// `handle_peer_left`.
     DropPeer {
-        /// Whom to drop.
+        /// The peer to drop.
         peer: PeerKey,
-        /// Why.
+        /// The reason.
         reason: DropReason,
     },
 }
@@ -44,9 +44,9 @@ pub enum FetchAction {
 pub enum DropReason {
     /// It sent bytes that failed verification.
     Corrupt,
-    /// It fell silent with requests outstanding, again and again.
+    /// It stalled repeatedly with requests outstanding.
     Stalled,
-    /// It no longer has the content, may not give it to us, or only ever refuses.
+    /// It no longer has the content, may not send it to us, or refuses every request.
     Useless,
 }
 
@@ -57,13 +57,13 @@ pub enum Refusal {
     NotHere,
     /// It does not hold the chunk yet.
     NotYet,
-    /// Too much is waiting there already.
+    /// Its queue is full.
     Busy {
-        /// When to come back, as the peer says; not trusted beyond the configured bounds.
+        /// The retry time that the peer names; clamped to the configured bounds.
         retry_after: Duration,
     },
     /// Its file has changed since it announced the content.
     Changed,
-    /// It does not give this content to us.
+    /// It does not serve this content to us.
     NotAllowed,
 }

@@ -1,4 +1,5 @@
-//! What follows when a peer is slow, silent, refuses or lies: takeovers, back-off, dropping.
+//! Reactions to peers that are slow, silent, refuse or send corrupt bytes: takeover, back-off,
+//! dropping.
 
 use std::time::{Duration, Instant};
 
@@ -8,16 +9,16 @@ use super::{Fetch, FetchConfig, Peer};
 use crate::{DropReason, FetchAction, PeerKey, RequestId, Span};
 use qshare_content::Bitmap;
 
-/// A started answer is slow when it takes this many times what others take.
+/// A started answer counts as slow if it takes this many times as long as other answers.
 const SLOW_FACTOR: f64 = 4.0;
 
-/// A peer may be silent for this many times the longest silence after which it went on...
+/// A peer may be silent for this many times the longest silence after which it resumed, ...
 const SILENCE_FACTOR: u32 = 2;
 /// ... but at most this many times the configured silence, however long it was silent before.
 const SILENCE_STRETCH_MAX: u32 = 4;
 
-/// Share of the content's bytes (one in this many) that may be thrown away because the answer of a
-/// peer that had delivered before was slow. Silent answers are given up regardless.
+/// Share of the content's bytes (one in this many) that may be discarded because the answer of a
+/// peer that had delivered before was slow. Silent answers are cancelled regardless.
 const IMPATIENCE_SHARE: u64 = 200;
 
 /// Silence after which an answer counts as stalled, or a peer as quiet.
@@ -27,23 +28,24 @@ pub(super) fn stall_limit(config: &FetchConfig, peer: &Peer) -> Duration {
         .max(peer.answer_latency().saturating_mul(config.stall_factor))
 }
 
-/// An answer is never waited for longer than this many times the configured silence for the reason that
-/// others take long, too: what stalls at the end of a download costs a second.
+/// Because other answers take long, too, an answer is waited for at most this many times the
+/// configured silence: a stall at the end of a download costs a second.
 const USUAL_STRETCH_MAX: u32 = 2;
 
-/// Time after which a withdrawal counts as unanswered. Somewhat less than the above, for the two
-/// add up when a peer stalls, and are to stay under a second; at half of it, healthy peers whose
-/// answers are queued behind other data lose requests (0.6 % of the bytes of simulated swarms).
+/// Time after which a withdrawal counts as unanswered. Somewhat less than the stall time, because
+/// the two add up if a peer stalls and their sum should stay below a second. At half of it, healthy
+/// peers whose answers are queued behind other data lose requests (0.6 % of the bytes in simulated
+/// swarms).
 pub(super) fn withdrawal_limit(config: &FetchConfig, peer: &Peer) -> Duration {
     (config.stall_min * 4 / 5).max(peer.answer_latency().saturating_mul(config.stall_factor))
 }
 
-/// A peer that showed life since gets this many times as long to answer a withdrawal: what it
-/// sends is held up on its way.
+/// A peer that sent anything since the withdrawal gets this many times as long to answer it: its
+/// packets are delayed on the path.
 const WITHDRAWAL_PATIENCE: u32 = 4;
 
 impl Fetch {
-    /// A started answer has come forward, and is looked at again when it should have once more.
+    /// A started answer made progress: check it again when the next progress is due.
     pub(super) fn watch(&mut self, now: Instant, id: RequestId) {
         if let Some(request) = self.requests.get(&id) {
             let silent_at = now + self.answer_limit(request);
@@ -51,8 +53,8 @@ impl Fetch {
         }
     }
 
-    /// An answer did not come forward for a while, or has been coming for a while: may others
-    /// take it over?
+    /// An answer made no progress for a while, or has taken a while: decide whether another peer
+    /// may take it over.
     pub(super) fn handle_stall_timer(&mut self, now: Instant, id: RequestId) {
         let Some(request) = self.requests.get(&id) else {
             return;
@@ -78,8 +80,9 @@ impl Fetch {
         }
     }
 
-    /// Silence after which a started answer counts as stalled: that of its peer, or what a whole answer
-    /// usually takes. Where servers answer many at once, each pauses while the others have their turns.
+    /// Silence after which a started answer counts as stalled: the latency of its peer, or the
+    /// usual duration of a whole answer. Servers that answer many requests at once pause each
+    /// answer while the others have their turns.
     pub(super) fn answer_limit(&self, request: &Request) -> Duration {
         let peer = self.peers.get(&request.peer);
         let of_peer = peer.map_or(self.config.stall_min, |peer| {
@@ -94,14 +97,14 @@ impl Fetch {
             .max(stall_limit.saturating_mul(2))
     }
 
-    /// So many times what recent answers took, from start to end, for as many bytes.
+    /// A multiple of the time that recent answers took, from start to end, for as many bytes.
     fn usual_time(&self, size_bytes: u64, factor: f64) -> Duration {
         let seconds = self.pace.unwrap_or(0.0) * size_bytes as f64 * factor;
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
-    /// A withdrawal was not answered in time: the request is given up without an answer, and if
-    /// the peer showed no life meanwhile, the others that wait there are too.
+    /// Handles a withdrawal that was not answered in time: the request is cancelled, and if the
+    /// peer sent nothing meanwhile, so are the others that wait there.
     pub(super) fn handle_withdrawal_timer(&mut self, now: Instant, id: RequestId) {
         let Some(request) = self.requests.get(&id) else {
             return;
@@ -129,7 +132,7 @@ impl Fetch {
         }
     }
 
-    /// A peer showed life.
+    /// Records that a peer sent something.
     pub(super) fn handle_alive(&mut self, now: Instant, key: PeerKey) {
         if let Some(peer) = self.peers.get_mut(&key)
             && peer.handle_alive(now)
@@ -139,8 +142,8 @@ impl Fetch {
         }
     }
 
-    /// Nothing came from a peer that owes something: first, what waits there may go to others;
-    /// in the end, all that it owes is given up.
+    /// Handles the silence of a peer with live requests: first, its waiting requests may move to
+    /// other peers; finally, all of its requests are cancelled.
     pub(super) fn handle_silence_timer(&mut self, now: Instant, key: PeerKey) {
         let config = &self.config;
         let Some(peer) = self.peers.get_mut(&key) else {
@@ -173,7 +176,7 @@ impl Fetch {
         }
     }
 
-    /// Whether `request` is overdue and may be given up for another peer's sake.
+    /// Returns whether `request` is overdue and may be cancelled in favour of another peer.
     pub(super) fn may_take_over(&self, now: Instant, request: &Request) -> bool {
         match request.overdue {
             None => false,
@@ -189,8 +192,8 @@ impl Fetch {
         }
     }
 
-    /// Gives up an overdue request, divides its chunk among those who could send it, and remembers
-    /// it against its peer.
+    /// Cancels an overdue request, divides its chunk among the peers that hold it, and counts it
+    /// against its peer.
     pub(super) fn take_over(&mut self, now: Instant, id: RequestId) {
         let Some(request) = self.requests.get(&id) else {
             return;
@@ -204,7 +207,7 @@ impl Fetch {
         self.split(span);
     }
 
-    /// Gives a request up; its span may be asked for again.
+    /// Cancels a request; its span may be requested again.
     fn abandon(&mut self, now: Instant, id: RequestId) {
         if let Some(request) = self.end_unanswered(id) {
             if request.is_announced {
@@ -214,8 +217,8 @@ impl Fetch {
         }
     }
 
-    /// A peer fell silent, or dawdled. Counts once until it may be asked again: one hiccup holds
-    /// up many requests.
+    /// Counts a stall of a peer, once until it may be sent requests again: one short outage delays
+    /// many requests.
     fn handle_stall(&mut self, now: Instant, key: PeerKey) {
         let stalls_max = self.config.stalls_max;
         let stall_min = self.config.stall_min;
@@ -234,7 +237,7 @@ impl Fetch {
         }
     }
 
-    /// A refusal or failure: the peer is not asked again for a while, longer with each in a row.
+    /// Handles a refusal or failure: the peer backs off, longer with each consecutive one.
     pub(super) fn back_off(&mut self, now: Instant, key: PeerKey, at_least: Duration) {
         let backoff_min = self.config.backoff_min;
         if let Some(peer) = self.live_peer(key) {
@@ -255,7 +258,7 @@ impl Fetch {
         }
     }
 
-    /// A refusal or failure that no load excuses.
+    /// Handles a refusal or failure that load does not explain.
     pub(super) fn handle_useless_answer(&mut self, now: Instant, key: PeerKey) {
         self.back_off(now, key, Duration::ZERO);
         let refusals_max = self.config.refusals_max;
@@ -268,7 +271,7 @@ impl Fetch {
         }
     }
 
-    /// Nothing is asked of this peer any more.
+    /// Drops a peer: it is sent no further requests.
     pub(super) fn drop_peer(&mut self, now: Instant, key: PeerKey, reason: DropReason) {
         let Some(peer) = self.live_peer(key) else {
             return;
@@ -280,8 +283,7 @@ impl Fetch {
         self.leave(now, key);
     }
 
-    /// A peer is not to be reckoned with any more: what it holds no longer counts, what it owes is
-    /// void.
+    /// Removes a peer from the counts of holders, and voids its requests.
     pub(super) fn leave(&mut self, now: Instant, key: PeerKey) {
         if let Some(peer) = self.peers.get_mut(&key) {
             let chunks = std::mem::replace(&mut peer.chunks, Bitmap::new(self.chunks.count()));
@@ -299,7 +301,7 @@ impl Fetch {
         self.ready.remove(&key);
     }
 
-    /// Divides the whole chunk that `span` is, if several peers could send it.
+    /// Divides the chunk of `span`, if it is whole, when several peers could send it.
     fn split(&mut self, span: Span) {
         let chunk = span.chunk;
         if !span.is_whole(&self.chunks) || !self.pool.is_open(chunk) {

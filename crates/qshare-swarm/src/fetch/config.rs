@@ -1,4 +1,4 @@
-//! What a caller may set about fetching.
+//! Settings of a fetch.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use std::time::Duration;
 /// crate's `examples/simulate.rs`.
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
-    /// Requests that may be outstanding at one peer. More than a few are worse: they tie chunks to
-    /// a peer that others would deliver sooner. It grows beyond this only where the path to the
-    /// peer holds more bytes (rate × latency) than these requests ask for.
+    /// Requests outstanding at one peer. More than a few are worse: they tie chunks to a peer that
+    /// others would deliver sooner. The number exceeds this only if the bandwidth-delay product of
+    /// the path is larger than these requests.
     pub waiting_max: u32,
-    /// Bytes asked for and not yet verified, over all peers. Never exceeded, but raised to one
-    /// chunk, without which nothing could be asked for.
+    /// Bytes requested and not yet verified, over all peers. A hard limit, raised to one chunk if
+    /// it is smaller than that, since otherwise nothing could be requested.
     pub in_flight_max_bytes: u64,
-    /// The least silence after which a peer that owes something may lose it to an idle one;
-    /// four fifths of it is the least time to answer a withdrawal. Covers a lost packet or two.
+    /// The shortest silence after which a peer may lose a request to an idle one; four fifths of it
+    /// is the shortest time to answer a withdrawal. Covers one or two lost packets.
     pub stall_min: Duration,
-    /// Silence counts as a stall once it exceeds the peer's usual latency by this factor.
+    /// Silence counts as a stall if it exceeds the peer's usual latency by this factor.
     pub stall_factor: u32,
-    /// Silence of a peer, with requests outstanding there, after which all of them are given up
-    /// even if nobody else holds the chunks. Long, because a seed with a hundred clients and a slow
-    /// uplink serves each of them only every few seconds.
+    /// Silence of a peer with requests outstanding after which all of them are cancelled even if
+    /// nobody else holds the chunks. Long, because a seed with a hundred clients and a slow uplink
+    /// serves each of them only every few seconds.
     pub silence_max: Duration,
-    /// Times in a row that a peer may fall silent before it is dropped as stalled.
+    /// Consecutive stalls after which a peer is dropped as stalled.
     pub stalls_max: u32,
-    /// Refusals and failures in a row after which a peer is dropped as useless.
+    /// Consecutive refusals and failures after which a peer is dropped as useless.
     pub refusals_max: u32,
-    /// First back-off after a refusal or failure; it doubles with each in a row.
+    /// First back-off after a refusal or failure; it doubles with each consecutive one.
     pub backoff_min: Duration,
-    /// Longest back-off, also for a peer that names a time itself.
+    /// Longest back-off, also if the peer names a longer time.
     pub backoff_max: Duration,
-    /// Smallest span, in bytes, that a chunk in a hurry is divided into.
+    /// Smallest span, in bytes, into which an urgent chunk is divided.
     pub span_min_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a fetch knows of one peer: what it holds, how it delivers, how far to trust it.
+//! The state of one peer in a fetch: what it holds, how it delivers, how far it is trusted.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,42 +11,43 @@ use crate::{DropReason, RequestId};
 /// fast peer.
 const RATE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// Requests at a peer that has not delivered anything yet: enough to learn its rate, few enough
-/// that those who only claim to hold things tie up little.
+/// Requests at a peer that has not delivered anything yet: enough to measure its rate, few enough
+/// that peers with false claims tie up little.
 const WAITING_MAX_UNPROVEN: u32 = 4;
 
-/// A peer, joined and not left.
+/// A peer that joined and has not left.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) chunks: Bitmap,
-    /// Decides between equals, so that not every client asks the same peer first.
+    /// Breaks ties, so that not every client requests from the same peer first.
     pub(super) lot: u32,
-    /// Waiting there for all its clients, as it last said.
+    /// Bytes in its queue for all clients, as last advertised.
     pub(super) queue_bytes: u64,
     /// Live requests, including those received and not yet verified.
     pub(super) requests: BTreeSet<RequestId>,
-    /// Those that wait or are being answered: number and bytes.
+    /// Requests that wait or are being answered: number and bytes.
     pub(super) outstanding: u32,
     pub(super) outstanding_bytes: u64,
-    /// Places kept for requests that are being withdrawn elsewhere.
+    /// Slots reserved for requests that are being withdrawn from other peers.
     pub(super) reserved: u32,
     pub(super) received_bytes: u64,
     pub(super) verified_bytes: u64,
     pub(super) rate: Rate,
-    /// Shortest time seen from request to start.
+    /// Shortest time from request to start of the answer.
     pub(super) latency: Option<Duration>,
-    /// Slowly following how long answers take from start to end.
+    /// Moving average of the time that answers take from start to end.
     answer_time: Option<Duration>,
-    /// Slowly following how long withdrawals take to be answered.
+    /// Moving average of the time that the confirmation of a withdrawal takes.
     withdrawal_latency: Option<Duration>,
-    /// When it last showed life while requests were outstanding, or was first asked again.
+    /// When it last sent something while requests were outstanding, or when the first request after
+    /// a pause was sent.
     pub(super) alive_at: Instant,
-    /// Whether it has been silent for so long that idle peers may take what waits there.
+    /// Whether it has been silent for so long that idle peers may take over its waiting requests.
     pub(super) is_quiet: bool,
-    /// Longest silence after which it went on.
+    /// Longest silence after which it resumed.
     pub(super) longest_silence: Duration,
     pub(super) backing_off_until: Option<Instant>,
-    /// In a row, forgiven by bytes that verify.
+    /// Consecutive ones; reset when bytes are verified.
     pub(super) refusals: u32,
     pub(super) useless_answers: u32,
     pub(super) stalls: u32,
@@ -80,7 +81,7 @@ impl Peer {
         }
     }
 
-    /// Whether another request may be made, budget apart.
+    /// Returns whether another request may be sent, apart from the byte budget.
     pub(super) fn has_room(&self, waiting_max: u32, chunk_bytes: u64) -> bool {
         self.dropped.is_none()
             && self.backing_off_until.is_none()
@@ -94,30 +95,30 @@ impl Peer {
         if !self.is_proven() {
             return waiting_max.clamp(1, WAITING_MAX_UNPROVEN);
         }
-        // Twice what the path holds at the rate so far lets the rate grow until the path is full. An
-        // answer of which a packet is lost lacks its end for another round trip or two.
+        // Twice the bandwidth-delay product at the current rate lets the rate grow until the path
+        // is full. An answer with a lost packet completes one or two round trips later.
         let time = self.latency_or_zero() * 2 + self.answer_time.unwrap_or_default();
         let path_bytes = self.rate.bytes_per_second() * time.as_secs_f64();
         let path_requests = path_bytes / chunk_bytes.max(1) as f64;
         waiting_max.max(path_requests.ceil() as u32).max(1)
     }
 
-    /// Whether nothing is held against it at the moment.
+    /// Returns whether it is neither backing off nor quiet.
     pub(super) fn is_in_good_standing(&self) -> bool {
         self.stalls == 0 && self.refusals == 0
     }
 
-    /// Whether it ever delivered bytes that verified.
+    /// Returns whether any of its bytes were verified.
     pub(super) fn is_proven(&self) -> bool {
         self.verified_bytes > 0
     }
 
-    /// Bytes that a new request would stand behind.
+    /// Returns the bytes that are queued before a new request.
     pub(super) fn load(&self) -> u64 {
         self.outstanding_bytes.saturating_add(self.queue_bytes)
     }
 
-    /// It showed life; true if it had been quiet before.
+    /// Records that it sent something; returns true if it had been quiet before.
     pub(super) fn handle_alive(&mut self, now: Instant) -> bool {
         let silence = now.saturating_duration_since(self.alive_at);
         self.longest_silence = self.longest_silence.max(silence);
@@ -140,7 +141,7 @@ impl Peer {
         );
     }
 
-    /// How long it takes to hear from this peer, as far as known.
+    /// Returns the latency of this peer, as far as measured.
     pub(super) fn answer_latency(&self) -> Duration {
         self.latency_or_zero()
             .max(self.withdrawal_latency.unwrap_or_default())
@@ -151,8 +152,8 @@ impl Peer {
     }
 }
 
-/// Bytes a second while there was something to deliver: the best of recent intervals, slowly
-/// forgotten.
+/// Bytes per second while there was something to deliver: the best of recent intervals, decaying
+/// slowly.
 #[derive(Debug)]
 pub(super) struct Rate {
     since: Instant,
@@ -169,7 +170,7 @@ impl Rate {
         }
     }
 
-    /// The peer had nothing to deliver until now.
+    /// Records that the peer had nothing to deliver until now.
     pub(super) fn restart(&mut self, now: Instant) {
         self.since = now;
         self.bytes = 0;

@@ -1,4 +1,5 @@
-//! Who is asked for what, and what moves from a loaded holder to a less loaded one.
+//! Which peer is sent which request, and which request moves from a loaded holder to a less loaded
+//! one.
 
 use std::time::Instant;
 
@@ -8,18 +9,18 @@ use super::timers::Timer;
 use super::{Fetch, Peer};
 use crate::{FetchAction, PeerKey, RequestId, Span};
 
-/// A waiting request moves to an idle peer where this many times fewer bytes stand before it.
-/// Simulated with 32 leechers: at 1 every chunk is asked for 10 times before it is delivered, at
-/// 4 it is 2.5 times, and the swarm ends no later; above 6 it ends later.
+/// A waiting request moves to an idle peer with this many times fewer bytes queued. Simulated with
+/// 32 leechers: at 1 every chunk is requested 10 times before it is delivered; at 4 it is 2.5
+/// times, and the swarm finishes no later; above 6 it finishes later.
 const GAIN_FACTOR: u64 = 4;
 
-/// So many peers share few chunks at least. Simulated with 32 leechers and 16 chunks: with all 8
-/// requests that are usual, half of the chunks, the last finishes at 1.97 times the bound; with a
-/// quarter at 1.90.
+/// From this many peers on, few chunks are shared out. Simulated with 32 leechers and 16 chunks:
+/// with all 8 usual requests, half of the chunks, the last leecher finishes at 1.97 times the
+/// bound; with a quarter at 1.90.
 const SHARING_PEERS_MAX: u32 = 4;
 
 impl Fetch {
-    /// Finds one thing to do; false if there is nothing until something happens.
+    /// Finds one action; returns false if there is none until something happens.
     pub(super) fn schedule(&mut self, now: Instant) -> bool {
         while let Some(key) = self.least_loaded_ready() {
             let Some(span) = self.pick(key) else {
@@ -38,8 +39,8 @@ impl Fetch {
         false
     }
 
-    /// Of the peers with room, one in good standing before any other, then the least loaded, where
-    /// having proved nothing yet weighs as much as a chunk.
+    /// Of the peers with free slots, returns one in good standing before any other, then the least
+    /// loaded, where a peer that has not delivered yet counts as loaded with one more chunk.
     fn least_loaded_ready(&mut self) -> Option<PeerKey> {
         let waiting_max = self.waiting_max();
         let Fetch {
@@ -68,7 +69,7 @@ impl Fetch {
             .map(|(&key, _)| key)
     }
 
-    /// What to ask of a peer: what is in a hurry first, then the rarest.
+    /// Returns what to request from a peer: urgent spans first, then the rarest chunk.
     fn pick(&mut self, key: PeerKey) -> Option<Span> {
         let peer = self.peers.get(&key)?;
         let hurried = self
@@ -82,9 +83,9 @@ impl Fetch {
         })
     }
 
-    /// An idle peer for whom nothing is open relieves others: it takes over an overdue answer, or
-    /// the request that waits at the most loaded peer. Peers that still have something to do take
-    /// nothing: loads change so fast that requests would only wander.
+    /// An idle peer that holds nothing open relieves others: it takes over an overdue answer, or a
+    /// request that waits at the most loaded peer. Peers that still have work take nothing over:
+    /// loads change so fast that requests would only wander.
     fn relieve(&mut self, now: Instant, key: PeerKey) -> bool {
         let Some(peer) = self.peers.get(&key) else {
             return false;
@@ -116,10 +117,10 @@ impl Fetch {
         true
     }
 
-    /// The load of the peer that `request` waits at, if it would sooner be answered by `to`, which
-    /// is idle. What waits at a seed always moves to a peer that is not one: the seed is needed for
-    /// what nobody else has. A peer that has yet to prove itself keeps nothing waiting for which
-    /// another has room; others lose one request at a time.
+    /// Returns the load of the peer at which `request` waits, if `to`, which is idle, would answer
+    /// it sooner. A request that waits at a seed always moves to a peer that is not one: the seed
+    /// is needed for chunks that nobody else has. A peer that has not delivered yet loses every
+    /// waiting request for which another peer has a free slot; others lose one request at a time.
     fn load_worth_leaving(&self, request: &Request, to: &Peer) -> Option<u64> {
         if request.phase != Phase::Waiting || request.withdrawal.is_some() {
             return None;
@@ -157,15 +158,15 @@ impl Fetch {
         peer.has_room(self.waiting_max(), self.chunks.chunk_bytes())
     }
 
-    /// Requests that may be outstanding at one of several peers. Where chunks are few, those that
-    /// are tied to one peer are many, and the peers who come to hold them have nothing to do.
+    /// Requests outstanding at one of several peers. If there are few chunks, these requests tie up
+    /// a large share of them at one peer, and the peers that receive them later have nothing to do.
     fn waiting_max(&self) -> u32 {
         let peers = (self.peers.len() as u32).clamp(1, SHARING_PEERS_MAX);
         let share = self.chunks.count().div_ceil(peers);
         self.config.waiting_max.min(share)
     }
 
-    /// Whether `key` holds the span and may be asked for it now.
+    /// Returns whether `key` holds the span and may be sent a request for it now.
     pub(super) fn may_ask(&self, key: PeerKey, span: Span) -> bool {
         self.fits_budget(span)
             && self
@@ -182,7 +183,7 @@ impl Fetch {
         self.in_flight_bytes + span.size(&self.chunks) <= budget
     }
 
-    /// Asks `key` for a span that nobody is being asked for.
+    /// Requests a span that is not requested yet from `key`.
     pub(super) fn ask(&mut self, now: Instant, key: PeerKey, span: Span) {
         let Some(peer) = self.peers.get_mut(&key) else {
             return;
@@ -228,7 +229,7 @@ impl Fetch {
         });
     }
 
-    /// A span is to be asked for again, by anyone who holds it.
+    /// Opens a span again, for any peer that holds it.
     pub(super) fn reopen(&mut self, span: Span) {
         if span.is_whole(&self.chunks) {
             self.pool.open(span.chunk);

@@ -1,11 +1,11 @@
-//! The chunks that are missing and asked of nobody, and how rare each one is.
+//! The missing chunks that are not requested, and the rarity of each.
 
 use qshare_content::{Bitmap, ChunkIndex};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-/// Chunks compared when the rarest is sought. Exact for most contents; for larger ones a sample
-/// this large finds one about as rare, in bounded time.
+/// Chunks compared in the search for the rarest. Exact for most contents; in larger ones a sample
+/// of this size finds one about as rare, in bounded time.
 const COMPARED_MAX: usize = 1024;
 
 const NOT_OPEN: u32 = u32::MAX;
@@ -14,13 +14,13 @@ const NOT_OPEN: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Pool {
     open: Vec<ChunkIndex>,
-    /// Where each chunk stands in `open`, or [`NOT_OPEN`].
+    /// The position of each chunk in `open`, or [`NOT_OPEN`].
     positions: Vec<u32>,
     holders: Vec<u16>,
 }
 
 impl Pool {
-    /// All chunks missing from `verified` are open; nobody holds any.
+    /// Creates a pool in which all chunks missing from `verified` are open and no peer holds any.
     pub(super) fn new(verified: &Bitmap, rng: &mut impl Rng) -> Pool {
         let mut open: Vec<ChunkIndex> = verified.missing().collect();
         open.shuffle(rng);
@@ -35,7 +35,7 @@ impl Pool {
         }
     }
 
-    /// Number of open chunks.
+    /// Returns the number of open chunks.
     pub(super) fn len(&self) -> usize {
         self.open.len()
     }
@@ -52,7 +52,7 @@ impl Pool {
         }
     }
 
-    /// How many peers hold `chunk`.
+    /// Returns the number of peers that hold `chunk`.
     pub(super) fn holders(&self, chunk: ChunkIndex) -> u16 {
         self.holders.get(chunk.get()).copied().unwrap_or(0)
     }
@@ -63,7 +63,7 @@ impl Pool {
             .is_some_and(|&at| at != NOT_OPEN)
     }
 
-    /// Makes `chunk` open (again).
+    /// Opens `chunk` (again).
     pub(super) fn open(&mut self, chunk: ChunkIndex) {
         if let Some(position) = self.positions.get_mut(chunk.get())
             && *position == NOT_OPEN
@@ -73,7 +73,7 @@ impl Pool {
         }
     }
 
-    /// Takes `chunk` out of the open ones; true if it was one.
+    /// Removes `chunk` from the open ones; returns whether it was one.
     pub(super) fn take(&mut self, chunk: ChunkIndex) -> bool {
         let Some(position) = self.positions.get_mut(chunk.get()) else {
             return false;
@@ -89,14 +89,14 @@ impl Pool {
         true
     }
 
-    /// The rarest open chunk among those in `held`; between equals chance decides.
+    /// Returns the rarest open chunk among those in `held`; ties are broken at random.
     pub(super) fn rarest(&self, held: &Bitmap, rng: &mut impl Rng) -> Option<ChunkIndex> {
         if self.open.is_empty() || held.is_empty() {
             return None;
         }
         let rarity = |chunk: &ChunkIndex| self.holders(*chunk);
         if (held.count() as usize).saturating_mul(16) < self.open.len() {
-            // A peer that holds little of what is open: start from what it holds.
+            // If a peer holds few of the open chunks, start from those that it holds.
             let open: Vec<ChunkIndex> = held.iter().filter(|&chunk| self.is_open(chunk)).collect();
             let least = open.iter().map(rarity).min()?;
             let equals: Vec<_> = open.iter().filter(|chunk| rarity(chunk) == least).collect();
@@ -105,7 +105,7 @@ impl Pool {
                 .copied()
                 .copied();
         }
-        // The open chunks stand in random order, so the first of equals is any of them.
+        // The open chunks are in random order, so the first of equals is a random one.
         let (before, after) = self.open.split_at(rng.random_range(0..self.open.len()));
         after
             .iter()

@@ -1,37 +1,37 @@
-//! One request, from asking to its end.
+//! One request, from its start to its end.
 
 use std::time::{Duration, Instant};
 
 use crate::{PeerKey, Span};
 
-/// How far a request has come.
+/// The progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The peer has not started to answer, as far as we know.
     Waiting,
-    /// Data is coming.
+    /// Data is arriving.
     Started {
-        /// Since when.
+        /// When it started.
         at: Instant,
     },
-    /// All bytes are there and being verified.
+    /// All bytes arrived and are being verified.
     Received,
 }
 
-/// A withdrawal that the peer has not answered.
+/// A withdrawal that the peer has not confirmed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Withdrawal {
     pub(super) at: Instant,
-    /// Whom the span goes to; a place is reserved there.
+    /// The peer that gets the span; a slot is reserved there.
     pub(super) next: PeerKey,
 }
 
-/// Why another peer may take a started request over.
+/// Why another peer may take over a started request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// Nothing comes.
+    /// No data arrives.
     Silent,
-    /// What comes would take far longer than others need.
+    /// At its current rate it would take far longer than other answers.
     Slow,
 }
 
@@ -40,20 +40,20 @@ pub(super) enum Overdue {
 pub(super) struct Request {
     pub(super) peer: PeerKey,
     pub(super) span: Span,
-    /// Whether the caller was told to make it.
+    /// Whether the action was emitted.
     pub(super) is_announced: bool,
     pub(super) size_bytes: u64,
     pub(super) arrived_bytes: u64,
     pub(super) phase: Phase,
     pub(super) asked_at: Instant,
-    /// When it last came forward.
+    /// When it last made progress.
     pub(super) touched_at: Instant,
     pub(super) withdrawal: Option<Withdrawal>,
     pub(super) overdue: Option<Overdue>,
 }
 
 impl Request {
-    /// Whether the peer still owes something.
+    /// Returns whether bytes from the peer are outstanding.
     pub(super) fn is_outstanding(&self) -> bool {
         self.phase != Phase::Received
     }
@@ -62,8 +62,8 @@ impl Request {
         self.size_bytes.saturating_sub(self.arrived_bytes)
     }
 
-    /// Whether, at the rate at which its bytes came so far, it has taken longer than `limit` and
-    /// will take that long again.
+    /// Returns whether, at its rate so far, the answer has taken longer than `limit` and will take
+    /// that long again.
     pub(super) fn is_slow(&self, now: Instant, limit: Duration) -> bool {
         let Phase::Started { at } = self.phase else {
             return false;

@@ -1,4 +1,4 @@
-//! A chunk in a hurry: divided into spans, each asked for on its own.
+//! An urgent chunk: divided into spans that are requested separately.
 
 use std::collections::BTreeSet;
 
@@ -6,11 +6,11 @@ use qshare_content::{ChunkIndex, Chunks, LEAF_BYTES};
 
 use crate::Span;
 
-/// Spans that a chunk is divided into at most: enough for several peers to share it, few enough
-/// that requests stay large beside their proofs.
+/// Most spans of a divided chunk: enough for several peers to share it, few enough that requests
+/// stay large in comparison with their proofs.
 const SPANS_MAX: u64 = 16;
 
-/// What is still to be asked for of a divided chunk, and what is verified of it.
+/// The open spans of a divided chunk, and the verified ones.
 #[derive(Debug)]
 pub(super) struct Split {
     chunk: ChunkIndex,
@@ -20,8 +20,8 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// Divides `chunk` for `holders` peers into spans of at least `span_min_bytes`. None if it
-    /// would stay whole.
+    /// Divides `chunk` for `holders` peers into spans of at least `span_min_bytes`. Returns None if
+    /// it would stay whole.
     pub(super) fn new(
         chunks: &Chunks,
         chunk: ChunkIndex,
@@ -41,12 +41,12 @@ impl Split {
         })
     }
 
-    /// Any span that is asked of nobody.
+    /// Returns any open span.
     pub(super) fn next_open(&self) -> Option<Span> {
         self.open.first().map(|&index| self.span(index))
     }
 
-    /// Spans asked of nobody.
+    /// Returns the open spans.
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
     }
@@ -55,14 +55,14 @@ impl Split {
         span.height == self.height && self.open.remove(&span.index)
     }
 
-    /// A span is to be asked for again.
+    /// Opens a span again.
     pub(super) fn open(&mut self, span: Span) {
         if span.height == self.height && self.unverified.contains(&span.index) {
             self.open.insert(span.index);
         }
     }
 
-    /// A span is verified; true if the chunk is complete with it.
+    /// Records that a span was verified; returns whether the chunk is now complete.
     pub(super) fn verify(&mut self, span: Span) -> bool {
         if span.height == self.height {
             self.unverified.remove(&span.index);

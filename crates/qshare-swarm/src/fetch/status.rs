@@ -1,34 +1,34 @@
-//! What a fetch shows of itself to people.
+//! The state of a fetch, for people.
 
 use std::time::{Duration, Instant};
 
 use crate::{DropReason, PeerKey};
 
-/// How a download stands.
+/// The state of a download.
 #[derive(Clone, Debug, Default)]
 pub struct FetchStatus {
     /// Chunks of the content.
     pub chunks: u32,
-    /// Chunks verified, those from before this fetch included.
+    /// Verified chunks, including those from before this fetch.
     pub verified_chunks: u32,
-    /// Bytes of those.
+    /// Bytes of the verified chunks.
     pub verified_bytes: u64,
-    /// Chunks missing that nobody is being asked for.
+    /// Missing chunks that are not requested.
     pub open_chunks: u32,
     /// Chunks missing that no peer claims to hold.
     pub unheld_chunks: u32,
-    /// Bytes asked for and not yet verified.
+    /// Bytes requested and not yet verified.
     pub in_flight_bytes: u64,
     /// Payload bytes that arrived.
     pub received_bytes: u64,
-    /// Payload bytes that arrived in vain: of answers given up half-way, or failing verification.
+    /// Payload bytes that were discarded: of cancelled answers, or because verification failed.
     pub wasted_bytes: u64,
-    /// Each peer, in the order of their keys.
+    /// The peers, in the order of their keys.
     pub peers: Vec<PeerStatus>,
 }
 
 impl FetchStatus {
-    /// What those who hold missing chunks delivered a second, each at its recent best, in sum.
+    /// The sum of the recent best rates of the peers that hold missing chunks, in bytes per second.
     pub fn possible_bytes_per_second(&self) -> u64 {
         let holders = self
             .peers
@@ -38,34 +38,33 @@ impl FetchStatus {
     }
 }
 
-/// How a download stands with one peer.
+/// The state of a download with one peer.
 #[derive(Clone, Debug)]
 pub struct PeerStatus {
-    /// Who.
+    /// The peer.
     pub peer: PeerKey,
-    /// Chunks that it says it holds.
+    /// Chunks that it claims to hold.
     pub chunks: u32,
-    /// Of those, chunks that we lack.
+    /// Of those, the chunks that are missing here.
     pub wanted_chunks: u32,
     /// Requests that it has not started to answer.
     pub waiting: u32,
     /// Requests that it is answering.
     pub started: u32,
-    /// Bytes asked of it and not yet received.
+    /// Bytes requested from it and not yet received.
     pub outstanding_bytes: u64,
-    /// Bytes waiting there for all clients, as it last said.
+    /// Bytes in its queue for all clients, as last advertised.
     pub queue_bytes: u64,
-    /// Bytes a second that it recently delivered while it had something to do for us; 0 until
-    /// known.
+    /// Bytes per second that it recently delivered while it had requests of ours; 0 until measured.
     pub rate_bytes_per_second: u64,
-    /// Shortest time from request to answer; None until known.
+    /// Shortest time from request to answer; None until measured.
     pub latency: Option<Duration>,
-    /// Payload bytes that came from it.
+    /// Payload bytes received from it.
     pub received_bytes: u64,
-    /// Bytes from it that were verified.
+    /// Bytes received from it and verified.
     pub verified_bytes: u64,
-    /// Not asked before this moment.
+    /// The end of its back-off, if it is backing off.
     pub backing_off_until: Option<Instant>,
-    /// Why it was dropped, if it was. [`DropReason::Corrupt`] means that it lied.
+    /// Why it was dropped, if it was. [`DropReason::Corrupt`] means that it sent corrupt bytes.
     pub dropped: Option<DropReason>,
 }

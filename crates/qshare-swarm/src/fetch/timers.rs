@@ -1,20 +1,20 @@
-//! When something is to be looked at again, at most once per request, reason and peer.
+//! Timers of a fetch, at most one for each request, reason and peer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::{PeerKey, RequestId};
 
-/// What time may be up for.
+/// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// A started answer may have stalled.
     Stall(RequestId),
-    /// The answer to a withdrawal is due.
+    /// The confirmation of a withdrawal is due.
     Withdrawal(RequestId),
-    /// A peer with requests outstanding may have fallen silent.
+    /// A peer with requests outstanding may have gone silent.
     Silence(PeerKey),
-    /// A peer may be asked again.
+    /// The back-off of a peer ends.
     Backoff(PeerKey),
 }
 
@@ -50,14 +50,14 @@ impl Timers {
         }
     }
 
-    /// The next one, and why it matters.
+    /// Returns the next timer, and its reason.
     pub(super) fn next(&self) -> Option<(Instant, &'static str)> {
         self.by_time
             .first()
             .map(|&(at, timer)| (at, timer.reason()))
     }
 
-    /// Disarms and returns one whose time has come.
+    /// Disarms and returns one that has expired.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
         let &(at, timer) = self.by_time.first()?;
         if at > now {

@@ -1,14 +1,14 @@
-//! How often each chunk has been served: what makes a server answer for the rarest first.
+//! How often each chunk was served, so that a server answers requests for the rarest first.
 
 use std::collections::BTreeMap;
 
 use qshare_content::{ChunkIndex, ContentId};
 
-/// Counters of one content. Chunks beyond it share counters with earlier ones, which blurs the
-/// order a little and keeps a table of 4-byte counters at 256 KiB.
+/// Counters of one content. Chunks beyond this number share counters with earlier ones, which blurs
+/// the order slightly and limits a table of 4-byte counters to 256 KiB.
 const COUNTERS_MAX: usize = 1 << 16;
 
-/// Served counts of the contents that were asked for most recently.
+/// Served counts of the contents that were requested most recently.
 #[derive(Debug)]
 pub(super) struct Served {
     tables: BTreeMap<ContentId, Table>,
@@ -31,7 +31,7 @@ impl Served {
         }
     }
 
-    /// How often `chunk` has been served.
+    /// Returns how often `chunk` was served.
     pub(super) fn count(&self, content: &ContentId, chunk: ChunkIndex) -> u32 {
         self.tables
             .get(content)
@@ -40,7 +40,7 @@ impl Served {
             .unwrap_or(0)
     }
 
-    /// The turn of `content`: the one that was served longest ago is lowest.
+    /// Returns the turn of `content`: lowest for the one that was served longest ago.
     pub(super) fn turn(&self, content: &ContentId) -> u64 {
         self.tables.get(content).map_or(0, |table| table.last_start)
     }
@@ -65,7 +65,7 @@ impl Served {
         }
     }
 
-    /// Takes back a count: the response was cut short and brought nobody the chunk.
+    /// Reverts a count: the response was cut short, so that nobody received the chunk.
     pub(super) fn take_back(&mut self, content: &ContentId, chunk: ChunkIndex) {
         let table = self.tables.get_mut(content);
         if let Some(count) =
