@@ -1,11 +1,12 @@
 //! A qshare node as a library: share a directory, download from a swarm.
 //!
 //! [`Node::start`] opens one UDP socket, shares what [`NodeConfig`] says and keeps a session with
-//! each tracker. [`Node::find`] looks files up; [`Node::download`] fetches a content from all of its
-//! holders, verifies every chunk and resumes what was interrupted. A node runs as tasks on the tokio
-//! runtime that it is started on; a current-thread runtime is fastest (docs/performance.md).
+//! each tracker. [`Node::find`] looks files up; [`Node::download`] fetches a content from all of
+//! its holders, verifies every chunk and resumes what was interrupted. A node runs as tasks on the
+//! tokio runtime that it is started on; a current-thread runtime is fastest (docs/performance.md).
 //!
-//! The directory `examples/` holds two small programs: one shares a directory, one downloads a file.
+//! The directory `examples/` holds two small programs: one shares a directory, one downloads a
+//! file.
 //!
 //! # Example
 //!

@@ -5,6 +5,7 @@
 //! one thing each (reach a node, follow what a peer has, fetch one span) and report the result to
 //! it. Hashing and writing happen on blocking threads.
 
+mod event;
 mod follow;
 mod hashes;
 mod open;
@@ -18,10 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, NodeId};
-use qshare_storage::{DiskError, FinishError, Opened, Part, PartError, Target};
+use qshare_storage::{FinishError, Opened, Part, PartError, Target};
 use qshare_swarm::{DropReason, Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
 use qshare_wire::Refused;
-use qshare_wire::peer::Hashes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -34,75 +34,21 @@ use super::meter::Meter;
 use super::request::DownloadRequest;
 use super::sources::{Blame, Holders, SourceWatch};
 use crate::config::Limits;
-use crate::error::{AskError, DownloadError, ReachError, SourceFault};
+use crate::error::{DownloadError, SourceFault};
 use crate::peers::{Dialler, Peer};
 use crate::runtime::{BufferPool, blocking};
 use crate::shares::{Finished, PartialContent, ShareStore};
 use crate::vocabulary::{Report, Stage};
+use event::{ANSWER_DEADLINE, Event, resume};
 use follow::follow;
 use hashes::HashPages;
 use open::open;
-use progress::LOG_EVERY;
 use span::{FetchSpan, fetch_span};
 
-/// Time for the answer to an interest or a hash request.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(100);
 /// Events that may wait for the scheduler; tasks with more to report wait.
 const EVENTS: usize = 1024;
-
-enum Event {
-    Reached {
-        node: NodeId,
-        result: Result<Arc<Peer>, ReachError>,
-    },
-    Have {
-        peer: PeerKey,
-        chunks: Bitmap,
-        queue_bytes: u64,
-    },
-    HaveMore {
-        peer: PeerKey,
-        chunks: Vec<ChunkIndex>,
-        queue_bytes: u64,
-    },
-    PeerGone {
-        peer: PeerKey,
-        fault: SourceFault,
-    },
-    Hashes {
-        peer: PeerKey,
-        page: u32,
-        result: Result<Hashes, AskError>,
-    },
-    HashesKept(Result<Bitmap, PartError>),
-    Step {
-        request: RequestId,
-        step: Step,
-    },
-    Received {
-        request: RequestId,
-    },
-    Verified {
-        request: RequestId,
-    },
-    Corrupt {
-        request: RequestId,
-    },
-    Refused {
-        request: RequestId,
-        refused: Refused,
-    },
-    Broken {
-        request: RequestId,
-        cause: String,
-        /// Another connection to the peer has taken over.
-        moved: bool,
-    },
-    Disk(DiskError),
-    Checkpointed,
-}
 
 struct Connected {
     peer: Arc<Peer>,
@@ -176,7 +122,7 @@ impl Swarms {
             last_checkpoint: now,
             last_hope: now,
             is_announced: false,
-            log_at: now + LOG_EVERY,
+            log_at: now + event::LOG_EVERY,
             show_at: now,
             part,
             partial,
@@ -727,13 +673,6 @@ fn no_panic(ended: Result<(), JoinError>) -> Result<(), DownloadError> {
     match ended {
         Err(lost) if lost.is_panic() => Err(DownloadError::Internal(lost.to_string())),
         _ => Ok(()),
-    }
-}
-
-/// Resumes the panic of blocking work in the task that waits for it.
-fn resume(lost: JoinError) {
-    if let Ok(panic) = lost.try_into_panic() {
-        std::panic::resume_unwind(panic);
     }
 }
 

@@ -12,7 +12,7 @@ use qshare_storage::Asset;
 use qshare_wire::tracker::{Entry, EntryKey, EntryKind};
 use tokio::sync::{broadcast, watch};
 
-/// Changes that a slow tracker connection may lag behind before it announces everything anew.
+/// Changes that a slow tracker session may lag behind before it announces everything again.
 const DELTAS_KEPT: usize = 4096;
 
 /// Entries that one page of a listing looks at: less than a millisecond of them.
@@ -20,44 +20,44 @@ const SCAN_MAX: usize = 4096;
 /// Steps of work that one page of a listing may cost, some 4 ns each: 1 ms. A glob may cost many
 /// for each name.
 const STEPS_MAX: u64 = 250_000;
-/// Steps of passing over an entry.
+/// Steps that it takes to pass over an entry.
 const ENTRY_STEPS: u64 = 25;
 
-/// One difference to what was announced.
+/// One change of what is announced.
 #[derive(Debug, Clone)]
 pub(crate) enum Delta {
     Upsert(Announced),
     Remove(Arc<Asset>),
 }
 
-/// What is announced of an asset. The asset itself is the library's own, if it is in there.
+/// An announced asset. The asset is the library's own, if the library has it.
 #[derive(Debug, Clone)]
 pub(crate) struct Announced {
     pub(crate) asset: Arc<Asset>,
-    /// Whether we have all of it.
+    /// Whether this node has all of it.
     pub(crate) complete: bool,
 }
 
-/// Everything that we share, by name and content, and whether it is complete.
+/// Everything that this node shares, by name and content, and whether it is complete.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
     entries: Mutex<BTreeMap<Listed, bool>>,
     deltas: broadcast::Sender<Delta>,
-    /// Whether there was ever anything.
+    /// Whether there was ever an entry.
     offers: watch::Sender<bool>,
 }
 
-/// An asset in the order of names and contents.
+/// An asset, ordered by name and content.
 #[derive(Debug)]
 struct Listed(Arc<Asset>);
 
-/// A part of what we share, in the order of names.
+/// A page of a listing, in the order of names.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     pub(crate) entries: Vec<Announced>,
-    /// Where to go on, if there may be more.
+    /// The cursor of the next page, if there may be one.
     pub(crate) more: Option<Vec<u8>>,
-    /// What it cost, in steps of some 4 ns.
+    /// The work that it took, in steps of about 4 ns.
     pub(crate) steps: u64,
 }
 
@@ -70,14 +70,14 @@ impl Catalogue {
         }
     }
 
-    /// Announces an asset, or that it became complete or partial.
+    /// Announces an asset, or that it is complete or partial now.
     pub(crate) fn upsert(&self, asset: Arc<Asset>, complete: bool) {
         let mut entries = self.lock();
         if entries.insert(Listed(asset.clone()), complete) == Some(complete) {
             return;
         }
-        // Sent under the lock, so that the order of changes is the order of words. Nobody
-        // listening is fine: whoever comes later reads the entries.
+        // Sent under the lock, so that subscribers see changes in their order. Later subscribers
+        // read the entries.
         let _ = self
             .deltas
             .send(Delta::Upsert(Announced { asset, complete }));
@@ -85,12 +85,12 @@ impl Catalogue {
             .send_if_modified(|any| !std::mem::replace(any, true));
     }
 
-    /// Whether we ever had something to offer, and when that becomes so.
+    /// Tells when there is an entry for the first time.
     pub(crate) fn watch_offers(&self) -> watch::Receiver<bool> {
         self.offers.subscribe()
     }
 
-    /// Announces that an asset is gone.
+    /// Announces that an asset was removed.
     pub(crate) fn remove(&self, asset: Arc<Asset>) {
         let mut entries = self.lock();
         let listed = Listed(asset);
@@ -99,15 +99,15 @@ impl Catalogue {
         }
     }
 
-    /// Everything there is now, and every change from now on.
+    /// Returns all entries, and subscribes to every change from now on.
     pub(crate) fn subscribe(&self) -> (Vec<Announced>, broadcast::Receiver<Delta>) {
         let entries = self.lock();
         let all = entries.iter().map(Announced::from).collect();
         (all, self.deltas.subscribe())
     }
 
-    /// What of it a query means, from where the last page ended. Looks at a bounded number of
-    /// entries, so a page may be empty and still have another one after it.
+    /// Lists the entries that a query means, from where the last page ended. A page looks at a
+    /// bounded number of entries, so it may be empty and still be followed by another.
     pub(crate) fn list(
         &self,
         us: NodeId,
@@ -176,7 +176,7 @@ impl Catalogue {
         Ok(listing)
     }
 
-    /// Number of complete entries and the sum of their lengths in bytes.
+    /// Returns the number of complete entries, and the sum of their lengths in bytes.
     pub(crate) fn totals(&self) -> (usize, u64) {
         let entries = self.lock();
         let complete = entries.iter().filter(|(_, complete)| **complete);
@@ -191,7 +191,7 @@ impl Catalogue {
 }
 
 impl Announced {
-    /// As trackers are told it.
+    /// Returns the entry as trackers are told it.
     pub(crate) fn to_entry(&self) -> Entry {
         Entry {
             name: self.asset.name.clone(),
@@ -211,7 +211,7 @@ impl From<(&Listed, &bool)> for Announced {
     }
 }
 
-/// How trackers are told that an asset is gone.
+/// Returns the key by which trackers are told that an asset was removed.
 pub(crate) fn key_of(asset: &Asset) -> EntryKey {
     EntryKey {
         name: asset.name.clone(),
@@ -220,7 +220,7 @@ pub(crate) fn key_of(asset: &Asset) -> EntryKey {
 }
 
 impl Listed {
-    /// A place in the order, where nothing needs to be.
+    /// A position in the order, whether or not there is an entry.
     fn place(name: AssetName, id: ContentId) -> Listed {
         let (length, root) = (0, Hash([0; 32]));
         let info = ContentInfo { length, root };
@@ -255,13 +255,13 @@ impl PartialOrd for Listed {
     }
 }
 
-/// A place in the order of entries, as a stranger brings it back: 32 bytes of content id, then
-/// the name.
+/// Encodes a position in the order of entries, which the asker returns: 32 bytes of content id,
+/// then the name.
 fn encode_cursor(name: &AssetName, content: &ContentId) -> Vec<u8> {
     [&content.0, name.as_str().as_bytes()].concat()
 }
 
-/// What is not a cursor is none: the first page comes again.
+/// Decodes a cursor. For an invalid one the first page is returned again.
 fn decode_cursor(bytes: &[u8]) -> Option<(AssetName, ContentId)> {
     let (content, name) = bytes.split_first_chunk::<32>()?;
     let name = AssetName::new(std::str::from_utf8(name).ok()?).ok()?;
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn one_question_looks_at_a_bounded_number_of_entries() {
+    fn one_page_looks_at_a_bounded_number_of_entries() {
         let catalogue = catalogue(2 * SCAN_MAX + 10);
         let (names, pages) = all(&catalogue, "nothing/*", 10);
         assert_eq!((names.len(), pages), (0, 3));
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_that_a_stranger_made_up_is_none() {
+    fn an_invalid_cursor_is_none() {
         assert_eq!(decode_cursor(&[1; 31]), None);
         assert_eq!(decode_cursor(&[255; 40]), None);
         let (name, content) = (AssetName::new("a/b").unwrap(), ContentId([3; 32]));

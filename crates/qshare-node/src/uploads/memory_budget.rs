@@ -18,8 +18,8 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 /// What a client that holds little may hold: one block of an answer.
 const LITTLE_BYTES: u64 = 1 << 20;
 
-/// Bytes that answers are made from, while they are made: two of the largest chunks. Nothing else is
-/// waited for meanwhile.
+/// Bytes that answers are made from, while they are made: two of the largest chunks. No task waits
+/// for anything else meanwhile.
 const WORK_MAX_BYTES: u64 = 8 << 20;
 
 /// The unit in which they are counted.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use qshare_node::{
     DownloadError, DownloadRequest, FoundFile, Identity, Node, NodeConfig, NodeEvent, Shares,
-    Target, content::Query,
+    Stage, Target, content::Query,
 };
 use qshare_tracker::{Tracker, TrackerConfig};
 
@@ -308,4 +308,40 @@ async fn what_was_downloaded_elsewhere_is_served_on_when_asked_for() {
         assert_eq!(fs::read(&report.path).unwrap(), bytes);
         assert_eq!(report.sources[0].node, seeder.id());
     }
+}
+
+#[tokio::test]
+async fn a_partial_download_without_a_source_is_withdrawn() {
+    let (_tracker, address) = tracker();
+    let (a, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    put(a.path(), "data", &noise(64 << 20, 13));
+    let sharer = sharing(&address, a.path()).await;
+    let mut config = NodeConfig::one_shot(
+        Identity::ephemeral().unwrap(),
+        vec![address.parse().unwrap()],
+    );
+    config.listen = ANY_PORT;
+    config.limits.withdraw_partial_after = Duration::from_secs(3);
+    let getter = Node::start(config).await.unwrap();
+    let file = find(&getter, "data", 1).await;
+    let mut download = getter.download(request(file, to.path()).give_up_after(None));
+    while download.progress().verified_bytes == 0 {
+        download.changed().await;
+    }
+    sharer.shutdown(Duration::ZERO).await;
+    // It is announced while a source may come back, and then no longer.
+    let looker = one_shot(&address).await;
+    let query: Query = "data".parse().unwrap();
+    let gone = async {
+        loop {
+            let found = looker.find(&query, 10, PATIENCE).await.unwrap();
+            if found.files.is_empty() {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    assert_ne!(download.progress().stage, Stage::Complete);
+    assert_eq!(getter.downloads().len(), 1, "it still waits for a source");
 }

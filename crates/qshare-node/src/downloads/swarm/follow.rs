@@ -11,7 +11,7 @@ use qshare_wire::peer::{Have, HaveMore, Interest};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{ANSWER_DEADLINE, Event};
+use super::event::{ANSWER_DEADLINE, Event};
 use crate::error::{AskError, SourceFault};
 use crate::peers::{Peer, PeerConnection};
 

@@ -10,7 +10,8 @@ use qshare_wire::peer::{HashRequest, Hashes};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{ANSWER_DEADLINE, Event, Swarm};
+use super::Swarm;
+use super::event::{ANSWER_DEADLINE, Event};
 use crate::error::AskError;
 
 /// A peer that has not answered by then is hedged: another one is asked for the same page.

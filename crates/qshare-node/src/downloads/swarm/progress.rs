@@ -7,11 +7,10 @@ use qshare_swarm::FetchStatus;
 use tracing::info;
 
 use super::Swarm;
+use super::event::LOG_EVERY;
 use crate::error::{DownloadError, drop_reason};
 use crate::vocabulary::{PeerView, SwarmView};
 
-/// How often a download's sources are logged, at level INFO.
-pub(super) const LOG_EVERY: Duration = Duration::from_secs(5);
 /// How often the status is updated: looking at forty peers costs more than the rest of a tick.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 

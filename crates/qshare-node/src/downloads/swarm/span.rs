@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::super::chunk_request::{Answer, chunk_request, fetch};
-use super::{Event, resume};
+use super::event::{Event, resume};
 use crate::peers::Peer;
 use crate::runtime::BufferPool;
 

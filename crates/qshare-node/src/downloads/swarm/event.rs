@@ -1,0 +1,80 @@
+//! What the tasks of a download report to the one that owns the scheduler.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use qshare_content::{Bitmap, ChunkIndex, NodeId};
+use qshare_storage::{DiskError, PartError};
+use qshare_swarm::{PeerKey, RequestId};
+use qshare_wire::Refused;
+use qshare_wire::peer::Hashes;
+use tokio::task::JoinError;
+
+use super::super::chunk_request::Step;
+use crate::error::{AskError, ReachError, SourceFault};
+use crate::peers::Peer;
+
+/// Time for the answer to an interest or a hash request.
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// How often a download's sources are logged, at level INFO.
+pub(super) const LOG_EVERY: Duration = Duration::from_secs(5);
+
+/// What happened.
+pub(super) enum Event {
+    Reached {
+        node: NodeId,
+        result: Result<Arc<Peer>, ReachError>,
+    },
+    Have {
+        peer: PeerKey,
+        chunks: Bitmap,
+        queue_bytes: u64,
+    },
+    HaveMore {
+        peer: PeerKey,
+        chunks: Vec<ChunkIndex>,
+        queue_bytes: u64,
+    },
+    PeerGone {
+        peer: PeerKey,
+        fault: SourceFault,
+    },
+    Hashes {
+        peer: PeerKey,
+        page: u32,
+        result: Result<Hashes, AskError>,
+    },
+    HashesKept(Result<Bitmap, PartError>),
+    Step {
+        request: RequestId,
+        step: Step,
+    },
+    Received {
+        request: RequestId,
+    },
+    Verified {
+        request: RequestId,
+    },
+    Corrupt {
+        request: RequestId,
+    },
+    Refused {
+        request: RequestId,
+        refused: Refused,
+    },
+    Broken {
+        request: RequestId,
+        cause: String,
+        /// Another connection to the peer has taken over.
+        moved: bool,
+    },
+    Disk(DiskError),
+    Checkpointed,
+}
+
+/// Resumes the panic of blocking work in the task that waits for it.
+pub(super) fn resume(lost: JoinError) {
+    if let Ok(panic) = lost.try_into_panic() {
+        std::panic::resume_unwind(panic);
+    }
+}
