@@ -16,9 +16,9 @@ use tracing::debug;
 
 use crate::TrackerLimits;
 use crate::budget::{Budget, Verdict};
-use crate::contacts::canonical;
 use crate::fair_budget::{FairBudget, SessionUser};
 use crate::knocker::Knocker;
+use crate::member::ObservedAddress;
 use crate::registry_service::RegistryService;
 use crate::relay::Relay;
 use crate::turns::Turns;
@@ -51,6 +51,8 @@ pub(crate) struct Client {
     pub(crate) id: SessionId,
     pub(crate) node: NodeId,
     pub(crate) connection: Connection,
+    /// Where the node is; see [`ObservedAddress`].
+    pub(crate) observed: ObservedAddress,
     /// The session as a user of the shared budgets.
     pub(crate) user: SessionUser,
     /// Cancelled when the session has to yield memory to others: it ends then.
@@ -85,12 +87,12 @@ impl Client {
         id: SessionId,
         node: NodeId,
         connection: Connection,
+        observed: ObservedAddress,
         slot: Slot,
     ) -> Client {
-        let observed = canonical(connection.remote_address());
         Client {
             user: User {
-                network: Network::of(observed.ip()),
+                network: Network::of(observed.get().ip()),
                 id,
             },
             evicted: CancellationToken::new(),
@@ -100,12 +102,13 @@ impl Client {
             id,
             node,
             connection,
+            observed,
         }
     }
 
-    /// Returns the IP address from which the node's packets come now.
+    /// Returns the IP address at which the node is.
     pub(crate) fn observed_ip(&self) -> IpAddr {
-        canonical(self.connection.remote_address()).ip()
+        self.observed.get().ip()
     }
 
     /// Charges a request.

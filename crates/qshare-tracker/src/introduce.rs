@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::client::{Client, SessionError};
-use crate::contacts::{candidates_for, canonical, claimed};
+use crate::contacts::{candidates_for, claimed};
 use crate::reply::{BUSY_RETRY, refuse, respond};
 
 /// Introduces the asking node and the node that it names to each other.
@@ -45,11 +45,11 @@ pub(crate) async fn introduce(
     let proven = proven.and_then(|member| member.proven());
     let claims = claimed(&request.candidates);
     let asker = Contact {
-        observed: canonical(client.connection.remote_address()),
+        observed: client.observed.get(),
         claimed: proven.into_iter().chain(claims).collect(),
     };
     let asked = Contact {
-        observed: canonical(other.connection.remote_address()),
+        observed: other.observed.get(),
         claimed: other.claims().into(),
     };
     let tickets = services

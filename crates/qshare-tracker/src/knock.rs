@@ -11,7 +11,6 @@ use quinn::SendStream;
 use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
-use crate::contacts::canonical;
 use crate::reply::{refuse, respond};
 
 /// Pauses before the datagrams of one knock: one or two may be lost.
@@ -25,7 +24,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Knocks at the asker if its request names a port, and waits for a *heard* at the second port.
 pub(crate) async fn knock(client: &Client, request: Knock, send: &mut SendStream) {
-    let observed = canonical(client.connection.remote_address());
+    let observed = client.observed.get();
     let Some(knocker) = &client.services.knocker else {
         let reason = "this tracker has no second port";
         return refuse(client, send, Refusal::NotHere, reason, Duration::ZERO).await;

@@ -9,6 +9,7 @@ use qshare_content::fair::User;
 use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
 use quinn::{Connection, SendStream};
 
+use crate::contacts::canonical;
 use crate::fair_rate::FairRate;
 
 /// The tracker's half of a control stream: acknowledgements, and introductions between them.
@@ -22,9 +23,32 @@ const INTRODUCTIONS_PER_SECOND: f64 = 20.0;
 const BIRTHDAY_INTRODUCTIONS_BURST: u32 = 8;
 const BIRTHDAY_INTRODUCTIONS_PER_SECOND: f64 = 0.2;
 
+/// The address at which a node is known to receive: that of its handshake, or one that a round trip
+/// proved since. Clones share it.
+///
+/// The connection's own remote address follows every authenticated packet, whose source may be
+/// forged. Others are never told of that one, and nothing is decided by it.
+#[derive(Clone)]
+pub(crate) struct ObservedAddress(Arc<Mutex<SocketAddr>>);
+
+impl ObservedAddress {
+    pub(crate) fn new(proven: SocketAddr) -> ObservedAddress {
+        ObservedAddress(Arc::new(Mutex::new(canonical(proven))))
+    }
+
+    pub(crate) fn get(&self) -> SocketAddr {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, proven: SocketAddr) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = canonical(proven);
+    }
+}
+
 /// A node in session, as others are introduced to it.
 pub(crate) struct Member {
     pub(crate) connection: Connection,
+    pub(crate) observed: ObservedAddress,
     pub(crate) control: Control,
     /// Private addresses from its Hello.
     claimed: Vec<SocketAddr>,
@@ -39,6 +63,7 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(
         connection: Connection,
+        observed: ObservedAddress,
         control: Control,
         claimed: Vec<SocketAddr>,
         features: u64,
@@ -46,6 +71,7 @@ impl Member {
         let now = Instant::now();
         Member {
             connection,
+            observed,
             control,
             claimed,
             may_birthday_punch: features & FEATURE_BIRTHDAY_PUNCH != 0,

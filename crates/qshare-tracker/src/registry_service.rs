@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::{ContentId, NodeId};
-use qshare_net::close;
+use qshare_net::{Endpoint, close, prove_address};
 use qshare_registry::{
     Announced, Counts, EntryKey, Find, FindError, GroupId, HolderChange, NotAnnouncing, OpenError,
     Output, Page, Readiness, Refused, Registry, RegistryConfig, Sample, SessionGone, SessionId,
@@ -15,6 +15,7 @@ use qshare_registry::{
 };
 use qshare_wire::CloseCode;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::contacts::canonical;
@@ -22,6 +23,9 @@ use crate::member::Member;
 
 /// Entries that are put into the registry before other tasks get the thread: some milliseconds.
 const ENTRIES_AT_ONCE: usize = 512;
+
+/// Most addresses that are proven at once. Each takes up to 2 s and three datagrams.
+const PROOFS_MAX: usize = 1024;
 
 /// The registry behind one lock, which is never held across an await.
 pub(crate) struct RegistryService {
@@ -33,17 +37,11 @@ pub(crate) struct RegistryService {
 
 struct State {
     registry: Registry,
-    connections: HashMap<SessionId, Attached>,
+    connections: HashMap<SessionId, Arc<Member>>,
     sessions_by_node: HashMap<NodeId, SessionId>,
     watchers: HashMap<WatchId, Arc<Notify>>,
     /// Wakes [`RegistryService::expire_leases`].
     work_is_left: Arc<Notify>,
-}
-
-/// The connection of a session, and the address that the registry knows for it.
-struct Attached {
-    member: Arc<Member>,
-    observed: SocketAddr,
 }
 
 impl State {
@@ -54,7 +52,7 @@ impl State {
                 Output::Superseded(session) => {
                     if let Some(older) = self.connections.remove(&session) {
                         debug!(%session, "replaced by a newer session");
-                        close(&older.member.connection, CloseCode::Replaced);
+                        close(&older.connection, CloseCode::Replaced);
                     }
                 }
                 Output::SessionEvicted(session) => {
@@ -121,15 +119,14 @@ impl RegistryService {
     pub(crate) fn open(&self, node: NodeId, member: Member) -> Result<SessionId, OpenError> {
         let mut state = self.lock();
         let now = Instant::now();
-        let observed = canonical(member.connection.remote_address());
+        let observed = member.observed.get();
         let opened =
             state
                 .registry
                 .handle_session_opened(now, self.group, node, observed, &member.claims());
         if let Ok(session) = opened {
             let member = Arc::new(member);
-            let attached = Attached { member, observed };
-            state.connections.insert(session, attached);
+            state.connections.insert(session, member);
             state.sessions_by_node.insert(node, session);
         }
         state.drain();
@@ -154,10 +151,7 @@ impl RegistryService {
     pub(crate) fn introducible(&self, node: NodeId) -> Option<Arc<Member>> {
         let state = self.lock();
         let session = state.sessions_by_node.get(&node)?;
-        state
-            .connections
-            .get(session)
-            .map(|attached| Arc::clone(&attached.member))
+        state.connections.get(session).map(Arc::clone)
     }
 
     /// Replaces the address of a node that a knock has proven; others are told of it from then on.
@@ -168,13 +162,12 @@ impl RegistryService {
             connections,
             ..
         } = &mut *state;
-        let Some(attached) = connections.get(&session) else {
+        let Some(member) = connections.get(&session) else {
             return;
         };
-        let member = &attached.member;
         if member.set_proven(at) != at {
             debug!(%session, ?at, "proven address changed");
-            let (now, observed) = (Instant::now(), attached.observed);
+            let (now, observed) = (Instant::now(), member.observed.get());
             // It fails for an ended session, whose task is about to remove it here, too.
             let _ = registry.handle_moved(now, session, observed, &member.claims());
         }
@@ -289,30 +282,51 @@ impl RegistryService {
         }
     }
 
-    /// Looks for nodes whose address changed (QUIC connection migration) every `interval`. Never
-    /// returns.
-    pub(crate) async fn follow_moves(&self, interval: Duration) {
+    /// Looks for nodes whose address changed (QUIC connection migration), and takes a new address
+    /// once a round trip has proven it. Never returns.
+    pub(crate) async fn follow_moves(&self, endpoint: Endpoint, interval: Duration) {
+        let mut last = None;
         loop {
             tokio::time::sleep(interval).await;
-            let mut state = self.lock();
-            let State {
-                registry,
-                connections,
-                ..
-            } = &mut *state;
-            let now = Instant::now();
-            for (&session, attached) in connections {
-                let observed = canonical(attached.member.connection.remote_address());
-                if observed != attached.observed {
-                    debug!(%session, from = %attached.observed, to = %observed, "moved");
-                    attached.observed = observed;
-                    // It fails for an ended session, whose task is about to remove it here, too.
-                    let _ =
-                        registry.handle_moved(now, session, observed, &attached.member.claims());
-                }
+            let moved = self.moved(last);
+            last = moved.last().map(|(session, _)| *session);
+            let mut proofs = JoinSet::new();
+            for (session, member) in moved {
+                let endpoint = endpoint.clone();
+                proofs.spawn(async move {
+                    let proven = prove_address(&endpoint, &member.connection).await;
+                    (session, member, proven)
+                });
             }
-            state.drain();
+            while let Some(proof) = proofs.join_next().await {
+                let Ok((session, member, Some(observed))) = proof else {
+                    continue;
+                };
+                debug!(%session, from = %member.observed.get(), to = %observed, "moved");
+                member.observed.set(observed);
+                self.with(|registry, now| {
+                    // The session may have ended meanwhile.
+                    let _ = registry.handle_moved(now, session, observed, &member.claims());
+                });
+            }
         }
+    }
+
+    /// Returns a bounded number of sessions whose packets come from another address than the proven
+    /// one, beginning after session `last`: those that never prove theirs keep no others waiting.
+    fn moved(&self, last: Option<SessionId>) -> Vec<(SessionId, Arc<Member>)> {
+        let mut moved: Vec<(SessionId, Arc<Member>)> = self
+            .lock()
+            .connections
+            .iter()
+            .filter(|(_, member)| {
+                canonical(member.connection.remote_address()) != member.observed.get()
+            })
+            .map(|(&session, member)| (session, Arc::clone(member)))
+            .collect();
+        moved.sort_by_key(|&(session, _)| (last.is_some_and(|last| session <= last), session));
+        moved.truncate(PROOFS_MAX);
+        moved
     }
 }
 

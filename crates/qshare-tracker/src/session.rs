@@ -11,7 +11,7 @@ use tracing::{Instrument, debug, debug_span, warn};
 use crate::announcements::receive_announcements;
 use crate::client::{Client, Services};
 use crate::contacts::claimed;
-use crate::member::{Control, Member};
+use crate::member::{Control, Member, ObservedAddress};
 use crate::request::answer_stream;
 
 /// Serves a node until its connection ends.
@@ -22,12 +22,15 @@ pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>)
         hello,
         control_send,
         control_recv,
+        address,
         ..
     } = session;
+    let observed = ObservedAddress::new(address);
     let span = debug_span!("session", peer = %peer.short());
     let control = Control::new(control_send.into());
     let member = Member::new(
         connection.clone(),
+        observed.clone(),
         control.clone(),
         claimed(&hello.candidates),
         hello.features,
@@ -40,14 +43,14 @@ pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>)
             return;
         }
     };
-    let client = Arc::new(Client::new(services, id, peer, connection, slot));
+    let client = Arc::new(Client::new(services, id, peer, connection, observed, slot));
     serve_streams(client, control, control_recv)
         .instrument(span)
         .await;
 }
 
 async fn serve_streams(client: Arc<Client>, control: Control, control_recv: RecvStream) {
-    debug!(id = %client.id, address = %client.connection.remote_address(), "opened");
+    debug!(id = %client.id, address = %client.observed.get(), "opened");
     // An error closes the connection before the stream that it came on is dropped: dropping the
     // stream first would look like the end of an answer.
     let mut streams = JoinSet::new();

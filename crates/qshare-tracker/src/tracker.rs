@@ -108,8 +108,8 @@ impl Tracker {
             async move { registry.expire_leases().await }
         }));
         tasks.spawn(until(&stopping, {
-            let registry = Arc::clone(&registry);
-            async move { registry.follow_moves(moves_interval).await }
+            let (registry, endpoint) = (Arc::clone(&registry), endpoint.clone());
+            async move { registry.follow_moves(endpoint, moves_interval).await }
         }));
         if let Some(relay) = relay.clone() {
             tasks.spawn(until(&stopping, relay.run()));

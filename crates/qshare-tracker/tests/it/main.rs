@@ -5,4 +5,5 @@ mod fairness;
 mod hostile;
 mod introductions;
 mod knocks;
+mod moves;
 mod service;
