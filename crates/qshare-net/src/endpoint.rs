@@ -16,33 +16,33 @@ use crate::socket::coalesce::CoalescingSocket;
 use crate::socket::{AddressResponder, NonQuicSender, Socket as SharedSocket};
 use crate::{Allowances, Identity, TransportConfig, tls};
 
-/// Socket buffers that hold a burst while the process is busy; the kernel may grant less.
+/// Size of the socket buffers: holds a burst while the process is busy. The kernel may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
-/// What an endpoint is made from.
+/// The configuration of an endpoint.
 #[derive(Debug, Clone)]
 pub struct EndpointConfig {
-    /// Where to listen; port 0 lets the system choose. `[::]` serves both families, and falls
+    /// The address to listen at; port 0 lets the system choose. `[::]` serves both families, and falls
     /// back to `0.0.0.0` where there is no IPv6.
     pub listen: SocketAddr,
-    /// ALPN that is accepted: [`ALPN_PEER`] for nodes, [`ALPN_TRACKER`] for trackers.
+    /// The ALPN of accepted connections: [`ALPN_PEER`] for nodes, [`ALPN_TRACKER`] for trackers.
     pub accept_alpn: &'static [u8],
     /// QUIC settings.
     pub transport: TransportConfig,
 }
 
-/// Why there is no endpoint.
+/// Why an endpoint cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody else has the port.
+    /// Another program has the port.
     #[error("UDP port {} on {} is in use by another program", .0.port(), .0.ip())]
     PortInUse(SocketAddr),
-    /// The system refused.
+    /// The system refused the socket.
     #[error("cannot listen on {address}: {cause}")]
     Io {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What it said.
+        /// The system's error.
         cause: io::Error,
     },
     /// The identity's key or certificate does not work with TLS.
@@ -50,7 +50,7 @@ pub enum BindError {
     Tls(#[from] rustls::Error),
 }
 
-/// One UDP socket, one identity: serves those who dial it, and dials others.
+/// A QUIC endpoint: one UDP socket and one identity, which accepts connections and dials others.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     quinn: quinn::Endpoint,
@@ -63,7 +63,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Binds the socket. Needs a tokio runtime, on which the endpoint then runs.
+    /// Binds the socket. The endpoint runs on the current tokio runtime.
     pub fn bind(identity: &Identity, config: &EndpointConfig) -> Result<Endpoint, BindError> {
         let transport = config.transport.to_quinn();
         let client = |alpn| -> Result<quinn::ClientConfig, BindError> {
@@ -86,7 +86,7 @@ impl Endpoint {
             .max_udp_payload_size(payload_max)
             .map_err(|error| BindError::Tls(rustls::Error::General(error.to_string())))?;
 
-        // A cleared fixed bit (RFC 9287) is how datagrams beside QUIC are told from it.
+        // A cleared fixed bit (RFC 9287) marks datagrams that are not QUIC's.
         endpoint_config.grease_quic_bit(false);
 
         let io_error = |cause| BindError::Io {
@@ -117,23 +117,24 @@ impl Endpoint {
         })
     }
 
-    /// Who we are.
+    /// Returns our id.
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// Where the socket is bound. An unspecified address means all interfaces.
+    /// Returns the address to which the socket is bound. An unspecified one means all interfaces.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         let address = self.quinn.local_addr()?;
         Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
-    /// What is sent beside QUIC on the same socket, and where to install who receives it.
+    /// Returns the sender of datagrams that are not QUIC's, where their handler is installed, too.
     pub fn non_quic(&self) -> &NonQuicSender {
         &self.non_quic
     }
 
-    /// Where a node really is that is dialled through an extra socket; other addresses stay.
+    /// Returns the real address of a node that is dialled through an extra socket, and any other
+    /// address unchanged.
     pub fn real_address(&self, address: SocketAddr) -> SocketAddr {
         self.non_quic.real_address(address)
     }
@@ -149,12 +150,12 @@ impl Endpoint {
             .begin(connection_id, address, rand::random())
     }
 
-    /// The next one who dials; None once the endpoint is closed.
+    /// Waits for the next incoming connection; None once the endpoint is closed.
     pub async fn accept(&self) -> Option<quinn::Incoming> {
         self.quinn.accept().await
     }
 
-    /// What may be sent to destinations that do not answer.
+    /// Returns the limits on what is sent to destinations that do not answer.
     pub(crate) fn allowances(&self) -> &Arc<Mutex<Allowances>> {
         &self.allowances
     }
@@ -177,7 +178,7 @@ impl Endpoint {
         allowances.handle_answered(Instant::now(), from);
     }
 
-    /// Starts dialling a tracker. Whoever answers is taken; look at the id afterwards.
+    /// Starts dialling a tracker. Accepts any id; the caller checks it after the handshake.
     pub(crate) fn connect_tracker(
         &self,
         address: SocketAddr,
@@ -187,7 +188,7 @@ impl Endpoint {
             .connect_with(self.to_tracker.clone(), address, &name)
     }
 
-    /// Starts dialling a node, whose id is pinned.
+    /// Starts dialling a node. Accepts its id only.
     pub(crate) fn connect_peer(
         &self,
         address: SocketAddr,
@@ -198,7 +199,7 @@ impl Endpoint {
             .connect_with(self.to_peer.clone(), address, &name)
     }
 
-    /// Closes every connection and waits, for at most `deadline`, until the others were told.
+    /// Closes every connection and waits, for at most `deadline`, until the peers were told.
     pub async fn close(&self, code: CloseCode, deadline: Duration) {
         self.quinn
             .close(VarInt::from_u32(code.code()), code.to_string().as_bytes());
@@ -211,7 +212,7 @@ impl Endpoint {
 ///
 /// # Errors
 ///
-/// When somebody else has the port, or the system refuses.
+/// When another program has the port, or the system refuses.
 pub fn udp_socket(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let bound = try_bind(address);
     let bound = match bound {
@@ -246,7 +247,7 @@ fn try_bind(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Best effort: the kernel caps what an ordinary user may have.
+/// Enlarges the buffers of a socket as far as the kernel allows.
 pub(crate) fn widen_buffers(socket: &Socket) {
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);

@@ -1,11 +1,11 @@
-//! Host names to socket addresses.
+//! Resolution of host names.
 
 use std::io;
 use std::net::SocketAddr;
 
 use qshare_content::TrackerAddress;
 
-/// Why a host has no address.
+/// Why a host cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// The resolver failed.
@@ -13,7 +13,7 @@ pub enum ResolveError {
     Lookup {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         cause: io::Error,
     },
     /// The name has no address.
@@ -21,12 +21,12 @@ pub enum ResolveError {
     Nothing(String),
 }
 
-/// All addresses of a tracker's host, in the resolver's order.
+/// Returns all addresses of a tracker's host, in the resolver's order.
 pub async fn resolve(tracker: &TrackerAddress) -> Result<Vec<SocketAddr>, ResolveError> {
     resolve_host(&tracker.host, tracker.port).await
 }
 
-/// All addresses of a host, in the resolver's order. A link-local IPv6 address may name its zone
+/// Returns all addresses of a host, in the resolver's order. A link-local IPv6 address may name its zone
 /// (`fe80::1%eth0`).
 pub async fn resolve_host(host: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))

@@ -1,8 +1,8 @@
-//! TLS 1.3 with self-signed certificates: a peer is its public key, nothing else counts.
+//! TLS 1.3 with self-signed Ed25519 certificates. Only the public key identifies a peer.
 //!
-//! No CA, no host names, no expiry. A dialler that knows whom it wants pins the id during the
-//! handshake: it travels as the server name, which never reaches the wire (SNI is off). There is
-//! no session resumption, so every connection authenticates anew.
+//! No CA, host name or expiry is checked. A dialler that wants a certain id pins it during the
+//! handshake: the id is passed to the verifier as the server name, which is not sent (SNI is off).
+//! Session resumption is off, so that every connection authenticates.
 
 use std::sync::Arc;
 
@@ -21,12 +21,13 @@ use sha2::{Digest, Sha256};
 
 use crate::Identity;
 
-/// Appended to an id to make it look like a server name; `.invalid` is reserved by RFC 2606.
+/// Suffix that makes an id a server name; `.invalid` is reserved by RFC 2606.
 const NAME_SUFFIX: &str = ".qshare.invalid";
-/// The server name of a dialler that takes whoever answers and looks at the id afterwards.
+/// Server name of a dialler that accepts any id and checks it after the handshake.
 const ANYBODY: &str = "anybody.qshare.invalid";
 
-/// The cryptography: AES-128-GCM first, which every machine with AES instructions does fastest.
+/// Returns the cryptography provider, with AES-128-GCM first: the fastest on machines with AES
+/// instructions.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![
@@ -59,7 +60,7 @@ fn ed25519_only(all: &WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
     }
 }
 
-/// The id of a certificate's public key: SHA-256 of its DER SubjectPublicKeyInfo.
+/// Returns the id of a certificate's public key: SHA-256 of its DER SubjectPublicKeyInfo.
 pub(crate) fn node_id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, Error> {
     let parsed = rustls::server::ParsedCertificate::try_from(certificate)?;
     Ok(NodeId(
@@ -67,7 +68,7 @@ pub(crate) fn node_id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, Err
     ))
 }
 
-/// Whether key and certificate belong together.
+/// Checks that key and certificate belong together.
 pub(crate) fn check_key_belongs(
     certificate: &CertificateDer<'static>,
     key: &PrivateKeyDer<'static>,
@@ -76,12 +77,12 @@ pub(crate) fn check_key_belongs(
     rustls::sign::CertifiedKey::new(vec![certificate.clone()], key).keys_match()
 }
 
-/// The server name that pins `peer`, or accepts anybody.
+/// Returns the server name that pins `peer`, or accepts any id.
 pub(crate) fn server_name(peer: Option<NodeId>) -> String {
     peer.map_or_else(|| ANYBODY.into(), |id| format!("{id}{NAME_SUFFIX}"))
 }
 
-/// Settings for dialling with `alpn`.
+/// Returns the configuration for dialling with `alpn`.
 pub(crate) fn client_config(
     identity: &Identity,
     alpn: &[u8],
@@ -97,7 +98,7 @@ pub(crate) fn client_config(
     Ok(config)
 }
 
-/// Settings for being dialled with `alpn`.
+/// Returns the configuration for accepting with `alpn`.
 pub(crate) fn server_config(
     identity: &Identity,
     alpn: &[u8],
@@ -112,7 +113,7 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-/// Checks that the peer holds the key of the certificate that it shows.
+/// Verifies that the peer owns the key of its certificate.
 #[derive(Debug)]
 struct Signatures(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! QUIC settings, each with its reason.
+//! QUIC transport settings, with the reason for each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, VarInt};
 
 use crate::Congestion;
 
-/// What a connection may cost and how it starts.
+/// Limits and settings of every connection of an endpoint.
 #[derive(Debug, Clone)]
 pub struct TransportConfig {
-    /// Bidirectional streams that the other side may have open at once: requests that wait.
+    /// Bidirectional streams that the peer may have open at once, one for each pending request.
     pub streams_max: u32,
-    /// Bytes that the other side may have in flight to us on one connection. Bounds memory.
+    /// Bytes that the peer may have in flight to us on one connection. Bounds memory.
     pub receive_window_bytes: u32,
-    /// Bytes that one stream may have in flight to us; a whole chunk (4 MiB) need not wait.
+    /// Bytes that one stream may have in flight to us; holds a whole chunk (4 MiB).
     pub stream_receive_window_bytes: u32,
-    /// Bytes that we may have sent and not yet acknowledged on one connection.
+    /// Bytes that we may have sent on one connection and that are not yet acknowledged.
     pub send_window_bytes: u64,
-    /// How fast to send.
+    /// The congestion controller.
     pub congestion: Congestion,
-    /// Something is sent at least this often, so that routers remember the connection: the least
-    /// that is seen is that they forget after 30 s.
+    /// Keep-alive interval, so that NATs keep the mapping: the shortest time-out seen in use is
+    /// 30 s.
     pub keep_alive: Duration,
 }
 
@@ -30,8 +30,8 @@ impl Default for TransportConfig {
     fn default() -> Self {
         TransportConfig {
             streams_max: 256,
-            // 1 Gbit/s over 100 ms is 12.5 MB in flight. What stands behind a lost packet in its
-            // stream is held at both ends for another round trip.
+            // 1 Gbit/s over 100 ms is 12.5 MB in flight. After a loss both ends hold the bytes
+            // behind the gap for another round trip.
             receive_window_bytes: 32 << 20,
             stream_receive_window_bytes: 6 << 20,
             send_window_bytes: 32 << 20,
@@ -42,12 +42,13 @@ impl Default for TransportConfig {
 }
 
 /// Largest UDP payload that path MTU discovery tries. quinn sends up to ten packets in one call,
-/// and ten of more than 6,548 bytes exceed what one call may carry.
+/// which may carry 65,487 bytes: ten of more than 6,548 bytes exceed that.
 const MTU_UPPER_BOUND_BYTES: u16 = 6500;
 
-/// Packets that may come in before they are acknowledged, unless something is missing among them
-/// or 25 ms have passed: as many as leave in one call, so that an acknowledgement lets the next such
-/// call go. Every other packet, as RFC 9000 has it, costs both ends a third of their packets.
+/// Ack-eliciting packets that may arrive before an acknowledgement is sent, unless one is missing or
+/// 25 ms have passed. As many as leave in one call, so that an acknowledgement releases the next call.
+/// Acknowledging every other packet (RFC 9000 section 13.2.2) makes a third of all packets
+/// acknowledgements.
 const UNACKNOWLEDGED_MAX: u32 = 9;
 
 impl TransportConfig {
@@ -64,20 +65,20 @@ impl TransportConfig {
             .receive_window(self.receive_window_bytes.into())
             .stream_receive_window(self.stream_receive_window_bytes.into())
             .send_window(self.send_window_bytes)
-            // Earlier streams finish first, so chunks can be verified and passed on early.
+            // Earlier streams finish first, so that chunks are verified and served early.
             .send_fairness(false)
             .datagram_receive_buffer_size(None)
             .mtu_discovery_config(Some(mtu))
             .ack_frequency_config(Some(acknowledgements))
-            // Paths are rarely as slow as the RFC's 333 ms; a lost first packet is sent again
-            // after 3 times this.
+            // Few paths are as slow as the RFC's 333 ms. A lost first packet is retransmitted after
+            // three times this.
             .initial_rtt(Duration::from_millis(100))
             .keep_alive_interval(Some(self.keep_alive))
             .max_idle_timeout(Some(idle_timeout()));
         Arc::new(config)
     }
 
-    /// Largest UDP payload that we are ready to receive.
+    /// Returns the largest UDP payload that we accept.
     pub(crate) fn receive_payload_max_bytes(&self) -> u16 {
         MTU_UPPER_BOUND_BYTES
     }

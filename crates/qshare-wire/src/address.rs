@@ -1,4 +1,4 @@
-//! Where a node can be reached, as far as somebody observed or claims.
+//! Addresses at which a node may be reached, observed or claimed.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,36 +6,42 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::CANDIDATE_PORT_MIN;
 
-/// A place to send QUIC packets to.
+/// A destination of QUIC packets.
+///
+/// ```text
+/// 0 │ 0 │ IPv4 (4) │ port u16 varint        Socket, IPv4
+/// 0 │ 1 │ IPv6 (16) │ port u16 varint       Socket, IPv6
+/// 1 │ port u16 varint                       TrackerHost
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Address {
     /// An address and UDP port.
     Socket(SocketAddr),
-    /// The tracker's own host at this port: the tracker sees the node on loopback, and others
-    /// resolve it to the address at which they reach the tracker.
+    /// The tracker's own host at this port. The tracker sees the node on loopback; others put the
+    /// address at which they reach the tracker in its place.
     TrackerHost {
         /// UDP port.
         port: u16,
     },
 }
 
-/// How an address came to be known.
+/// The source of an address. On the wire: 0 observed, 1 local, 2 mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CandidateKind {
-    /// The tracker received packets from it.
+    /// The tracker exchanged packets with it.
     Observed,
     /// The node has it on one of its interfaces.
     Local,
-    /// A router promised to forward it.
+    /// A router granted a port mapping.
     Mapped,
 }
 
-/// One of the places where a node may be reached.
+/// An address at which a node may be reached: kind, then address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Candidate {
-    /// How it came to be known.
+    /// The source of the address.
     pub kind: CandidateKind,
-    /// Where it is.
+    /// The address.
     pub address: Address,
 }
 
@@ -67,7 +73,7 @@ fn is_unicast(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether an address means something only near its owner: loopback, link-local, private
+/// Returns whether an address is valid only in its owner's network: loopback, link-local, private
 /// (RFC 1918, RFC 4193) or shared (RFC 6598).
 pub fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {

@@ -1,34 +1,34 @@
-//! Why a connection was closed: the QUIC application error code.
+//! Codes of closed connections: QUIC application error codes.
 
 use std::fmt;
 
-/// Application error codes of a closed connection. A reason for people goes with it.
+/// Application error code of a closed connection. A reason for people accompanies it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum CloseCode {
-    /// The sender is done and leaves in good order.
+    /// The sender is done and leaves.
     Goodbye = 0,
     /// The sender is shutting down; it may come back.
     ShuttingDown = 1,
-    /// What was received broke the protocol.
+    /// The receiver broke the protocol.
     Protocol = 2,
-    /// No protocol version in common.
+    /// The two sides have no protocol version in common.
     Version = 3,
-    /// The group's proof is missing, wrong, or not wanted.
+    /// The group's proof is missing, wrong, or unexpected.
     GroupRefused = 4,
-    /// Too many connections, or too many that have not said Hello.
+    /// There are too many connections, or too many without a Hello.
     Busy = 5,
-    /// The same node opened a newer session; this one is void.
+    /// The same node opened a newer session, which replaces this one.
     Replaced = 6,
-    /// Another connection between the same two nodes stays.
+    /// Another connection between the same two nodes is kept.
     Duplicate = 7,
     /// The first frame did not come in time.
     HelloTimeout = 8,
-    /// A budget (requests a second, bytes, streams) was exceeded by far.
+    /// The receiver exceeded a budget (requests a second, bytes, streams) by far.
     Flood = 9,
-    /// The acceptor is not who the dialler wanted.
+    /// The acceptor's id is not the one that the dialler wanted.
     WrongIdentity = 10,
-    /// Nothing has been asked or answered for long.
+    /// The connection was unused for long.
     Idle = 11,
 }
 
@@ -49,12 +49,12 @@ impl CloseCode {
         CloseCode::Idle,
     ];
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     pub fn code(self) -> u32 {
         self as u32
     }
 
-    /// Reads a number; None for one that this version does not know.
+    /// Converts a number from the wire; None for one that this version does not know.
     pub fn from_code(code: u64) -> Option<CloseCode> {
         Self::ALL
             .into_iter()
@@ -72,7 +72,7 @@ impl fmt::Display for CloseCode {
             CloseCode::GroupRefused => "group refused",
             CloseCode::Busy => "too busy",
             CloseCode::Replaced => "replaced by a newer session of the same node",
-            CloseCode::Duplicate => "another connection stays",
+            CloseCode::Duplicate => "another connection is kept",
             CloseCode::HelloTimeout => "no Hello in time",
             CloseCode::Flood => "too many requests",
             CloseCode::WrongIdentity => "not the node that was wanted",

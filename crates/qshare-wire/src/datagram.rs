@@ -1,18 +1,18 @@
-//! What travels beside QUIC on the same UDP sockets: probes that open a way through routers, and
-//! packets on their way through a relay.
+//! Datagrams beside QUIC on the same UDP sockets: hole-punching probes, relayed packets, knocks and
+//! address proofs.
 //!
-//! A QUIC packet has the *fixed bit* (0x40) of its first byte set (RFC 9000 section 17; qshare
-//! turns the greasing of RFC 9287 off), or the long-header bit (0x80). These datagrams have
-//! neither, so that one look at one byte tells them apart:
+//! The first byte of a QUIC packet has the *fixed bit* (0x40, RFC 9000 section 17; qshare does not
+//! grease it, RFC 9287) or the long-header bit (0x80) set. That of these datagrams has neither, which
+//! tells them apart. Integers are big-endian; ids, handles, nonces and cookies have 8 bytes:
 //!
 //! ```text
 //! 0      1             9          17                33
 //! ├──────┼─────────────┼──────────┼─────────────────┤
 //! │ 0x11 │ id          │ nonce    │ mac             │  Probe
 //! │ 0x12 │ id          │ nonce    │ mac             │  Answer to the probe of that nonce
-//! │ 0x13 │ handle      │ secret (16)       │ cookie  │  Bind: this is my address (cookie 8 bytes)
-//! │ 0x14 │ handle      │ cookie   │                    Challenge: say it again with this
-//! │ 0x15 │ handle      │                               Bound: believed
+//! │ 0x13 │ handle      │ secret (16)       │ cookie  │  Bind: this is my address
+//! │ 0x14 │ handle      │ cookie   │                    Challenge: repeat the bind with this cookie
+//! │ 0x15 │ handle      │                               Bound: the address is proven
 //! │ 0x16 │ handle      │ a QUIC packet …               Relayed
 //! │ 0x17 │ id          │ cookie   │                    Knock: does this reach you?
 //! │ 0x18 │ id          │ cookie   │                    Heard: it does
@@ -21,8 +21,8 @@
 //! └──────┴─────────────┴───────────────────
 //! ```
 //!
-//! Probes and answers are for nodes that a tracker introduced to each other; everything else is
-//! between a node and its tracker. Nobody answers with more bytes than came.
+//! Nodes that a tracker introduced to each other exchange probes and answers; everything else is
+//! between a node and its tracker. No answer is longer than what it answers.
 
 use crate::limits::DATAGRAM_MAX_BYTES;
 
@@ -40,7 +40,7 @@ const HEARD: u8 = 0x18;
 const ADDRESS_PROBE: u8 = 0x19;
 const ADDRESS_ECHO: u8 = 0x1a;
 
-/// Whether a datagram that begins with this byte is one of these, rather than QUIC's.
+/// Returns whether a datagram that begins with this byte is one of these, rather than QUIC's.
 pub const fn is_non_quic(first_byte: u8) -> bool {
     first_byte & 0xc0 == 0
 }
@@ -48,9 +48,9 @@ pub const fn is_non_quic(first_byte: u8) -> bool {
 /// A probe, or the answer to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
-    /// Which introduction it belongs to.
+    /// The introduction that it belongs to.
     pub id: u64,
-    /// Ties an answer to its probe.
+    /// Matches an answer to its probe.
     pub nonce: [u8; 8],
     /// First half of HMAC-SHA-256 under the introduction's key over what comes before it and the
     /// sender's NodeId.
@@ -64,25 +64,25 @@ pub enum Datagram<'a> {
     Probe(Probe),
     /// Node to node: I heard you.
     Answer(Probe),
-    /// Node to relay: packets for this handle come from here, and go here.
+    /// Node to relay: packets of this handle come from, and go to, the address that this came from.
     Bind {
-        /// Which end of which channel.
+        /// The end of the channel.
         handle: u64,
         /// From the ticket.
         secret: [u8; 16],
-        /// From the challenge; zero at first.
+        /// From the challenge; zeros at first.
         cookie: [u8; 8],
     },
     /// Relay to node: prove that you receive at this address.
     Challenge {
-        /// Which end of which channel.
+        /// The end of the channel.
         handle: u64,
-        /// To be repeated.
+        /// Repeated in the reply.
         cookie: [u8; 8],
     },
     /// Relay to node: the address is proven.
     Bound {
-        /// Which end of which channel.
+        /// The end of the channel.
         handle: u64,
     },
     /// A packet of a connection between two nodes, through the relay.
@@ -96,14 +96,15 @@ pub enum Datagram<'a> {
     Knock {
         /// From the node's request.
         id: u64,
-        /// To be repeated.
+        /// Repeated in the reply.
         cookie: [u8; 8],
     },
-    /// Node to the tracker's second port: it does; or, unasked, this is where I come from.
+    /// Node to the tracker's second port: the knock arrived; or, unsolicited, a datagram of which the
+    /// tracker reports the source.
     Heard {
         /// From the node's request.
         id: u64,
-        /// From the knock; zero if there was none.
+        /// From the knock; zeros if there was none.
         cookie: [u8; 8],
     },
     /// Acceptor of a connection to its dialler, at a changed address: do you receive here?
@@ -122,13 +123,13 @@ pub enum Datagram<'a> {
     },
 }
 
-/// Whether a datagram that begins with this byte belongs to the proof of an address.
+/// Returns whether a datagram that begins with this byte is an address probe or echo.
 pub const fn is_address_proof(first_byte: u8) -> bool {
     matches!(first_byte, ADDRESS_PROBE | ADDRESS_ECHO)
 }
 
 impl Probe {
-    /// What the mac is computed over, besides the sender's id.
+    /// Returns the bytes that the MAC covers besides the sender's id.
     pub fn authenticated(&self, is_answer: bool) -> [u8; 17] {
         let mut bytes = [0; 17];
         bytes[0] = if is_answer { ANSWER } else { PROBE };
@@ -138,7 +139,7 @@ impl Probe {
     }
 }
 
-/// The header of a relayed packet.
+/// Returns the header of a relayed packet.
 pub fn relay_header(handle: u64) -> [u8; RELAY_HEADER_BYTES] {
     let mut header = [RELAYED; RELAY_HEADER_BYTES];
     header[1..].copy_from_slice(&handle.to_be_bytes());
@@ -146,7 +147,7 @@ pub fn relay_header(handle: u64) -> [u8; RELAY_HEADER_BYTES] {
 }
 
 impl<'a> Datagram<'a> {
-    /// Reads a datagram; None for what is none, or has the wrong length.
+    /// Parses a datagram; None if its type is unknown or its length wrong.
     pub fn parse(bytes: &'a [u8]) -> Option<Datagram<'a>> {
         let (&kind, rest) = bytes.split_first()?;
         let (handle, rest) = rest.split_first_chunk::<8>()?;
@@ -201,7 +202,7 @@ impl<'a> Datagram<'a> {
         }
     }
 
-    /// The bytes of a datagram.
+    /// Returns the bytes of a datagram.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(DATAGRAM_MAX_BYTES);
         let head = |bytes: &mut Vec<u8>, kind: u8, handle: u64| {

@@ -6,25 +6,25 @@ use serde::de::DeserializeOwned;
 /// Bytes of a frame's header: u32 length and u16 type, little-endian.
 pub const FRAME_HEADER_BYTES: usize = 6;
 
-/// A message that travels in a frame of its own type.
+/// A message, which a frame of its own type carries.
 pub trait Message: Serialize + DeserializeOwned {
-    /// The type in the frame's header; never used again for anything else.
+    /// The type in the frame's header; never reused for another message.
     const TYPE: u16;
-    /// Largest body in bytes. A longer one is refused from the header.
+    /// Largest body in bytes. A longer one is refused by its header.
     const BODY_MAX_BYTES: usize;
     /// The message's name in errors.
     const NAME: &'static str;
 
-    /// Checks what the types alone do not: the bounds of lists and texts.
+    /// Checks the bounds that the types alone do not enforce.
     fn check(&self) -> Result<(), WireError> {
         Ok(())
     }
 }
 
-/// Why bytes are not the message that was expected. All of them are the sender's fault.
+/// Why bytes are not the expected message. Each is a fault of the sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// The type is not among those that may come here.
+    /// The type is not allowed here.
     #[error("unexpected frame type {0}")]
     UnexpectedType(u16),
     /// The header announces more than a frame of this type may hold.
@@ -34,10 +34,10 @@ pub enum WireError {
         kind: u16,
         /// Length in the header.
         length_bytes: u32,
-        /// What is allowed.
+        /// The limit.
         max_bytes: usize,
     },
-    /// The body is not what its type says.
+    /// The body is not a message of its type.
     #[error("{0} cannot be decoded")]
     Malformed(&'static str),
     /// The message is valid, but does not answer the request that it came for.
@@ -48,14 +48,14 @@ pub enum WireError {
     TooMany {
         /// The message.
         message: &'static str,
-        /// Which of its fields.
+        /// The field.
         what: &'static str,
-        /// What is allowed.
+        /// The limit.
         max: usize,
     },
 }
 
-/// Refuses a field that is longer than allowed.
+/// Refuses a field that exceeds its limit.
 pub(crate) fn check_len<M: Message>(
     what: &'static str,
     len: usize,
@@ -72,7 +72,7 @@ pub(crate) fn check_len<M: Message>(
     }
 }
 
-/// A frame's header.
+/// A frame's header: length u32, type u16, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
     /// Bytes of the body.
@@ -82,7 +82,7 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads a header.
+    /// Parses a header.
     pub fn parse(bytes: [u8; FRAME_HEADER_BYTES]) -> FrameHeader {
         let [a, b, c, d, e, f] = bytes;
         FrameHeader {
@@ -91,7 +91,7 @@ impl FrameHeader {
         }
     }
 
-    /// Refuses a body of more than `max_bytes`, before anything is allocated for it.
+    /// Refuses a body of more than `max_bytes`, before it is read.
     pub fn check(&self, max_bytes: usize) -> Result<(), WireError> {
         if self.length_bytes as usize > max_bytes {
             let FrameHeader { length_bytes, kind } = *self;
@@ -105,7 +105,7 @@ impl FrameHeader {
     }
 }
 
-/// A frame as it was read: type and body, not yet a message.
+/// A frame as it was read: type and body, not decoded.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// Type in the header.
@@ -115,7 +115,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The bytes of a message: header and body.
+    /// Encodes a message: header and body.
     pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, WireError> {
         message.check()?;
         let mut bytes = postcard::to_extend(message, vec![0; FRAME_HEADER_BYTES])
@@ -131,7 +131,7 @@ impl Frame {
         Ok(bytes)
     }
 
-    /// The message, if this frame is one of type `M`. Trailing bytes are ignored.
+    /// Decodes the message, if this frame has type `M`. Ignores trailing bytes.
     pub fn decode<M: Message>(&self) -> Result<M, WireError> {
         if self.kind != M::TYPE {
             return Err(WireError::UnexpectedType(self.kind));

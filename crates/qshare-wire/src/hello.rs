@@ -1,8 +1,8 @@
 //! Hello: the first frame on the first stream of every connection, in both directions.
 //!
 //! The dialler opens a bidirectional stream and sends its Hello; the acceptor answers with its
-//! own on the same stream, which stays open as the connection's control stream. Nothing else is
-//! asked or answered before both were checked.
+//! own on the same stream, which stays open as the connection's control stream. No request is sent
+//! or answered before both Hellos were checked.
 
 use std::net::SocketAddr;
 
@@ -15,10 +15,10 @@ use crate::{Candidate, Message, PeerText, WireError};
 /// The protocol version of this crate.
 pub const VERSION: u16 = 1;
 
-/// Additions that later versions define: (number, bytes), unknown numbers are ignored.
+/// Extensions for later versions: a list of (number u16, bytes); unknown numbers are ignored.
 pub type Extensions = Vec<(u16, Vec<u8>)>;
 
-/// Refuses extensions beyond their bounds.
+/// Checks the bounds of extensions.
 pub(crate) fn check_extensions<M: Message>(extensions: &Extensions) -> Result<(), WireError> {
     check_len::<M>("extensions", extensions.len(), EXTENSIONS_MAX)?;
     let longest = extensions
@@ -29,44 +29,49 @@ pub(crate) fn check_extensions<M: Message>(extensions: &Extensions) -> Result<()
     check_len::<M>("extension", longest, EXTENSION_MAX_BYTES)
 }
 
-/// Bit of [`Hello::features`]: the sender agrees to many probes where its router and the other's
-/// leave no other direct way (see [`crate::introduction::EXTENSION_BIRTHDAY_PUNCH`]).
+/// Bit of [`Hello::features`]: the sender agrees to birthday punching, many probes where the NATs of
+/// both sides leave no other direct path (see [`crate::introduction::EXTENSION_BIRTHDAY_PUNCH`]).
 pub const FEATURE_BIRTHDAY_PUNCH: u64 = 1;
 
-/// What the sender is.
+/// The role of a participant. On the wire: 0 tracker, 1 node, 2 one-shot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// A tracker.
     Tracker,
-    /// A node that shares and stays.
+    /// A node that shares files and keeps running.
     Node,
-    /// A one-shot command with a throw-away identity.
+    /// A one-shot command with an identity in memory.
     OneShot,
 }
 
 /// `Hello`.
+///
+/// ```text
+/// versions (u16, u16) │ features u64 │ role │ agent text ≤ 256 │ group_proof option 32 bytes │
+/// candidates list ≤ 8 │ observed option socket │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Lowest and highest version that the sender speaks; both use the highest in common.
+    /// Lowest and highest version that the sender speaks; both sides use the highest in common.
     pub versions: (u16, u16),
     /// Feature bits ([`FEATURE_BIRTHDAY_PUNCH`]); unknown ones are ignored.
     pub features: u64,
-    /// What the sender is.
+    /// The sender's role.
     pub role: Role,
     /// Program and version, for people.
     pub agent: PeerText,
-    /// HMAC-SHA-256 under the group's secret over TLS exporter, role and both ids.
+    /// HMAC-SHA-256 under the group's secret over TLS exporter, side and both ids.
     pub group_proof: Option<[u8; 32]>,
-    /// Where the sender listens (at most 8). What others observe comes from elsewhere.
+    /// Addresses at which the sender listens (at most 8), beyond what others observe.
     pub candidates: Vec<Candidate>,
     /// The address that the sender sees the receiver at.
     pub observed: Option<SocketAddr>,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
 impl Hello {
-    /// The highest version that both speak.
+    /// Returns the highest version that both sides speak.
     pub fn common_version(&self) -> Option<u16> {
         let (low, high) = self.versions;
         (low <= VERSION && VERSION <= high).then_some(VERSION)

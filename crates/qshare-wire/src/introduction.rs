@@ -1,9 +1,8 @@
-//! Introductions: a tracker tells two nodes of each other at the same moment, so that both can
-//! open their routers to the other.
+//! Introductions: a tracker tells two nodes of each other at the same moment, so that both open
+//! their NATs to the other.
 //!
 //! A node asks on a stream of its own with [`Introduce`], which is answered by an
-//! [`Introduction`] or a refusal. The other node hears of it by an [`Introduction`] on its
-//! control stream.
+//! [`Introduction`] or a refusal. The other node gets an [`Introduction`] on its control stream.
 
 use qshare_content::NodeId;
 use serde::{Deserialize, Serialize};
@@ -13,19 +12,24 @@ use crate::hello::{Extensions, check_extensions};
 use crate::limits::{CANDIDATES_MAX, SMALL_BODY_MAX_BYTES};
 use crate::{Candidate, Message, WireError};
 
-/// Extension of [`Introduction`]: both nodes said in their Hellos to the tracker that they agree to
-/// many probes ([`crate::hello::FEATURE_BIRTHDAY_PUNCH`]). Its bytes are empty in version 1; what
-/// later versions put there is ignored.
+/// Extension of [`Introduction`]: both nodes agreed in their Hellos to the tracker to birthday
+/// punching ([`crate::hello::FEATURE_BIRTHDAY_PUNCH`]). Its bytes are empty in version 1;
+/// those of later versions are ignored.
 pub const EXTENSION_BIRTHDAY_PUNCH: u16 = 1;
 
-/// `Introduce`: tell this node and us of each other.
+/// `Introduce`: asks to be introduced to a node.
+///
+/// ```text
+/// node │ candidates list ≤ 8 │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduce {
-    /// Whom to.
+    /// The other node.
     pub node: NodeId,
-    /// Where the asker listens now, beyond what the tracker observes; in place of those in Hello.
+    /// Addresses at which the asker listens now, beyond the observed one; they replace those of its
+    /// Hello.
     pub candidates: Vec<Candidate>,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
@@ -40,38 +44,46 @@ impl Message for Introduce {
     }
 }
 
-/// What lets a node use the tracker's relay towards one other node.
+/// Permission to use the tracker's relay towards one other node.
+///
+/// ```text
+/// handle u64 │ secret 16 bytes │ lifetime_seconds u32
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayTicket {
     /// The node's end of the channel; the other one has another.
     pub handle: u64,
-    /// Proves that the node is meant.
+    /// Proves that the node owns the handle.
     pub secret: [u8; 16],
-    /// Seconds for which the ticket holds.
+    /// Seconds for which the ticket is valid.
     pub lifetime_seconds: u32,
 }
 
-/// `Introduction`.
+/// `Introduction`: introduces the receiver to another node.
+///
+/// ```text
+/// peer │ asked bool │ candidates list ≤ 8 │ id u64 │ key 16 bytes │ relay option ticket │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {
     /// The other node.
     pub peer: NodeId,
     /// Whether the receiver asked for it.
     pub asked: bool,
-    /// Where the other node may be.
+    /// Addresses at which the other node may be.
     pub candidates: Vec<Candidate>,
     /// Names the introduction in probes; the same on both sides.
     pub id: u64,
     /// Authenticates probes; the same on both sides.
     pub key: [u8; 16],
-    /// How to reach it where nothing else works; None where the tracker does not relay.
+    /// A ticket for the relay; None if the tracker does not relay.
     pub relay: Option<RelayTicket>,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
 impl Introduction {
-    /// Whether both nodes agree to many probes.
+    /// Returns whether both nodes agreed to birthday punching.
     pub fn may_birthday_punch(&self) -> bool {
         self.extensions
             .iter()

@@ -1,5 +1,5 @@
-//! Knocking: a node has the tracker send it a small datagram from another port than the one that
-//! it talks to, to see whether it comes in, and from where an answer goes out.
+//! Knocks: a node has the tracker send it a small datagram from another port than that of their
+//! connection, and learns whether it arrives and which external address the answer comes from.
 //!
 //! A node asks on a stream of its own with [`Knock`], which is answered by [`Knocked`] or a
 //! refusal. The datagrams are [`crate::datagram::Datagram::Knock`], from the tracker's *second
@@ -14,17 +14,21 @@ use crate::hello::{Extensions, check_extensions};
 use crate::limits::SMALL_BODY_MAX_BYTES;
 use crate::{Message, WireError};
 
-/// `Knock`.
+/// `Knock`: asks the tracker to knock.
+///
+/// ```text
+/// id u64 │ port option u16 │ offer bool │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knock {
-    /// Names it in datagrams; known to the asker and the tracker only.
+    /// Identifies the knock in datagrams; known to the asker and the tracker only.
     pub id: u64,
-    /// The port to knock at; None knocks nowhere, and waits for what the asker sends by itself.
+    /// The port to knock at. None: the tracker sends nothing and waits for an unsolicited datagram.
     pub port: Option<u16>,
-    /// If an answer comes back through that port, others are told that the asker is there, until
-    /// it asks again or its session ends.
+    /// Whether the tracker shall tell others of this port if the knock is answered from there, until
+    /// the node asks again or its session ends.
     pub offer: bool,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
@@ -38,16 +42,20 @@ impl Message for Knock {
     }
 }
 
-/// `Knocked`.
+/// `Knocked`: the result.
+///
+/// ```text
+/// observed socket │ second_port u16 │ came_from option socket │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Knocked {
-    /// Where the tracker sees the asker's connection.
+    /// The address at which the tracker sees the asker.
     pub observed: SocketAddr,
     /// The tracker's second port.
     pub second_port: u16,
-    /// Where the asker's datagram to the second port came from; None if none came.
+    /// The source of the asker's datagram to the second port; None if none arrived.
     pub came_from: Option<SocketAddr>,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 

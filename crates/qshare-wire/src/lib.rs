@@ -1,25 +1,25 @@
-//! The qshare protocols, version 1: what participants say to each other, byte for byte.
+//! The qshare protocols, version 1: messages, datagrams and limits, byte for byte. Pure: no IO.
 //!
 //! # Participants
 //!
 //! - A **node** shares files and downloads them from other nodes.
-//! - A **tracker** knows which node holds what, and introduces nodes to each other. File bytes
-//!   pass through it only as a relay of last resort, as packets that it cannot read.
+//! - A **tracker** keeps which node holds which content, and introduces nodes to each other. File
+//!   bytes pass through it only as a relay of last resort, in encrypted packets.
 //!
 //! Both speak over QUIC (RFC 9000) with TLS 1.3 and mutual self-signed Ed25519 certificates;
-//! a node is known by the SHA-256 of its public key. Tracker connections negotiate the ALPN
+//! a node is identified by the SHA-256 of its public key. Tracker connections negotiate the ALPN
 //! [`ALPN_TRACKER`], connections between nodes [`ALPN_PEER`].
 //!
 //! # Goals
 //!
 //! - A stranger's bytes are parsed once, into valid and bounded types, or refused with a reason.
-//! - Versions can add fields, messages and extensions without a new ALPN.
-//! - One request, one bidirectional stream: nothing waits behind anything else.
+//! - Later versions can add fields, messages and extensions without a new ALPN.
+//! - One request, one bidirectional stream: no head-of-line blocking between requests.
 //!
 //! # Non-goals
 //!
-//! - Hiding how much is transferred, or with whom, from the network in between.
-//! - Frames for bulk data: once a reply has said how many, chunk bytes follow raw.
+//! - Hiding from the network how much is transferred, and between whom.
+//! - Framing bulk data: after a reply that says how many bytes, chunk bytes follow raw.
 //!
 //! # Byte layout
 //!
@@ -32,11 +32,15 @@
 //! └────────┴──────┴────────────────┘   type: u16 LE; body: postcard
 //! ```
 //!
-//! An unknown type is refused from the header and the connection lives. Trailing bytes of a
-//! body are ignored: that is where later versions put what earlier ones do not know. The
-//! messages stand in [`hello`], [`tracker`], [`introduction`], [`knock`] and [`peer`]; what travels
-//! beside QUIC in [`datagram`]; every limit in [`limits`].
-//! docs/protocol.md tells the same story with the order of events.
+//! A request of an unknown type is refused by its header, and the connection stays open. Trailing
+//! bytes of a body are ignored: later versions append fields there. In a body, postcard writes
+//! integers of more than 8 bits as LEB128 varints, `u8` and `bool` as one byte, byte arrays as they
+//! are, lists and texts as a varint length and their elements, an option as 0 or 1 and the value, a
+//! struct as its fields in order, and an enum as the varint index of its variant and that
+//! variant's fields.
+//!
+//! Messages are in [`hello`], [`tracker`], [`introduction`], [`knock`] and [`peer`], datagrams beside
+//! QUIC in [`datagram`], all limits in [`limits`]. docs/protocol.md describes the order of events.
 
 mod address;
 mod close;

@@ -1,4 +1,4 @@
-//! Every bound of the protocol in one place. What exceeds one of them is refused.
+//! All limits of the protocol. Input beyond them is refused.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ pub const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// QUIC idle time-out.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long what a node announced outlives its connection, unless it said goodbye.
+/// How long a node's entries outlive a lost connection. They go at once after a goodbye.
 pub const LEASE: Duration = Duration::from_secs(30);
 
 /// Largest body of a small message: Hello, requests, refusals.
@@ -20,33 +20,32 @@ pub const LIST_BODY_MAX_BYTES: usize = 1024 * 1024;
 pub const EXTENSIONS_MAX: usize = 16;
 /// Bytes of one extension.
 pub const EXTENSION_MAX_BYTES: usize = 1024;
-/// Bytes of a free text that is meant for people (agent, reason).
+/// Bytes of a text for people (agent, reason).
 pub const TEXT_MAX_BYTES: usize = 256;
 
 /// Candidate addresses of one node.
 pub const CANDIDATES_MAX: usize = 8;
-/// Smallest port that a node may be reached at: nobody is led to send to well-known services.
+/// Smallest port of a node. Lower ones belong to well-known services, to which no node is led to send.
 pub const CANDIDATE_PORT_MIN: u16 = 1024;
 
-/// Bytes of a probe, and of everything else beside QUIC but relayed packets.
+/// Bytes of a datagram beside QUIC, except relayed packets.
 pub const DATAGRAM_MAX_BYTES: usize = 64;
 /// Probes and answers that a node sends to one address in a second.
 pub const PROBES_PER_SECOND_MAX: u32 = 20;
 /// Probes and answers that a node sends to one address that does not answer.
 pub const PROBES_PER_ADDRESS_MAX: u32 = 200;
-/// Addresses that probes of one introduction go to: candidates, and where probes came from.
+/// Addresses to which probes of one introduction go: candidates, and sources of probes.
 pub const PROBED_ADDRESSES_MAX: usize = 2 * CANDIDATES_MAX;
 
-/// Sockets that a node opens where it is to be found behind a router that takes another port for
-/// each destination. With so many of 64,512 ports open, 1,024 random probes hit one in 98 of 100
-/// cases, 2,048 in 99.97.
+/// Sockets that a node opens for birthday punching. With 256 of 64,512 ports open, 1,024 random
+/// probes hit one in 98 of 100 cases, 2,048 in 99.97.
 pub const BIRTHDAY_SOCKETS: u16 = 256;
-/// Probes that each of them sends: the first opens the router, the others are for those that are
-/// lost or come too early.
+/// Probes that each of these sockets sends: the first opens the NAT, the others replace those that are
+/// lost or arrive too early.
 pub const BIRTHDAY_ROUNDS: u16 = 3;
 /// Probes to random ports of one IP address after one introduction.
 pub const BIRTHDAY_PORTS: u16 = 2048;
-/// Probes to random ports a second: most that are answered are so before the relay would be used.
+/// Probes to random ports a second: fast enough that most succeed before the relay would be used.
 pub const BIRTHDAY_PORTS_PER_SECOND: u32 = 1536;
 /// Probes of both kinds a second, to all addresses together.
 pub const BIRTHDAY_PROBES_PER_SECOND_MAX: u32 = 2560;
@@ -63,7 +62,7 @@ pub const MATCHES_MAX: usize = 1024;
 pub const HOLDERS_MAX: usize = 256;
 /// Holders named for each match of an answer.
 pub const HOLDERS_PER_MATCH_MAX: usize = 16;
-/// Near names offered where nothing was found.
+/// Similar names offered if nothing was found.
 pub const NEAR_NAMES_MAX: usize = 8;
 /// Bytes of a page's cursor.
 pub const CURSOR_MAX_BYTES: usize = 2048;

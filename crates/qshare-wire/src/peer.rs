@@ -1,16 +1,17 @@
-//! What two nodes say to each other.
+//! Messages between two nodes.
 //!
-//! Every exchange is a bidirectional stream of its own, opened by the one who wants something:
+//! Every exchange is a bidirectional stream of its own, opened by the asker:
 //!
 //! - [`Interest`] is answered by [`Have`], and from then on by [`HaveMore`] as chunks are verified,
 //!   for as long as the asker keeps its half open.
 //! - [`HashRequest`] is answered by [`Hashes`].
 //! - [`ChunkRequest`] is answered by [`ChunkData`], after which exactly [`ChunkData::bytes`] raw
-//!   bytes follow. The asker keeps its half open until it has them all: resetting it *withdraws*
-//!   the request, which is answered `Withdrawn` if no answer had started, and else changes
-//!   nothing. Stopping the receiving half as well gives up altogether; the responder resets.
+//!   bytes follow. The asker keeps its half open until it has them all. Resetting it *withdraws*
+//!   the request: the responder refuses it with `Withdrawn` if the answer has not started, and goes
+//!   on otherwise. Stopping the receiving half as well *gives up*: the responder resets its half.
 //!
-//! Any of them may be answered by [`crate::Refused`].
+//! Any request may be answered by [`crate::Refused`]. Layouts name the fields in order; ids and
+//! hashes have 32 bytes.
 
 use qshare_content::{ContentId, Hash, tree};
 use serde::{Deserialize, Serialize};
@@ -20,12 +21,16 @@ use crate::hello::{Extensions, check_extensions};
 use crate::limits::{HAVE_MORE_MAX, LIST_BODY_MAX_BYTES, PATH_HASHES_MAX, SMALL_BODY_MAX_BYTES};
 use crate::{Message, WireError};
 
-/// `Interest`: which chunks of this content do you have, and tell me as you get more.
+/// `Interest`: asks which chunks of a content the responder has, now and as it gets more.
+///
+/// ```text
+/// content │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interest {
-    /// Which content.
+    /// The content.
     pub content: ContentId,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
@@ -40,15 +45,19 @@ impl Message for Interest {
 }
 
 /// `Have`: the chunks that the sender can serve now.
+///
+/// ```text
+/// complete bool │ bitmap bytes │ queue_bytes u64 │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Have {
-    /// All of them; `bitmap` is empty then.
+    /// Whether the sender has all chunks; `bitmap` is empty then.
     pub complete: bool,
     /// Chunk `i` is bit `i % 8`, least significant first, of byte `i / 8`.
     pub bitmap: Vec<u8>,
-    /// Bytes that wait to be answered, over all contents and askers.
+    /// Bytes of queued requests, over all contents and askers.
     pub queue_bytes: u64,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
@@ -63,13 +72,17 @@ impl Message for Have {
     }
 }
 
-/// `HaveMore`: chunks that the sender can serve since the last word; none, if only the queue
+/// `HaveMore`: chunks that the sender can serve since its last message; none if only the queue
 /// changed.
+///
+/// ```text
+/// chunks list of u32 ≤ 8192 │ queue_bytes u64
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HaveMore {
-    /// Indices of chunks.
+    /// Indices of the chunks.
     pub chunks: Vec<u32>,
-    /// Bytes that wait to be answered, over all contents and askers.
+    /// Bytes of queued requests, over all contents and askers.
     pub queue_bytes: u64,
 }
 
@@ -83,14 +96,18 @@ impl Message for HaveMore {
     }
 }
 
-/// `HashRequest`: one page of chunk hashes.
+/// `HashRequest`: asks for one page of chunk hashes.
+///
+/// ```text
+/// content │ page u32 │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HashRequest {
-    /// Which content.
+    /// The content.
     pub content: ContentId,
-    /// Which page of [`tree::PAGE_CHUNKS`] hashes, from 0.
+    /// The page of [`tree::PAGE_CHUNKS`] hashes, from 0.
     pub page: u32,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
@@ -104,12 +121,16 @@ impl Message for HashRequest {
     }
 }
 
-/// `Hashes`: the page, and what proves it against the root.
+/// `Hashes`: a page of chunk hashes, and its proof against the root.
+///
+/// ```text
+/// hashes list ≤ 4096 │ path list ≤ 31
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hashes {
     /// Hashes of the page's chunks, in order.
     pub hashes: Vec<Hash>,
-    /// Siblings from the page's root up to the file's, lowest first.
+    /// Siblings from the page's subtree up to the file's root, lowest first.
     pub path: Vec<Hash>,
 }
 
@@ -124,18 +145,22 @@ impl Message for Hashes {
     }
 }
 
-/// `ChunkRequest`: an aligned subtree of the file, at most a chunk.
+/// `ChunkRequest`: asks for an aligned subtree of the file, at most a chunk.
+///
+/// ```text
+/// content │ height u8 │ index u64 │ path_levels u8 │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkRequest {
-    /// Which content.
+    /// The content.
     pub content: ContentId,
-    /// The subtree has `1 << height` leaves of 16 KiB.
+    /// Height of the subtree: it has `1 << height` leaves of 16 KiB.
     pub height: u8,
-    /// Its position among the file's subtrees of that height.
+    /// Its index among the file's subtrees of that height.
     pub index: u64,
-    /// Levels of the audit path wanted, from the subtree upwards; 0 for a whole chunk.
+    /// Requested levels of the audit path, from the subtree upwards; 0 for a whole chunk.
     pub path_levels: u8,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
@@ -149,12 +174,16 @@ impl Message for ChunkRequest {
     }
 }
 
-/// `ChunkData`: raw bytes follow on the stream.
+/// `ChunkData`: the header of the raw bytes that follow on the stream.
+///
+/// ```text
+/// bytes u64 │ path list ≤ 31
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkData {
-    /// How many; the size of the subtree that was asked for.
+    /// Number of raw bytes: the size of the requested subtree.
     pub bytes: u64,
-    /// The audit path that was asked for, lowest first.
+    /// The requested audit path, lowest first.
     pub path: Vec<Hash>,
 }
 
@@ -168,8 +197,8 @@ impl Message for ChunkData {
     }
 }
 
-/// `Ping`, a request for nothing: that its packet is acknowledged is the answer. It gets a
-/// refusal besides.
+/// `Ping`, a request with an empty body. The acknowledgement of its packet shows that the path is
+/// alive; the responder refuses it as an unknown request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {}
 

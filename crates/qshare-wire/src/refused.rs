@@ -1,4 +1,4 @@
-//! The one way to say no to a request.
+//! The refusal of a request.
 
 use std::fmt;
 
@@ -12,26 +12,26 @@ use crate::{Message, PeerText};
 pub enum Refusal {
     /// The responder does not have this, and does not expect to.
     NotHere,
-    /// The responder is getting it; a *have* will say when.
+    /// The responder is downloading it; a *have* follows when it is there.
     NotYet,
-    /// Too much at once; again after the time given.
+    /// The responder is overloaded; ask again after the given time.
     Busy,
     /// The file changed since it was announced.
     Changed,
-    /// The asker may not have it.
+    /// The asker has no permission.
     NotAllowed,
     /// The request was withdrawn before an answer had started.
     Withdrawn,
-    /// The request makes no sense for this content (range, height), or its type is unknown.
+    /// The request is invalid for this content (range, height), or its type is unknown.
     Invalid,
-    /// The responder failed (a disk error); others may do better.
+    /// The responder failed, for example by a disk error; others may succeed.
     Failed,
     /// A refusal that this version does not know.
     Other(u16),
 }
 
 impl Refusal {
-    /// The number on the wire.
+    /// Returns the number on the wire.
     pub fn code(self) -> u16 {
         match self {
             Refusal::NotHere => 1,
@@ -46,7 +46,7 @@ impl Refusal {
         }
     }
 
-    /// Reads a number; every number is a refusal.
+    /// Converts a number from the wire; every number is a refusal.
     pub fn from_code(code: u16) -> Refusal {
         match code {
             1 => Refusal::NotHere,
@@ -79,17 +79,21 @@ impl fmt::Display for Refusal {
 }
 
 /// `Refused`, the answer to any request that is not served.
+///
+/// ```text
+/// code u16 │ retry_after_ms u32 │ reason text ≤ 256
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     code: u16,
-    /// Milliseconds after which asking again makes sense; 0 where it says nothing.
+    /// Milliseconds after which to ask again; 0 for no advice.
     pub retry_after_ms: u32,
     /// An explanation for people; may be empty.
     pub reason: PeerText,
 }
 
 impl Refused {
-    /// A refusal without further words.
+    /// Makes a refusal without a reason.
     pub fn new(refusal: Refusal) -> Refused {
         Refused {
             code: refusal.code(),
@@ -98,7 +102,7 @@ impl Refused {
         }
     }
 
-    /// A refusal with a reason that a person can read.
+    /// Makes a refusal with a reason for people.
     pub fn because(refusal: Refusal, reason: impl Into<PeerText>) -> Refused {
         Refused {
             code: refusal.code(),
@@ -107,7 +111,7 @@ impl Refused {
         }
     }
 
-    /// What kind of no it is.
+    /// Returns the kind of refusal.
     pub fn refusal(&self) -> Refusal {
         Refusal::from_code(self.code)
     }

@@ -1,11 +1,12 @@
-//! What a node and a tracker say to each other.
+//! Messages between a node and a tracker.
 //!
-//! On the control stream, after Hello: the node sends [`Announce`], the tracker answers each with
+//! On the control stream, after Hello, the node sends [`Announce`] and the tracker answers each with
 //! [`AnnounceAck`]. A full announcement comes first, then only differences.
 //!
-//! Each on a stream of its own, opened by the node: [`Find`] is answered by [`Found`]; [`Watch`]
-//! by [`Holders`] and then, for as long as the stream stays open, by [`HoldersChanged`] whenever
-//! there is something to tell. Either may be answered by [`crate::Refused`] instead.
+//! Lookups each have a stream of their own, opened by the node: [`Find`] is answered by [`Found`];
+//! [`Watch`] by [`Holders`] and then, for as long as the stream stays open, by [`HoldersChanged`]
+//! whenever holders changed. Either may be answered by [`crate::Refused`] instead. Layouts name the
+//! fields in order; ids have 32 bytes.
 
 use qshare_content::{AssetName, ContentId, ContentInfo, LENGTH_MAX_BYTES, NodeId, Query};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use crate::limits::{
 };
 use crate::{Candidate, Message, PeerText, WireError};
 
-/// What is announced.
+/// The kind of an entry. On the wire: 0 file, 1 collection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EntryKind {
     /// A file.
@@ -27,14 +28,19 @@ pub enum EntryKind {
     Collection,
 }
 
-/// One thing that a node shares.
+/// An entry: a name, and the content that a node shares under it.
+///
+/// ```text
+/// name text │ kind │ info (length u64, root 32 bytes) │ complete bool │ flags u32 │
+/// metadata bytes ≤ 256
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// What the node calls it.
+    /// Its name at the node.
     pub name: AssetName,
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
-    /// Length and root.
+    /// Length and root of the content.
     pub info: ContentInfo,
     /// Whether the node has all of it.
     pub complete: bool,
@@ -44,40 +50,45 @@ pub struct Entry {
     pub metadata: Vec<u8>,
 }
 
-/// Names an entry of a node: the same name may stand for two contents (two shared directories).
+/// The key of a node's entry: name, then content id. One name may stand for two contents, from two
+/// shared directories.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryKey {
-    /// What the node calls it.
+    /// Its name at the node.
     pub name: AssetName,
-    /// Which content.
+    /// The content.
     pub content: ContentId,
 }
 
-/// Where a batch stands in what a node announces.
+/// The position of a batch in an announcement. On the wire: 0 to 3 in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AnnounceStage {
     /// The first batch of everything that the node shares.
     FullBegin,
     /// A further batch.
     FullMore,
-    /// The last one: what an earlier session announced and this one did not is gone.
+    /// The last batch: entries of an earlier session that were not repeated are dropped.
     FullEnd,
-    /// A difference to what was announced.
+    /// A difference to the entries announced before.
     Delta,
 }
 
-/// `Announce`.
+/// `Announce`: a batch of entries.
+///
+/// ```text
+/// sequence u64 │ stage │ entries list ≤ 2048 │ removed list ≤ 2048 │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announce {
     /// Counts up by one from 0 with each batch of a connection.
     pub sequence: u64,
-    /// Where this batch stands.
+    /// The position of this batch.
     pub stage: AnnounceStage,
     /// New or changed entries.
     pub entries: Vec<Entry>,
-    /// Entries that are no more.
+    /// Keys of removed entries.
     pub removed: Vec<EntryKey>,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
@@ -101,14 +112,18 @@ impl Message for Announce {
     }
 }
 
-/// `AnnounceAck`: the batch is in the registry.
+/// `AnnounceAck`: acknowledges that a batch is in the registry.
+///
+/// ```text
+/// sequence u64 │ refused u32 │ reason text ≤ 256
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnnounceAck {
     /// The batch's number.
     pub sequence: u64,
-    /// How many of its entries were not taken.
+    /// Number of refused entries.
     pub refused: u32,
-    /// Why, for people; empty when all were taken.
+    /// The reason for people; empty if none was refused.
     pub reason: PeerText,
 }
 
@@ -118,18 +133,23 @@ impl Message for AnnounceAck {
     const NAME: &'static str = "AnnounceAck";
 }
 
-/// `Find`.
+/// `Find`: a lookup.
+///
+/// ```text
+/// query │ after option bytes ≤ 2048 │ limit u16 │ holders u8 │ extensions
+/// query: 0 ContentId, 1 id prefix (hex text), 2 (NodeId, name), 3 name or glob
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Find {
-    /// What is looked up.
+    /// The query.
     pub query: Query,
-    /// Where the last page ended, as [`Found::more`] said.
+    /// The cursor from [`Found::more`] of the last page.
     pub after: Option<Vec<u8>>,
-    /// Most matches wanted.
+    /// Most matches in the answer.
     pub limit: u16,
-    /// Most holders wanted for each match, at most 16.
+    /// Most holders of each match in the answer, at most 16.
     pub holders: u8,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
@@ -145,55 +165,64 @@ impl Message for Find {
     }
 }
 
-/// A node that holds something, and where it may be reached.
+/// A node and its addresses: id, then a list of at most 8 candidates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeContact {
-    /// Who it is.
+    /// The node's id.
     pub node: NodeId,
-    /// Where it may be, at most 8.
+    /// Addresses at which it may be, at most 8.
     pub candidates: Vec<Candidate>,
 }
 
-/// One answer to a lookup: a name and the content that it stands for.
+/// A match of a lookup: a name and the content that it stands for.
+///
+/// ```text
+/// name text │ kind │ info │ complete u32 │ partial u32 │ holders list ≤ 16 of (u16, bool)
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
     /// The name.
     pub name: AssetName,
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
-    /// Length and root.
+    /// Length and root of the content.
     pub info: ContentInfo,
-    /// Nodes that say they have all of it. A claim, never a reason for trust.
+    /// Number of nodes that claim to have all of it. Not to be trusted.
     pub complete: u32,
-    /// Nodes that say they have part of it.
+    /// Number of nodes that claim to have part of it.
     pub partial: u32,
-    /// Some of them: positions in [`Found::nodes`], and whether they have all of it.
+    /// Some of the holders: index into [`Found::nodes`], and whether it claims to have all of it.
     pub holders: Vec<(u16, bool)>,
 }
 
-/// Whether a tracker can be expected to know.
+/// Whether a tracker's negative answers are final. On the wire: 0 ready, 1 warming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Readiness {
-    /// It has been up for long enough to have heard of everybody.
+    /// It has run for long enough that every node has announced.
     Ready,
-    /// It has just started; what was not found may still be announced.
+    /// It has just started; missing entries may still be announced.
     Warming,
 }
 
-/// `Found`, a page of answers in the order of names.
+/// `Found`: a page of matches in the order of names.
+///
+/// ```text
+/// readiness │ matches list ≤ 1024 │ nodes list ≤ 4096 │ more option bytes ≤ 2048 │
+/// near list of text ≤ 8 │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
-    /// Whether nothing means nothing.
+    /// Whether the absence of matches is final.
     pub readiness: Readiness,
     /// The matches.
     pub matches: Vec<Match>,
     /// The nodes that the matches refer to.
     pub nodes: Vec<NodeContact>,
-    /// There is more: the next page's [`Find::after`].
+    /// The next page's [`Find::after`]; None on the last page.
     pub more: Option<Vec<u8>>,
-    /// Where nothing was found: names that look like it.
+    /// If nothing was found: similar names.
     pub near: Vec<AssetName>,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
@@ -226,7 +255,7 @@ impl Message for Found {
     }
 }
 
-/// Lengths that no chunk index could reach do not get past here.
+/// Refuses lengths beyond that of the largest file.
 fn check_infos<'a, M: Message>(
     mut infos: impl Iterator<Item = &'a ContentInfo>,
 ) -> Result<(), WireError> {
@@ -239,7 +268,7 @@ fn check_infos<'a, M: Message>(
 fn check_contacts<'a, M: Message>(
     contacts: impl ExactSizeIterator<Item = &'a NodeContact>,
 ) -> Result<(), WireError> {
-    // One answer may name HOLDERS_MAX nodes for each of a few contents.
+    // An answer may name HOLDERS_MAX nodes for each of a few contents.
     check_len::<M>("nodes", contacts.len(), 4 * MATCHES_MAX)?;
     let most = contacts
         .map(|contact| contact.candidates.len())
@@ -248,14 +277,18 @@ fn check_contacts<'a, M: Message>(
     check_len::<M>("candidates", most, CANDIDATES_MAX)
 }
 
-/// `Watch`: who holds this content, now and as it changes, until the stream is closed.
+/// `Watch`: asks who holds a content, now and as it changes, until the stream is closed.
+///
+/// ```text
+/// content │ limit u16 │ extensions
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
-    /// Which content.
+    /// The content.
     pub content: ContentId,
-    /// Most holders wanted at first, at most 256.
+    /// Most holders in the first answer, at most 256.
     pub limit: u16,
-    /// Additions of later versions.
+    /// For later versions.
     pub extensions: Extensions,
 }
 
@@ -269,19 +302,23 @@ impl Message for Watch {
     }
 }
 
-/// A node that holds a content.
+/// A holder of a content: contact, then complete bool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Who and where.
+    /// The node and its addresses.
     pub contact: NodeContact,
-    /// Whether it says that it has all of it.
+    /// Whether it claims to have all of it.
     pub complete: bool,
 }
 
-/// `Holders`, a bounded random sample of those who hold a content.
+/// `Holders`: a bounded random sample of the holders of a content.
+///
+/// ```text
+/// readiness │ holders list ≤ 256
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holders {
-    /// Whether nobody means nobody.
+    /// Whether the absence of holders is final.
     pub readiness: Readiness,
     /// The sample.
     pub holders: Vec<Holder>,
@@ -298,12 +335,16 @@ impl Message for Holders {
     }
 }
 
-/// `HoldersChanged`: who came, changed or went since the last word.
+/// `HoldersChanged`: holders that came, changed or went since the last message.
+///
+/// ```text
+/// joined list ≤ 256 │ left list of NodeId ≤ 1024
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldersChanged {
     /// New holders, and those that became complete or moved.
     pub joined: Vec<Holder>,
-    /// Those that no longer hold it.
+    /// Nodes that no longer hold the content.
     pub left: Vec<NodeId>,
 }
 

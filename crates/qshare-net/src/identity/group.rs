@@ -1,4 +1,4 @@
-//! Private swarms: a shared secret, and the proof that a peer knows it.
+//! Groups (private swarms): a shared secret, and the proof that a peer knows it.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::private_file::{self, ForbiddenMode, ReadError};
 
-/// Exports keying material that both ends of one TLS connection, and nobody else, can compute.
+/// Label of the TLS exporter, whose output only the two ends of a connection can compute.
 pub(crate) const EXPORTER_LABEL: &[u8] = b"EXPORTER-qshare-group-1";
 
 /// The 32 random bytes that a group shares; zeroed when dropped.
@@ -21,15 +21,15 @@ pub(crate) const EXPORTER_LABEL: &[u8] = b"EXPORTER-qshare-group-1";
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct GroupSecret([u8; 32]);
 
-/// Why a group file cannot be used or made.
+/// Why a group file cannot be used or created.
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     #[error("group file {path}: {cause}", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
     /// It holds something else than 64 hex digits.
@@ -46,7 +46,7 @@ pub enum GroupError {
 }
 
 impl GroupSecret {
-    /// Makes a secret from the system's randomness.
+    /// Generates a secret from the system's random generator.
     pub fn random() -> GroupSecret {
         GroupSecret(rand::random())
     }
@@ -77,7 +77,7 @@ impl GroupSecret {
         }
     }
 
-    /// Writes a new group file; one that exists already is left alone.
+    /// Creates a group file with a new secret; fails if the file exists.
     pub fn create(path: &Path) -> Result<GroupSecret, GroupError> {
         let io = |cause| GroupError::Io {
             path: path.into(),
@@ -93,7 +93,7 @@ impl GroupSecret {
         Ok(secret)
     }
 
-    /// A name for the group that gives nothing of the secret away, for registry keys.
+    /// Returns an id of the group that reveals nothing of the secret, for registry keys.
     pub fn group_id(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(b"qshare/group/1");
@@ -101,8 +101,8 @@ impl GroupSecret {
         hasher.finalize().into()
     }
 
-    /// What tells members that a node on their network belongs to the group: HMAC-SHA-256 under
-    /// the secret of its id, cut to 16 bytes. Others cannot tell it from noise.
+    /// Returns the tag by which members recognize a node of the group on their network: HMAC-SHA-256
+    /// under the secret over its id, cut to 16 bytes. To others it looks random.
     pub(crate) fn lan_tag(&self, node: &NodeId) -> [u8; 16] {
         let mut mac = self.keyed();
         mac.update(b"qshare/lan/1");
@@ -111,8 +111,8 @@ impl GroupSecret {
         std::array::from_fn(|at| full[at])
     }
 
-    /// HMAC-SHA-256 under the secret of: the connection's exported key, the prover's side
-    /// (0 dialler, 1 acceptor), the prover's id, the verifier's id.
+    /// HMAC-SHA-256 under the secret over the connection's exported key, the prover's side
+    /// (0 dialler, 1 acceptor), the prover's id, and the verifier's id.
     fn mac(&self, binding: &ProofBinding) -> Hmac<Sha256> {
         let mut mac = self.keyed();
         mac.update(&binding.exported);
@@ -131,12 +131,12 @@ impl GroupSecret {
         mac
     }
 
-    /// What the prover sends.
+    /// Returns the proof that the prover sends.
     pub(crate) fn prove(&self, binding: &ProofBinding) -> [u8; 32] {
         self.mac(binding).finalize().into_bytes().into()
     }
 
-    /// Whether a proof is right, in constant time.
+    /// Verifies a proof in constant time.
     pub(crate) fn verify(&self, binding: &ProofBinding, proof: &[u8; 32]) -> bool {
         self.mac(binding).verify_slice(proof).is_ok()
     }
@@ -148,7 +148,7 @@ impl std::fmt::Debug for GroupSecret {
     }
 }
 
-/// What a proof is bound to, so that it serves on no other connection and in no other direction.
+/// The connection and direction that a proof is bound to; it is invalid for any other.
 pub(crate) struct ProofBinding {
     pub(crate) exported: [u8; 32],
     pub(crate) prover_side: u8,

@@ -1,14 +1,14 @@
-//! Fewer, larger calls to the system: what quinn sends in pieces of ten packets leaves together.
+//! Coalescing: combines packets that quinn sends in groups of ten into fewer, larger system calls.
 //!
-//! A call that sends costs about as much as encrypting ten packets, whatever it carries, and so
-//! does taking in what it carried at the other end. quinn hands over at most ten packets at once
-//! and then lets others run; with segmentation offload the system takes as many as fit into 64 KiB.
-//! So full packets wait here, those to each destination together, until a call is full or the
-//! runtime has been around twice, which takes microseconds while anybody is sending.
+//! A sending call costs about as much as encrypting ten packets, whatever it carries, and so does the
+//! receiving call at the other end. quinn hands over at most ten packets at once and then yields; with
+//! segmentation offload (GSO) the system takes as many as fit into 64 KiB. Full packets therefore wait
+//! here, bundled by destination, until a call is full or the runtime has polled every task twice, which
+//! takes microseconds while a connection is sending.
 //!
-//! Calls are no larger than what leaves in a millisecond: on a slow link large ones gain nothing,
-//! hold up what others send, and overflow short queues. A call that receives takes in no more than what
-//! stays in a cache until quinn has copied it.
+//! A call carries no more than is sent in a millisecond: on a slow link larger ones gain nothing, delay
+//! other packets, and overflow short queues. A receiving call takes no more than what stays in the CPU
+//! cache until quinn has copied it.
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
@@ -23,38 +23,38 @@ use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::Notify;
 
-/// Most bytes that one call may carry: a UDP datagram's, less the headers before it.
+/// Most bytes of one call: the largest UDP datagram without its headers.
 const CALL_MAX_BYTES: usize = 65_487;
-/// Destinations whose packets wait at once. One more makes the oldest leave.
+/// Most bundles that wait at once. Another one makes the oldest leave.
 const BUNDLES_MAX: usize = 16;
-/// Times that the runtime goes around before what waits is sent. quinn's connections take two turns
-/// for forty packets.
+/// Rounds of the runtime's task queue before waiting packets are sent. quinn's connections take two
+/// turns for forty packets.
 const ROUNDS: u32 = 2;
 
-/// A call may carry what was lately sent in this time.
+/// A call may carry the bytes that were recently sent in this time.
 const CALL_MAX_TIME: Duration = Duration::from_millis(1);
-/// What was sent is counted for this long.
+/// Period over which sent bytes are counted.
 const COUNTED: Duration = Duration::from_millis(8);
 
-/// A call takes in about so much, if it comes in datagrams as large as those before: what the system has
-/// copied is copied once more from there, and is to be in the cache still.
+/// Bytes that a receiving call takes, estimated from the size of earlier datagrams. quinn copies them
+/// once more, and should find them in the cache.
 const TAKEN_MAX_BYTES: usize = 128 << 10;
 
-/// A socket that holds packets back for a moment, to send more of them at once.
+/// A socket that delays full packets for microseconds to send more of them in one call.
 #[derive(Debug)]
 pub(crate) struct CoalescingSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     waiting: Mutex<Waiting>,
     filled: Arc<Notify>,
-    /// The mean length of the datagrams that came last, each of which may hold many packets.
+    /// Mean length of the datagrams of the last receiving call, each of which may hold many packets.
     taken_bytes: AtomicUsize,
 }
 
-/// What has not left yet: one bundle for each destination, the oldest first.
+/// Packets that wait: one bundle for each destination, the oldest first.
 #[derive(Debug, Default)]
 struct Waiting {
     bundles: Vec<Bundle>,
-    /// Room of bundles that have left, for others.
+    /// Buffers of sent bundles, for reuse.
     spare: Vec<Vec<u8>>,
     rate: Rate,
 }
@@ -66,17 +66,17 @@ struct Bundle {
     contents: Vec<u8>,
 }
 
-/// How much is sent.
+/// The rate at which packets are sent.
 #[derive(Debug, Default)]
 struct Rate {
     since: Option<Instant>,
     bytes: usize,
-    /// What a call may carry.
+    /// Bytes that a call may carry.
     call_bytes: usize,
 }
 
 impl Rate {
-    /// Counts what is sent now.
+    /// Counts bytes that are sent now.
     fn count(&mut self, now: Instant, bytes: usize) {
         let since = *self.since.get_or_insert(now);
         let elapsed = now.saturating_duration_since(since);
@@ -99,7 +99,7 @@ struct Head {
 }
 
 impl CoalescingSocket {
-    /// Wraps a socket. Runs on the current tokio runtime for as long as the socket lives.
+    /// Wraps a socket, and spawns the task that flushes it on the current tokio runtime.
     pub(crate) fn new(inner: Arc<dyn AsyncUdpSocket>) -> Arc<CoalescingSocket> {
         let filled = Arc::new(Notify::new());
         let socket = Arc::new(CoalescingSocket {
@@ -116,7 +116,8 @@ impl CoalescingSocket {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a bundle. Only "not now" leaves it waiting; QUIC sends again what else was lost.
+    /// Sends a bundle. It keeps waiting only on [`io::ErrorKind::WouldBlock`]; QUIC retransmits what
+    /// other errors lost.
     fn flush(&self, waiting: &mut Waiting, at: usize) -> io::Result<()> {
         let Some(Bundle { head, contents }) = waiting.bundles.get(at) else {
             return Ok(());
@@ -140,7 +141,7 @@ impl CoalescingSocket {
         }
     }
 
-    /// Sends all bundles, the oldest first; false when the system takes no more now.
+    /// Sends all bundles, the oldest first; returns false when the system's buffer is full.
     fn flush_all(&self, waiting: &mut Waiting) -> bool {
         while !waiting.bundles.is_empty() {
             let sent = self.flush(waiting, 0);
@@ -152,7 +153,7 @@ impl CoalescingSocket {
     }
 }
 
-/// Sends what has waited for long enough, until the socket is gone.
+/// Sends bundles that have waited for [`ROUNDS`], until the socket is dropped.
 async fn flush_in_time(socket: Weak<CoalescingSocket>, filled: Arc<Notify>) {
     loop {
         filled.notified().await;
@@ -211,7 +212,7 @@ impl AsyncUdpSocket for CoalescingSocket {
                 bundle = None;
             }
         }
-        // Only bundles of full packets have company coming: the rest leaves at once, behind them.
+        // Only full packets are likely to be followed by more; others leave at once, behind them.
         let full = transmit.segment_size.is_some() && length.is_multiple_of(segment_size);
         let alone = !full || length + segment_size > room;
         if alone && bundle.is_none() {
@@ -232,7 +233,7 @@ impl AsyncUdpSocket for CoalescingSocket {
         let contents = &mut waiting.bundles[at].contents;
         contents.extend_from_slice(transmit.contents);
         if !full || contents.len() + segment_size > room {
-            // It is ours now, so "not now" is no answer any more: the other task tries again.
+            // The packets were accepted, so WouldBlock is not returned: the flushing task retries.
             let _ = self.flush(&mut waiting, at);
         }
         Ok(())
