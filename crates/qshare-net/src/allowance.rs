@@ -1,8 +1,8 @@
 //! Limits on what may be sent to a destination that does not answer: probes and dials together.
 //!
-//! Trackers and peers name addresses, and identities are free, so an address may be a victim's
-//! whatever node it is said to be of. Each destination has one allowance, whoever names it, for
-//! which nodes, and how often. An answer renews it.
+//! Trackers and peers name addresses, and identities are free, so any address may be a victim's. Each
+//! destination has one allowance, regardless of who names it, for which node, and how often. An
+//! answer renews it.
 //!
 //! Pure: every call takes the time.
 
@@ -62,7 +62,7 @@ impl Allowance {
 }
 
 impl Allowances {
-    /// Starts with nothing sent to anybody.
+    /// Starts with full allowances.
     pub fn new(now: Instant) -> Allowances {
         let all = f64::from(PROBES_MAX);
         Allowances {

@@ -1,4 +1,4 @@
-//! How fast to send: which congestion controller a connection gets.
+//! Congestion control: the controllers, and which one a connection gets.
 
 mod auto;
 mod bbr3;
@@ -23,30 +23,30 @@ use bbr3::Bbr3;
 /// A congestion controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Congestion {
-    /// By the path: BBRv3 where it is long, CUBIC where it is short.
+    /// By the path's RTT: BBRv3 on long paths, CUBIC on short ones.
     #[default]
     Auto,
-    /// CUBIC (RFC 9438), as quinn has it.
+    /// CUBIC (RFC 9438), quinn's implementation.
     Cubic,
-    /// BBR version 1, as quinn has it; for comparison.
+    /// BBR version 1, quinn's implementation; for comparison.
     Bbr,
     /// BBR version 3 (draft-ietf-ccwg-bbr), our implementation: sends at the path's delivery rate
     /// and ignores the loss rate that the path has at any load. It sets a window, not a pace.
     Bbr3,
 }
 
-/// Bytes that may leave before anything is acknowledged: three round trips of slow start less than
-/// with quinn's 12,000, and room for a close beside an MTU probe, which quinn-proto 0.11.19 would
-/// otherwise hold back (quinn issue 2785).
+/// Initial congestion window in bytes: saves three round trips of slow start over quinn's 12,000,
+/// and leaves room for a close beside an MTU probe, which quinn-proto 0.11.19 would otherwise hold
+/// back (quinn issue 2785).
 pub(crate) const INITIAL_WINDOW_BYTES: u64 = 64 * 1024;
 
-/// A name that no controller has.
+/// A name that is no controller's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is none of auto, cubic, bbr and bbr3")]
 pub struct UnknownCongestion(String);
 
 impl Congestion {
-    /// All of them.
+    /// All controllers.
     pub const ALL: [Congestion; 4] = [
         Congestion::Auto,
         Congestion::Cubic,
@@ -54,7 +54,7 @@ impl Congestion {
         Congestion::Bbr3,
     ];
 
-    /// As it is written.
+    /// Returns the controller's name, as on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Congestion::Auto => "auto",
@@ -108,7 +108,7 @@ impl ControllerFactory for Bbr3Factory {
     }
 }
 
-/// What quinn calls.
+/// Implements quinn's controller interface for [`Bbr3`].
 #[derive(Debug, Clone)]
 struct QuinnAdapter(Bbr3);
 

@@ -22,8 +22,8 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// The configuration of an endpoint.
 #[derive(Debug, Clone)]
 pub struct EndpointConfig {
-    /// The address to listen at; port 0 lets the system choose. `[::]` serves both families, and falls
-    /// back to `0.0.0.0` where there is no IPv6.
+    /// The address to listen at; port 0 lets the system choose. `[::]` serves both families, and
+    /// falls back to `0.0.0.0` where there is no IPv6.
     pub listen: SocketAddr,
     /// The ALPN of accepted connections: [`ALPN_PEER`] for nodes, [`ALPN_TRACKER`] for trackers.
     pub accept_alpn: &'static [u8],

@@ -26,8 +26,8 @@ pub async fn resolve(tracker: &TrackerAddress) -> Result<Vec<SocketAddr>, Resolv
     resolve_host(&tracker.host, tracker.port).await
 }
 
-/// Returns all addresses of a host, in the resolver's order. A link-local IPv6 address may name its zone
-/// (`fe80::1%eth0`).
+/// Returns all addresses of a host, in the resolver's order. A link-local IPv6 address may name its
+/// zone (`fe80::1%eth0`).
 pub async fn resolve_host(host: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
         .await

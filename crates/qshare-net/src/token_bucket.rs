@@ -1,4 +1,4 @@
-//! A token bucket, the rate limit behind every "so many per second, and a burst of".
+//! A token bucket: a rate limit with a burst.
 
 use std::time::{Duration, Instant};
 

@@ -45,9 +45,9 @@ impl Default for TransportConfig {
 /// which may carry 65,487 bytes: ten of more than 6,548 bytes exceed that.
 const MTU_UPPER_BOUND_BYTES: u16 = 6500;
 
-/// Ack-eliciting packets that may arrive before an acknowledgement is sent, unless one is missing or
-/// 25 ms have passed. As many as leave in one call, so that an acknowledgement releases the next call.
-/// Acknowledging every other packet (RFC 9000 section 13.2.2) makes a third of all packets
+/// Ack-eliciting packets that may arrive before an acknowledgement is sent, unless one is missing
+/// or 25 ms have passed. As many as leave in one call, so that an acknowledgement releases the next
+/// call. Acknowledging every other packet (RFC 9000 section 13.2.2) makes a third of all packets
 /// acknowledgements.
 const UNACKNOWLEDGED_MAX: u32 = 9;
 

@@ -2,8 +2,8 @@
 //! address proofs.
 //!
 //! The first byte of a QUIC packet has the *fixed bit* (0x40, RFC 9000 section 17; qshare does not
-//! grease it, RFC 9287) or the long-header bit (0x80) set. That of these datagrams has neither, which
-//! tells them apart. Integers are big-endian; ids, handles, nonces and cookies have 8 bytes:
+//! grease it, RFC 9287) or the long-header bit (0x80) set. That of these datagrams has neither,
+//! which tells them apart. Integers are big-endian; ids, handles, nonces and cookies have 8 bytes:
 //!
 //! ```text
 //! 0      1             9          17                33
@@ -99,8 +99,8 @@ pub enum Datagram<'a> {
         /// Repeated in the reply.
         cookie: [u8; 8],
     },
-    /// Node to the tracker's second port: the knock arrived; or, unsolicited, a datagram of which the
-    /// tracker reports the source.
+    /// Node to the tracker's second port: the knock arrived; or, unsolicited, a datagram of which
+    /// the tracker reports the source.
     Heard {
         /// From the node's request.
         id: u64,

@@ -29,8 +29,9 @@ pub(crate) fn check_extensions<M: Message>(extensions: &Extensions) -> Result<()
     check_len::<M>("extension", longest, EXTENSION_MAX_BYTES)
 }
 
-/// Bit of [`Hello::features`]: the sender agrees to birthday punching, many probes where the NATs of
-/// both sides leave no other direct path (see [`crate::introduction::EXTENSION_BIRTHDAY_PUNCH`]).
+/// Bit of [`Hello::features`]: the sender agrees to birthday punching, many probes where the NATs
+/// of both sides leave no other direct path (see
+/// [`crate::introduction::EXTENSION_BIRTHDAY_PUNCH`]).
 pub const FEATURE_BIRTHDAY_PUNCH: u64 = 1;
 
 /// The role of a participant. On the wire: 0 tracker, 1 node, 2 one-shot.

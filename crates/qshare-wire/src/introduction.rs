@@ -62,7 +62,8 @@ pub struct RelayTicket {
 /// `Introduction`: introduces the receiver to another node.
 ///
 /// ```text
-/// peer │ asked bool │ candidates list ≤ 8 │ id u64 │ key 16 bytes │ relay option ticket │ extensions
+/// peer │ asked bool │ candidates list ≤ 8 │ id u64 │ key 16 bytes │ relay option ticket │
+/// extensions
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {

@@ -25,8 +25,8 @@ pub struct Knock {
     pub id: u64,
     /// The port to knock at. None: the tracker sends nothing and waits for an unsolicited datagram.
     pub port: Option<u16>,
-    /// Whether the tracker shall tell others of this port if the knock is answered from there, until
-    /// the node asks again or its session ends.
+    /// Whether the tracker shall tell others of this port if the knock is answered from there,
+    /// until the node asks again or its session ends.
     pub offer: bool,
     /// For later versions.
     pub extensions: Extensions,

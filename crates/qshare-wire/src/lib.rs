@@ -39,8 +39,9 @@
 //! struct as its fields in order, and an enum as the varint index of its variant and that
 //! variant's fields.
 //!
-//! Messages are in [`hello`], [`tracker`], [`introduction`], [`knock`] and [`peer`], datagrams beside
-//! QUIC in [`datagram`], all limits in [`limits`]. docs/protocol.md describes the order of events.
+//! Messages are in [`hello`], [`tracker`], [`introduction`], [`knock`] and [`peer`], datagrams
+//! beside QUIC in [`datagram`], all limits in [`limits`]. docs/protocol.md describes the order of
+//! events.
 
 mod address;
 mod close;

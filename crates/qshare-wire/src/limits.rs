@@ -25,7 +25,8 @@ pub const TEXT_MAX_BYTES: usize = 256;
 
 /// Candidate addresses of one node.
 pub const CANDIDATES_MAX: usize = 8;
-/// Smallest port of a node. Lower ones belong to well-known services, to which no node is led to send.
+/// Smallest port of a node. Lower ones belong to well-known services, to which no node is led to
+/// send.
 pub const CANDIDATE_PORT_MIN: u16 = 1024;
 
 /// Bytes of a datagram beside QUIC, except relayed packets.
@@ -40,8 +41,8 @@ pub const PROBED_ADDRESSES_MAX: usize = 2 * CANDIDATES_MAX;
 /// Sockets that a node opens for birthday punching. With 256 of 64,512 ports open, 1,024 random
 /// probes hit one in 98 of 100 cases, 2,048 in 99.97.
 pub const BIRTHDAY_SOCKETS: u16 = 256;
-/// Probes that each of these sockets sends: the first opens the NAT, the others replace those that are
-/// lost or arrive too early.
+/// Probes that each of these sockets sends: the first opens the NAT, the others replace those that
+/// are lost or arrive too early.
 pub const BIRTHDAY_ROUNDS: u16 = 3;
 /// Probes to random ports of one IP address after one introduction.
 pub const BIRTHDAY_PORTS: u16 = 2048;

@@ -1,7 +1,7 @@
 //! Messages between a node and a tracker.
 //!
-//! On the control stream, after Hello, the node sends [`Announce`] and the tracker answers each with
-//! [`AnnounceAck`]. A full announcement comes first, then only differences.
+//! On the control stream, after Hello, the node sends [`Announce`] and the tracker answers each
+//! with [`AnnounceAck`]. A full announcement comes first, then only differences.
 //!
 //! Lookups each have a stream of their own, opened by the node: [`Find`] is answered by [`Found`];
 //! [`Watch`] by [`Holders`] and then, for as long as the stream stays open, by [`HoldersChanged`]

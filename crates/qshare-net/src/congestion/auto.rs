@@ -1,9 +1,9 @@
-//! The controller that suits a path: CUBIC on short ones, BBRv3 on long ones.
+//! Chooses the controller by the path's RTT: CUBIC on short paths, BBRv3 on long ones.
 //!
-//! On a local network little is lost but by full queues, and CUBIC lets swarms end earlier there. On
-//! a long path a packet in a thousand that is lost for any other reason leaves CUBIC a hundredth of
-//! the rate. On short paths what all connections have in flight is in queues, so that they share
-//! what the link bears ([`Uplink`]).
+//! On a local network nearly all losses come from full queues, and swarms finish earlier with
+//! CUBIC. On a long path, one packet in a thousand lost for other reasons leaves CUBIC a hundredth
+//! of the rate. On short paths most bytes in flight are in queues, so all connections share what
+//! the link carries ([`Uplink`]).
 
 use std::any::Any;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use quinn_proto::RttEstimator;
 use super::Congestion;
 use super::uplink::{Member, Uplink};
 
-/// From this round trip on a path is long.
+/// Smallest RTT of a long path.
 const LONG_PATH: Duration = Duration::from_millis(5);
-/// Packets that are acknowledged before it is decided: those of the handshake come late, because
-/// both ends compute.
+/// Acknowledged packets before the choice: the RTT of handshake packets includes computation at
+/// both ends.
 const PACKETS_UNDECIDED: u32 = 16;
 
-/// Builds the controller that decides.
+/// Builds the controllers that choose.
 pub(super) struct AutoFactory {
     uplink: Arc<Uplink>,
 }
@@ -46,9 +46,8 @@ impl ControllerFactory for AutoFactory {
     }
 }
 
-/// What the link by which a connection leaves carried when it was busiest, in bytes a second: the
-/// sum over all connections of the endpoint. Unknown at first, on long paths, and where a controller
-/// was chosen by name.
+/// Returns the highest rate that a connection's uplink carried, in bytes a second, summed over all
+/// connections of the endpoint. None at first, on long paths, and with a controller chosen by name.
 pub fn link_rate(connection: &quinn::Connection) -> Option<f64> {
     let controller = connection.congestion_state().into_any();
     let member = controller.downcast_ref::<Auto>()?.member.as_ref()?;
@@ -57,10 +56,11 @@ pub fn link_rate(connection: &quinn::Connection) -> Option<f64> {
 
 struct Auto {
     used: Box<dyn Controller>,
-    /// Hears the same until it is decided.
+    /// The other candidate, which gets the same events until the choice.
     other: Option<Box<dyn Controller>>,
     acked_packets: u32,
-    /// Unless the path is long: what is in flight there is mostly on its way.
+    /// The connection's share of the uplink. None on a long path, where most bytes in flight are
+    /// not in queues.
     member: Option<Member>,
 }
 
@@ -72,8 +72,8 @@ impl Auto {
         }
     }
 
-    /// Whether its share is smaller than its window: that grows no more, for a window that is not made
-    /// use of is not known to be too small.
+    /// Returns whether the share of the uplink is smaller than the window. The window must not grow
+    /// then: an unused window is not known to be too small.
     fn is_held_back(&self) -> bool {
         self.window() < self.used.window()
     }
@@ -173,7 +173,7 @@ impl Controller for Auto {
 mod tests {
     use super::*;
 
-    /// What is paced by, which only BBRv3 reports.
+    /// Returns whether a pacing rate is reported, which only BBRv3 does.
     fn is_bbr3(controller: &Auto) -> bool {
         controller.metrics().pacing_rate.is_some()
     }
@@ -200,7 +200,7 @@ mod tests {
         let mut controller = decided(Duration::from_micros(300));
         assert!(!controller.is_held_back());
         let member = controller.member.as_mut().unwrap();
-        // The link carries 1 MB/s.
+        // The uplink carries 1 MB/s.
         for _ in 0..100 {
             now += Duration::from_millis(1);
             member.handle_acked(1000);

@@ -1,101 +1,101 @@
-//! A model of the path, and how much may be in flight on it.
+//! BBR version 3 (draft-ietf-ccwg-bbr), adapted to quinn: a model of the path, and the window from
+//! it.
 //!
-//! The design is that of BBR's later versions (draft-ietf-ccwg-bbr): the rate is the highest that
-//! was delivered lately, the round trip the shortest of the last seconds, and their product is what
-//! the path holds. Losses count once they are more than a path loses anyway; delay alone counts
-//! only at start-up. In phases, more is tried (`Up`), the queue that this made is let go (`Down`),
-//! and what is known is used (`Cruise`).
+//! The bandwidth is the highest recent delivery rate, the minimum RTT the shortest of the last
+//! seconds, and their product the bandwidth-delay product (BDP). Losses count once they exceed the
+//! path's own loss rate; delay alone counts only in `Startup`. Phases probe for more bandwidth
+//! (`Up`), drain the queue that this built (`Down`), and use the measured bandwidth (`Cruise`).
 //!
-//! quinn has one number for both pace and bound: it sends at 1.25 windows a round trip while less
-//! than a window is in flight. So where BBR sets a pace, this sets a window that lets as much flow:
-//! rate × round trip, with most of the queue in the round trip counted (`QUEUE_SHARE`).
+//! quinn derives its pacing from the window: it sends 1.25 windows a round trip while less than a
+//! window is in flight. So where BBR sets a pacing rate, this sets the window that yields it:
+//! bandwidth × RTT, with most of the queueing delay in the RTT counted (`QUEUE_SHARE`).
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::delivery::{Deliveries, Sample};
 
-/// Windows are at least this many packets, so that losses show before a time-out does.
+/// Smallest window in packets: enough that a loss is detected by later packets, not by a time-out.
 const WINDOW_MIN_PACKETS: u64 = 8;
-/// Growth of the window at start-up, as a multiple of what the path is known to hold. One round
-/// trip later that is known to be twice as much.
+/// Window at start-up as a multiple of the BDP, which doubles every round trip.
 const STARTUP_GAIN: f64 = 2.5;
-/// A path is full when its rate has grown by less than this in so many round trips, or in one
-/// that had a queue.
+/// The path is full when its rate grew by less than this in three round trips, or in one that had a
+/// queue.
 const STARTUP_GROWTH: f64 = 1.25;
 const STARTUP_TRIPS: u32 = 3;
-/// What is tried beyond what is known.
+/// Window gain while probing for bandwidth.
 const UP_GAIN: f64 = 1.25;
-/// More is tried for as long as a round trip raises the rate by this.
+/// Probing goes on while each round trip raises the rate by this.
 const UP_GROWTH: f64 = 1.08;
-/// Lets the queue go.
+/// Window gain while draining the queue.
 const DOWN_GAIN: f64 = 0.9;
-/// At most so much is in flight, whatever queue others make.
+/// Largest window as a multiple of the BDP, whatever queue other flows build.
 const CAP_GAIN: f64 = 2.0;
-/// Part of the waiting in queues that counts when the window is made. With all of it a queue of our
-/// own making would stay; with none of it the queues of others would starve us.
+/// Share of the queueing delay that counts in the window. With all of it a queue of our own would
+/// persist; with none of it the queues of other flows would starve us.
 const QUEUE_SHARE: f64 = 0.75;
-/// At least so much waits in queues of our making, in time and in packets. Those who share a
-/// bottleneck come to have equal shares by it: it is more to who has less.
+/// Queue that the window always allows, in time and in packets. Flows at one bottleneck converge to
+/// equal shares by it, because it is a larger part of a smaller window.
 const EXTRA_TIME: Duration = Duration::from_millis(10);
 const EXTRA_PACKETS: Range<u64> = 4..16;
-/// Round trips shorter than this are taken for it: on a machine or in a house, the wake-ups of two
-/// programs take longer than the way, and a queue of a few milliseconds harms nobody.
+/// Smallest RTT that is calculated with: on one machine or a local network, waking both programs
+/// takes longer than the path, and a queue of a few milliseconds is harmless.
 const ROUND_TRIP_FLOOR: Duration = Duration::from_millis(40);
-/// Between two tries pass so many round trips, and at least and at most these times.
+/// Pause between two probes, in round trips, with a minimum and a maximum.
 const CRUISE_TRIPS: u32 = 16;
 const CRUISE_MIN: Duration = Duration::from_millis(200);
 const CRUISE_MAX: Duration = Duration::from_secs(3);
-/// Loss of a round trip beyond what the path loses anyway, from which on there is too much in
-/// flight: 2 % with a queue, as BBR has it, and more where none is to be seen.
+/// Loss rate of a round trip, beyond the path's own, from which on too much is in flight: 2 % with
+/// a queue, as in BBR, and more without one.
 const LOSS_WITH_QUEUE: f64 = 0.02;
 const LOSS_WITHOUT_QUEUE: f64 = 0.1;
-/// The most that counts as lost anyway.
+/// Highest loss rate that counts as the path's own.
 const LOSS_ANYWAY_MAX: f64 = 0.05;
-/// A single packet is no share.
+/// Fewest lost packets that count as a loss rate.
 const LOST_PACKETS_MIN: u64 = 3;
-/// What is kept of the window when too much was lost.
+/// Window multiplier after excessive loss.
 const LOSS_GAIN: f64 = 0.7;
-/// The most that is kept of it when others made the queue too long: who has more yields more.
+/// Largest window multiplier when other flows made the queue too long: larger windows yield more.
 const YIELD_GAIN: f64 = 0.85;
-/// Room left for others below what lost too much.
+/// Headroom for other flows below the window that had excessive loss.
 const HEADROOM: f64 = 0.85;
-/// The shortest round trip is looked for again after so long …
+/// Age after which the minimum RTT is probed for again …
 const MIN_TRIP_LIFETIME: Duration = Duration::from_secs(5);
 const MIN_TRIP_LIFETIME_TRIPS: u32 = 32;
-/// … for at least so long, with this part of the window.
+/// … for at least this time, with this part of the window.
 const PROBE_TRIP_TIME: Duration = Duration::from_millis(200);
 const PROBE_TRIP_GAIN: f64 = 0.5;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Phase {
-    /// Twice as much every round trip.
+    /// Double the rate every round trip.
     Startup {
         full_rate: f64,
         trips_without_growth: u32,
     },
-    /// Let the queue of start-up, or of the last try, go.
+    /// Drain the queue of start-up or of the last probe.
     Down { is_drained: bool, trips: u32 },
-    /// Use what is known until then.
+    /// Use the measured bandwidth until then.
     Cruise { until: Instant },
-    /// Try whether there is more.
+    /// Probe for more bandwidth.
     Up {
         rate_before: f64,
         trips: u32,
-        /// The round trip when it began: the queue that trying makes does not count.
+        /// RTT at the beginning: the queue that probing builds does not count.
         trip: Duration,
     },
-    /// Look for the shortest round trip.
+    /// Probe for the minimum RTT.
     ProbeTrip {
         until: Option<Instant>,
         shortest: Duration,
     },
 }
 
-/// What is learned in one round trip.
+/// Measurements of one round trip.
 #[derive(Debug, Clone, Copy)]
 struct Trip {
-    /// It is over when what was sent after so much had been delivered is acknowledged.
+    /// The round trip ends when a packet is acknowledged that was sent after this many bytes had
+    /// been delivered.
     ends_at_delivered: u64,
     acked_bytes: u64,
     lost_bytes: u64,
@@ -132,20 +132,20 @@ pub(super) struct Bbr3 {
     rates: [f64; 2],
     min_trip: Duration,
     min_trip_at: Instant,
-    /// The shortest since then.
+    /// Shortest RTT since then.
     recent_trip: Duration,
-    /// quinn's smoothed round trip, which its pace follows.
+    /// quinn's smoothed RTT, on which its pacing is based.
     smoothed_trip: Duration,
     trip: Trip,
-    /// More than this lost too much.
+    /// Ceiling of the window: more had excessive loss.
     ceiling_bytes: Option<u64>,
-    /// How much the ceiling rises at the next round trip that it withstands.
+    /// Rise of the ceiling after the next round trip without excessive loss.
     ceiling_step: u64,
-    /// Others are trying now, so until our next try: at most this.
+    /// Limit until our next probe, while other flows are probing.
     yielding_bytes: Option<u64>,
-    /// What was sent before, and was lost, was answered by shrinking.
+    /// Losses of packets sent before this have already reduced the window.
     shrunk_at: Option<Instant>,
-    /// Share that is lost while there is no queue.
+    /// Loss rate without a queue.
     loss_anyway: f64,
     bursts: Bursts,
     random: u64,
@@ -183,12 +183,12 @@ impl Bbr3 {
         self.initial_bytes
     }
 
-    /// Bytes a second that the path is known to deliver.
+    /// Returns the measured bandwidth in bytes a second.
     pub(super) fn rate(&self) -> f64 {
         self.rates[0].max(self.rates[1])
     }
 
-    /// States of sent packets that are kept.
+    /// Returns the number of packet states kept.
     #[cfg(test)]
     pub(super) fn remembered(&self) -> usize {
         self.deliveries.remembered()
@@ -203,13 +203,14 @@ impl Bbr3 {
         self.deliveries.handle_sent(now, bytes, self.smoothed_trip);
     }
 
-    /// One packet of an acknowledgement; `handle_acks_end` follows.
+    /// Takes one packet of an acknowledgement; `handle_acks_end` follows.
     pub(super) fn handle_acked(&mut self, sent_at: Instant, bytes: u64, smoothed_trip: Duration) {
         self.smoothed_trip = smoothed_trip;
         self.deliveries.handle_acked(sent_at, bytes);
     }
 
-    /// So much is still in flight. `has_nothing_to_send`: less than allowed, for want of data.
+    /// Ends an acknowledgement. `has_nothing_to_send`: less than a window is in flight for want of
+    /// data.
     pub(super) fn handle_acks_end(
         &mut self,
         now: Instant,
@@ -220,7 +221,8 @@ impl Bbr3 {
         let Some(sample) = self.deliveries.sample(now, in_flight_bytes, least) else {
             return;
         };
-        // Applications refill what was acknowledged: only who is well below the window lacks data.
+        // Applications refill the window after an acknowledgement: only a flow well below it lacks
+        // data.
         let was_in_flight = in_flight_bytes + sample.acked_bytes;
         if has_nothing_to_send && was_in_flight < self.window_bytes / 2 {
             self.deliveries.handle_limited();
@@ -242,7 +244,8 @@ impl Bbr3 {
         self.make_window(sample.acked_bytes, sample.is_limited);
     }
 
-    /// Packets were lost, the newest of them sent then; zero bytes are a mark by the network (ECN).
+    /// Takes a loss, by the send time of the newest lost packet. Zero bytes are a congestion mark
+    /// (ECN).
     pub(super) fn handle_lost(
         &mut self,
         now: Instant,
@@ -270,7 +273,7 @@ impl Bbr3 {
         }
     }
 
-    /// Nothing came through for several time-outs: the path may be another one.
+    /// Starts again after persistent congestion: the path may have changed.
     fn start_again(&mut self, now: Instant) {
         self.phase = STARTUP;
         self.rates = [0.0; 2];
@@ -292,7 +295,7 @@ impl Bbr3 {
             && lost_bytes as f64 > allowed * of_bytes as f64
     }
 
-    /// Whether packets wait on the way for longer than a drop-tail queue must be to be of use.
+    /// Returns whether the queueing delay exceeds that of a useful drop-tail queue.
     fn has_queue(&self) -> bool {
         match (self.trip.round_trip(), self.known_trip()) {
             (Some(now), Some(least)) => now > least + (least / 8).max(Duration::from_millis(2)),
@@ -325,7 +328,7 @@ impl Bbr3 {
         self.make_window(0, true);
     }
 
-    /// A round trip that begins with the next packet that is sent.
+    /// Begins a round trip with the next packet that is sent.
     fn start_trip_of_what_is_sent_now(&mut self) {
         let in_flight_bytes = self.deliveries.in_flight_bytes();
         self.trip = Trip::starting(self.deliveries.delivered_bytes() + in_flight_bytes);
@@ -386,7 +389,8 @@ impl Bbr3 {
         self.bursts.handle_trip();
     }
 
-    /// The ceiling withstood a round trip of trying. Returns whether it keeps us from trying more.
+    /// Raises the ceiling after a round trip of probing without excessive loss. Returns whether the
+    /// ceiling limits the probe.
     fn raise_ceiling(&mut self) -> bool {
         let wanted = self.held(UP_GAIN).unwrap_or(0.0) as u64;
         let Some(ceiling) = &mut self.ceiling_bytes else {
@@ -401,7 +405,7 @@ impl Bbr3 {
         *ceiling < wanted
     }
 
-    /// What time and bytes in flight change.
+    /// Advances the phase by time and bytes in flight.
     fn advance(&mut self, now: Instant, in_flight_bytes: u64) {
         match self.phase {
             Phase::Startup { .. } => {}
@@ -416,7 +420,7 @@ impl Bbr3 {
                     };
                 }
             }
-            // One more round trip shows how long the way is without a queue.
+            // One more round trip measures the RTT without a queue.
             Phase::Down { trips, .. } => {
                 if trips >= 1 {
                     self.enter_cruise(now);
@@ -465,7 +469,7 @@ impl Bbr3 {
         let lifetime = MIN_TRIP_LIFETIME.max(self.min_trip.saturating_mul(MIN_TRIP_LIFETIME_TRIPS));
         if may_probe && now.saturating_duration_since(self.min_trip_at) > lifetime {
             if self.recent_trip <= ROUND_TRIP_FLOOR {
-                // Among such it makes no difference.
+                // Below the floor the RTT makes no difference.
                 (self.min_trip, self.min_trip_at) = (self.recent_trip, now);
                 self.recent_trip = Duration::MAX;
             } else {
@@ -485,19 +489,19 @@ impl Bbr3 {
     }
 
     fn enter_cruise(&mut self, now: Instant) {
-        // The best of the cycle before last is forgotten, unless nothing is known of the last.
+        // Drops the maximum of the cycle before last, unless the last one measured nothing.
         if self.rates[1] > 0.0 {
             self.rates = [self.rates[1], 0.0];
         }
         let trips = self.smoothed_trip.max(ROUND_TRIP_FLOOR) * CRUISE_TRIPS;
         let time = trips.clamp(CRUISE_MIN, CRUISE_MAX);
-        // Not all at once, or everybody would find the others trying.
+        // Randomized, so that flows at one bottleneck do not probe at once.
         self.phase = Phase::Cruise {
             until: now + time.mul_f64(0.75 + 0.5 * self.next_random()),
         };
     }
 
-    /// Of zero to one.
+    /// Returns a random number from 0 to 1.
     fn next_random(&mut self) -> f64 {
         // xorshift64
         self.random ^= self.random << 13;
@@ -510,14 +514,14 @@ impl Bbr3 {
         (self.min_trip < Duration::MAX).then_some(self.min_trip)
     }
 
-    /// What the path holds without a queue, times this.
+    /// Returns the BDP without a queue, times a gain.
     fn held(&self, gain: f64) -> Option<f64> {
         let trip = self.known_trip()?.max(ROUND_TRIP_FLOOR);
         let rate = self.rate();
         (rate > 0.0).then_some(gain * rate * trip.as_secs_f64())
     }
 
-    /// What flows at this multiple of the rate, through the queue that there is.
+    /// Returns the window that yields a multiple of the bandwidth with the present queue.
     fn flowing(&self, gain: f64, round_trip: Duration) -> Option<f64> {
         let trip = self.known_trip()?.max(ROUND_TRIP_FLOOR);
         let queue = round_trip.saturating_sub(trip);
@@ -578,8 +582,8 @@ const STARTUP: Phase = Phase::Startup {
     trips_without_growth: 0,
 };
 
-/// How much more than the rate explains is acknowledged at once: without room for that, a path that
-/// collects acknowledgements would stand still between them.
+/// Ack aggregation: bytes acknowledged at once beyond those that the bandwidth explains. Without
+/// room for them in the window, a path that aggregates acknowledgements would idle between them.
 #[derive(Debug, Clone, Copy, Default)]
 struct Bursts {
     began: Option<Instant>,
@@ -589,7 +593,7 @@ struct Bursts {
 }
 
 impl Bursts {
-    /// Round trips after which the largest is forgotten, at the latest after twice as many.
+    /// Round trips after which the maximum expires, at the latest after twice as many.
     const TRIPS: u32 = 8;
 
     fn handle_acked(&mut self, now: Instant, bytes: u64, rate: f64) {

@@ -1,20 +1,20 @@
-//! How fast a path delivers: measured whenever packets are acknowledged.
+//! Delivery rate estimation, on every acknowledgement.
 //!
-//! The method is that of draft-cheng-iccrg-delivery-rate-estimation: what was delivered between
-//! the sending of a packet and its acknowledgement, over the longer of the times that sending and
-//! acknowledging it took. Instead of every packet's state, that of the first of each short while is
-//! kept, so that memory does not grow with what is in flight.
+//! The method is that of draft-cheng-iccrg-delivery-rate-estimation: the bytes delivered between
+//! the sending of a packet and its acknowledgement, divided by the longer of the send and the
+//! acknowledgement interval. Instead of every packet's state, that of the first packet of each
+//! short interval is kept, so that memory does not grow with the bytes in flight.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// States kept of one connection. When they are all in use, the last one covers what follows, and
-/// rates are measured over longer times.
+/// Most packet states of one connection. When all are in use, the last one covers later packets,
+/// and rates are measured over longer intervals.
 const FLIGHTS_MAX: usize = 160;
-/// States kept of each round trip.
+/// Packet states kept of each round trip.
 const FLIGHTS_A_TRIP: u32 = 48;
 
-/// How the connection was when the packets of a short while were sent.
+/// The state of the connection when the packets of a short interval were sent.
 #[derive(Debug, Clone, Copy)]
 struct Flight {
     sent_at: Instant,
@@ -25,18 +25,18 @@ struct Flight {
     is_limited: bool,
 }
 
-/// What one acknowledgement tells.
+/// The measurement of one acknowledgement.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
-    /// Bytes a second; none if the time was too short to tell.
+    /// Delivery rate in bytes a second; None if the interval was too short.
     pub(super) rate: Option<f64>,
-    /// Whether there was too little to send for the rate to be the path's.
+    /// Whether the sender was application-limited, so that the rate may be below the path's.
     pub(super) is_limited: bool,
-    /// From sending the newest of the packets until now.
+    /// RTT of the newest packet.
     pub(super) round_trip: Duration,
-    /// What had been delivered when it was sent.
+    /// Bytes delivered when that packet was sent.
     pub(super) delivered_before: u64,
-    /// What this acknowledgement delivered.
+    /// Bytes that this acknowledgement delivered.
     pub(super) acked_bytes: u64,
 }
 
@@ -44,10 +44,10 @@ pub(super) struct Sample {
 pub(super) struct Deliveries {
     delivered_bytes: u64,
     delivered_at: Instant,
-    /// When the newest packet that was acknowledged had been sent.
+    /// Send time of the newest acknowledged packet.
     first_sent_at: Instant,
     in_flight_bytes: u64,
-    /// Until so much is delivered, rates are those of who had too little to send.
+    /// Rates are application-limited until this many bytes are delivered.
     limited_until: u64,
     flights: VecDeque<Flight>,
     acked_bytes: u64,
@@ -103,13 +103,13 @@ impl Deliveries {
         }
     }
 
-    /// One of the packets of an acknowledgement.
+    /// Takes one packet of an acknowledgement.
     pub(super) fn handle_acked(&mut self, sent_at: Instant, bytes: u64) {
         self.acked_bytes += bytes;
         self.newest_sent_at = self.newest_sent_at.max(Some(sent_at));
     }
 
-    /// That was the last of them; `in_flight_bytes` still are.
+    /// Ends an acknowledgement, after which `in_flight_bytes` are in flight.
     pub(super) fn sample(
         &mut self,
         now: Instant,
@@ -124,7 +124,7 @@ impl Deliveries {
         self.delivered_at = now;
         let flight = self.flight_of(sent_at)?;
         self.first_sent_at = sent_at;
-        // What was sent before is acknowledged or lost, or late, and tells nothing any more.
+        // Older packets are acknowledged, lost, or too late to be measured.
         while self
             .flights
             .get(1)
@@ -146,13 +146,14 @@ impl Deliveries {
         })
     }
 
-    /// There is too little to send: what is in flight now tells little about the path.
+    /// Notes that the sender is application-limited: bytes in flight now do not show the path's
+    /// rate.
     pub(super) fn handle_limited(&mut self) {
         self.limited_until = (self.delivered_bytes + self.in_flight_bytes).max(1);
     }
 
-    /// Takes losses out of what is in flight; returns how much was when the newest of the lost
-    /// packets was sent.
+    /// Removes lost bytes from those in flight; returns the bytes in flight when the newest lost
+    /// packet was sent.
     pub(super) fn handle_lost(&mut self, sent_at: Instant, bytes: u64) -> u64 {
         let before = self.in_flight_bytes;
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);

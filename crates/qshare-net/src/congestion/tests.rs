@@ -14,7 +14,7 @@ const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// 100 Mbit/s, 100 ms there and back, a queue of half of that.
+/// 100 Mbit/s, RTT 100 ms, a queue of 50 ms.
 const LONG: Path = Path {
     rate: 100e6,
     round_trip: ms(100),
@@ -22,7 +22,7 @@ const LONG: Path = Path {
     loss: 0.0,
 };
 
-/// 100 Mbit/s, 40 ms there and back, and as long a queue.
+/// 100 Mbit/s, RTT 40 ms, a queue of 40 ms.
 const WIDE: Path = Path {
     round_trip: ms(40),
     queue: ms(40),
@@ -36,13 +36,13 @@ fn world_with_one(path: Path, seed: u64) -> World {
     world
 }
 
-/// The shares of all flows during that time.
+/// Returns the shares of all flows during that time.
 fn shares(world: &mut World, during: Duration) -> Vec<f64> {
     let rates = world.rates_during(during);
     rates.iter().map(|rate| rate / world.path.rate).collect()
 }
 
-/// What a packet waits at the worst, and its median, looked at a hundred times a second.
+/// Returns the longest and the median queueing delay, sampled a hundred times a second.
 fn queue_during(world: &mut World, during: Duration) -> (Duration, Duration) {
     let mut seen: Vec<_> = (0..during.as_millis() / 10)
         .map(|_| {
@@ -130,7 +130,7 @@ fn a_queue_too_short_for_trying_costs_few_packets() {
 fn who_has_little_to_send_learns_nothing_wrong_about_the_path() {
     let mut world = world_with_one(LONG, 1);
     world.run_until(secs(4));
-    // Two megabit a second, for longer than anything is remembered.
+    // 2 Mbit/s, for longer than any measurement is kept.
     world.set_supply(0, Some(0.25e6));
     world.run_until(secs(24));
     world.set_supply(0, None);
@@ -138,7 +138,7 @@ fn who_has_little_to_send_learns_nothing_wrong_about_the_path() {
     let share = shares(&mut world, secs(1))[0];
     assert!(share > 0.9, "{share}");
 
-    // And from the beginning, when nothing is known yet.
+    // The same from the start, before any measurement.
     let mut world = World::new(LONG, 1);
     let bbr3 = world.bbr3(1);
     world.flow(bbr3, Duration::ZERO);
@@ -225,7 +225,7 @@ fn a_cubic_flow_keeps_a_good_part() {
     }
 }
 
-/// A controller at rest, with a window that it learned.
+/// Returns an idle controller that has measured a path.
 fn experienced(now: Instant) -> (Bbr3, Instant) {
     let mut bbr3 = Bbr3::new(now, 64 << 10, PACKET as u16, 1);
     let mut at = now;
@@ -283,7 +283,7 @@ fn memory_does_not_grow_with_what_is_in_flight() {
         bbr3.sent(now + Duration::from_micros(100 * packet), PACKET);
     }
     assert!(bbr3.remembered() <= 160, "{}", bbr3.remembered());
-    // What comes back after all that time is measured none the less.
+    // An acknowledgement after all that time is still measured.
     let end = now + secs(11);
     bbr3.acked(end, now + secs(9), PACKET, false, secs(2));
     bbr3.acks_end(end, 0, false);

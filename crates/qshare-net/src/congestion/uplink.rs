@@ -1,46 +1,47 @@
-//! What the connections of one endpoint share: the link that all of them leave by.
+//! The uplink: the first link, which all connections of an endpoint share.
 //!
-//! Each controller looks for the window that its own path bears. Where the first link is the
-//! narrow one, as in most homes and in any crowd, all of these windows end up in one queue: with
-//! thirty connections it overflows before any of them has sent much, and what is wanted next waits
-//! behind what was wanted before. So together they have no more in flight than what the link
-//! carries in [`QUEUE_MAX`], and [`QUEUE_MAX_BYTES`], each connection that sends an equal share of it.
+//! Each controller finds a window for its own path. Where the uplink is the bottleneck, as in most
+//! homes and in large swarms, all of these windows fill one queue: with thirty connections it
+//! overflows early, and urgent packets wait behind older ones. So all connections together have no
+//! more in flight than the uplink carries in [`QUEUE_MAX`], and no more than [`QUEUE_MAX_BYTES`];
+//! each sending connection has an equal share.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// All that is in flight on short paths may wait this long in queues: enough to keep links busy
-/// that several senders share, and less than routers hold.
+/// Queueing delay that all bytes in flight on short paths together may cause: enough to keep a link
+/// busy that several senders share, and less than routers buffer.
 const QUEUE_MAX: Duration = Duration::from_millis(40);
-/// And it is no more than this: what a receiver does not take at once lies in the buffer of its socket,
-/// which holds little more, and cold memory there costs both ends a tenth of their processor time.
+/// Most bytes in flight on short paths. The receiver's socket buffer holds little more, and memory
+/// there that is not in the CPU cache costs both ends a tenth of their processor time.
 const QUEUE_MAX_BYTES: u64 = 5_000_000;
-/// The rate is that of the best such time.
+/// Interval over which the rate is measured; the highest counts.
 const SAMPLE: Duration = Duration::from_millis(50);
-/// A rate is believed for this long, and as long again.
+/// Period after which a rate is replaced; it expires after two.
 const REMEMBERED: Duration = Duration::from_secs(5);
-/// A connection may always have this much in flight: more than a call of ten packets, so that some are on
-/// their way while those are acknowledged; and not so much more that what several send to the same
-/// receiver at once overflows the queue in front of it.
+/// Smallest share of a connection: more than one call of ten packets, so that some are in flight
+/// while those are acknowledged, but little enough that several senders to one receiver do not
+/// overflow the queue in front of it.
 const SHARE_MIN_BYTES: u64 = 20_000;
-/// With less in flight a connection does not count as sending: it acknowledges, or tells news.
+/// A connection with fewer bytes in flight does not count as sending: it carries acknowledgements
+/// or control messages.
 const SENDING_MIN_BYTES: u64 = 4 << 10;
 
-/// The link of an endpoint, as its connections know it.
+/// The uplink of an endpoint.
 #[derive(Debug)]
 pub(super) struct Uplink {
     state: Mutex<State>,
-    /// What each connection may have in flight.
+    /// Bytes that each connection may have in flight.
     share_bytes: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Connections that send.
+    /// Number of sending connections.
     sending: u64,
     sample: Option<Sample>,
-    /// Bytes a second: the best of this period, and of the one before.
+    /// Highest rates of this period and the last one, in bytes a second.
     best: f64,
     best_before: f64,
     period: Option<Instant>,
@@ -107,13 +108,13 @@ impl State {
         self.best = self.best.max(rate);
     }
 
-    /// Bytes a second, once anything is known.
+    /// Returns the rate in bytes a second, once it is known.
     fn rate(&self) -> Option<f64> {
         let rate = self.best.max(self.best_before);
         (rate > 0.0).then_some(rate)
     }
 
-    /// Everything, while nothing is known.
+    /// Returns the share of a connection: unlimited while the rate is unknown.
     fn share_bytes(&self) -> u64 {
         let Some(rate) = self.rate() else {
             return u64::MAX;
@@ -123,7 +124,7 @@ impl State {
     }
 }
 
-/// A connection's part in it; gives it back when dropped.
+/// A connection's membership in an uplink. Its bytes in flight are released when it is dropped.
 #[derive(Debug)]
 pub(super) struct Member {
     uplink: Arc<Uplink>,
@@ -142,17 +143,17 @@ impl Member {
         }
     }
 
-    /// Another connection's, or the same one's on another path.
+    /// Returns the membership of another connection, or of the same one on another path.
     pub(super) fn another(&self) -> Member {
         Member::new(self.uplink.clone())
     }
 
-    /// What it may have in flight.
+    /// Returns the bytes that the connection may have in flight.
     pub(super) fn share_bytes(&self) -> u64 {
         self.uplink.share_bytes.load(Ordering::Relaxed)
     }
 
-    /// What the link carried when it was busiest, in bytes a second, once that is known.
+    /// Returns the highest rate that the uplink carried, in bytes a second, once it is known.
     pub(super) fn link_rate(&self) -> Option<f64> {
         self.uplink.state().rate()
     }
@@ -215,7 +216,7 @@ mod tests {
             Member::new(self.uplink.clone())
         }
 
-        /// So much is acknowledged every millisecond, and as much sent.
+        /// Acknowledges this many bytes every millisecond, and sends as many.
         fn run(&mut self, member: &mut Member, time: Duration, bytes_a_ms: u64) {
             for _ in 0..time.as_millis() {
                 self.now += MS;

@@ -1,6 +1,6 @@
-//! A bottleneck on a virtual clock, and senders that share it as quinn's connections would: paced
-//! at 1.25 windows a round trip, acknowledged every second packet, losses found by later packets.
-//! The same seed gives the same run.
+//! A simulated bottleneck on a virtual clock, shared by senders that behave like quinn's
+//! connections: paced at 1.25 windows a round trip, acknowledged every second packet, losses
+//! detected by later packets. The same seed gives the same run.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -16,7 +16,7 @@ const CALL_PACKETS: u64 = 10;
 const REPORTED: usize = 24;
 const ACK_DELAY: Duration = Duration::from_millis(25);
 
-/// What may be asked of a congestion controller.
+/// The interface of a simulated congestion controller.
 pub(super) trait Controller {
     fn window(&self) -> u64;
     fn sent(&mut self, now: Instant, bytes: u64);
@@ -47,7 +47,7 @@ impl Controller for Bbr3 {
     }
 }
 
-/// CUBIC as in RFC 9438, the parts that a competitor needs.
+/// CUBIC (RFC 9438), reduced to what a competing flow needs.
 pub(super) struct Cubic {
     window: f64,
     threshold: f64,
@@ -109,15 +109,15 @@ impl Controller for Cubic {
     }
 }
 
-/// What the bottleneck does.
+/// The bottleneck's properties.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Path {
-    /// Bits a second.
+    /// Rate in bits a second.
     pub(super) rate: f64,
     pub(super) round_trip: Duration,
-    /// How long the queue may become.
+    /// Longest queueing delay.
     pub(super) queue: Duration,
-    /// Share of packets that are lost whatever happens.
+    /// Share of packets that are lost at any load.
     pub(super) loss: f64,
 }
 
@@ -125,20 +125,20 @@ pub(super) struct Path {
 enum Event {
     /// A packet leaves the bottleneck's other end.
     Arrival { flow: usize, number: u64 },
-    /// The receiver has waited long enough for a second packet.
+    /// The receiver's delayed acknowledgement is due.
     AckDue { flow: usize, timer: u64 },
-    /// An acknowledgement of everything in that flow's list of so many.
+    /// An acknowledgement arrives, by its index in the flow's list.
     Ack { flow: usize, acks: Vec<u64> },
-    /// The pacer may have room, or a loss may be certain by now.
+    /// The pacer may have room, or a loss may be detected.
     Wake { flow: usize },
 }
 
 struct Flow {
     controller: Box<dyn Controller>,
     starts: Duration,
-    /// Bytes a second that the application has; none: any amount.
+    /// Rate of the application in bytes a second; None is unlimited.
     supply: Option<f64>,
-    /// When that began, and what had been sent.
+    /// When that rate began, and the bytes sent before.
     supplied_from: (Duration, u64),
     sent_total: u64,
     next_number: u64,
@@ -214,7 +214,7 @@ impl World {
         flow
     }
 
-    /// What was sent and lost of what arrived, as a share.
+    /// Returns the share of packets that were lost.
     pub(super) fn loss(&self, flow: usize) -> f64 {
         let Flow {
             delivered, lost, ..
@@ -222,13 +222,13 @@ impl World {
         lost as f64 / (delivered + lost) as f64
     }
 
-    /// From now on the application makes so many bytes a second; none: any amount.
+    /// Sets the application's rate in bytes a second; None is unlimited.
     pub(super) fn set_supply(&mut self, flow: usize, supply: Option<f64>) {
         self.flows[flow].supply = supply;
         self.flows[flow].supplied_from = (self.now, self.flows[flow].sent_total);
     }
 
-    /// How long a packet would wait now.
+    /// Returns the current queueing delay.
     pub(super) fn queue(&self) -> Duration {
         self.busy_until.saturating_sub(self.now)
     }
@@ -247,7 +247,7 @@ impl World {
         self.now = end;
     }
 
-    /// What was delivered of each flow in that time, in bits a second.
+    /// Returns the rate at which each flow was delivered in that time, in bits a second.
     pub(super) fn rates_during(&mut self, time: Duration) -> Vec<f64> {
         let before: Vec<_> = self.flows.iter().map(|flow| flow.delivered).collect();
         self.run_until(self.now + time);
@@ -320,7 +320,7 @@ impl World {
         let now = self.began + self.now;
         let state = &mut self.flows[flow];
         let mut newest = None;
-        // quinn updates its round trip after the controller has heard of the packets.
+        // quinn updates its RTT after the controller got the packets.
         let trip = state.smoothed.unwrap_or(Duration::from_millis(100));
         for number in acks {
             if let Some(sent_at) = state.unacked.remove(&number) {
@@ -358,7 +358,7 @@ impl World {
                 .range(..newest.saturating_sub(2))
                 .map(|(number, sent)| (*number, *sent))
                 .collect::<Vec<_>>(),
-            // Nothing came: a time-out.
+            // No acknowledgement arrived: a time-out.
             None => state
                 .unacked
                 .iter()

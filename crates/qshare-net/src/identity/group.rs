@@ -101,8 +101,8 @@ impl GroupSecret {
         hasher.finalize().into()
     }
 
-    /// Returns the tag by which members recognize a node of the group on their network: HMAC-SHA-256
-    /// under the secret over its id, cut to 16 bytes. To others it looks random.
+    /// Returns the tag by which members recognize a node of the group on their network:
+    /// HMAC-SHA-256 under the secret over its id, cut to 16 bytes. To others it looks random.
     pub(crate) fn lan_tag(&self, node: &NodeId) -> [u8; 16] {
         let mut mac = self.keyed();
         mac.update(b"qshare/lan/1");

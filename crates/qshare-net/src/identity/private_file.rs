@@ -1,5 +1,5 @@
-//! Files with secrets: read, written and replaced so that nobody else reads them and a power cut
-//! leaves the old or the new one.
+//! Files with secrets: read, written and replaced so that no other user reads them, and a power
+//! cut leaves the old or the new one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -1,14 +1,14 @@
 //! Coalescing: combines packets that quinn sends in groups of ten into fewer, larger system calls.
 //!
-//! A sending call costs about as much as encrypting ten packets, whatever it carries, and so does the
-//! receiving call at the other end. quinn hands over at most ten packets at once and then yields; with
-//! segmentation offload (GSO) the system takes as many as fit into 64 KiB. Full packets therefore wait
-//! here, bundled by destination, until a call is full or the runtime has polled every task twice, which
-//! takes microseconds while a connection is sending.
+//! A sending call costs about as much as encrypting ten packets, whatever it carries, and so does
+//! the receiving call at the other end. quinn hands over at most ten packets at once and then
+//! yields; with segmentation offload (GSO) the system takes as many as fit into 64 KiB. Full
+//! packets therefore wait here, bundled by destination, until a call is full or the runtime has
+//! polled every task twice, which takes microseconds while a connection is sending.
 //!
-//! A call carries no more than is sent in a millisecond: on a slow link larger ones gain nothing, delay
-//! other packets, and overflow short queues. A receiving call takes no more than what stays in the CPU
-//! cache until quinn has copied it.
+//! A call carries no more than is sent in a millisecond: on a slow link larger ones gain nothing,
+//! delay other packets, and overflow short queues. A receiving call takes no more than what stays
+//! in the CPU cache until quinn has copied it.
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
@@ -36,8 +36,8 @@ const CALL_MAX_TIME: Duration = Duration::from_millis(1);
 /// Period over which sent bytes are counted.
 const COUNTED: Duration = Duration::from_millis(8);
 
-/// Bytes that a receiving call takes, estimated from the size of earlier datagrams. quinn copies them
-/// once more, and should find them in the cache.
+/// Bytes that a receiving call takes, estimated from the size of earlier datagrams. quinn copies
+/// them once more, and should find them in the cache.
 const TAKEN_MAX_BYTES: usize = 128 << 10;
 
 /// A socket that delays full packets for microseconds to send more of them in one call.
@@ -46,7 +46,8 @@ pub(crate) struct CoalescingSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     waiting: Mutex<Waiting>,
     filled: Arc<Notify>,
-    /// Mean length of the datagrams of the last receiving call, each of which may hold many packets.
+    /// Mean length of the datagrams of the last receiving call, each of which may hold many
+    /// packets.
     taken_bytes: AtomicUsize,
 }
 
@@ -116,8 +117,8 @@ impl CoalescingSocket {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a bundle. It keeps waiting only on [`io::ErrorKind::WouldBlock`]; QUIC retransmits what
-    /// other errors lost.
+    /// Sends a bundle. It keeps waiting only on [`io::ErrorKind::WouldBlock`]; QUIC retransmits
+    /// what other errors lost.
     fn flush(&self, waiting: &mut Waiting, at: usize) -> io::Result<()> {
         let Some(Bundle { head, contents }) = waiting.bundles.get(at) else {
             return Ok(());

@@ -226,7 +226,8 @@ impl Extra {
     }
 }
 
-/// Waits until packets can be sent on the main socket and on the extra sockets whose buffer was full.
+/// Waits until packets can be sent on the main socket and on the extra sockets whose buffer was
+/// full.
 pub(super) struct Poller {
     extras: Arc<Extras>,
     one: Pin<Box<dyn UdpPoller>>,

@@ -1,7 +1,7 @@
 //! Birthday punching: hole punching where one side is behind a symmetric NAT.
 //!
-//! A symmetric NAT assigns another external port for each destination, and the other side's NAT lets
-//! in only packets from an address and port that it sent to. Neither side knows where to send.
+//! A symmetric NAT assigns another external port for each destination, and the other side's NAT
+//! lets in only packets from an address and port that it sent to. Neither side knows where to send.
 //!
 //! The side behind the symmetric NAT opens many sockets and sends a probe from each to the address
 //! at which the tracker saw the other: its NAT then has as many ports open towards the other. The

@@ -93,7 +93,7 @@ pub enum MappingFailure {
     /// The router refused, or its answer could not be read.
     #[error("{0}: {1}")]
     Refused(MappingProtocol, PeerText),
-    /// The router granted a port below 1024, which is offered to nobody.
+    /// The router granted a port below 1024, which is never offered to peers.
     #[error("{0}: port {1} belongs to a well-known service")]
     WellKnownPort(MappingProtocol, u16),
 }

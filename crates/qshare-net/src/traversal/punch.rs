@@ -3,11 +3,11 @@
 //!
 //! Pure: every call takes the time, and datagrams come out of [`Puncher::poll_output`].
 //!
-//! Others name the addresses, so probes are limited per destination ([`crate::Allowances`]): at most
-//! [`PROBES_PER_SECOND_MAX`] datagrams of 33 bytes a second to one address,
-//! [`PROBES_PER_ADDRESS_MAX`] in all to one that does not answer, and 400 a second to all. An answer
-//! counts only from the address that its probe went to. Where both nodes agreed to it, `birthday`
-//! adds many more probes to one public address of the peer, with limits of its own.
+//! Others name the addresses, so probes are limited per destination ([`crate::Allowances`]): at
+//! most [`PROBES_PER_SECOND_MAX`] datagrams of 33 bytes a second to one address,
+//! [`PROBES_PER_ADDRESS_MAX`] in all to one that does not answer, and 400 a second to all. An
+//! answer counts only from the address that its probe went to. Where both nodes agreed to it,
+//! `birthday` adds many more probes to one public address of the peer, with limits of its own.
 //!
 //! [`PROBES_PER_SECOND_MAX`]: qshare_wire::limits::PROBES_PER_SECOND_MAX
 //! [`PROBES_PER_ADDRESS_MAX`]: qshare_wire::limits::PROBES_PER_ADDRESS_MAX
@@ -85,8 +85,8 @@ struct Target {
     nonces: VecDeque<[u8; 8]>,
 }
 
-/// Probes to an address for each probe that came from there, if nothing else names the address: with
-/// the answer three times what came, the amplification limit of QUIC (RFC 9000 section 8.1).
+/// Probes to an address for each probe that came from there, if nothing else names the address:
+/// with the answer three times what came, the amplification limit of QUIC (RFC 9000 section 8.1).
 const PROBES_FOR_ONE: u32 = 2;
 /// Most probes to one address whose answers are still accepted.
 const NONCES_KEPT: usize = 32;
