@@ -119,11 +119,12 @@ async fn others_are_told_of_a_new_address_only_once_the_node_answered_there() {
     first.forwarding.abort();
     let mut forged = Path::new(&mut tasks, &inside, at, tracker.listen(), true).await;
     let mut probes = 0;
-    while probes < 4 {
+    while probes < 3 {
         let datagram = within(forged.came_back.recv()).await.unwrap();
-        let parsed = Datagram::parse(&datagram);
-        probes += u32::from(matches!(parsed, Some(Datagram::AddressProbe { .. })));
-        assert_eq!(told(&other).await, [first.port]);
+        if let Some(Datagram::AddressProbe { .. }) = Datagram::parse(&datagram) {
+            probes += 1;
+            assert_eq!(told(&other).await, [first.port]);
+        }
     }
 
     // The node has really moved.

@@ -294,6 +294,35 @@ fn an_identity_is_made_once_and_lives_where_it_should() {
 }
 
 #[test]
+fn a_checkout_cannot_plant_an_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = dir.path().join("certs");
+    // An identity that somebody else made, in a directory that asks to be used.
+    qshare(dir.path(), &["id", "--certs", "elsewhere"]);
+    std::fs::create_dir(&certs).unwrap();
+    std::fs::write(certs.join(".qshare"), "").unwrap();
+    for file in ["node.key", "node.crt"] {
+        std::fs::copy(dir.path().join("elsewhere").join(file), certs.join(file)).unwrap();
+    }
+    let planted = stdout(&qshare(dir.path(), &["id", "--certs", "certs"]));
+    let used = qshare(dir.path(), &["id"]);
+    assert_ne!(stdout(&used), planted);
+    assert!(
+        stderr(&used).contains("--certs ./certs"),
+        "{}",
+        stderr(&used)
+    );
+    // What qshare itself creates there is used from then on.
+    for file in ["node.key", "node.crt"] {
+        std::fs::remove_file(certs.join(file)).unwrap();
+    }
+    let made = qshare(dir.path(), &["id"]);
+    assert!(certs.join("node.key").exists());
+    assert_eq!(stdout(&qshare(dir.path(), &["id"])), stdout(&made));
+    assert_ne!(stdout(&made), stdout(&used));
+}
+
+#[test]
 fn options_are_read_from_the_environment() {
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_qshare"))
