@@ -58,7 +58,7 @@ impl State {
                 Output::SessionEvicted(session) => {
                     if let Some(evicted) = self.connections.remove(&session) {
                         debug!(%session, "evicted to make room for nodes of other networks");
-                        close(&evicted.member.connection, CloseCode::Busy);
+                        close(&evicted.connection, CloseCode::Busy);
                     }
                 }
                 Output::EntriesEvicted(group, node) => {
