@@ -1,8 +1,8 @@
-//! A fixed-length set of chunks, as it is kept in memory, sent and stored.
+//! A fixed-length set of chunks, with one layout in memory, on the wire and on disk.
 
 use crate::ChunkIndex;
 
-/// Which of a content's chunks are there.
+/// A set of chunks of one content.
 ///
 /// Bytes (wire and disk): chunk `i` is bit `i % 8` (least significant first) of byte `i / 8`;
 /// the bits beyond the last chunk are zero.
@@ -14,7 +14,7 @@ pub struct Bitmap {
 }
 
 impl Bitmap {
-    /// The empty set over `len` chunks.
+    /// Returns the empty set over `len` chunks.
     pub fn new(len: u32) -> Bitmap {
         Bitmap {
             words: vec![0; (len as usize).div_ceil(64)],
@@ -23,7 +23,7 @@ impl Bitmap {
         }
     }
 
-    /// The full set over `len` chunks.
+    /// Returns the full set over `len` chunks.
     pub fn full(len: u32) -> Bitmap {
         let mut words = vec![u64::MAX; (len as usize).div_ceil(64)];
         if let (Some(last), tail @ 1..) = (words.last_mut(), len % 64) {
@@ -36,38 +36,38 @@ impl Bitmap {
         }
     }
 
-    /// Number of chunks that the set ranges over.
+    /// Returns the number of chunks of the content, in the set or not.
     pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether the set holds nothing.
+    /// Returns whether no chunk is in the set.
     pub fn is_empty(&self) -> bool {
         self.ones == 0
     }
 
-    /// Whether the set holds everything.
+    /// Returns whether all chunks are in the set.
     pub fn is_full(&self) -> bool {
         self.ones == self.len
     }
 
-    /// Number of chunks in the set.
+    /// Returns the number of chunks in the set.
     pub fn count(&self) -> u32 {
         self.ones
     }
 
-    /// Number of chunks that are in both sets.
+    /// Returns the number of chunks that are in both sets.
     pub fn count_common(&self, other: &Bitmap) -> u32 {
         let pairs = self.words.iter().zip(&other.words);
         pairs.map(|(one, other)| (one & other).count_ones()).sum()
     }
 
-    /// Whether `chunk` is in the set; false beyond its end.
+    /// Returns whether `chunk` is in the set; false for an index beyond the last chunk.
     pub fn contains(&self, chunk: ChunkIndex) -> bool {
         chunk.0 < self.len && self.words[chunk.get() / 64] >> (chunk.0 % 64) & 1 == 1
     }
 
-    /// Adds `chunk`; true if it is new. Beyond the end nothing happens.
+    /// Adds `chunk` and returns whether it is new. An index beyond the last chunk is ignored.
     pub fn insert(&mut self, chunk: ChunkIndex) -> bool {
         let new = chunk.0 < self.len && !self.contains(chunk);
         if new {
@@ -77,7 +77,7 @@ impl Bitmap {
         new
     }
 
-    /// Takes `chunk` out; true if it was there.
+    /// Removes `chunk` and returns whether it was in the set.
     pub fn remove(&mut self, chunk: ChunkIndex) -> bool {
         let was = self.contains(chunk);
         if was {
@@ -87,7 +87,7 @@ impl Bitmap {
         was
     }
 
-    /// The chunks in the set, in order.
+    /// Returns the chunks in the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
         let words = self.words.iter().copied();
         words.enumerate().flat_map(|(at, word)| bits(at, word))
@@ -103,14 +103,14 @@ impl Bitmap {
             .flat_map(|(at, (&word, other))| bits(at, word & !other))
     }
 
-    /// The chunks not in the set, in order.
+    /// Returns the chunks not in the set, in ascending order.
     pub fn missing(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
         (0..self.len)
             .map(ChunkIndex)
             .filter(|&chunk| !self.contains(chunk))
     }
 
-    /// The set as bytes, `len / 8` rounded up.
+    /// Encodes the set in `len / 8` bytes, rounded up.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes: Vec<u8> = self
             .words
@@ -121,8 +121,8 @@ impl Bitmap {
         bytes
     }
 
-    /// Reads back [`to_bytes`](Self::to_bytes). None if the size is wrong or a bit beyond the
-    /// end is set.
+    /// Decodes [`to_bytes`](Self::to_bytes). Returns None if the size is wrong or a bit beyond the
+    /// last chunk is set.
     pub fn from_bytes(len: u32, bytes: &[u8]) -> Option<Bitmap> {
         if bytes.len() != (len as usize).div_ceil(8) {
             return None;

@@ -1,4 +1,4 @@
-//! How a file of a given length is cut into chunks and leaves: the same for all nodes.
+//! The division of a file into chunks and leaves, which follows from its length alone.
 
 use std::ops::Range;
 
@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 /// Bytes of a leaf of the hash tree (BEP 52); the last leaf of a file may be shorter.
 pub const LEAF_BYTES: u64 = 16 * 1024;
 
-/// Largest file, in bytes (16 TiB). Bounds what a stranger's length can make us reckon with.
+/// Largest file, in bytes (16 TiB). A length from the network is refused above it.
 pub const LENGTH_MAX_BYTES: u64 = 1 << 44;
 
-/// Smallest chunk: below it the cost of a request outweighs faster spreading.
+/// Smallest chunk. With smaller ones the cost of requests outweighs the faster spreading.
 const CHUNK_MIN_BYTES: u64 = 128 * 1024;
-/// Largest chunk: above it a single chunk holds up its peer for too long.
+/// Largest chunk. A larger one would occupy a peer's upload for too long.
 const CHUNK_MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// A file should have at least this many chunks: fewer spread too slowly (docs/protocol.md).
+/// Number of chunks that a file has at least, unless its chunks are the smallest: fewer chunks
+/// spread too slowly (docs/protocol.md).
 const CHUNKS_WANTED: u64 = 512;
 
 /// Position of a chunk in its file, from 0.
@@ -24,13 +25,13 @@ const CHUNKS_WANTED: u64 = 512;
 pub struct ChunkIndex(pub u32);
 
 impl ChunkIndex {
-    /// As an index into arrays.
+    /// Returns the index as a `usize`.
     pub fn get(self) -> usize {
         self.0 as usize
     }
 }
 
-/// The cut of a file: an aligned power-of-two run of leaves per chunk.
+/// The division of a file into chunks, each an aligned power-of-two run of leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunks {
     length: u64,
@@ -38,8 +39,8 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// The cut for a file of `length` bytes: chunks of the largest power of two not above
-    /// length/512, at least 128 KiB, at most 4 MiB.
+    /// Divides a file of `length` bytes into chunks of the largest power of two not above
+    /// length/512, at least 128 KiB and at most 4 MiB.
     pub fn of_length(length: u64) -> Chunks {
         let wanted = (length / CHUNKS_WANTED).max(1);
         let chunk_bytes = (1u64 << wanted.ilog2()).clamp(CHUNK_MIN_BYTES, CHUNK_MAX_BYTES);
@@ -49,39 +50,40 @@ impl Chunks {
         }
     }
 
-    /// Length of the file in bytes.
+    /// Returns the length of the file in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Bytes of every chunk but the last, a power of two.
+    /// Returns the size in bytes of every chunk but the last, a power of two.
     pub fn chunk_bytes(&self) -> u64 {
         self.chunk_bytes
     }
 
-    /// Height of a chunk in the tree: a chunk is `1 << height` leaves.
+    /// Returns the height of a chunk in the hash tree: a chunk has `1 << height` leaves.
     pub fn height(&self) -> u8 {
         (self.chunk_bytes / LEAF_BYTES).ilog2() as u8
     }
 
-    /// Number of chunks; an empty file has one, of no bytes, so that every file has a root.
+    /// Returns the number of chunks. An empty file has one chunk of no bytes, so that every file
+    /// has a root.
     pub fn count(&self) -> u32 {
         // LENGTH_MAX_BYTES / CHUNK_MAX_BYTES = 2^22, so it fits.
         self.length.div_ceil(self.chunk_bytes).max(1) as u32
     }
 
-    /// All indices, in order.
+    /// Returns the indices of all chunks, in order.
     pub fn indices(&self) -> impl Iterator<Item = ChunkIndex> + use<> {
         (0..self.count()).map(ChunkIndex)
     }
 
-    /// The bytes of the file that `chunk` covers; empty when it lies beyond the end.
+    /// Returns the byte range of `chunk` in the file; empty for an index beyond the last chunk.
     pub fn range(&self, chunk: ChunkIndex) -> Range<u64> {
         let start = (u64::from(chunk.0) * self.chunk_bytes).min(self.length);
         start..(start + self.chunk_bytes).min(self.length)
     }
 
-    /// Bytes of `chunk`.
+    /// Returns the size of `chunk` in bytes.
     pub fn size(&self, chunk: ChunkIndex) -> u64 {
         let range = self.range(chunk);
         range.end - range.start

@@ -12,24 +12,24 @@ use sha2::{Digest, Sha256};
 pub struct Hash(pub [u8; 32]);
 
 impl Hash {
-    /// What stands for a leaf beyond the end of the file (BEP 52).
+    /// The hash of a leaf beyond the end of the file (BEP 52).
     pub const ZERO: Hash = Hash([0; 32]);
 }
 
-/// Names a file's bytes: `SHA-256("qshare/content/1" ‖ length as u64 LE ‖ root)`.
+/// The identifier of a file's bytes: `SHA-256("qshare/content/1" ‖ length as u64 LE ‖ root)`.
 ///
-/// The length is bound because a root alone does not bind it: its two children's 64 bytes
-/// are another file with the same root. Text: 64 lower-case hex digits.
+/// The hash covers the length because the root alone does not determine it: the 64 bytes of the
+/// root's two children are another file with the same root. Text: 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentId(pub [u8; 32]);
 
-/// Names a node: SHA-256 of its certificate's DER SubjectPublicKeyInfo.
+/// The identifier of a node: SHA-256 of its certificate's DER SubjectPublicKeyInfo.
 ///
 /// Text: 52 characters of lower-case base32 without padding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub [u8; 32]);
 
-/// A file's length in bytes and the root of its hash tree: all that is needed to check it.
+/// A file's length and the root of its hash tree, which suffice to verify its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ContentInfo {
     /// Length in bytes, at most [`crate::LENGTH_MAX_BYTES`].
@@ -39,8 +39,8 @@ pub struct ContentInfo {
 }
 
 impl ContentInfo {
-    /// The id that this length and root hash to. Whoever is told a (length, root) for an id
-    /// compares before using either.
+    /// Returns the id that this length and root hash to. A (length, root) that arrives for an id
+    /// must be compared with the id before either is used.
     pub fn id(&self) -> ContentId {
         let mut hasher = Sha256::new();
         hasher.update(b"qshare/content/1");
@@ -50,17 +50,17 @@ impl ContentInfo {
     }
 }
 
-/// Why a text is not an identifier.
+/// The reason why a text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdParseError {
-    /// Neither 64 hex digits nor what was asked for.
-    #[error("a content id is 64 hex digits, this is {0:?}")]
+    /// The text is not 64 hex digits.
+    #[error("a content ID has 64 hex digits, not {0:?}")]
     Content(String),
-    /// Not 52 characters of base32.
-    #[error("a node id is 52 characters of lower-case base32, this is {0:?}")]
+    /// The text is not 52 characters of lower-case base32.
+    #[error("a node ID has 52 characters of lower-case base32, not {0:?}")]
     Node(String),
-    /// Not 1 to 64 hex digits.
-    #[error("an id prefix is 1 to 64 hex digits, this is {0:?}")]
+    /// The text is not 1 to 64 hex digits.
+    #[error("an ID prefix has 1 to 64 hex digits, not {0:?}")]
     Prefix(String),
 }
 
@@ -107,14 +107,14 @@ hex_text!(Hash);
 hex_text!(ContentId);
 
 impl ContentId {
-    /// The first ten digits, for messages where a whole id would drown the rest.
+    /// Returns the first ten digits, for messages to people.
     pub fn short(&self) -> String {
         HEXLOWER.encode(&self.0[..5])
     }
 }
 
 impl NodeId {
-    /// The first ten characters, for messages where a whole id would drown the rest.
+    /// Returns the first ten characters, for messages to people.
     pub fn short(&self) -> String {
         let mut text = self.to_string();
         text.truncate(10);
@@ -155,18 +155,18 @@ impl FromStr for NodeId {
 pub struct IdPrefix(String);
 
 impl IdPrefix {
-    /// The digits, lower case.
+    /// Returns the digits, in lower case.
     pub fn digits(&self) -> &str {
         &self.0
     }
 
-    /// Whether the id begins with these digits.
+    /// Returns whether the id begins with these digits.
     pub fn matches(&self, id: &ContentId) -> bool {
         let (first, last) = self.range();
         (first..=last).contains(id)
     }
 
-    /// The smallest and the largest id that begin with these digits.
+    /// Returns the smallest and the largest id that begin with these digits.
     pub fn range(&self) -> (ContentId, ContentId) {
         let bound = |fill: char| {
             let padded: String = self

@@ -1,8 +1,8 @@
-//! Content: what a file's bytes are called, how they are cut and how they are proven.
+//! Content: the identifiers of a file's bytes, their division into chunks, and their hash tree.
 //!
-//! Pure: no tokio, no quinn, no file, and no clock but the one that once compares the hashing
-//! kernels. Start with [`ContentInfo`] (length and root, hence [`ContentId`]), then [`Chunks`]
-//! (how those bytes are cut), then [`tree`] (how a chunk proves itself against the root).
+//! Pure: no tokio, no quinn, no files. A clock is read once, to compare the hashing kernels.
+//! Start with [`ContentInfo`] (length and root, hence [`ContentId`]), then [`Chunks`] (the
+//! division into chunks), then [`tree`] (the verification of a chunk against the root).
 //! [`AssetName`], [`Query`] and [`Link`] are what people type.
 
 mod answer;

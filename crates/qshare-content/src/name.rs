@@ -1,4 +1,4 @@
-//! Names of assets. They come from strangers and end up as paths on somebody's disk.
+//! Names of assets, which arrive from the network and become paths on disk.
 //!
 //! A name is refused if it could leave its directory, reach a hidden or a working file, or look
 //! like another name. Everything else that a file system allows is a name: spaces, colons, names
@@ -13,29 +13,30 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 use crate::ContentId;
 
-/// Suffix of a file that is being downloaded.
+/// Suffix of the part file: the bytes of an unfinished download.
 pub const PART_SUFFIX: &str = ".qshare.part";
-/// Suffix of the record beside it.
+/// Suffix of the meta file beside it: the state of an unfinished download.
 pub const META_SUFFIX: &str = ".qshare.meta";
 
-/// Longest name in bytes. PATH_MAX is 4,096 on Linux; a download directory needs its share.
+/// Longest name in bytes. PATH_MAX is 4,096 on Linux, and the path
+/// of the download directory is part of it.
 pub const NAME_MAX_BYTES: usize = 1024;
 /// Longest component in bytes: NAME_MAX of the usual file systems.
 const COMPONENT_MAX_BYTES: usize = 255;
 
-/// A name under which a file is shared: relative, `/`-separated, NFC, harmless as a path. Copies
-/// share the text: a node holds many names in several orders.
+/// The name under which a file is shared: a relative path with `/`, in Unicode normal form C, that
+/// cannot leave its directory. Clones share the text, since a node indexes names in several ways.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct AssetName(Arc<str>);
 
-/// Why a text cannot be the name of an asset.
+/// The reason why a text cannot be the name of an asset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing at all.
+    /// The text is empty.
     #[error("a name cannot be empty")]
     Empty,
-    /// More than [`NAME_MAX_BYTES`].
+    /// The text is longer than [`NAME_MAX_BYTES`].
     #[error("the name is longer than {NAME_MAX_BYTES} bytes")]
     TooLong,
     /// A component of more than 255 bytes.
@@ -44,13 +45,14 @@ pub enum NameError {
     /// Absolute, with a backslash, or with an empty, `.` or `..` component.
     #[error("{0:?} is not a plain relative path")]
     NotRelative(String),
-    /// Files that begin with a dot are never shared, nor written for a stranger.
+    /// A component begins with a dot. Hidden files are neither shared nor written under a name
+    /// from the network.
     #[error("{0:?} begins with a dot")]
     Hidden(String),
     /// A character that does not show, or changes how the text around it shows.
     #[error("the name holds the control or invisible character U+{:04X}", u32::from(*.0))]
     ControlCharacter(char),
-    /// Not in Unicode normal form C.
+    /// The text is not in Unicode normal form C.
     #[error("{0:?} is not in Unicode normal form C")]
     NotNormal(String),
     /// A component ends like one of qshare's own working files, in whatever case.
@@ -59,35 +61,35 @@ pub enum NameError {
 }
 
 impl AssetName {
-    /// Checks a name that came from elsewhere.
+    /// Checks a name from the network or from a user.
     pub fn new(text: impl Into<String>) -> Result<AssetName, NameError> {
         let text = text.into();
         check(&text)?;
         Ok(AssetName(text.into()))
     }
 
-    /// Makes a name of a local path's text: brought into normal form C, then checked.
+    /// Makes a name of the text of a local path: normalises it to form C, then checks it.
     pub fn from_local(text: &str) -> Result<AssetName, NameError> {
         AssetName::new(text.nfc().collect::<String>())
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The components, none of which is empty, `.`, `..` or begins with a dot.
+    /// Returns the components, none of which is empty or begins with a dot.
     pub fn components(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
     }
 
-    /// Whether Windows can store a file under this name: without reserved characters and device
-    /// names, `a/b:stream` and `aux.txt` for instance.
+    /// Returns whether Windows can store a file under this name. It cannot store names with
+    /// reserved characters or device names, `a/b:stream` and `aux.txt` for example.
     pub fn is_writable_on_windows(&self) -> bool {
         self.components().all(is_component_for_windows)
     }
 
-    /// The last component.
+    /// Returns the last component.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }
@@ -127,8 +129,8 @@ fn check(text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Whether a file or directory is called as an unfinished download is, in whatever case: many
-/// file systems do not tell cases apart.
+/// Returns whether a file or directory has a suffix of a working file, in any case: many file
+/// systems ignore case.
 fn has_own_suffix(component: &str) -> bool {
     [PART_SUFFIX, META_SUFFIX].iter().any(|suffix| {
         let at = component.len().checked_sub(suffix.len());
@@ -155,7 +157,7 @@ fn is_deceptive(c: char) -> bool {
             | '\u{FFF9}'..='\u{FFFB}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
-/// Whether Windows can store a component under this name. It reserves some characters (a colon
+/// Returns whether Windows can store a component. It reserves some characters (a colon
 /// names an alternate stream), device names with any extension, and cuts dots and spaces at the
 /// end.
 fn is_component_for_windows(component: &str) -> bool {
@@ -204,7 +206,7 @@ impl TryFrom<String> for AssetName {
     }
 }
 
-/// What a content goes by that nobody has a name for: its id.
+/// The name of a content that has none: its id.
 impl From<ContentId> for AssetName {
     fn from(id: ContentId) -> AssetName {
         AssetName(id.to_string().into())

@@ -1,9 +1,9 @@
-//! SHA-256 of many messages of one length at once, as fast as this processor can.
+//! SHA-256 of many messages of one length, several at a time.
 //!
-//! One SHA-256 is a chain of dependent steps, so a core that computes a single one mostly waits.
-//! The leaves of a hash tree do not depend on each other: side by side they fill the waiting.
-//! [`digest_each`] takes them all; which instructions do the work is [`choice`]'s business, the
-//! crate sha2 being both the fallback and what every other way is compared with.
+//! The steps of one SHA-256 depend on each other, so a core that computes a single digest is
+//! mostly idle. The leaves of a hash tree are independent, and several in parallel use the idle
+//! time. [`digest_each`] computes all of them with the kernel that [`choice`] has selected. The
+//! crate sha2 is the fallback, and the reference that every kernel is compared with.
 
 mod choice;
 mod kernel;
@@ -15,22 +15,22 @@ use self::choice::Choice;
 /// A SHA-256 digest.
 pub(crate) type Digest = [u8; 32];
 
-/// Bytes that one compression takes (FIPS 180-4, section 1).
+/// Bytes that one compression consumes (FIPS 180-4, section 1).
 const BLOCK_BYTES: usize = 64;
 
-/// SHA-256 of one message.
+/// Returns the SHA-256 of one message.
 pub(crate) fn digest(message: &[u8]) -> Digest {
     <sha2::Sha256 as sha2::Digest>::digest(message).into()
 }
 
-/// SHA-256 of each of the messages of `message_bytes` bytes that `messages` holds one after the
-/// other, into `digests` in the same order.
+/// Computes the SHA-256 of each message in `messages`, which holds messages of `message_bytes`
+/// bytes back to back, and writes the digests to `digests` in the same order.
 ///
-/// Messages of a multiple of 64 bytes go side by side, others one after the other.
+/// Messages of a multiple of 64 bytes are computed in parallel, others one after the other.
 ///
 /// # Panics
 ///
-/// If `messages` is not as long as `digests` asks for.
+/// If the length of `messages` is not `digests.len()` times `message_bytes`.
 pub(crate) fn digest_each(messages: &[u8], message_bytes: usize, digests: &mut [Digest]) {
     assert_eq!(messages.len(), message_bytes * digests.len());
     let side_by_side = digests.len() > 1 && message_bytes.is_multiple_of(BLOCK_BYTES);
@@ -43,7 +43,7 @@ pub(crate) fn digest_each(messages: &[u8], message_bytes: usize, digests: &mut [
     }
 }
 
-/// What [`digest_each`] found to be the fastest here when there are many messages, in words.
+/// Returns the name of the kernel that [`digest_each`] uses for many messages.
 pub(crate) fn fastest_kernel() -> &'static str {
     Choice::of_this_processor().fastest()
 }

@@ -1,10 +1,10 @@
-//! The hash tree of BEP 52, and how a chunk, or a page of chunk hashes, proves itself.
+//! The hash tree of BEP 52, and the verification of a chunk and of a page of chunk hashes.
 //!
-//! Leaves are SHA-256 of 16 KiB (the last may be shorter). Above them stands a balanced binary
-//! tree of SHA-256 over pairs; leaves beyond the end of the file are 32 zero bytes, up to the
-//! next power of two. A chunk is an aligned subtree ([`Chunks::height`]); its hash is that
-//! subtree's root. A file of one chunk has no padding beyond the next power of two of its own
-//! leaves, so its chunk hash *is* the root.
+//! A leaf is the SHA-256 of 16 KiB (the last leaf of a file may cover fewer bytes). An inner node
+//! is the SHA-256 of its two children. Leaves beyond the end of the file, up to the next power of
+//! two, are 32 zero bytes. A chunk is an aligned subtree ([`Chunks::height`]), and its hash is the
+//! root of that subtree. The tree of a file of one chunk ends at the next power of two of its own
+//! leaves, so the hash of its chunk is the root.
 //!
 //! ```
 //! use qshare_content::{tree, Chunks};
@@ -28,34 +28,36 @@ use std::sync::LazyLock;
 use crate::sha256::{self, Digest};
 use crate::{ChunkIndex, Chunks, Hash, LEAF_BYTES};
 
-/// Chunk hashes in a page: what one hash request brings (128 KiB of hashes).
+/// Chunk hashes in a page, the answer to one hash request: 128 KiB of hashes.
 pub const PAGE_CHUNKS: u32 = 4096;
 
-/// Hash of one leaf: at most [`LEAF_BYTES`] bytes.
+/// Returns the hash of one leaf of at most [`LEAF_BYTES`] bytes.
 pub fn leaf_hash(bytes: &[u8]) -> Hash {
     Hash(sha256::digest(bytes))
 }
 
-/// Hashes of all leaves of `bytes`, which begin at a leaf boundary. No bytes are one empty leaf.
+/// Returns the hashes of all leaves of `bytes`, which begin at a leaf boundary. No bytes are one
+/// empty leaf.
 ///
-/// Leaves are hashed side by side: the more at once, the faster, up to sixteen.
+/// Leaves are hashed in parallel; the speed grows with their number, up to sixteen.
 pub fn leaf_hashes(bytes: &[u8]) -> Vec<Hash> {
     hashes(leaf_digests(bytes))
 }
 
-/// What hashes leaves on this processor, for logs and measurements: "SHA-NI x4", say.
+/// Returns the name of the kernel that hashes leaves on this processor, for logs and
+/// measurements; "SHA-NI x4" for example.
 pub fn fastest_kernel() -> &'static str {
     sha256::fastest_kernel()
 }
 
-/// Hash of an inner node.
+/// Returns the hash of an inner node.
 pub fn parent_hash(left: &Hash, right: &Hash) -> Hash {
     Hash(sha256::digest([left.0, right.0].as_flattened()))
 }
 
-/// Root of a subtree of `1 << height` leaves that all lie beyond the end of the file.
+/// Returns the root of a subtree of `1 << height` leaves that all lie beyond the end of the file.
 pub fn zero_root(height: u8) -> Hash {
-    // The largest file's tree is 30 high.
+    // The tree of the largest file has height 30.
     static BY_HEIGHT: LazyLock<[Hash; 31]> = LazyLock::new(|| {
         let mut roots = [Hash::ZERO; 31];
         for height in 1..roots.len() {
@@ -69,9 +71,9 @@ pub fn zero_root(height: u8) -> Hash {
     })
 }
 
-/// Folds a layer into its root over `levels` levels. `layer` are nodes of height `layer_height`;
-/// what is missing up to `1 << levels` of them lies beyond the end. If they are more than that,
-/// the tree is higher by as much as they need, so that none goes unnoticed.
+/// Folds a layer of nodes of height `layer_height` into its root, `levels` levels higher. Nodes
+/// that are missing up to `1 << levels` lie beyond the end of the file. More nodes than that make
+/// the tree higher, so that each of them affects the root.
 pub fn fold_layer(layer: Vec<Hash>, layer_height: u8, levels: u8) -> Hash {
     fold(digests(layer), layer_height, levels)
 }
@@ -96,14 +98,14 @@ fn digests(hashes: Vec<Hash>) -> Vec<Digest> {
     hashes.into_iter().map(|hash| hash.0).collect()
 }
 
-/// Smallest height at which one subtree covers `nodes` nodes.
+/// Returns the smallest height at which one subtree covers `nodes` nodes.
 fn height_over(nodes: u64) -> u8 {
     nodes.max(1).next_power_of_two().ilog2() as u8
 }
 
-/// Replaces a layer of nodes of height `height` by their parents.
+/// Replaces a layer of nodes of height `height` with their parents.
 fn ascend(layer: &mut Vec<Digest>, height: u8) {
-    // Enough for the widest kernel several times over, little enough for the stack (2 KiB).
+    // Several groups of the widest kernel, and only 2 KiB of stack.
     const BATCH: usize = 64;
     if layer.len() % 2 == 1 {
         layer.push(zero_root(height).0);
@@ -132,7 +134,8 @@ fn fold(mut layer: Vec<Digest>, layer_height: u8, levels: u8) -> Hash {
         .map_or_else(|| zero_root(top), |digest| Hash(*digest))
 }
 
-/// Levels of the tree inside a chunk of `leaves` leaves: a file's only chunk is the whole tree.
+/// Returns the levels of the tree inside a chunk of `leaves` leaves. The only chunk of a file is
+/// the whole tree.
 fn chunk_levels(chunks: &Chunks, leaves: u64) -> u8 {
     if chunks.count() == 1 {
         height_over(leaves)
@@ -141,22 +144,23 @@ fn chunk_levels(chunks: &Chunks, leaves: u64) -> u8 {
     }
 }
 
-/// Hash of a chunk, from its bytes.
+/// Returns the hash of a chunk from its bytes.
 pub fn chunk_hash(chunks: &Chunks, bytes: &[u8]) -> Hash {
     let leaves = leaf_digests(bytes);
     let levels = chunk_levels(chunks, leaves.len() as u64);
     fold(leaves, 0, levels)
 }
 
-/// Root of a file, from the hashes of all its chunks.
+/// Returns the root of a file from the hashes of all its chunks.
 pub fn root_of_chunks(chunks: &Chunks, hashes: &[Hash]) -> Hash {
     let levels = height_over(u64::from(chunks.count()));
     fold_layer(hashes.to_vec(), chunks.height(), levels)
 }
 
-/// The siblings on the way up from node `index` of `layer` over `levels` levels, lowest first.
+/// Returns the audit path of node `index` of `layer`: the siblings on its way to the root over
+/// `levels` levels, lowest first.
 ///
-/// `layer` are nodes of height `layer_height`; what is missing lies beyond the end.
+/// The nodes of `layer` have height `layer_height`; missing nodes lie beyond the end of the file.
 pub fn audit_path(layer: Vec<Hash>, layer_height: u8, mut index: u64, levels: u8) -> Vec<Hash> {
     let mut layer = digests(layer);
     let mut path = Vec::with_capacity(levels.into());
@@ -169,7 +173,7 @@ pub fn audit_path(layer: Vec<Hash>, layer_height: u8, mut index: u64, levels: u8
     path
 }
 
-/// What `hash`, node `index` of its layer, and its audit path amount to.
+/// Returns the root that `hash`, node `index` of its layer, and its audit path hash to.
 pub fn root_of_path(hash: Hash, mut index: u64, path: &[Hash]) -> Hash {
     path.iter().fold(hash, |hash, sibling| {
         let right = index % 2 == 1;
@@ -182,39 +186,39 @@ pub fn root_of_path(hash: Hash, mut index: u64, path: &[Hash]) -> Hash {
     })
 }
 
-/// Number of pages that the chunk hashes of a file fill.
+/// Returns the number of pages of chunk hashes of a file.
 pub fn page_count(chunks: &Chunks) -> u32 {
     chunks.count().div_ceil(PAGE_CHUNKS)
 }
 
-/// The chunks whose hashes page `page` holds.
+/// Returns the chunks whose hashes are in page `page`.
 pub fn page_chunks(chunks: &Chunks, page: u32) -> std::ops::Range<u32> {
     let start = page.saturating_mul(PAGE_CHUNKS).min(chunks.count());
     start..start.saturating_add(PAGE_CHUNKS).min(chunks.count())
 }
 
-/// Levels of the tree inside a page: all of them when the file has only one.
+/// Returns the levels of the tree inside a page; all levels if the file has one page.
 fn page_levels(chunks: &Chunks) -> u8 {
     height_over(u64::from(chunks.count().min(PAGE_CHUNKS)))
 }
 
-/// Levels of the tree above a page, which is the length of its audit path.
+/// Returns the levels of the tree above a page, which is the length of its audit path.
 pub fn page_path_levels(chunks: &Chunks) -> u8 {
     height_over(u64::from(chunks.count())) - page_levels(chunks)
 }
 
-/// Root of one page of chunk hashes.
+/// Returns the root of one page of chunk hashes.
 pub fn page_root(chunks: &Chunks, hashes: &[Hash]) -> Hash {
     fold_layer(hashes.to_vec(), chunks.height(), page_levels(chunks))
 }
 
-/// The audit path of page `page`, from the roots of all pages.
+/// Returns the audit path of page `page` from the roots of all pages.
 pub fn page_path(chunks: &Chunks, page_roots: Vec<Hash>, page: u32) -> Vec<Hash> {
     let height = chunks.height() + page_levels(chunks);
     audit_path(page_roots, height, page.into(), page_path_levels(chunks))
 }
 
-/// Whether `hashes` are those of `page`, by the page's audit path and the file's root.
+/// Verifies that `hashes` are those of `page`, with the page's audit path and the file's root.
 pub fn verify_page(
     chunks: &Chunks,
     root: &Hash,
@@ -228,8 +232,8 @@ pub fn verify_page(
         && root_of_path(page_root(chunks, hashes), page.into(), path) == *root
 }
 
-/// Whether the subtree of `1 << height` leaves at `index` (counted in such subtrees within the
-/// chunk) has the bytes `bytes`, by its audit path up to the chunk's hash.
+/// Verifies that `bytes` are those of a subtree of `1 << height` leaves in a chunk, with its audit
+/// path and the chunk's hash. `index` counts such subtrees within the chunk.
 pub fn verify_subtree(
     chunks: &Chunks,
     chunk: ChunkIndex,
@@ -241,7 +245,7 @@ pub fn verify_subtree(
 ) -> bool {
     let size = chunks.size(chunk);
     let levels = chunk_levels(chunks, size.div_ceil(LEAF_BYTES));
-    // A higher one than the chunk is nobody's, and shifting by it might overflow.
+    // No chunk has a higher subtree, and a shift by its height might overflow.
     if chunk.0 >= chunks.count() || height > levels {
         return false;
     }
@@ -255,8 +259,8 @@ pub fn verify_subtree(
         && root_of_path(fold(leaf_digests(bytes), 0, height), index.into(), path) == *chunk_hash
 }
 
-/// The audit path that [`verify_subtree`] wants, from the leaves of the whole chunk. Empty when
-/// the subtree is not lower than the chunk.
+/// Returns the audit path for [`verify_subtree`] from the leaves of the whole chunk. It is empty if
+/// the subtree is the whole chunk.
 pub fn subtree_path(chunks: &Chunks, leaves: Vec<Hash>, height: u8, index: u32) -> Vec<Hash> {
     let levels = chunk_levels(chunks, leaves.len() as u64);
     if height >= levels {

@@ -1,9 +1,10 @@
-//! Which kernel is the fastest here: measured once, when it is first asked for.
+//! The selection of the fastest kernel, by a measurement at first use.
 //!
-//! What a processor offers does not say what is fast on it: wide vectors beat the SHA
-//! instructions on some, lose on others, and a virtual machine may hide or emulate either. So
-//! every kernel is timed on the same bytes, which takes about a millisecond. This is the one
-//! place of the crate that looks at a clock; it decides on speed alone, never on a result.
+//! The feature flags of a processor do not tell which kernel is fastest: wide vectors are faster
+//! than the SHA instructions on some processors and slower on others, and a virtual machine may
+//! hide or emulate either. So every kernel is timed on the same bytes, which takes about 1 ms.
+//! This is the only place of the crate that reads a clock. The measurement affects speed only,
+//! never a digest.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -11,33 +12,33 @@ use std::time::{Duration, Instant};
 use super::kernel::Kernel;
 use super::{Digest, digest};
 
-/// Bytes of a message of the measurement. Memory this far apart falls into one set of the
-/// first-level cache, as leaves do, so that kernels with many lanes are not flattered.
+/// Bytes of a message of the measurement. Addresses this far apart fall into one set of the
+/// first-level cache, as those of leaves do, so kernels with many lanes get no advantage.
 const TRIAL_MESSAGE_BYTES: usize = 4096;
 
-/// The best of so many runs counts: one that was interrupted says nothing.
+/// Runs of the measurement. The fastest counts, since an interrupted run is too slow.
 const TRIAL_RUNS: usize = 5;
 
-/// The kernels of a processor, each with what a group costs.
+/// The kernels of a processor, each with the measured time of a group.
 pub(super) struct Choice {
     ranked: Vec<Ranked>,
 }
 
 struct Ranked {
     kernel: Kernel,
-    /// Time that a group takes, full or not.
+    /// Time of a group, full or not.
     group: Duration,
 }
 
 impl Choice {
-    /// The choice for the processor that this process runs on.
+    /// Returns the choice for the processor that this process runs on.
     pub(super) fn of_this_processor() -> &'static Choice {
         static CHOICE: OnceLock<Choice> = OnceLock::new();
         CHOICE.get_or_init(|| Choice::measured(Kernel::available()))
     }
 
-    /// Times `kernels`, the first of which is always kept; others that yield a wrong digest are
-    /// not used.
+    /// Times `kernels`. The first is always kept; another one is dropped if it computes a wrong
+    /// digest.
     fn measured(kernels: Vec<Kernel>) -> Choice {
         let most_lanes = kernels.iter().map(Kernel::lanes).max().unwrap_or(1);
         let messages: Vec<u8> = (0..most_lanes * TRIAL_MESSAGE_BYTES)
@@ -64,7 +65,7 @@ impl Choice {
         Choice { ranked }
     }
 
-    /// The kernel that takes the least time for each message, when `remaining` are left.
+    /// Returns the kernel with the least time per message when `remaining` messages are left.
     fn kernel_for(&self, remaining: usize) -> Option<&Kernel> {
         let useful = |ranked: &Ranked| ranked.kernel.lanes().min(remaining) as u128;
         self.ranked
@@ -77,7 +78,7 @@ impl Choice {
             .map(|ranked| &ranked.kernel)
     }
 
-    /// Name of the kernel that takes over when there is plenty to do.
+    /// Returns the name of the kernel for many messages.
     pub(super) fn fastest(&self) -> &'static str {
         self.kernel_for(usize::MAX)
             .map_or("sha2", |kernel| kernel.name)

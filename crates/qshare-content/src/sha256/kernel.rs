@@ -1,33 +1,33 @@
-//! One way of computing some digests side by side.
+//! A kernel: an implementation of SHA-256 that computes several digests in parallel.
 
 use super::{BLOCK_BYTES, Digest, digest};
 
-/// What a kernel runs: up to `lanes` messages of `message_bytes` bytes, a multiple of 64, one
-/// after the other in `messages`; as many digests as there are messages, at least one.
+/// The function of a kernel. `messages` holds up to `lanes` messages of `message_bytes` bytes, a
+/// multiple of 64, back to back; there are as many digests as messages, at least one.
 pub(super) type Run = unsafe fn(messages: &[u8], message_bytes: usize, digests: &mut [Digest]);
 
-/// A way of computing up to [`Kernel::lanes`] digests in about the time of one.
+/// An implementation that computes up to [`Kernel::lanes`] digests in about the time of one.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel {
-    /// For people: which instructions, how many side by side.
+    /// Instruction set and number of lanes, for people.
     pub(super) name: &'static str,
     lanes: usize,
     run: Run,
 }
 
 impl Kernel {
-    /// A kernel of `lanes` lanes.
+    /// Creates a kernel of `lanes` lanes.
     ///
     /// # Safety
     ///
-    /// This processor has all instructions that `run` uses, and nothing else makes it unsafe.
+    /// The processor has all instructions that `run` uses, and `run` is safe otherwise.
     pub(super) const unsafe fn new(name: &'static str, lanes: usize, run: Run) -> Kernel {
         Kernel { name, lanes, run }
     }
 
-    /// All kernels that this processor can run; the first is sha2, one message after the other.
+    /// Returns all kernels that this processor can run. The first is sha2 with one lane.
     pub(super) fn available() -> Vec<Kernel> {
-        // SAFETY: `one_by_one` is safe code and checks for itself what the processor can do.
+        // SAFETY: `one_by_one` is safe code and checks the processor's features itself.
         let sha2 = unsafe { Kernel::new("sha2", 1, one_by_one) };
         #[cfg(target_arch = "x86_64")]
         let others = super::x86::available();
@@ -36,17 +36,17 @@ impl Kernel {
         std::iter::once(sha2).chain(others).collect()
     }
 
-    /// Messages that go side by side; fewer cost as much.
+    /// Returns the number of messages in a group. A smaller group takes as long.
     pub(super) fn lanes(&self) -> usize {
         self.lanes
     }
 
-    /// Digests of `digests.len()` messages of `message_bytes` bytes each.
+    /// Computes the digests of `digests.len()` messages of `message_bytes` bytes each.
     ///
     /// # Panics
     ///
-    /// If there are none or more than the lanes, if `message_bytes` is 0 or not a multiple of
-    /// 64, or if `messages` is not as long as all of them.
+    /// If there are no messages or more than lanes, if `message_bytes` is 0 or not a multiple of
+    /// 64, or if the length of `messages` is not that of all messages.
     pub(super) fn digest_group(
         &self,
         messages: &[u8],
@@ -56,7 +56,7 @@ impl Kernel {
         assert!((1..=self.lanes).contains(&digests.len()));
         assert!(message_bytes > 0 && message_bytes.is_multiple_of(BLOCK_BYTES));
         assert_eq!(messages.len(), message_bytes * digests.len());
-        // SAFETY: whoever made this kernel had checked that the processor can run it.
+        // SAFETY: `Kernel::new` requires that the processor can run it.
         unsafe { (self.run)(messages, message_bytes, digests) }
     }
 }

@@ -1,5 +1,5 @@
-//! Kernels for x86-64. The loads and stores here, and the promise that a kernel is offered only
-//! where its instructions exist, are all that is unsafe.
+//! Kernels for x86-64. Two things are unsafe: loads and stores of vectors, and calling a kernel,
+//! which requires that the processor has its instructions.
 
 mod avx2;
 mod avx512;
@@ -10,7 +10,7 @@ use std::arch::is_x86_feature_detected as has;
 
 use super::kernel::Kernel;
 
-/// The kernels that this processor can run.
+/// Returns the kernels that this processor can run.
 pub(super) fn available() -> Vec<Kernel> {
     let mut kernels = Vec::new();
     if has!("sha") && has!("sse4.1") && has!("ssse3") {
@@ -47,10 +47,11 @@ const ROUND_CONSTANTS: [u32; 64] = [
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 ];
 
-/// A block of 64 bytes, one compression's worth.
+/// A block of 64 bytes, the input of one compression.
 type Block = [u8; super::BLOCK_BYTES];
 
-/// The block that ends a message of `message_bytes` bytes, a multiple of 64 (FIPS 180-4, 5.1.1).
+/// Returns the padding block of a message of `message_bytes` bytes, a multiple of 64 (FIPS 180-4,
+/// section 5.1.1).
 fn padding_block(message_bytes: usize) -> Block {
     let mut block = [0; super::BLOCK_BYTES];
     block[0] = 0x80;
@@ -58,7 +59,7 @@ fn padding_block(message_bytes: usize) -> Block {
     block
 }
 
-/// The blocks of each lane. Lanes for which there is no message repeat the last one.
+/// Returns the blocks of each lane. A lane without a message repeats the last message.
 fn blocks_by_lane<const LANES: usize>(messages: &[u8], message_bytes: usize) -> [&[Block]; LANES] {
     let last = (messages.len() / message_bytes).saturating_sub(1);
     std::array::from_fn(|lane| {
@@ -67,10 +68,10 @@ fn blocks_by_lane<const LANES: usize>(messages: &[u8], message_bytes: usize) -> 
     })
 }
 
-/// Block `block` of each lane, which is the padding after the last of its message.
+/// Returns block `block` of each lane, or the padding block after the message's last block.
 ///
-/// A function of its own, because closures inside a kernel are compiled for more instructions
-/// than `from_fn` is and so would not be inlined.
+/// This is not a closure in the kernel: such a closure is compiled for more instructions than
+/// `from_fn`, so it would not be inlined.
 #[inline]
 fn rows_at<'a, const LANES: usize>(
     lanes: &[&'a [Block]; LANES],

@@ -1,10 +1,10 @@
-//! Eight messages at once in AVX2, for processors without SHA instructions.
+//! A kernel that computes eight messages in AVX2, for processors without SHA instructions.
 
 use std::arch::x86_64::*;
 
 use super::Block;
 
-/// Messages side by side.
+/// Messages that are computed in parallel.
 pub(super) const LANES: usize = 8;
 
 type Vector = __m256i;
@@ -29,14 +29,14 @@ fn exclusive_or(a: Vector, b: Vector, c: Vector) -> Vector {
     _mm256_xor_si256(_mm256_xor_si256(a, b), c)
 }
 
-/// Bits of `yes` where `condition` has ones, of `no` elsewhere.
+/// Returns the bits of `yes` where `condition` is one, and those of `no` elsewhere.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn choose(condition: Vector, yes: Vector, no: Vector) -> Vector {
     _mm256_xor_si256(no, _mm256_and_si256(condition, _mm256_xor_si256(yes, no)))
 }
 
-/// Bits that at least two of the three have.
+/// Returns the bits that are set in at least two of the three vectors.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn majority(a: Vector, b: Vector, c: Vector) -> Vector {
@@ -66,7 +66,7 @@ fn load(bytes: &[u8; 32]) -> Vector {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// The words of a vector, the lowest first.
+/// Returns the words of a vector, the lowest first.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn lanes_of(vector: Vector) -> [u32; LANES] {
@@ -76,7 +76,8 @@ fn lanes_of(vector: Vector) -> [u32; LANES] {
     words
 }
 
-/// The words of one block of each lane, in native order: word by word, each a vector of lanes.
+/// Returns the words of one block of each lane in native byte order: one vector for each word,
+/// with one lane for each message.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn transposed(rows: [&Block; LANES]) -> [Vector; 16] {

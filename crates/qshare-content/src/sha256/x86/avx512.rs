@@ -1,10 +1,11 @@
-//! Sixteen messages at once in AVX-512: rotations and three-operand logic are one instruction.
+//! A kernel that computes sixteen messages in AVX-512, where a rotation and any logic function of
+//! three operands is one instruction.
 
 use std::arch::x86_64::*;
 
 use super::Block;
 
-/// Messages side by side.
+/// Messages that are computed in parallel.
 pub(super) const LANES: usize = 16;
 
 type Vector = __m512i;
@@ -31,14 +32,14 @@ fn exclusive_or(a: Vector, b: Vector, c: Vector) -> Vector {
     _mm512_ternarylogic_epi32::<0b1001_0110>(a, b, c)
 }
 
-/// Bits of `yes` where `condition` has ones, of `no` elsewhere.
+/// Returns the bits of `yes` where `condition` is one, and those of `no` elsewhere.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn choose(condition: Vector, yes: Vector, no: Vector) -> Vector {
     _mm512_ternarylogic_epi32::<0b1100_1010>(condition, yes, no)
 }
 
-/// Bits that at least two of the three have.
+/// Returns the bits that are set in at least two of the three vectors.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn majority(a: Vector, b: Vector, c: Vector) -> Vector {
@@ -64,7 +65,7 @@ fn load(bytes: &Block) -> Vector {
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
 }
 
-/// The words of a vector, the lowest first.
+/// Returns the words of a vector, the lowest first.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn lanes_of(vector: Vector) -> [u32; LANES] {
@@ -74,7 +75,8 @@ fn lanes_of(vector: Vector) -> [u32; LANES] {
     words
 }
 
-/// The words of one block of each lane, in native order: word by word, each a vector of lanes.
+/// Returns the words of one block of each lane in native byte order: one vector for each word,
+/// with one lane for each message.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn transposed(rows: [&Block; LANES]) -> [Vector; 16] {

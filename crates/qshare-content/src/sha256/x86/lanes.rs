@@ -1,14 +1,14 @@
-//! SHA-256 with one message in each lane of a vector: what AVX2 and AVX-512 share.
+//! SHA-256 with one message in each lane of a vector, for AVX2 and AVX-512.
 //!
-//! This is a macro and not a generic function, because code that uses a processor's
-//! instructions must itself be compiled for them, which a trait's methods cannot be.
+//! This is a macro and not a generic function: code that uses an instruction set must be compiled
+//! for it, and the methods of a trait cannot be.
 
-/// Defines `digest_group` (see [`super::super::kernel::Run`]) from what is in scope where it is
-/// used: `LANES`, the type `Vector`, and the functions `broadcast`, `transposed`, `lanes_of`,
+/// Defines `digest_group` (see [`super::super::kernel::Run`]) from items in the scope of its
+/// use: `LANES`, the type `Vector`, and the functions `broadcast`, `transposed`, `lanes_of`,
 /// `add`, `exclusive_or`, `choose`, `majority`, `rotate_right::<N>` and `shift_right::<N>`.
 macro_rules! digest_group_in_lanes {
     ($features:literal) => {
-        /// Digests of up to [`LANES`] messages; see [`super::super::kernel::Run`].
+        /// Computes the digests of up to [`LANES`] messages; see [`super::super::kernel::Run`].
         #[target_feature(enable = $features)]
         pub(super) fn digest_group(
             messages: &[u8],
@@ -34,14 +34,14 @@ macro_rules! digest_group_in_lanes {
             }
         }
 
-        /// One block of every lane: `schedule[word]` holds that word of all lanes.
+        /// Compresses one block of every lane; `schedule[word]` holds that word of all lanes.
         #[inline]
         #[target_feature(enable = $features)]
         fn compress(state: &mut [Vector; 8], mut schedule: [Vector; 16]) {
             let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
             for (pass, constants) in super::ROUND_CONSTANTS.as_chunks::<16>().0.iter().enumerate() {
                 if pass > 0 {
-                    // The next sixteen words (FIPS 180-4, 6.2.2), over those they replace.
+                    // The next sixteen words (FIPS 180-4, 6.2.2) overwrite those they replace.
                     for t in 0..16 {
                         let (w2, w15) = (schedule[(t + 14) % 16], schedule[(t + 1) % 16]);
                         let (w7, w16) = (schedule[(t + 9) % 16], schedule[t]);
@@ -80,7 +80,8 @@ macro_rules! digest_group_in_lanes {
                             $h = add(first, add(sum0, majority($a, $b, $c)));
                         };
                     }
-                    // Instead of moving the eight variables along, each round names them shifted.
+                    // Each round uses the eight variables under shifted names, so that none is
+                    // moved.
                     round!(0 a b c d e f g h);
                     round!(1 h a b c d e f g);
                     round!(2 g h a b c d e f);

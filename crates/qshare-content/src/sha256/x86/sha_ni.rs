@@ -1,13 +1,13 @@
-//! Several messages through the SHA instructions, interleaved.
+//! A kernel that interleaves several messages with the SHA instructions.
 //!
-//! `sha256rnds2` does two rounds, and the next one of the same message waits for it: 4 cycles on
-//! Zen 3, so 128 for a block of 64 bytes, or 2 for a round. Two messages side by side halve that
-//! (64 measured). What is then short is the issue of instructions, `sha256msg2` alone taking two
-//! cycles there: without any dependency those of a block need 52. Four messages come to 60, more
-//! than four only cost registers.
+//! `sha256rnds2` computes two rounds, and the next one of the same message depends on it. Its
+//! latency on Zen 3 is 4 cycles, so a block of 64 bytes takes 128 cycles. Two interleaved messages
+//! take half of that per block (64 measured). The limit is then the issue of instructions:
+//! `sha256msg2` alone occupies two cycles there, and a block without dependencies needs 52. Four
+//! messages reach 60 cycles; more than four run out of registers.
 //!
-//! The state is held as the instructions want it, words A B E F in one register and C D G H in
-//! the other (Intel SDM, SHA256RNDS2).
+//! The instructions require words A B E F of the state in one register and C D G H in the other
+//! (Intel SDM, SHA256RNDS2).
 
 use std::arch::x86_64::*;
 
@@ -21,7 +21,7 @@ fn load(bytes: &[u8; 16]) -> __m128i {
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
-/// Four words as a register, the first in the lowest place.
+/// Returns four words as a register, the first in the lowest place.
 #[inline]
 #[target_feature(enable = "sse2")]
 fn words(words: [u32; 4]) -> __m128i {
@@ -29,7 +29,7 @@ fn words(words: [u32; 4]) -> __m128i {
     _mm_set_epi32(d, c, b, a)
 }
 
-/// Digests of up to `N` messages; see [`super::super::kernel::Run`].
+/// Computes the digests of up to `N` messages; see [`super::super::kernel::Run`].
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 pub(super) fn digest_group<const N: usize>(
     messages: &[u8],
@@ -41,19 +41,19 @@ pub(super) fn digest_group<const N: usize>(
     let [a, b, c, d, e, f, g, h] = INITIAL_STATE;
     let mut abef = [words([f, e, b, a]); N];
     let mut cdgh = [words([h, g, d, c]); N];
-    // Bytes of each word reversed: the message is big-endian.
+    // Reverses the bytes of each word: the message is big-endian.
     let reversed = words([0x00010203, 0x04050607, 0x08090a0b, 0x0c0d0e0f]);
 
     let mut next = 0;
-    // The rows of the next block are taken at the end of the loop: at its beginning the compiler
-    // would choose between message and padding anew at each of their loads.
+    // The loop selects the rows of the next block at its end. At the beginning of the loop the
+    // compiler would choose between message and padding at each load.
     let mut rows = rows_at(&lanes, next, &padding);
     loop {
         let (abef_before, cdgh_before) = (abef, cdgh);
         // The last 16 words of the message schedule, by lane.
         let mut schedule = [[reversed; 4]; N];
         // Four rounds of each message in turn. The number is a literal, so that the arrays above
-        // have constant indices and live in registers.
+        // have constant indices and stay in registers.
         macro_rules! four_rounds {
             ($($number:literal)*) => {$({
                 let [k0, k1, k2, k3] = ROUND_CONSTANTS.as_chunks().0[$number];
