@@ -1,4 +1,4 @@
-//! Small files: whole contents that are written in one go, without a meta file.
+//! Small files: contents of one chunk, written in batches and without a meta file.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -15,40 +15,41 @@ use crate::system::{Access, Dir, Entry, SYNCS_FILESYSTEM, apply_attributes};
 use crate::temporary::temporary_name;
 use crate::{DiskError, Durability, FileAttributes, Target};
 
-/// Up to this many files are flushed one by one: flushing the whole file system would also wait
-/// for what other programs have written.
+/// Up to this many files are flushed one by one. Flushing the whole file system would also wait
+/// for data that other programs have written.
 const FLUSHED_SINGLY: usize = 8;
 
-/// Why a whole file cannot be written.
+/// The reason why a file of a batch cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// A different file at the target; only `force` overwrites it.
+    /// A different file is at the target; only `force` replaces it.
     #[error("a different file is already at {}", .0.display())]
     Different(PathBuf),
-    /// A directory, a device, a FIFO or a socket at the target; it is never replaced.
+    /// A directory, a device, a FIFO or a socket is at the target; it is never replaced.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// These bytes are not that content, or it has more than one chunk.
+    /// The bytes are not those of the content, or the content has several chunks.
     #[error("the bytes for {} do not belong to this content", .0.display())]
     Mismatch(PathBuf),
-    /// Our disk failed.
+    /// An operation on this machine's files failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
 
-/// The bytes of a content of one chunk, compared with its root.
+/// The verified bytes of a content of one chunk.
 pub struct SingleChunk {
     info: ContentInfo,
     bytes: Vec<u8>,
 }
 
 impl SingleChunk {
-    /// None if these bytes are not that content, or it has more than one chunk.
+    /// Verifies the bytes against the root. Returns None if they differ, or if the content has
+    /// several chunks.
     pub fn verified(info: ContentInfo, bytes: Vec<u8>) -> Option<SingleChunk> {
         is_whole(info, &bytes).then_some(SingleChunk { info, bytes })
     }
 
-    /// Names the bytes.
+    /// Returns length and root.
     pub fn info(&self) -> ContentInfo {
         self.info
     }
@@ -61,13 +62,14 @@ fn is_whole(info: ContentInfo, bytes: &[u8]) -> bool {
         && tree::chunk_hash(&chunks, bytes) == info.root
 }
 
-/// Many small files that become durable, and get their names, together.
+/// A set of small files that are flushed and renamed together.
 ///
-/// Dropped without [`commit`](Self::commit), it removes what it wrote.
+/// If it is dropped without [`commit`](Self::commit), it removes the files that it wrote.
 pub struct Batch {
     disk: SharedDisk,
     force: bool,
-    /// Names of directories that were made become durable only when the file system is flushed.
+    /// The directories of the files. New directories become durable only when the whole file
+    /// system is flushed.
     directories: Directories,
     waiting: Vec<Waiting>,
 }
@@ -75,12 +77,12 @@ pub struct Batch {
 struct Waiting {
     target: Target,
     info: ContentInfo,
-    /// None if an identical file was there already.
+    /// None if an identical file exists already.
     temporary: Option<OsString>,
 }
 
 impl Batch {
-    /// An empty batch. `force` overwrites different files.
+    /// Creates an empty batch. `force` replaces different files at the targets.
     pub fn new(force: bool) -> Batch {
         Batch::on(Arc::new(RealDisk), force)
     }
@@ -94,7 +96,7 @@ impl Batch {
         }
     }
 
-    /// Writes the bytes of a one-chunk content under a temporary name.
+    /// Verifies the bytes of a content of one chunk and writes them under a temporary name.
     pub fn add(
         &mut self,
         target: &Target,
@@ -148,7 +150,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Whoever else has this temporary file open writes the same bytes to it.
+    /// Writes a temporary file. Another process that has it open writes the same bytes, since its
+    /// name depends on the content.
     fn write(
         &self,
         place: &Spot,
@@ -163,18 +166,18 @@ impl Batch {
         Ok(())
     }
 
-    /// Number of files that wait for [`commit`](Self::commit).
+    /// Returns the number of files that wait for [`commit`](Self::commit).
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether none waits.
+    /// Returns whether no file waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Makes all of them durable with one sync (unless `Durability::Deferred`) and gives them their
-    /// names. The result of each, in the order of [`add`](Self::add). The batch is empty then.
+    /// Flushes all files (unless `Durability::Deferred`) and renames them to their targets. Returns
+    /// the result of each, in the order of [`add`](Self::add), and leaves the batch empty.
     pub fn commit(&mut self, durability: Durability) -> Vec<(Target, Result<PathBuf, BatchError>)> {
         let waiting = std::mem::take(&mut self.waiting);
         let made_directories = std::mem::take(&mut self.directories.made_any);
@@ -221,7 +224,7 @@ impl Batch {
         if !flush.together {
             return results;
         }
-        // The names; cheap, since the bytes are already there.
+        // This flush covers the names. It is cheap, since the bytes are durable already.
         let flushed = flush.all();
         let named = |result: Result<PathBuf, BatchError>| {
             Flush::again(&flushed).map_err(BatchError::from).and(result)
@@ -233,7 +236,7 @@ impl Batch {
     }
 }
 
-/// Gives a file its name, unless an identical one has it already.
+/// Renames a temporary file to its target, unless an identical file is there already.
 fn rename(disk: &SharedDisk, file: &Waiting, place: Spot, force: bool) -> Result<Spot, BatchError> {
     let Some(temporary) = &file.temporary else {
         return Ok(place);
@@ -242,8 +245,8 @@ fn rename(disk: &SharedDisk, file: &Waiting, place: Spot, force: bool) -> Result
     let Err(error) = renamed else {
         return Ok(place);
     };
-    // Something stands there now, or the temporary file is gone because somebody else who
-    // wrote the same content has renamed it: what counts is what stands there.
+    // A file has appeared at the target, or another process that wrote the same content has
+    // renamed the temporary file. The content of the target decides.
     match error.kind() {
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => {}
         _ => return Err(DiskError::new("rename", place.path, error).into()),
@@ -275,24 +278,24 @@ fn remove_temporary(disk: &SharedDisk, file: &Waiting) {
     }
 }
 
-/// Makes the name of a file, and those of the directories made for it, durable.
+/// Flushes the directory of a file, which makes its name durable.
 fn flush_names(disk: &SharedDisk, place: &Spot) -> Result<(), DiskError> {
     disk.sync_dir(&place.dir)
         .map_err(|error| DiskError::new("flush the directory of", &place.path, error))
 }
 
-/// Making bytes durable: one file after the other, or all that is on a file system at once.
+/// A flush of many files: one after the other, or whole file systems at once.
 struct Flush<'a> {
     disk: &'a SharedDisk,
     together: bool,
-    /// A directory on each file system, with a path for messages.
+    /// A directory on each file system to flush, with a path for messages.
     by_device: HashMap<u64, (Arc<Dir>, PathBuf)>,
-    /// The directory that was noted last: its other files are on the same file system.
+    /// The directory of the last file: further files in it are on the same file system.
     noted: Option<Arc<Dir>>,
 }
 
 impl Flush<'_> {
-    /// Flushes a file, or notes which file system is to be flushed.
+    /// Flushes a file, or adds its file system to those to flush.
     fn bytes(&mut self, place: Spot, temporary: &OsString) -> Result<(), DiskError> {
         let noted = |noted: &Arc<Dir>| Arc::ptr_eq(noted, &place.dir);
         if self.together && self.noted.as_ref().is_some_and(noted) {
@@ -311,7 +314,7 @@ impl Flush<'_> {
         self.disk.sync(&file.map_err(failed)?).map_err(failed)
     }
 
-    /// Flushes the file systems that were noted.
+    /// Flushes the collected file systems.
     fn all(&self) -> Result<(), (PathBuf, io::Error)> {
         for (dir, path) in self.by_device.values() {
             let flushed = self.disk.sync_filesystem(dir);
@@ -320,7 +323,7 @@ impl Flush<'_> {
         Ok(())
     }
 
-    /// The same result for every file.
+    /// Copies the common result for one file.
     fn again(flushed: &Result<(), (PathBuf, io::Error)>) -> Result<(), DiskError> {
         flushed.as_ref().map(|_| ()).map_err(|(path, error)| {
             DiskError::new(
@@ -341,7 +344,7 @@ mod tests {
     use std::fs::{self, File};
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// The k-th operation fails, and only that one; renames before a flush are counted.
+    /// A disk whose k-th operation fails, and only that one.
     struct Flaky {
         fails_at: u64,
         operations: AtomicU64,

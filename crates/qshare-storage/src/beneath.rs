@@ -1,9 +1,9 @@
-//! Opening beneath a directory without following symbolic links.
+//! Opening paths beneath a directory without following symbolic links.
 //!
-//! A stranger chooses the name, and somebody may have put a link in its way. Each component is
-//! opened relative to the one before with `O_NOFOLLOW`, which works on every Unix and under every
-//! sandbox; Linux's `openat2(RESOLVE_BENEATH)` would do the same in fewer calls, but directories
-//! have to be made one by one anyway.
+//! The path comes from the network, and a component may be a link. Each component is opened
+//! relative to its parent with `O_NOFOLLOW`, which works on every Unix and in every sandbox.
+//! Linux's `openat2(RESOLVE_BENEATH)` needs fewer calls, but missing directories are created one
+//! by one anyway.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,15 +11,15 @@ use std::path::{Component, Path};
 
 use crate::system::Dir;
 
-/// What [`open_dir`] came to.
+/// The result of [`open_dir`].
 pub(crate) struct Reached {
     /// The directory.
     pub(crate) dir: Dir,
-    /// The directories in which one had to be made, for those who want them durable.
+    /// The directories in which another one was created, for a caller that flushes them.
     pub(crate) changed: Vec<Dir>,
 }
 
-/// Opens `relative` (plain components only) beneath `base`, making what is missing if `make`.
+/// Opens `relative` (plain components only) beneath `base`. Creates missing directories if `make`.
 pub(crate) fn open_dir(base: Dir, relative: &Path, make: bool) -> io::Result<Reached> {
     let mut dir = base;
     let mut changed = Vec::new();
@@ -42,7 +42,7 @@ pub(crate) fn open_dir(base: Dir, relative: &Path, make: bool) -> io::Result<Rea
 
 fn make_dir(dir: &Dir, name: &OsStr) -> io::Result<Dir> {
     match dir.make_dir(name) {
-        // Another download of ours may be a moment ahead.
+        // Another download may have created it just now.
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => dir.open_dir(name),
     }

@@ -1,4 +1,4 @@
-//! Directories that are written to again and again, kept open for a while.
+//! A cache of open directories for many files in few directories.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -8,10 +8,11 @@ use std::sync::Arc;
 use crate::system::Dir;
 use crate::{DiskError, Target};
 
-/// Directories that are open at once: files come roughly in the order of their names.
+/// Directories that are open at once. Files arrive roughly in the order of their names, so few are
+/// in use at a time.
 const OPEN_MAX: usize = 32;
 
-/// A target whose directory is open, and may be that of others, too.
+/// A target with its directory open; several targets share a directory.
 #[derive(Clone)]
 pub(crate) struct Spot {
     pub(crate) dir: Arc<Dir>,
@@ -20,23 +21,23 @@ pub(crate) struct Spot {
     pub(crate) path: PathBuf,
 }
 
-/// What was opened most recently.
+/// The directories that were opened most recently.
 #[derive(Default)]
 pub(crate) struct Directories {
     open: VecDeque<Open>,
-    /// Whether directories were made.
+    /// Whether directories were created.
     pub(crate) made_any: bool,
 }
 
 struct Open {
-    /// No links were followed beneath this; without it all were the user's own.
+    /// The directory beneath which no links were followed; None for a path that the user chose.
     base: Option<PathBuf>,
     path: PathBuf,
     dir: Arc<Dir>,
 }
 
 impl Directories {
-    /// Opens the directory that the file goes into, making what is missing.
+    /// Opens the directory of the target, creating missing directories.
     pub(crate) fn resolve(&mut self, target: &Target) -> Result<Spot, DiskError> {
         let path = target.path();
         let base = match target {
@@ -73,7 +74,7 @@ impl Directories {
         })
     }
 
-    /// From now on directories are looked up anew: others may have moved them.
+    /// Closes all directories, since other programs may have moved them.
     pub(crate) fn forget(&mut self) {
         self.open.clear();
     }

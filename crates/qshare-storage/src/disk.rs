@@ -1,5 +1,5 @@
-//! The fault seam: every operation that changes a download's files goes through [`Disk`], so
-//! that tests can fail, tear or forget the k-th one.
+//! The seam for fault injection: every operation that changes a download's files goes through
+//! [`Disk`], so that tests can fail, tear or forget the k-th one.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -8,35 +8,36 @@ use std::sync::Arc;
 
 use crate::system::{self, Dir};
 
-/// What changes files. The provided bodies do it; a test's implementation may do less.
+/// The operations that change files. The provided methods use the real file system; a test
+/// overrides some of them.
 pub(crate) trait Disk: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         system::write_all_at(file, bytes, offset)
     }
 
-    /// Cuts a file, or lengthens it with a hole.
+    /// Truncates a file, or extends it with a hole.
     fn set_len(&self, file: &File, length: u64) -> io::Result<()> {
         file.set_len(length)
     }
 
-    /// Makes a file's bytes and length durable.
+    /// Flushes a file's bytes and length.
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_data()
     }
 
-    /// Makes a directory's names durable.
+    /// Flushes a directory, which makes its names durable.
     fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
         dir.sync()
     }
 
-    /// Makes all files on the directory's file system durable, where the system can
+    /// Flushes the directory's whole file system, where the operating system can
     /// ([`system::SYNCS_FILESYSTEM`]).
     fn sync_filesystem(&self, dir: &Dir) -> io::Result<()> {
         system::sync_filesystem(dir)
     }
 
-    /// Renames, over what is there or only if nothing is (`AlreadyExists`).
+    /// Renames a file. With `over` it replaces an existing file, else that is `AlreadyExists`.
     fn rename(&self, dir: &Dir, from: &OsStr, to: &OsStr, over: bool) -> io::Result<()> {
         if over {
             dir.rename_over(from, to)
@@ -51,10 +52,10 @@ pub(crate) trait Disk: Send + Sync {
     }
 }
 
-/// The disk as it is.
+/// The real file system.
 pub(crate) struct RealDisk;
 
 impl Disk for RealDisk {}
 
-/// A disk that several parts use.
+/// A disk that several downloads share.
 pub(crate) type SharedDisk = Arc<dyn Disk>;

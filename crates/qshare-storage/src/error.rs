@@ -1,4 +1,4 @@
-//! *Our disk failed*: kept apart from everything that a peer can do wrong.
+//! Errors of this machine's file system, which are kept apart from errors of peers.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,46 +6,46 @@ use std::path::{Path, PathBuf};
 /// An operation on this machine's files failed. Ends a download with code 6.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// No space, or no quota, left.
+    /// The file system is full, or a quota is exceeded.
     #[error("no space left to {doing} {}", .path.display())]
     Full {
-        /// What was attempted: a verb.
+        /// The operation, as a verb.
         doing: &'static str,
-        /// On which file or directory.
+        /// The file or directory.
         path: PathBuf,
     },
     /// Permission denied, or a read-only file system.
     #[error("not allowed to {doing} {}: {source}", .path.display())]
     Permission {
-        /// What was attempted: a verb.
+        /// The operation, as a verb.
         doing: &'static str,
-        /// On which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A symbolic link, or something that is no directory, where a directory should be.
+    /// A symbolic link or a file is where a directory should be.
     #[error("cannot {doing} {}: a symbolic link or a file is in the way", .path.display())]
     InTheWay {
-        /// What was attempted: a verb.
+        /// The operation, as a verb.
         doing: &'static str,
-        /// On which file or directory.
+        /// The file or directory.
         path: PathBuf,
     },
-    /// Everything else.
+    /// Any other error.
     #[error("cannot {doing} {}: {source}", .path.display())]
     Io {
-        /// What was attempted: a verb.
+        /// The operation, as a verb.
         doing: &'static str,
-        /// On which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl DiskError {
-    /// Sorts what the system said; for use with `map_err`.
+    /// Classifies an error of the operating system; for use with `map_err`.
     pub fn new(doing: &'static str, path: impl AsRef<Path>, source: io::Error) -> DiskError {
         use io::ErrorKind as Kind;
         let path = path.as_ref().to_path_buf();
@@ -65,7 +65,7 @@ impl DiskError {
         }
     }
 
-    /// The file or directory that it happened to.
+    /// Returns the file or directory of the failed operation.
     pub fn path(&self) -> &Path {
         match self {
             DiskError::Full { path, .. }

@@ -1,4 +1,4 @@
-//! What a library tells its owner.
+//! The events of a library.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,27 +10,27 @@ use crate::own_files::OwnFile;
 /// A file that is shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asset {
-    /// Its path relative to its root, as others are told it.
+    /// The name: the path relative to its root.
     pub name: AssetName,
-    /// Names its bytes.
+    /// The content id.
     pub id: ContentId,
     /// Length and root of its bytes.
     pub info: ContentInfo,
-    /// What else travels with it.
+    /// Attributes that travel with the file.
     pub attributes: FileAttributes,
 }
 
-/// What travels with a file besides its bytes.
+/// The attributes of a file that travel with its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileAttributes {
-    /// When its bytes were changed last, nanoseconds since 1970; None if that is not known.
+    /// Modification time, nanoseconds since 1970; None if it is unknown.
     pub modified_ns: Option<i64>,
-    /// Whether its owner may execute it.
+    /// Whether the owner may execute the file.
     pub executable: bool,
 }
 
 impl Asset {
-    /// A content under a name, with unknown attributes.
+    /// Creates an asset with unknown attributes.
     pub fn new(name: AssetName, info: ContentInfo) -> Asset {
         let id = info.id();
         let attributes = FileAttributes::default();
@@ -43,35 +43,36 @@ impl Asset {
     }
 }
 
-/// Why a path beneath a root is not shared.
+/// The reason why a path beneath a root is not shared.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SkipReason {
-    /// Its name is not Unicode.
+    /// The name is not Unicode.
     #[error("the name is not valid Unicode")]
     NotUnicode,
-    /// Its name would be refused by others.
+    /// Other nodes would refuse the name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// Longer than [`qshare_content::LENGTH_MAX_BYTES`].
+    /// The file is longer than [`qshare_content::LENGTH_MAX_BYTES`].
     #[error("the file is longer than 16 TiB")]
     TooLong,
-    /// It cannot be read; tried again at growing intervals, and when it changes.
+    /// The file or directory cannot be read. It is retried at growing intervals, and when it
+    /// changes.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
-    /// It is a symbolic link.
+    /// The path is a symbolic link.
     #[error("symbolic links are not followed")]
     Link,
-    /// It holds a private key, or another file of qshare's own.
+    /// The file is one of qshare's own, a private key for example.
     #[error("it is {0}, which is never shared")]
     Own(OwnFile),
 }
 
-/// What changed in a [`crate::Library`], in order.
+/// An event of a [`crate::Library`]. Events are delivered in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LibraryEvent {
-    /// This content is offered under this name from now on.
+    /// The content is offered under this name from now on.
     Added(Arc<Asset>),
-    /// This content is no longer offered under this name. It may be under another.
+    /// The content is no longer offered under this name. It may be offered under another one.
     Removed(Arc<Asset>),
     /// A file or directory that is not shared, and why. Sent once for each path, and for the
     /// first links only. Hidden files, sockets, devices and unfinished downloads are left out
@@ -82,16 +83,16 @@ pub enum LibraryEvent {
         /// Why.
         reason: SkipReason,
     },
-    /// What was there at the start has been looked at, hashed and added. Sent once.
+    /// The files that existed at the start have been found, hashed and added. Sent once.
     ScanFinished {
         /// Number of assets.
         assets: u64,
         /// Sum of their lengths.
         bytes: u64,
     },
-    /// Hashing goes on; sent a few times a second at most, and once with nothing pending.
+    /// Progress of hashing. Sent at most a few times a second, and once when no file is pending.
     Hashing {
-        /// Files that wait or are being hashed.
+        /// Files that are queued or being hashed.
         pending_files: u64,
         /// Bytes hashed since the library was opened.
         hashed_bytes: u64,

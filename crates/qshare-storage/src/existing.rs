@@ -1,4 +1,4 @@
-//! What lies at a download's target before anything is written there.
+//! The check of a download's target before it is written.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,30 +12,30 @@ use crate::hashing::{HashError, HashOptions, hash_opened};
 use crate::system::{Access, Dir, Entry};
 use crate::{DiskError, Target};
 
-/// What lies at a download's target.
+/// The entry at a download's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// Nothing.
     Nothing,
-    /// A file with the bytes of the content. At a path that the user chose, also a symbolic link
-    /// to one.
+    /// A file with the bytes of the content. A symbolic link to one counts as well at a path that
+    /// the user chose.
     Same,
     /// Another file, or a symbolic link. Only `force` replaces it.
     Different,
     /// A directory. It is never replaced.
     Directory,
-    /// A device, a FIFO or a socket, or at a path that the user chose a symbolic link to one. It
-    /// is never replaced.
+    /// A device, a FIFO or a socket, which is never replaced. A symbolic link to one counts as well
+    /// at a path that the user chose.
     Special,
 }
 
 impl Existing {
-    /// Looks at the target of a download of `info`, and hashes the file there, on this thread,
-    /// if its length is the right one. Makes no directories.
+    /// Checks the target of a download of `info`. Hashes a file of the right length on this thread.
+    /// Creates no directories.
     ///
     /// # Errors
     ///
-    /// A directory on the way cannot be opened, or the file cannot be read.
+    /// A directory of the path cannot be opened, or the file cannot be read.
     pub fn at(target: &Target, info: &ContentInfo) -> Result<Existing, DiskError> {
         match target.find()? {
             Some((dir, file_name)) => Existing::at_once(&dir, &file_name, target, info),
@@ -43,7 +43,7 @@ impl Existing {
         }
     }
 
-    /// [`Existing::under`] on this thread alone.
+    /// Does the same as [`Existing::under`] on this thread alone.
     pub(crate) fn at_once(
         dir: &Dir,
         file_name: &OsStr,
@@ -62,7 +62,7 @@ impl Existing {
         }
     }
 
-    /// Looks at `file_name` in the target's directory, which is open.
+    /// Checks `file_name` in the open directory of the target.
     pub(crate) fn under(
         dir: &Dir,
         file_name: &OsStr,
@@ -80,7 +80,7 @@ impl Existing {
             Some(Entry::Directory(_)) => Ok(Existing::Directory),
             Some(Entry::Special) => Ok(Existing::Special),
             Some(Entry::Link) => match target {
-                // A stranger chose the name: nothing is opened through the link.
+                // The name comes from the network: the link is not followed.
                 Target::Beneath { .. } => Ok(Existing::Different),
                 Target::Path(_) => behind_link(&path, info, options),
             },
@@ -95,7 +95,7 @@ impl Existing {
     }
 }
 
-/// Looks at what a link of the user's own leads to.
+/// Checks the file that a symbolic link leads to.
 fn behind_link(
     path: &Path,
     info: &ContentInfo,
@@ -103,7 +103,7 @@ fn behind_link(
 ) -> Result<Existing, HashError> {
     let metadata = match path.metadata() {
         Ok(metadata) => metadata,
-        // A link to nothing, or in a circle.
+        // The link is dangling or circular.
         Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
             return Ok(Existing::Different);
         }
@@ -138,8 +138,8 @@ fn compare(
 }
 
 impl Target {
-    /// Opens the directory that the file goes into and returns it with the file's name; None if
-    /// there is no such directory.
+    /// Opens the directory of the target and returns it with the file's name; None if the directory
+    /// does not exist.
     fn find(&self) -> Result<Option<(Dir, std::ffi::OsString)>, DiskError> {
         let (base, inner, file_name) = self.split()?;
         let opened = Dir::open(&base).and_then(|base| beneath::open_dir(base, inner, false));

@@ -1,4 +1,4 @@
-//! Hashing a file, over all cores.
+//! Hashing a file with all cores.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +13,8 @@ use crate::stamp::Stamp;
 use crate::system::{read_exact_at, stamp_of};
 use crate::{Cancel, DiskError};
 
-/// Below this many bytes starting a thread costs more than it brings: hashing them takes
-/// some 3 ms, starting a thread up to 0.1 ms.
+/// Bytes from which on another thread is worthwhile: hashing them takes some 3 ms, starting a
+/// thread up to 0.1 ms.
 pub const THREAD_WORTH_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A file's hash tree down to its chunks.
@@ -22,11 +22,11 @@ pub const THREAD_WORTH_BYTES: u64 = 4 * 1024 * 1024;
 pub struct HashedFile {
     /// Length and root.
     pub info: ContentInfo,
-    /// One hash a chunk; of a one-chunk content it is the root.
+    /// One hash for each chunk. The only hash of a content of one chunk is the root.
     pub hashes: Vec<Hash>,
 }
 
-/// One page of chunk hashes with its proof: see [`qshare_content::tree::verify_page`].
+/// One page of chunk hashes with its proof; see [`qshare_content::tree::verify_page`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HashPage {
     /// The hashes of the page's chunks.
@@ -35,43 +35,43 @@ pub struct HashPage {
     pub path: Vec<Hash>,
 }
 
-/// How to hash.
+/// Options for hashing.
 #[derive(Clone, Default)]
 pub struct HashOptions {
-    /// Threads; 0 means one a core.
+    /// Number of threads; 0 means one for each core.
     pub threads: usize,
-    /// Raised to stop.
+    /// Raised to stop hashing.
     pub cancel: Cancel,
-    /// Called from the hashing threads with (bytes done, bytes in all), once a chunk.
+    /// Called from the hashing threads with (bytes done, total bytes) after each chunk.
     pub progress: Option<OnHashed>,
 }
 
-/// Told (bytes done, bytes in all) from the hashing threads.
+/// A callback for (bytes done, total bytes), called from the hashing threads.
 pub type OnHashed = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
-/// Why a file was not hashed.
+/// The reason why a file was not hashed.
 #[derive(Debug, thiserror::Error)]
 pub enum HashError {
     /// The [`Cancel`] was raised.
     #[error("hashing was cancelled")]
     Cancelled,
-    /// The file changed under way: the hash would be of bytes that never were.
+    /// The file changed meanwhile, so the hash may be of bytes that never existed together.
     #[error("{} changed while it was being hashed", .0.display())]
     Changed(PathBuf),
-    /// A directory, a device or the like.
+    /// It is a directory, a device, a FIFO or a socket.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// Longer than [`qshare_content::LENGTH_MAX_BYTES`].
+    /// It is longer than [`qshare_content::LENGTH_MAX_BYTES`].
     #[error("{} is longer than 16 TiB", .0.display())]
     TooLong(PathBuf),
-    /// Our disk failed.
+    /// An operation on this machine's files failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
 
-/// Hashes the file at `path`; a symbolic link is followed.
+/// Hashes the file at `path`, following symbolic links.
 pub fn hash_file(path: &Path, options: &HashOptions) -> Result<HashedFile, HashError> {
-    // Looked at first, because opening a pipe would wait for its other end.
+    // Opening a FIFO would block until a writer opens it.
     let metadata = std::fs::metadata(path).map_err(|error| DiskError::new("read", path, error))?;
     if !metadata.is_file() {
         return Err(HashError::NotAFile(path.into()));
@@ -80,8 +80,8 @@ pub fn hash_file(path: &Path, options: &HashOptions) -> Result<HashedFile, HashE
     hash_opened(&file, path, options).map(|(hashed, _)| hashed)
 }
 
-/// Hashes files that are small, several at once and each by one thread. The results come in the
-/// order of `paths`.
+/// Hashes small files, several at once and each with one thread. Returns the results in the order
+/// of `paths`.
 pub fn hash_small_files(
     paths: &[&Path],
     options: &HashOptions,
@@ -112,7 +112,7 @@ pub fn hash_small_files(
     hashed.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Hashes an opened file; also tells its stamp, which was the same before and after.
+/// Hashes an open file. Returns also its stamp, which was the same before and after.
 pub(crate) fn hash_opened(
     file: &File,
     path: &Path,
@@ -127,8 +127,8 @@ pub(crate) fn hash_opened(
     Ok((hashed, before))
 }
 
-/// Hashes as many bytes of an opened file as it has now, even if they change under way; also
-/// tells its stamp from before.
+/// Hashes the bytes that an open file has now, even if it is written to meanwhile. Returns also
+/// its stamp from before.
 pub(crate) fn hash_snapshot(
     file: &File,
     path: &Path,
@@ -171,15 +171,15 @@ pub(crate) fn hash_snapshot(
     Ok((HashedFile { info, hashes }, stamp_of(&before, path)))
 }
 
-/// Why [`hash_chunks`] stopped.
+/// The reason why [`hash_chunks`] stopped.
 #[derive(Debug)]
 pub(crate) enum ChunkFailure {
     Cancelled,
     Read(io::Error),
 }
 
-/// Hashes some chunks of a file (`total_bytes` of them, for progress and for the number of
-/// threads) and hands each hash to `found`, from several threads.
+/// Hashes some chunks of a file and passes each hash to `found` from several threads.
+/// `total_bytes` is the size of these chunks, for progress and for the number of threads.
 pub(crate) fn hash_chunks(
     file: &File,
     chunks: &Chunks,
@@ -228,7 +228,7 @@ pub(crate) fn hash_chunks(
     }
 }
 
-/// The number of threads that a configured number means: 0 is one a core.
+/// Returns the number of threads for a configured number: 0 means one for each core.
 pub(crate) fn thread_count(configured: usize) -> usize {
     match configured {
         0 => std::thread::available_parallelism().map_or(1, NonZero::get),

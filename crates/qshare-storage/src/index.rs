@@ -1,6 +1,6 @@
-//! What was hashed before: kept across restarts in `index.redb` in the state directory.
+//! The index of hashed files, which is kept across restarts in `index.redb` in the state directory.
 //!
-//! Everything here can be hashed anew, so a damaged index is thrown away.
+//! It can be rebuilt by hashing, so a damaged index is replaced by an empty one.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -9,8 +9,8 @@
 //! | `page_roots` | content id 32 | roots of all pages, 32 bytes each |
 //! | `format` | "version" | 2 |
 //!
-//! A file is known by its number, not by its path, so a renamed directory costs nothing.
-//! Contents of one chunk are only in `files`; `page_roots` only has those of several pages.
+//! A file is identified by its inode number, not by its path, so renaming a directory costs no
+//! hashing. `hashes` has only contents of several chunks, `page_roots` only those of several pages.
 
 use std::any::Any;
 use std::io;
@@ -33,8 +33,9 @@ use crate::own_files::SMALL_MAX_BYTES;
 use crate::stamp::Stamp;
 
 const FILE_NAME: &str = "index.redb";
-/// redb's own default is 1 GiB; a page of chunk hashes is 128 KiB, an entry of a file 72 bytes. A
-/// restart looks files up about in their order on disk, and is as fast with 2 MiB as with 8.
+/// Size of redb's cache; its default is 1 GiB. A page of chunk hashes has 128 KiB, an entry of a
+/// file 72 bytes. A restart looks files up roughly in their order on disk, and is as fast with
+/// 2 MiB as with 8 MiB.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 const FILES: TableDefinition<'_, [u8; 16], [u8; 56]> = TableDefinition::new("files");
@@ -43,10 +44,10 @@ const FORMAT: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
 const VERSION: u64 = 2;
 const PAGE_ROOTS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("page_roots");
 
-/// What was hashed before.
+/// The index of hashed files.
 ///
-/// A database that turns out to be damaged, by an error or by a panic in redb, is replaced by an
-/// empty one; the operation that met the damage fails.
+/// If redb reports damage by an error or a panic, the database is replaced by an empty one, and the
+/// operation fails.
 pub(crate) struct Index {
     database: RwLock<Opened>,
     path: PathBuf,
@@ -70,7 +71,7 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Index {
-    /// Opens the index in a state directory, making both as needed.
+    /// Opens the index in a state directory, creating both as needed.
     pub(crate) fn open(state_dir: &Path) -> Result<Index, LibraryError> {
         let failed = |path: &Path, error| {
             LibraryError::Disk(DiskError::new("open the index in", path, error))
@@ -103,7 +104,7 @@ impl Index {
         })
     }
 
-    /// Why the index was replaced, if it was since the last call.
+    /// Returns why the index was replaced, if it was since the last call.
     pub(crate) fn take_replaced(&self) -> Option<String> {
         let opened = self.database.read().unwrap_or_else(PoisonError::into_inner);
         opened.replaced.as_ref()?;
@@ -126,7 +127,7 @@ impl Index {
         DiskError::new(doing, &self.path, error)
     }
 
-    /// Does something with the database, and replaces it if it proves to be damaged.
+    /// Runs an operation on the database, and replaces the database if it is damaged.
     fn run<T>(
         &self,
         doing: &'static str,
@@ -159,7 +160,7 @@ impl Index {
         }
         tracing::warn!(path = %self.path.display(), cause, "the index is damaged and replaced");
         let damaged = opened.database.take();
-        // Closing writes to it, and may fail as well.
+        // Closing a damaged database may panic as well.
         let _ = guard(|| {
             drop(damaged);
             Ok(())
@@ -178,14 +179,14 @@ impl Index {
         opened.replaced = Some(cause.to_owned());
     }
 
-    /// Number of files that are known.
+    /// Returns the number of files in the index.
     pub(crate) fn file_count(&self) -> Result<u64, DiskError> {
         self.run("read", |database| {
             Ok(database.begin_read()?.open_table(FILES)?.len()?)
         })
     }
 
-    /// A view for many look-ups.
+    /// Returns a view for many look-ups.
     pub(crate) fn files(&self) -> Result<KnownFiles<'_>, DiskError> {
         let table = self.run("read", |database| {
             Ok(database.begin_read()?.open_table(FILES)?)
@@ -198,7 +199,7 @@ impl Index {
         })
     }
 
-    /// Notes what files were hashed to. Without `durable`, a power cut may undo it.
+    /// Adds hashed files. Without `durable`, a power cut may undo it.
     pub(crate) fn put<'a>(
         &self,
         hashed: impl Iterator<Item = Entry<'a>>,
@@ -207,7 +208,7 @@ impl Index {
         self.run("write", |database| try_put(database, hashed, durable))
     }
 
-    /// Forgets what files were hashed to, so that they are hashed anew.
+    /// Removes files, so that they are hashed again.
     pub(crate) fn forget<'a>(
         &self,
         stamps: impl Iterator<Item = &'a Stamp>,
@@ -247,7 +248,7 @@ impl Index {
         })
     }
 
-    /// Forgets every file and content that is not `live`. Durable.
+    /// Removes every file and content that is not `live`, durably.
     pub(crate) fn retain(
         &self,
         live_file: impl Fn(u64, u64) -> bool,
@@ -258,7 +259,7 @@ impl Index {
         })
     }
 
-    /// The hashes of some chunks of a content, compared with its root.
+    /// Returns the hashes of some chunks of a content, verified against its root.
     pub(crate) fn chunk_hashes(
         &self,
         info: &ContentInfo,
@@ -285,7 +286,7 @@ impl Index {
         Ok(Hashes::Found(hashes))
     }
 
-    /// A page of chunk hashes with its audit path, compared with the content's root.
+    /// Returns a page of chunk hashes with its audit path, verified against the content's root.
     pub(crate) fn proven_page(
         &self,
         info: &ContentInfo,
@@ -329,24 +330,24 @@ impl Index {
     }
 }
 
-/// What the index has of a content that it knows.
+/// The chunk hashes that the index has of an offered content.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Hashes<T> {
     Found(T),
     /// The content has no such chunks or page.
     NoSuchChunks,
-    /// They are missing, or do not amount to the content's root.
+    /// The hashes are missing, or do not hash to the content's root.
     Damaged,
 }
 
-/// Why something could not be done with the database.
+/// The reason why an operation on the database failed.
 enum Failure {
-    /// Its bytes are not what redb wrote.
+    /// The database is damaged.
     Damage(String),
     Other(redb::Error),
 }
 
-/// Does something with redb, which reports damage as an error or by a panic.
+/// Runs an operation of redb, which reports damage by an error or a panic.
 fn guard<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(done)) => Ok(done),
@@ -356,7 +357,7 @@ fn guard<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Failure>
     }
 }
 
-/// Whether an error says that the database's bytes are wrong, not that a disk or a caller is.
+/// Returns whether an error means a damaged database, not a failed disk or a wrong call.
 fn is_damage(error: &redb::Error) -> bool {
     match error {
         redb::Error::Io(error) => matches!(
@@ -368,7 +369,7 @@ fn is_damage(error: &redb::Error) -> bool {
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
@@ -439,7 +440,7 @@ fn try_retain(
     Ok(())
 }
 
-/// Which files were hashed, as of one moment.
+/// A view of the hashed files at one moment.
 pub(crate) struct KnownFiles<'a> {
     table: ReadOnlyTable<[u8; 16], [u8; 56]>,
     index: &'a Index,
@@ -447,7 +448,7 @@ pub(crate) struct KnownFiles<'a> {
 }
 
 impl KnownFiles<'_> {
-    /// What a file was hashed to, if it has not changed since.
+    /// Returns the content of a file, if the file has not changed since it was hashed.
     pub(crate) fn get(&self, stamp: &Stamp) -> Option<ContentInfo> {
         let found = guard(|| Ok(self.table.get(file_key(stamp))?.map(|found| found.value())));
         let found = match found {
@@ -475,7 +476,7 @@ fn open_database(path: &Path) -> Result<Database, redb::Error> {
         other => other.into(),
     })?;
     let write = database.begin_write()?;
-    // So that readers find the tables.
+    // Creates the tables, so that readers find them.
     let mut files = write.open_table(FILES)?;
     let mut format = write.open_table(FORMAT)?;
     let version = format.get("version")?.map(|version| version.value());
@@ -529,7 +530,7 @@ fn page_key(id: &ContentId, page: u32) -> [u8; 36] {
 }
 
 impl HashedFile {
-    /// As [`Index::put`] takes it.
+    /// Returns the entry for [`Index::put`].
     pub(crate) fn indexed<'a>(&'a self, stamp: Option<&'a Stamp>) -> Entry<'a> {
         Entry {
             stamp,

@@ -1,15 +1,14 @@
-//! What qshare keeps on disk: the files it shares, and the files it is still downloading.
+//! Files on disk: the files that qshare shares, and the files that it downloads.
 //!
-//! Blocking and thread-safe: no tokio; call it from blocking threads. Two things matter to
-//! the outside:
+//! The crate is blocking, thread-safe and free of tokio; call it from blocking threads. Start with
 //!
-//! - [`Library`]: shared directories, scanned, hashed, watched; reads checked against change.
-//! - [`Part`]: one unfinished download, its verified and its durable chunks; [`Batch`]
-//!   for small files, [`unfinished`] for what an earlier run left, [`Existing`] for what lies at
-//!   a target.
+//! - [`Library`]: shared directories, which are scanned, hashed and followed.
+//! - [`Part`]: an unfinished download with its verified and its durable chunks. [`Batch`] writes
+//!   small files, [`unfinished`] finds the downloads of earlier runs, and [`Existing`] tells what
+//!   is at a download's target.
 //!
-//! The bytes of `.qshare.meta` files are described in docs/format.md. Names that come from
-//! strangers are opened beneath their directory without following symbolic links.
+//! docs/format.md describes the format of `.qshare.meta` files. Paths from the network are opened
+//! beneath their directory without following symbolic links.
 
 mod batch;
 mod beneath;

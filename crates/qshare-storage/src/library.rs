@@ -1,4 +1,4 @@
-//! The shared directories.
+//! The library: the shared directories and their contents.
 
 use std::fs::File;
 use std::ops::Range;
@@ -45,41 +45,41 @@ pub struct LibraryConfig {
 /// The usual [`LibraryConfig::reconcile_every`]. Looking at 100,000 files takes some 0.3 s.
 pub const RECONCILE_EVERY: Duration = Duration::from_secs(600);
 
-/// Why a library cannot be opened.
+/// The reason why a library cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
     /// Another process has this index open.
     #[error("another process uses {}", .0.display())]
     InUse(PathBuf),
-    /// Our disk failed.
+    /// An operation on this machine's files failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
 
-/// Why a content cannot be read.
+/// The reason why a content cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Nothing by this id, or not this part of it.
+    /// The content, or the requested part of it, is not here.
     #[error("not here")]
     NotHere,
-    /// The file is not what was announced any more; it has been withdrawn.
+    /// The file has changed since it was hashed. It is not offered any more.
     #[error("the file has changed")]
     Changed,
-    /// Our disk failed.
+    /// An operation on this machine's files failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
 
-/// Why a download cannot be taken in.
+/// The reason why a finished download cannot be adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    /// Not beneath one of the roots, or under a name that cannot be told to others.
+    /// It is not beneath a root, has a name that cannot be shared, or is one of qshare's own files.
     #[error("{} is not in a shared directory", .0.display())]
     NotShared(PathBuf),
-    /// The hashes do not amount to the root, or the length differs.
+    /// The hashes do not hash to the root, or the length differs.
     #[error("{} is not the content that it should be", .0.display())]
     Mismatch(PathBuf),
-    /// Our disk failed.
+    /// An operation on this machine's files failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
@@ -92,10 +92,10 @@ const OPEN_PAUSE: Duration = Duration::from_millis(20);
 /// Panics after which the scanner is started again.
 const RESTARTS_MAX: u32 = 5;
 
-/// The shared directories: what is in them, and its bytes.
+/// The shared directories, with the list of offered files and access to their bytes.
 ///
-/// Opening returns at once; scanning, hashing and watching go on in the library's own threads
-/// until it is dropped. Safe to share between threads.
+/// [`open`](Self::open) returns at once. The library's own threads scan, hash and watch until the
+/// library is dropped. All methods may be called from several threads at once.
 pub struct Library {
     state: Arc<LibraryState>,
     messages: Sender<Message>,
@@ -151,41 +151,42 @@ impl Library {
         })
     }
 
-    /// Everything that is offered now; each (name, content) once.
+    /// Returns the offered assets, each (name, content) once.
     pub fn assets(&self) -> Vec<Arc<Asset>> {
         self.state.offered_files().assets()
     }
 
-    /// The content, under one of its names.
+    /// Returns the asset of a content, with one of its names.
     pub fn find(&self, id: &ContentId) -> Option<Arc<Asset>> {
         self.state.offered_files().find(id).cloned()
     }
 
-    /// The files that have been written to for so long that they are not offered, or only as
-    /// snapshots, in the order of their paths.
+    /// Returns the files that were reported with [`LibraryEvent::StillWritten`] and have not
+    /// settled yet, in the order of their paths.
     pub fn still_written(&self) -> Vec<PathBuf> {
         self.state.still_written().clone()
     }
 
-    /// The path of a file that holds the content.
+    /// Returns the path of a file with this content.
     pub fn path(&self, id: &ContentId) -> Option<PathBuf> {
         let first = self.state.offered_files().holder(id, |_| true)?.clone();
         Some(self.state.roots.full_path(&first.key))
     }
 
-    /// The hashes of some of a content's chunks, which amount to its root.
+    /// Returns the hashes of some chunks of a content, verified against its root.
     pub fn chunk_hashes(&self, id: &ContentId, chunks: Range<u32>) -> Result<Vec<Hash>, ReadError> {
         let asset = self.find(id).ok_or(ReadError::NotHere)?;
         self.found(id, self.state.index.chunk_hashes(&asset.info, chunks)?)
     }
 
-    /// One page of chunk hashes with its audit path, which prove themselves against the root.
+    /// Returns one page of chunk hashes with its audit path, verified against the root.
     pub fn hash_page(&self, id: &ContentId, page: u32) -> Result<HashPage, ReadError> {
         let asset = self.find(id).ok_or(ReadError::NotHere)?;
         self.found(id, self.state.index.proven_page(&asset.info, page)?)
     }
 
-    /// What the index had of a content; wrong hashes have its files hashed again.
+    /// Returns the hashes that the index has. If they are wrong, has the scanner hash the files
+    /// again.
     fn found<T>(&self, id: &ContentId, hashes: Hashes<T>) -> Result<T, ReadError> {
         match hashes {
             Hashes::Found(found) => Ok(found),
@@ -201,8 +202,8 @@ impl Library {
     /// Fills `bytes`, at most 4 MiB of them (the largest chunk), with those of a content from
     /// `offset` on.
     ///
-    /// The file is compared with what was hashed before and after the read. If it has changed it
-    /// is withdrawn and hashed anew; if the same content lies elsewhere too, that serves.
+    /// The file's stamp is checked before and after the read. A changed file is withdrawn and
+    /// hashed again, and another file with the same content is read instead, if there is one.
     pub fn read_into(
         &self,
         id: &ContentId,
@@ -231,8 +232,8 @@ impl Library {
         Err(worst)
     }
 
-    /// Takes in a completed download without hashing it again. `hashes` may be empty for a
-    /// content of one chunk.
+    /// Offers a finished download without hashing it again. `hashes` may be empty for a content of
+    /// one chunk.
     pub fn adopt(
         &self,
         path: &Path,
@@ -342,8 +343,8 @@ impl Library {
         unchanged(file.metadata())
     }
 
-    /// Opens a file. If too many are open, closes those that nobody reads and waits for others,
-    /// for a moment.
+    /// Opens a file. If the process has too many open files, closes the cached ones and retries for
+    /// up to 1 s.
     fn open_file(&self, key: &Key) -> std::io::Result<File> {
         let mut tries = 0;
         loop {
@@ -358,8 +359,8 @@ impl Library {
         }
     }
 
-    /// Reads from a file that may have been written to since it was hashed: the chunks that the
-    /// bytes lie in are compared with their hashes.
+    /// Reads from a file that may have been written to since it was hashed, and verifies the chunks
+    /// that hold the bytes.
     fn read_snapshot(
         &self,
         file: &File,
@@ -393,7 +394,7 @@ impl Library {
         Ok(())
     }
 
-    /// Offers a file no more, unless it has been hashed anew meanwhile, and has it looked at.
+    /// Withdraws a file, unless it has been hashed again meanwhile, and has the scanner look at it.
     fn withdraw(&self, offered: &Arc<Offered>) {
         let key = &offered.key;
         self.state.open_files.forget(key);
@@ -414,7 +415,7 @@ impl Library {
     }
 }
 
-/// Why a snapshot could not be read.
+/// The reason why a snapshot could not be read.
 enum SnapshotError {
     Read(std::io::Error),
     Hashes(ReadError),
@@ -445,9 +446,9 @@ impl Drop for Library {
     fn drop(&mut self) {
         self.state.cancel.cancel();
         let _ = self.messages.send(Message::Stop);
-        // The scanner ends, hence its queue of jobs, hence the others.
+        // The end of the scanner closes the queue of jobs, which ends the hashing threads.
         for thread in self.threads.drain(..).rev() {
-            // An event may have dropped us.
+            // The callback for events may have dropped the library in a thread of its own.
             if thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
             }

@@ -1,4 +1,4 @@
-//! The bytes of a meta file: `NAME.qshare.meta`, what a download needs to go on.
+//! The format of a meta file, `NAME.qshare.meta`, which holds the state of an unfinished download.
 //!
 //! ```text
 //! offset      bytes         what
@@ -21,8 +21,8 @@
 //! ```
 //!
 //! S is the slot's length rounded up to 4096, so that writing one slot never tears the other.
-//! All offsets follow from the file's length, so a damaged head hides nothing. The chunk hashes
-//! need no checksum: they amount to the root, or they are not there.
+//! All offsets follow from the content's length, so the slots can be found if the head is damaged.
+//! The chunk hashes need no checksum: they are valid if they hash to the root.
 
 use qshare_content::{Bitmap, Chunks, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES};
 use serde::{Deserialize, Serialize};
@@ -30,18 +30,18 @@ use sha2::{Digest, Sha256};
 
 use crate::stamp::Stamp;
 
-/// The first bytes of every meta file. What does not begin so is not ours.
+/// The first bytes of every meta file. A file with other first bytes is not a meta file.
 pub(crate) const MAGIC: [u8; 8] = *b"qshare\0m";
 const VERSION: u32 = 1;
-/// Room for the head, one page of the usual file systems; the body is at most some 1,200 bytes.
+/// Size of the head, one page of common file systems. The body is at most some 1,200 bytes.
 pub(crate) const HEAD_BYTES: u64 = 4096;
 const HEAD_BODY_AT: usize = 48;
 const SLOT_BITMAP_AT: usize = 72;
-/// Slots begin at multiples of this, the usual page size: a write tears at most its own pages.
+/// Alignment of the slots, the usual page size. A torn write damages only the pages it writes.
 const ALIGNMENT_BYTES: u64 = 4096;
 const CLEAN: u64 = 1;
 
-/// Where things lie in the meta file of a content.
+/// The offsets in the meta file of a content.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     chunk_count: u32,
@@ -54,18 +54,18 @@ impl Layout {
         }
     }
 
-    /// Bytes of a slot, without the padding.
+    /// Returns the size of a slot in bytes, without the padding.
     pub(crate) fn slot_bytes(self) -> usize {
         SLOT_BITMAP_AT + (self.chunk_count as usize).div_ceil(8)
     }
 
-    /// Where the slot of a generation begins.
+    /// Returns the offset of the slot of a generation.
     pub(crate) fn slot_offset(self, generation: u64) -> u64 {
         let room = (self.slot_bytes() as u64).next_multiple_of(ALIGNMENT_BYTES);
         HEAD_BYTES + generation % 2 * room
     }
 
-    /// Where the hash of a chunk lies.
+    /// Returns the offset of the hash of a chunk.
     pub(crate) fn hash_offset(self, chunk: u32) -> u64 {
         self.slot_offset(0)
             + 2 * (self.slot_offset(1) - self.slot_offset(0))
@@ -73,23 +73,23 @@ impl Layout {
     }
 }
 
-/// What is being downloaded.
+/// The head: the content and name of the download.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
     pub(crate) id: ContentId,
     pub(crate) info: ContentInfo,
-    /// The target's file name or asset name: for people who wonder.
+    /// The asset's name, or the file name of a path that the user chose.
     pub(crate) name: String,
 }
 
-/// What the first bytes of a file are.
+/// The result of decoding a head.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HeadRead {
     /// A head whose id, length and root agree.
     Good(Head),
-    /// Ours by its magic, but not what we wrote.
+    /// A meta file by its magic, with a damaged head.
     Damaged,
-    /// Of a later version.
+    /// A head of a later version.
     Newer(u32),
     /// Not a meta file.
     NotOurs,
@@ -108,7 +108,7 @@ impl Head {
         bytes
     }
 
-    /// Reads what a file begins with: up to [`HEAD_BYTES`].
+    /// Decodes the first bytes of a file, up to [`HEAD_BYTES`].
     pub(crate) fn decode(bytes: &[u8]) -> HeadRead {
         if !bytes.starts_with(&MAGIC) {
             return HeadRead::NotOurs;
@@ -145,12 +145,12 @@ fn head_checksum(fixed: &[u8], body: &[u8]) -> [u8; 32] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) generation: u64,
-    /// After a clean stop: what the part file looked like.
+    /// After a clean stop: size and times of the part file.
     pub(crate) clean: Option<PartLook>,
     pub(crate) durable: Bitmap,
 }
 
-/// What a part file looks like from outside.
+/// Size and times of a part file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartLook {
     pub(crate) size: u64,
@@ -188,7 +188,7 @@ impl Slot {
         bytes
     }
 
-    /// None if these are not the bytes of a slot of this content.
+    /// Decodes a slot; None if it is damaged or belongs to another content.
     pub(crate) fn decode(bytes: &[u8], id: &ContentId, chunks: &Chunks) -> Option<Slot> {
         if bytes.get(..32)? != slot_checksum(id, bytes.get(32..)?) {
             return None;
@@ -231,12 +231,12 @@ pub(crate) fn slot_with_checksum(id: &ContentId, rest: &[u8]) -> Vec<u8> {
     [&slot_checksum(id, rest), rest].concat()
 }
 
-/// Chunk hashes as they lie on disk.
+/// Encodes chunk hashes.
 pub(crate) fn encode_hashes(hashes: &[Hash]) -> Vec<u8> {
     hashes.iter().flat_map(|hash| hash.0).collect()
 }
 
-/// Reads back [`encode_hashes`]; a torn tail is left out.
+/// Decodes [`encode_hashes`], ignoring an incomplete hash at the end.
 pub(crate) fn decode_hashes(bytes: &[u8]) -> Vec<Hash> {
     let (hashes, _tail) = bytes.as_chunks::<32>();
     hashes.iter().copied().map(Hash).collect()

@@ -1,4 +1,4 @@
-//! One unfinished download: its bytes, what is verified of them, and what is durable.
+//! An unfinished download: its bytes, its verified chunks and its durable chunks.
 
 mod errors;
 mod hashes;
@@ -33,22 +33,22 @@ use crate::target::{Place, Target};
 use crate::{DiskError, FileAttributes, ReadError};
 use hashes::ChunkHashes;
 
-/// When a finished file must be durable.
+/// When a finished file is flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Before the call returns.
     Immediate,
-    /// Whenever the system likes (`--no-sync`).
+    /// Whenever the operating system writes it back.
     Deferred,
 }
 
-/// One unfinished download: `NAME.qshare.part` and `NAME.qshare.meta`, exclusively locked.
+/// An unfinished download with its part file and its meta file, exclusively locked.
 ///
-/// *Verified* chunks have the right hash and may be served; *durable* ones survive a power cut.
+/// *Verified* chunks have the right hash and may be served. *Durable* chunks survive a power cut.
 /// All methods may be called from several threads at once. [`close`](Self::close),
-/// [`finish`](Self::finish) and [`discard`](Self::discard) end it: the lock is released and
-/// nothing is written any more, but what is verified can still be read. A part that is dropped
-/// without any of them loses nothing that was written: the next open hashes it again.
+/// [`finish`](Self::finish) and [`discard`](Self::discard) end the part: they release the lock, and
+/// later writes fail, but verified chunks can still be read. A part that is dropped without any of
+/// them loses no written bytes: the next open hashes the part file again.
 pub struct Part {
     disk: SharedDisk,
     place: Place,
@@ -61,27 +61,27 @@ pub struct Part {
     hashing: HashOptions,
     data: File,
     data_name: OsString,
-    /// Carries the lock.
+    /// The meta file, which carries the lock.
     meta: Arc<File>,
     meta_name: OsString,
     hashes: OnceLock<ChunkHashes>,
-    /// Whether the part file holds bytes that could not be judged for want of hashes.
+    /// Whether the part file holds bytes that could not be verified without chunk hashes.
     unjudged: AtomicBool,
     recovered: Bitmap,
     progress: Mutex<Progress>,
-    /// Held while bytes are written: the kernel lets one writer at a file anyway, and the others
-    /// would wait in it turning in circles.
+    /// Held while bytes are written. The kernel admits one writer to a file anyway, and other
+    /// writers would spin.
     writing: Mutex<()>,
     /// Generation of the last slot that was written; held while files are flushed.
     generation: Mutex<u64>,
     /// Whether the meta file says that the part file is as the last clean stop left it.
     clean: AtomicBool,
-    /// After a failed flush the system may have dropped what it could not write and report
-    /// success the next time, so nothing can be called durable any more.
+    /// Whether a flush has failed. The system may have dropped the pages that it could not write
+    /// and report success the next time, so no chunk becomes durable any more.
     flush_failed: AtomicBool,
-    /// Whether the lock has been released: the files may be another's by now.
+    /// Whether the lock has been released, so that another process may use the files.
     ended: AtomicBool,
-    /// How the file was when it was finished.
+    /// The file's stamp when it was finished.
     finished: OnceLock<Stamp>,
 }
 
@@ -91,28 +91,28 @@ struct Progress {
 }
 
 impl Part {
-    /// What is being downloaded.
+    /// Returns length and root of the content.
     pub fn info(&self) -> ContentInfo {
         self.info
     }
 
-    /// Where it will be.
+    /// Returns the path of the finished file.
     pub fn path(&self) -> &Path {
         &self.place.path
     }
 
-    /// Whether the chunk hashes are known. Always so for a content of one chunk.
+    /// Returns whether the chunk hashes are known. Those of a content of one chunk always are.
     pub fn has_hashes(&self) -> bool {
         self.hashes.get().is_some()
     }
 
-    /// All chunk hashes, if they are known.
+    /// Returns all chunk hashes, if they are known.
     pub fn hashes(&self) -> Result<Option<Vec<Hash>>, PartError> {
         let all = self.hashes.get().map(ChunkHashes::all).transpose();
         Ok(all.map_err(|error| self.meta_failed("read", error))?)
     }
 
-    /// The hash of one chunk, if it is known.
+    /// Returns the hash of one chunk, if it is known.
     pub fn hash(&self, chunk: ChunkIndex) -> Result<Option<Hash>, PartError> {
         let hash = self.hashes.get().map(|hashes| hashes.get(chunk));
         let hash = hash
@@ -121,7 +121,7 @@ impl Part {
         Ok(hash.flatten())
     }
 
-    /// One page of chunk hashes with its audit path, for others.
+    /// Returns one page of chunk hashes with its audit path, for a peer.
     pub fn hash_page(&self, page: u32) -> Result<HashPage, ReadError> {
         let hashes = self.hashes.get().ok_or(ReadError::NotHere)?;
         hashes
@@ -130,8 +130,8 @@ impl Part {
             .ok_or(ReadError::NotHere)
     }
 
-    /// Keeps the chunk hashes, durably, and hashes what the part file holds of chunks that could
-    /// not be judged without them. Returns the chunks that are verified now.
+    /// Stores the chunk hashes durably, and verifies the bytes of the part file that could not be
+    /// verified without them. Returns the chunks that are verified now.
     pub fn set_hashes(&self, hashes: Vec<Hash>) -> Result<Bitmap, PartError> {
         let generation = self.generation();
         self.still_ours()?;
@@ -165,37 +165,37 @@ impl Part {
         Ok(self.verified())
     }
 
-    /// The chunks that an earlier run left and that proved right when this part was opened.
+    /// Returns the chunks of an earlier run that were verified when this part was opened.
     pub fn recovered(&self) -> Bitmap {
         self.recovered.clone()
     }
 
-    /// The chunks that are verified.
+    /// Returns the verified chunks.
     pub fn verified(&self) -> Bitmap {
         self.progress().verified.clone()
     }
 
-    /// The chunks that survive a power cut.
+    /// Returns the chunks that survive a power cut.
     #[cfg(test)]
     pub(crate) fn durable(&self) -> Bitmap {
         self.progress().durable.clone()
     }
 
-    /// Whether a chunk is verified.
+    /// Returns whether a chunk is verified.
     pub fn is_verified(&self, chunk: ChunkIndex) -> bool {
         self.progress().verified.contains(chunk)
     }
 
-    /// Whether all chunks are verified.
+    /// Returns whether all chunks are verified.
     pub fn is_complete(&self) -> bool {
         self.progress().verified.is_full()
     }
 
-    /// Writes bytes of a chunk that is not verified yet; bytes of one that is are dropped.
+    /// Writes bytes of a chunk. Does nothing if the chunk is verified already.
     ///
-    /// Unverified bytes of one chunk must come from one writer at a time, else another's may end
-    /// up under a hash that proved right. Use [`write_verified`](Self::write_verified) where that
-    /// cannot be promised.
+    /// Only one writer at a time may write unverified bytes of a chunk. Otherwise bytes of one
+    /// writer may overwrite those that another has verified. Use
+    /// [`write_verified`](Self::write_verified) where there may be several writers.
     pub fn write(
         &self,
         chunk: ChunkIndex,
@@ -218,12 +218,12 @@ impl Part {
             .map_err(|error| self.data_failed("write", error).into())
     }
 
-    /// Notes that the bytes written for `chunk` have the right hash. True if that is new.
+    /// Marks `chunk`, whose bytes have been written and verified. Returns whether that is new.
     pub fn mark_verified(&self, chunk: ChunkIndex) -> bool {
         self.progress().verified.insert(chunk)
     }
 
-    /// Writes a whole chunk whose bytes have the right hash, and marks it. True if it is new.
+    /// Writes the verified bytes of a whole chunk and marks it. Returns whether that is new.
     pub fn write_verified(&self, chunk: ChunkIndex, bytes: &[u8]) -> Result<bool, PartError> {
         if bytes.len() as u64 != self.chunks.size(chunk) {
             return Err(PartError::OutOfRange(chunk));
@@ -232,14 +232,14 @@ impl Part {
         Ok(self.mark_verified(chunk))
     }
 
-    /// The bytes of a verified chunk, or `NotHere`.
+    /// Returns the bytes of a verified chunk; `NotHere` if it is not verified.
     pub fn read(&self, chunk: ChunkIndex) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; self.chunks.size(chunk) as usize];
         self.read_into(chunk, 0, &mut bytes)?;
         Ok(bytes)
     }
 
-    /// Fills `bytes` with those of a verified chunk from `offset_in_chunk` on, or `NotHere`.
+    /// Fills `bytes` from `offset_in_chunk` of a verified chunk; `NotHere` if it is not verified.
     pub fn read_into(
         &self,
         chunk: ChunkIndex,
@@ -259,8 +259,8 @@ impl Part {
         }
     }
 
-    /// Makes what is verified durable: flushes data, then the meta file. To be called every 2 s
-    /// or 256 MiB. Does nothing if nothing is new.
+    /// Makes the verified chunks durable: flushes the part file, then the meta file. Does nothing
+    /// if no chunk is new. To be called every 2 s or 256 MiB.
     pub fn checkpoint(&self) -> Result<(), PartError> {
         let mut generation = self.generation();
         self.still_ours()?;
@@ -276,7 +276,8 @@ impl Part {
         self.flush_slot(&mut generation, false, verified)
     }
 
-    /// Checkpoints, notes a clean stop, so that the next start need not hash, and ends the part.
+    /// Writes a checkpoint with the clean flag, so that the next start need not hash, and ends the
+    /// part.
     pub fn close(&self) -> Result<(), PartError> {
         let mut generation = self.generation();
         self.still_ours()?;
@@ -292,10 +293,11 @@ impl Part {
         noted
     }
 
-    /// Makes the final file of a complete part, removes the meta file and ends the part.
+    /// Renames the part file of a complete part to its target, removes the meta file and ends the
+    /// part.
     ///
-    /// What could not be finished stays on disk, resumable, and is not ended. What was finished
-    /// can still be read, until the file is changed.
+    /// After an error the part is resumable and not ended. A finished part can still be read until
+    /// the file changes.
     pub fn finish(&self, durability: Durability) -> Result<PathBuf, FinishError> {
         let _no_checkpoint = self.generation();
         self.still_ours()?;
@@ -345,11 +347,11 @@ impl Part {
         Ok(self.place.path.clone())
     }
 
-    /// Gives the download up: removes the part and the meta file, and ends the part.
+    /// Abandons the download: removes the part file and the meta file, and ends the part.
     pub fn discard(&self) -> Result<(), PartError> {
         let _no_checkpoint = self.generation();
         self.still_ours()?;
-        // In this order: a part file without a meta file would not be known as ours.
+        // In this order: a part file without a meta file would not be recognised as qshare's.
         self.disk
             .remove(&self.place.dir, &self.data_name)
             .map_err(|error| self.data_failed("remove", error))?;
@@ -363,7 +365,7 @@ impl Part {
     /// Releases the lock.
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
-        // A file system that cannot lock cannot unlock.
+        // Unlocking fails on a file system that has no locks.
         let _ = self.meta.unlock();
     }
 
@@ -379,7 +381,7 @@ impl Part {
         Ok(stamp_of(&self.data.metadata()?, &self.place.path))
     }
 
-    /// A finished file is the user's, who may edit it while it is still served.
+    /// Returns whether the finished file has changed. The user may edit it while it is served.
     fn changed_since_finished(&self) -> bool {
         self.finished.get().is_some_and(|finished| {
             self.data_stamp().map_or(true, |now| {
@@ -421,8 +423,8 @@ impl Part {
         })
     }
 
-    /// Takes back the note of a clean stop before the part file changes: a change within the
-    /// clock's resolution would not show in its times.
+    /// Clears the clean flag before the part file changes. A change within the resolution of the
+    /// file's times would not show in them.
     fn note_unclean(&self) -> Result<(), DiskError> {
         if !self.clean.load(Ordering::Acquire) {
             return Ok(());
@@ -436,7 +438,7 @@ impl Part {
         Ok(())
     }
 
-    /// Writes the next slot, flushes it, and calls `durable` durable.
+    /// Writes and flushes the next slot, after which the chunks in `durable` are durable.
     fn flush_slot(
         &self,
         generation: &mut u64,
@@ -452,8 +454,8 @@ impl Part {
         Ok(())
     }
 
-    /// Writes over the older slot. Only a slot that was written counts as a generation, so a torn
-    /// one is written over the next time, never the good one.
+    /// Overwrites the older slot. The generation advances only after a complete write, so the next
+    /// write after a torn one overwrites the torn slot, not the valid one.
     fn write_slot(
         &self,
         generation: &mut u64,

@@ -1,4 +1,4 @@
-//! The shared directories' paths, and what beneath them is left out.
+//! The paths of the shared directories, and of the directories beneath them that are not shared.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -8,11 +8,11 @@ use crate::beneath;
 use crate::offered_files::Key;
 use crate::system::{Access, Dir};
 
-/// The shared directories. They are numbered by their place.
+/// The shared directories, called roots, numbered by their position in the configuration.
 pub(crate) struct Roots {
-    /// Absolute.
+    /// Absolute paths of the roots.
     paths: Vec<PathBuf>,
-    /// Absolute.
+    /// Absolute paths of the directories that are not shared.
     exclude: Vec<PathBuf>,
 }
 
@@ -31,31 +31,31 @@ impl Roots {
         })
     }
 
-    /// The number and the path of each.
+    /// Returns the number and the path of each root.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Path)> {
         (0..).zip(self.paths.iter().map(PathBuf::as_path))
     }
 
-    /// The path of one.
+    /// Returns the path of a root.
     pub(crate) fn path(&self, root: u32) -> &Path {
         self.paths
             .get(root as usize)
             .map_or(Path::new(""), PathBuf::as_path)
     }
 
-    /// The whole path of a key.
+    /// Returns the absolute path of a key.
     pub(crate) fn full_path(&self, key: &Key) -> PathBuf {
         self.path(key.root).join(&key.relative)
     }
 
-    /// The keys of an absolute path: one for each root that it is beneath.
+    /// Returns the keys of an absolute path, one for each root that it lies beneath.
     pub(crate) fn keys_of(&self, path: &Path) -> impl Iterator<Item = Key> {
         self.iter()
             .filter_map(move |(root, base)| Some(Key::new(root, path.strip_prefix(base).ok()?)))
     }
 
-    /// What beneath a root is left out, relative to it. Depends on what exists, since either side
-    /// may be reached through a link.
+    /// Returns the paths relative to a root that are not shared. The result depends on the links
+    /// that exist now, since the root and the excluded directory may be reached through links.
     pub(crate) fn excluded(&self, root: u32) -> Vec<PathBuf> {
         let base = self.path(root);
         let real_base = base.canonicalize().unwrap_or_else(|_| base.to_path_buf());
@@ -73,7 +73,7 @@ impl Roots {
         excluded
     }
 
-    /// Opens a file without following links beneath its root.
+    /// Opens a file for reading, without following links beneath its root.
     pub(crate) fn open(&self, key: &Key) -> io::Result<(File, Metadata)> {
         let (Some(parent), Some(name)) = (key.relative.parent(), key.relative.file_name()) else {
             return Err(io::ErrorKind::InvalidInput.into());

@@ -1,4 +1,4 @@
-//! One finished file that is served although it lies in no shared directory.
+//! A finished file that is served although it is not in a shared directory.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +13,8 @@ use crate::stamp::Stamp;
 use crate::system::{read_exact_at, stamp_of};
 use crate::{DiskError, ReadError};
 
-/// A file of known content, open for reading. It is the user's, who may edit it meanwhile: every
-/// read makes sure that it is still what was hashed.
+/// A file of known content, open for reading. The user may edit the file, so every read checks
+/// that it has not changed since it was hashed.
 #[derive(Debug)]
 pub struct SharedFile {
     file: File,
@@ -27,12 +27,12 @@ pub struct SharedFile {
 }
 
 impl SharedFile {
-    /// Opens a file that was just written from verified chunks with these hashes (none are needed
-    /// for a content of one chunk).
+    /// Opens a file that was just written from verified chunks with these hashes. A content of one
+    /// chunk needs no hashes.
     ///
     /// # Errors
     ///
-    /// [`HashError::Changed`] when length or hashes are not those of `info`.
+    /// [`HashError::Changed`] if length or hashes are not those of `info`.
     pub fn new(path: &Path, info: ContentInfo, hashes: Vec<Hash>) -> Result<SharedFile, HashError> {
         let failed = |error| DiskError::new("open", path, error);
         let file = File::open(path).map_err(failed)?;
@@ -61,13 +61,13 @@ impl SharedFile {
         })
     }
 
-    /// Opens any file, and hashes it. Blocks for as long as that takes.
+    /// Opens any file and hashes it. Blocks until it is hashed.
     pub fn hashed(path: &Path, options: &HashOptions) -> Result<SharedFile, HashError> {
         let hashed = hash_file(path, options)?;
         SharedFile::new(path, hashed.info, hashed.hashes)
     }
 
-    /// What it holds.
+    /// Returns length and root.
     pub fn info(&self) -> ContentInfo {
         self.info
     }
@@ -76,8 +76,7 @@ impl SharedFile {
     ///
     /// # Errors
     ///
-    /// [`ReadError::Changed`] once the file is not what it was, [`ReadError::NotHere`] beyond its
-    /// end.
+    /// [`ReadError::Changed`] if the file has changed, [`ReadError::NotHere`] beyond its end.
     pub fn read_into(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
         if !is_readable(offset, bytes, self.info.length) {
             return Err(ReadError::NotHere);
@@ -90,7 +89,7 @@ impl SharedFile {
         }
     }
 
-    /// One page of chunk hashes with its audit path.
+    /// Returns one page of chunk hashes with its audit path.
     pub fn hash_page(&self, page: u32) -> Result<HashPage, ReadError> {
         if page >= tree::page_count(&self.chunks) {
             return Err(ReadError::NotHere);

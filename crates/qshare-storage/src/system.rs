@@ -1,5 +1,5 @@
-//! What differs between operating systems, behind one face: opened directories, positioned
-//! reads and writes, holes, stamps, flushing a whole file system.
+//! The operating system behind one interface: open directories, positioned reads and writes,
+//! holes, stamps, attributes, and flushing a whole file system.
 
 #[cfg(not(unix))]
 mod portable;
@@ -29,7 +29,7 @@ use std::path::Path;
 use crate::FileAttributes;
 use crate::stamp::Stamp;
 
-/// How [`Dir::open_file`] opens.
+/// The mode in which [`Dir::open_file`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// An existing file, to read.
@@ -40,7 +40,7 @@ pub(crate) enum Access {
     EditOrCreate,
 }
 
-/// What stands under a name; links are not followed.
+/// An entry of a directory; links are not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// A regular file.
@@ -49,7 +49,7 @@ pub(crate) enum Entry {
     Directory(Stamp),
     /// A symbolic link.
     Link,
-    /// A socket, a device and so on.
+    /// A device, a FIFO or a socket.
     Special,
 }
 

@@ -1,4 +1,4 @@
-//! Where a download goes.
+//! The target of a download.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -11,33 +11,33 @@ use crate::disk::SharedDisk;
 use crate::system::Dir;
 use crate::temporary::short_digest;
 
-/// Where a download goes.
+/// The target of a download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// A stranger's name beneath a directory of ours: sub-directories are made as needed, and
+    /// A name from the network beneath a directory. Subdirectories are created as needed, and
     /// symbolic links beneath the directory are never followed.
     Beneath {
-        /// The directory; made if it is not there.
+        /// The directory; created if it is missing.
         base: PathBuf,
         /// The name beneath it.
         name: AssetName,
     },
-    /// A path that the user chose; links in its directory part are the user's own.
+    /// A path that the user chose. Links in its directory part are followed.
     Path(PathBuf),
 }
 
-/// A target whose directory is open.
+/// A target with its directory open.
 pub(crate) struct Place {
     pub(crate) dir: Dir,
     pub(crate) file_name: OsString,
     /// The final path, for messages and results.
     pub(crate) path: PathBuf,
-    /// Directories in which one was made.
+    /// Directories in which another one was created.
     changed: Vec<Dir>,
 }
 
 impl Target {
-    /// A name beneath a directory.
+    /// Creates a target from a name beneath a directory.
     pub fn beneath(base: impl AsRef<Path>, name: AssetName) -> Target {
         Target::Beneath {
             base: base.as_ref().to_path_buf(),
@@ -45,7 +45,7 @@ impl Target {
         }
     }
 
-    /// The final path.
+    /// Returns the final path.
     pub fn path(&self) -> PathBuf {
         match self {
             Target::Beneath { base, name } => base.join(name.as_str()),
@@ -53,15 +53,15 @@ impl Target {
         }
     }
 
-    /// The path of the part file while the download is unfinished.
+    /// Returns the path of the part file.
     pub fn part_path(&self) -> PathBuf {
         let path = self.path();
         let file_name = path.file_name().unwrap_or_default();
         path.with_file_name(working_name(file_name, PART_SUFFIX))
     }
 
-    /// The directory that is the user's own, the path from there to the file's directory, and
-    /// the file's name.
+    /// Splits the target into the directory that the user chose, the path from there to the file's
+    /// directory, and the file's name.
     pub(crate) fn split(&self) -> Result<(PathBuf, &Path, &OsStr), DiskError> {
         let (base, relative) = match self {
             Target::Beneath { base, name } => (base.as_path(), Path::new(name.as_str())),
@@ -90,7 +90,7 @@ impl Target {
         Ok((base.to_path_buf(), inner, file_name))
     }
 
-    /// Opens the directory that the file goes into, making what is missing.
+    /// Opens the directory of the file, creating missing directories.
     pub(crate) fn resolve(&self) -> Result<Place, DiskError> {
         let (base, inner, file_name) = self.split()?;
         let base = base.as_path();
@@ -108,11 +108,12 @@ impl Target {
     }
 }
 
-/// Longest name of a file in bytes, on the usual file systems.
+/// Longest file name in bytes on common file systems.
 const NAME_MAX_BYTES: usize = 255;
 
-/// The name of a working file: the file's own with a suffix. If that is too long for a file
-/// system, the beginning of the file's own, `~`, 16 hex digits of its SHA-256, and the suffix.
+/// Returns the name of a working file: the file's name with a suffix. If that is too long for a
+/// file system, it is the beginning of the file's name, `~`, 16 hex digits of its SHA-256, and the
+/// suffix.
 pub(crate) fn working_name(file_name: &OsStr, suffix: &str) -> OsString {
     if file_name.len() + suffix.len() <= NAME_MAX_BYTES {
         let mut name = file_name.to_os_string();
@@ -127,22 +128,22 @@ pub(crate) fn working_name(file_name: &OsStr, suffix: &str) -> OsString {
 }
 
 impl Place {
-    /// The name of a working file of this one.
+    /// Returns the name of a working file of this file.
     pub(crate) fn name_with(&self, suffix: &str) -> OsString {
         working_name(&self.file_name, suffix)
     }
 
-    /// The path of another file in the same directory, for messages.
+    /// Returns the path of another file in the same directory, for messages.
     pub(crate) fn beside(&self, name: &OsStr) -> PathBuf {
         self.path.with_file_name(name)
     }
 
-    /// Whether directories had to be made.
+    /// Returns whether directories were created.
     pub(crate) fn made_directories(&self) -> bool {
         !self.changed.is_empty()
     }
 
-    /// Makes the names of the directories that were made durable.
+    /// Flushes the directories in which others were created.
     pub(crate) fn sync_made(&self, disk: &SharedDisk) -> Result<(), DiskError> {
         for dir in &self.changed {
             disk.sync_dir(dir)

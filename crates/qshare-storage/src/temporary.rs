@@ -1,4 +1,4 @@
-//! Names for files that are not finished enough for a name of their own.
+//! Names of temporary files.
 
 use std::ffi::{OsStr, OsString};
 
@@ -6,14 +6,14 @@ use data_encoding::HEXLOWER;
 use qshare_content::ContentId;
 use sha2::{Digest, Sha256};
 
-/// A hidden name that follows from the final name and the content: who writes the same content
-/// to the same place uses the same one, so what a kill leaves behind is taken up the next time.
+/// Returns a hidden name that depends only on the final name and the content. The next attempt to
+/// write the same content to the same place overwrites what a killed process has left.
 pub(crate) fn temporary_name(final_name: &OsStr, id: &ContentId) -> OsString {
     let digest = short_digest(&[&id.0, final_name.as_encoded_bytes()]);
     format!(".qshare-{digest}.tmp").into()
 }
 
-/// The first 8 bytes of the SHA-256 of all parts, as hex digits.
+/// Returns the first 8 bytes of the SHA-256 of all parts, as hex digits.
 pub(crate) fn short_digest(parts: &[&[u8]]) -> String {
     let mut hasher = Sha256::new();
     for part in parts {

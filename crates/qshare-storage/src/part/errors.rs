@@ -1,4 +1,4 @@
-//! What can go wrong with a part, one enum an operation.
+//! The errors of a part, one enum for each operation.
 
 use std::path::PathBuf;
 
@@ -7,27 +7,27 @@ use qshare_content::{ChunkIndex, ContentId};
 use super::recover::RecoverError;
 use crate::DiskError;
 
-/// Why a part cannot be opened.
+/// The reason why a part cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A different file at the target; only `force` overwrites it.
+    /// A different file is at the target; only `force` replaces it.
     #[error("a different file is already at {}", .0.display())]
     Different(PathBuf),
-    /// A directory, a device, a FIFO or a socket at the target; it is never replaced.
+    /// A directory, a device, a FIFO or a socket is at the target; it is never replaced.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// Another content's unfinished download of the same name; only `force` discards it.
+    /// Another content's unfinished download has the same name; only `force` discards it.
     #[error("{} belongs to an unfinished download of {other}", .path.display())]
     OtherUnfinished {
         /// The meta file.
         path: PathBuf,
-        /// That other content.
+        /// The other content.
         other: ContentId,
     },
-    /// Another process, or another part in this one, is at it.
+    /// Another process, or another part in this process, has locked it.
     #[error("{} is being downloaded already", .0.display())]
     Locked(PathBuf),
-    /// A file of one of our names that qshare has not made.
+    /// A file with the name of a working file that qshare has not created.
     #[error("{} is not qshare's; move it away", .0.display())]
     NotOurs(PathBuf),
     /// A meta file of a later version of qshare.
@@ -38,47 +38,47 @@ pub enum OpenError {
         /// Its version.
         version: u32,
     },
-    /// Longer than [`qshare_content::LENGTH_MAX_BYTES`].
+    /// The content is longer than [`qshare_content::LENGTH_MAX_BYTES`].
     #[error("{} would be longer than 16 TiB", .0.display())]
     TooLong(PathBuf),
-    /// The options' `cancel` was raised while hashing what is there.
+    /// The options' `cancel` was raised while existing bytes were hashed.
     #[error("cancelled")]
     Cancelled,
-    /// Our disk failed.
+    /// An operation on this machine's files failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
 
-/// Why an operation on a part failed.
+/// The reason why an operation on a part failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PartError {
-    /// Bytes that do not lie in the chunk: a mistake of the caller's.
+    /// The bytes do not lie within the chunk; an error of the caller.
     #[error("chunk {chunk} does not have these bytes", chunk = .0.0)]
     OutOfRange(ChunkIndex),
-    /// The hashes do not amount to the root.
+    /// The hashes do not hash to the root.
     #[error("the chunk hashes do not belong to this content")]
     WrongHashes,
-    /// The options' `cancel` was raised while hashing what is there.
+    /// The options' `cancel` was raised while existing bytes were hashed.
     #[error("cancelled")]
     Cancelled,
-    /// Our disk failed.
+    /// An operation on this machine's files failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
 
-/// Why a part cannot become the final file. It stays resumable.
+/// The reason why a part cannot be finished. It stays resumable.
 #[derive(Debug, thiserror::Error)]
 pub enum FinishError {
     /// Chunks are missing.
     #[error("{missing} chunks are missing")]
     Incomplete {
-        /// How many.
+        /// The number of missing chunks.
         missing: u32,
     },
-    /// A different file appeared at the target meanwhile.
+    /// A different file has appeared at the target.
     #[error("a different file has appeared at {}", .0.display())]
     Different(PathBuf),
-    /// Our disk failed.
+    /// An operation on this machine's files failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }

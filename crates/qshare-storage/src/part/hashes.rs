@@ -1,5 +1,5 @@
-//! The chunk hashes of a download: in memory while they are few, else read from the meta file
-//! page by page.
+//! The chunk hashes of a download: in memory up to a limit, else read from the meta file page by
+//! page.
 
 use std::fs::File;
 use std::io;
@@ -11,10 +11,10 @@ use crate::HashPage;
 use crate::meta::{Layout, decode_hashes};
 use crate::system::read_exact_at;
 
-/// Most chunk hashes that are held in memory: 4 MiB of them, enough for a file of 512 GiB.
+/// Chunk hashes that are held in memory at most: 4 MiB of them, enough for a file of 512 GiB.
 const IN_MEMORY_MAX: u32 = 128 * 1024;
 
-/// Hashes that amount to the content's root.
+/// Chunk hashes that have been verified against the content's root.
 pub(crate) struct ChunkHashes {
     chunks: Chunks,
     page_roots: Vec<Hash>,
@@ -30,7 +30,7 @@ enum Kept {
 }
 
 impl ChunkHashes {
-    /// The only hash of a content of one chunk: its root.
+    /// Returns the only hash of a content of one chunk, its root.
     pub(crate) fn of_one_chunk(chunks: Chunks, root: Hash) -> ChunkHashes {
         ChunkHashes {
             chunks,
@@ -39,7 +39,7 @@ impl ChunkHashes {
         }
     }
 
-    /// Hashes from elsewhere, which `meta` already has; None if they do not amount to `root`.
+    /// Verifies hashes from peers, which `meta` holds already; None if they do not hash to `root`.
     pub(crate) fn checked(
         chunks: Chunks,
         root: &Hash,
@@ -64,7 +64,7 @@ impl ChunkHashes {
         ChunkHashes::amounting_to(root, chunks, page_roots, kept)
     }
 
-    /// The hashes in a meta file; None if they are not there, or damaged.
+    /// Loads and verifies the hashes in a meta file; None if they are missing or damaged.
     pub(crate) fn load(
         chunks: Chunks,
         root: &Hash,
@@ -109,7 +109,7 @@ impl ChunkHashes {
         })
     }
 
-    /// The hash of one chunk; None beyond the end.
+    /// Returns the hash of one chunk; None beyond the last chunk.
     pub(crate) fn get(&self, chunk: ChunkIndex) -> io::Result<Option<Hash>> {
         match &self.kept {
             Kept::All(hashes) => Ok(hashes.get(chunk.get()).copied()),
@@ -129,7 +129,7 @@ impl ChunkHashes {
         }
     }
 
-    /// The hashes of a page; none beyond the end.
+    /// Returns the hashes of a page; none beyond the last page.
     fn page(&self, page: u32) -> io::Result<Vec<Hash>> {
         let range = tree::page_chunks(&self.chunks, page);
         match &self.kept {
@@ -149,7 +149,7 @@ impl ChunkHashes {
         }
     }
 
-    /// All hashes.
+    /// Returns all hashes.
     pub(crate) fn all(&self) -> io::Result<Vec<Hash>> {
         if let Kept::All(hashes) = &self.kept {
             return Ok(hashes.clone());
@@ -161,7 +161,7 @@ impl ChunkHashes {
         Ok(all)
     }
 
-    /// A page with its audit path; None beyond the end.
+    /// Returns a page with its audit path; None beyond the last page.
     pub(crate) fn proven_page(&self, page: u32) -> io::Result<Option<HashPage>> {
         let hashes = self.page(page)?;
         if hashes.is_empty() {

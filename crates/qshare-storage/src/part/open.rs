@@ -1,4 +1,4 @@
-//! Opening a part: what is already there, whose it is, and what of it is right.
+//! Opening a part: locks the working files and verifies the bytes of an earlier run.
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
@@ -23,35 +23,35 @@ use crate::target::{Place, Target};
 use crate::temporary::temporary_name;
 use crate::{DiskError, FileAttributes};
 
-/// How to open a part.
+/// Options for opening a part.
 #[derive(Clone, Default)]
 pub struct PartOptions {
-    /// Replace a different file at the target, or another content's unfinished download.
+    /// Whether to replace a different file at the target, or another content's unfinished download.
     pub force: bool,
-    /// For the hashing of what is already there.
+    /// Options for hashing existing files.
     pub hashing: HashOptions,
-    /// What the finished file gets.
+    /// Attributes that the finished file gets.
     pub attributes: FileAttributes,
 }
 
-/// What opening a part found.
+/// The result of opening a part.
 #[allow(
     clippy::large_enum_variant,
-    reason = "moved once, and a box would be in everybody's way"
+    reason = "moved once; a box would complicate every use"
 )]
 pub enum Opened {
-    /// The target is already there with these very bytes.
+    /// The target exists already with the bytes of the content.
     Complete {
         /// The target.
         path: std::path::PathBuf,
     },
-    /// Something is missing.
+    /// The download is unfinished.
     Part(Part),
 }
 
 impl Part {
-    /// Opens the unfinished download of `info` at `target`, or begins one. Blocks while what is
-    /// already there is hashed.
+    /// Opens the unfinished download of `info` at `target`, or begins one. Blocks while existing
+    /// files are hashed.
     pub fn open(
         target: &Target,
         info: ContentInfo,
@@ -131,7 +131,7 @@ impl Part {
     }
 }
 
-/// The name that the meta file mentions, within what its head has room for.
+/// Returns the name for the head of the meta file, short enough for it.
 fn head_name(target: &Target) -> String {
     match target {
         Target::Beneath { name, .. } => name.as_str().to_owned(),
@@ -150,7 +150,7 @@ struct Ours<'a> {
     chunks: Chunks,
 }
 
-/// What is known of a part when it is opened.
+/// The state of a part when it is opened.
 struct State {
     hashes: Option<ChunkHashes>,
     unjudged: bool,
@@ -178,7 +178,7 @@ impl Ours<'_> {
         entry.map_err(|error| DiskError::new("look at", self.place.beside(name), error))
     }
 
-    /// Opens or makes the meta file and locks it.
+    /// Opens or creates the meta file and locks it.
     fn lock_meta(&self, force: bool) -> Result<File, OpenError> {
         let name = self.place.name_with(META_SUFFIX);
         let path = self.place.beside(&name);
@@ -198,7 +198,7 @@ impl Ours<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened.map_err(failed)?,
             };
-            // Looked at before locking, so that a stranger's file is not even locked.
+            // Checked before locking, so that a file of another program is not locked.
             if read_head(&meta).map_err(failed)? == HeadRead::NotOurs {
                 return Err(OpenError::NotOurs(path));
             }
@@ -208,7 +208,7 @@ impl Ours<'_> {
             match read_head(&meta).map_err(failed)? {
                 HeadRead::Good(head) if head.id == self.head.id => return Ok(meta),
                 HeadRead::Good(_) if force => {
-                    // The new meta file comes first: the old bytes are ours all the time.
+                    // The new meta file comes first, so that the old part file always has one.
                     if let Some(fresh) = self.make_meta(true)? {
                         return Ok(fresh);
                     }
@@ -229,8 +229,8 @@ impl Ours<'_> {
         }
     }
 
-    /// Makes a meta file under a temporary name and gives it its own; it is locked from the
-    /// start. None if somebody was faster.
+    /// Creates a meta file under a temporary name, locks it, and renames it. Returns None if
+    /// another process was faster.
     fn make_meta(&self, over: bool) -> Result<Option<File>, OpenError> {
         let part = self.place.name_with(PART_SUFFIX);
         if !over && self.entry(&part)?.is_some() {
@@ -263,8 +263,8 @@ impl Ours<'_> {
         }
     }
 
-    /// Locks an opened file; false if it is not what stands under its name any more, since
-    /// whoever had it before has renamed or removed it.
+    /// Locks an open file. Returns false if the previous owner of the lock has renamed or removed
+    /// the file meanwhile.
     fn lock(&self, file: &File, name: &OsStr) -> Result<bool, OpenError> {
         let path = self.place.beside(name);
         match file.try_lock() {
@@ -289,7 +289,7 @@ impl Ours<'_> {
         })
     }
 
-    /// Opens or makes the part file. The meta file is ours, so this is too, if it is a file.
+    /// Opens or creates the part file. It belongs to this download, since the meta file does.
     fn open_data(&self) -> Result<File, OpenError> {
         let name = self.place.name_with(PART_SUFFIX);
         let path = self.place.beside(&name);
@@ -307,7 +307,7 @@ impl Ours<'_> {
         Ok(data)
     }
 
-    /// Finds out which chunks of the part file are right.
+    /// Determines which chunks of the part file are verified.
     fn judge(
         &self,
         meta: &Arc<File>,
@@ -353,8 +353,8 @@ impl Ours<'_> {
         })
     }
 
-    /// Removes what a stop between the last rename and the last removal left, if it is ours and
-    /// nobody is at it.
+    /// Removes the working files that a stop between the final rename and the removal of the meta
+    /// file has left, if they belong to this content and no process has locked them.
     fn remove_leftovers(&self) {
         let name = self.place.name_with(META_SUFFIX);
         let Ok(meta) = self.place.dir.open_file(&name, Access::Edit) else {

@@ -1,4 +1,4 @@
-//! Hashing again what a part file holds, after a stop that nobody saw.
+//! Verification of a part file after an unclean stop.
 
 use std::fs::File;
 use std::io;
@@ -13,16 +13,16 @@ use crate::DiskError;
 use crate::hashing::{ChunkFailure, HashOptions, hash_chunks};
 use crate::system::{data_from, hole_from};
 
-/// Why nothing can be said about a part file.
+/// The reason why a part file could not be verified.
 pub(crate) enum RecoverError {
     Cancelled,
     Disk(DiskError),
 }
 
-/// The chunks of the part file whose bytes have the right hash.
+/// Returns the chunks of the part file whose bytes have the right hash.
 ///
-/// Only chunks with data in them are read. One that lies in a hole reads as zeros, which is
-/// right if zeros are what it should be; comparing one hash tells.
+/// Only chunks with data are read. A chunk in a hole consists of zeros, and one comparison with the
+/// hash of zeros verifies it.
 pub(crate) fn verified_chunks(
     file: &File,
     path: &Path,
@@ -39,7 +39,7 @@ pub(crate) fn verified_chunks(
             let mut verified = verified.lock().unwrap_or_else(PoisonError::into_inner);
             verified.insert(chunk);
         }
-        // Unreadable hashes judge nothing: the chunk is fetched again.
+        // Without its hash a chunk cannot be verified. It is fetched again.
         Ok(_) | Err(_) => {}
     };
     let total_bytes = data
@@ -79,9 +79,9 @@ pub(crate) fn verified_chunks(
         .unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Runs of chunks that lie within `size` and hold data, in order, not touching.
+/// Returns the runs of chunks that lie within `size` and hold data, in order and not adjacent.
 fn chunks_with_data(file: &File, chunks: &Chunks, size: u64) -> io::Result<Vec<Range<u32>>> {
-    // Only whole chunks can be right.
+    // Only complete chunks can be verified.
     let whole = if size >= chunks.length() {
         chunks.count()
     } else {

@@ -1,5 +1,4 @@
-//! Writing without filling holes: a disk image that is mostly zeros takes no more room here than
-//! at its source.
+//! Sparse writes: a disk image that consists mostly of zeros occupies little space.
 
 use std::fs::File;
 use std::io;
@@ -7,8 +6,8 @@ use std::io;
 use crate::disk::Disk;
 use crate::system::data_from;
 
-/// Zeros are left out in whole blocks of this many bytes: a leaf of the hash tree, and a multiple
-/// of the usual file systems' blocks.
+/// Zeros are left out in whole blocks of this many bytes, a multiple of the block size of common
+/// file systems.
 const BLOCK_BYTES: u64 = 16 * 1024;
 
 /// Writes `bytes` at `offset`, except for zeros where the file has a hole. The file is at least
@@ -37,8 +36,8 @@ pub(super) fn write_sparse(
     Ok(())
 }
 
-/// Length of the blocks at the beginning of `bytes`, which lie at `offset` in a file, that are
-/// all zeros, or all not; and which of both.
+/// Returns whether the first block of `bytes`, which lie at `offset` in a file, is all zeros, and
+/// the length of the blocks at the beginning of `bytes` for which the same holds.
 fn run(bytes: &[u8], offset: u64) -> (bool, usize) {
     let mut zeros = None;
     let mut length = 0;

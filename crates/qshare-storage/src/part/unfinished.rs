@@ -1,4 +1,4 @@
-//! The downloads that an earlier run left.
+//! The unfinished downloads of earlier runs.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,22 +11,21 @@ use crate::meta::{HEAD_BYTES, Head, HeadRead, Layout, Slot};
 use crate::system::read_exact_at;
 use crate::target::{Target, working_name};
 
-/// A download that an earlier run left.
+/// An unfinished download of an earlier run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// Where it goes; hand it to [`crate::Part::open`].
+    /// The target, for [`crate::Part::open`].
     pub target: Target,
     /// Its name beneath the directory.
     pub name: AssetName,
-    /// What it is.
+    /// Length and root of the content.
     pub info: ContentInfo,
-    /// Chunks that the last checkpoint noted.
+    /// Durable chunks according to the last checkpoint.
     pub durable_chunks: u32,
 }
 
-/// The unfinished downloads beneath a directory, by their meta files, in the order of their
-/// names. Whatever cannot be read, or is damaged, is left out; a directory that is not there has
-/// none.
+/// Finds the unfinished downloads beneath a directory by their meta files, in the order of their
+/// names. Unreadable and damaged meta files are left out, and a missing directory has none.
 pub fn unfinished(dir: &Path) -> Vec<Unfinished> {
     let mut found = Vec::new();
     let mut pending = vec![PathBuf::new()];
@@ -73,7 +72,7 @@ fn final_name(meta_name: &str, head: &Head) -> Option<String> {
     meta_name.strip_suffix(META_SUFFIX).map(str::to_owned)
 }
 
-/// What a meta file says, and how many chunks it has noted as durable.
+/// Returns the head of a meta file, and how many chunks it has noted as durable.
 fn read(path: &Path) -> Option<(Head, u32)> {
     let file = File::open(path).ok()?;
     let HeadRead::Good(head) = read_head(&file).ok()? else {

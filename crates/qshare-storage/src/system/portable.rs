@@ -1,5 +1,5 @@
-//! Systems without `openat`: paths, looked at before they are used. Between look and use a
-//! local process could slip a link in; a stranger on the network cannot.
+//! Systems without `openat`: paths are checked before they are used. A local process could replace
+//! a directory with a link between check and use; a peer cannot.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -12,12 +12,12 @@ use crate::FileAttributes;
 use crate::followed::DirectoryStamp;
 use crate::stamp::Stamp;
 
-/// A directory, by its path. Names are single components, and links are not followed.
+/// A directory, identified by its path. Names are single components, and links are not followed.
 #[derive(Debug)]
 pub(crate) struct Dir(PathBuf);
 
 impl Dir {
-    /// Opens a directory of the user's own choice: links are followed.
+    /// Opens a directory that the user chose, following links.
     pub(crate) fn open(path: &Path) -> io::Result<Dir> {
         if fs::metadata(path)?.is_dir() {
             Ok(Dir(path.to_path_buf()))
@@ -57,7 +57,7 @@ impl Dir {
             .open(self.0.join(name))
     }
 
-    /// What stands under a name, if anything.
+    /// Returns the entry of a name, if there is one.
     pub(crate) fn entry(&self, name: &OsStr) -> io::Result<Option<Entry>> {
         let path = self.0.join(name);
         match fs::symlink_metadata(&path) {
@@ -72,12 +72,12 @@ impl Dir {
         }
     }
 
-    /// Renames within this directory, over whatever is there.
+    /// Renames within this directory, replacing an existing file.
     pub(crate) fn rename_over(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         fs::rename(self.0.join(from), self.0.join(to))
     }
 
-    /// Renames within this directory; `AlreadyExists` if something is there.
+    /// Renames within this directory; `AlreadyExists` if the name exists.
     pub(crate) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         match self.entry(to)? {
             Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
@@ -90,14 +90,14 @@ impl Dir {
         fs::remove_file(self.0.join(name))
     }
 
-    /// Makes the names in this directory durable, where that can be asked for: here it cannot.
+    /// Does nothing: these systems cannot flush a directory.
     pub(crate) fn sync(&self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// The stamp of a file at `path`. Its path stands for the file's number, and there is no change
-/// time.
+/// Returns the stamp of a file at `path`. A hash of the path replaces the inode number, and there
+/// is no change time.
 pub(crate) fn stamp_of(metadata: &Metadata, path: &Path) -> Stamp {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
@@ -133,22 +133,22 @@ pub(crate) fn set_attributes(file: &File, attributes: &FileAttributes) -> io::Re
     }
 }
 
-/// Whether other machines may change the file system without this one being told: unknown here.
+/// Returns false: whether a file system is remote is unknown here.
 pub(crate) fn is_remote(_path: &Path) -> bool {
     false
 }
 
-/// Most files that this process may have open: no limit that matters.
+/// Returns the largest number: these systems have no limit that matters.
 pub(crate) fn open_files_limit() -> u64 {
     u64::MAX
 }
 
-/// Whether the process has too many files open: not told apart here.
+/// Returns false: this error is not distinguished here.
 pub(crate) fn is_out_of_descriptors(_error: &io::Error) -> bool {
     false
 }
 
-/// Reads at an offset, through a second handle so that threads do not share a position.
+/// Reads at an offset. A second handle keeps threads from sharing a position.
 pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     #[cfg(windows)]
     return std::os::windows::fs::FileExt::seek_read(file, bytes, offset);
@@ -182,17 +182,17 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result
     }
 }
 
-/// Where the first data at or after `offset` begins: here all is data.
+/// Returns where the first data at or after `offset` begins. Here the whole file is data.
 pub(crate) fn data_from(file: &File, offset: u64) -> io::Result<Option<u64>> {
     Ok((offset < file.metadata()?.len()).then_some(offset))
 }
 
-/// Where the data at `offset` ends.
+/// Returns where the data at `offset` ends.
 pub(crate) fn hole_from(file: &File, _offset: u64) -> io::Result<u64> {
     Ok(file.metadata()?.len())
 }
 
-/// Whether [`sync_filesystem`] works here.
+/// Whether [`sync_filesystem`] works on this system.
 pub(crate) const SYNCS_FILESYSTEM: bool = false;
 
 /// Flushes the whole file system that `dir` is on.

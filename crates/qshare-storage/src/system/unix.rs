@@ -1,4 +1,4 @@
-//! Unix: everything relative to opened directories; what only Linux has is marked.
+//! Unix: all operations are relative to open directories. Linux-only parts are marked.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -16,7 +16,7 @@ use crate::FileAttributes;
 use crate::followed::DirectoryStamp;
 use crate::stamp::Stamp;
 
-/// An opened directory. Names are single components, and links are never followed.
+/// An open directory. Names are single components, and links are never followed.
 #[derive(Debug)]
 pub(crate) struct Dir(OwnedFd);
 
@@ -27,7 +27,8 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
-/// A link where none is followed says ELOOP, for which std has no stable kind.
+/// Converts an error. Opening a link without following it fails with ELOOP, for which std has no
+/// stable kind.
 fn sorted(errno: Errno) -> io::Error {
     match errno {
         Errno::LOOP => io::ErrorKind::NotADirectory.into(),
@@ -36,7 +37,7 @@ fn sorted(errno: Errno) -> io::Error {
 }
 
 impl Dir {
-    /// Opens a directory of the user's own choice: links are followed.
+    /// Opens a directory that the user chose, following links.
     pub(crate) fn open(path: &Path) -> io::Result<Dir> {
         rustix::fs::open(path, DIRECTORY, Mode::empty())
             .map(Dir)
@@ -55,7 +56,7 @@ impl Dir {
         rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o777)).map_err(sorted)
     }
 
-    /// Opens a file in this directory. Does not wait for the other end of a pipe.
+    /// Opens a file in this directory. Does not block on a FIFO.
     pub(crate) fn open_file(&self, name: &OsStr, access: Access) -> io::Result<File> {
         let flags = match access {
             Access::Read => OFlags::RDONLY,
@@ -68,7 +69,7 @@ impl Dir {
             .map_err(sorted)
     }
 
-    /// What stands under a name, if anything.
+    /// Returns the entry of a name, if there is one.
     pub(crate) fn entry(&self, name: &OsStr) -> io::Result<Option<Entry>> {
         let stat = match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
@@ -93,25 +94,25 @@ impl Dir {
         }))
     }
 
-    /// Renames within this directory, over whatever is there.
+    /// Renames within this directory, replacing an existing file.
     pub(crate) fn rename_over(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         rustix::fs::renameat(&self.0, from, &self.0, to).map_err(sorted)
     }
 
-    /// Renames within this directory; `AlreadyExists` if something is there.
+    /// Renames within this directory; `AlreadyExists` if the name exists.
     pub(crate) fn rename_new(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         {
             use rustix::fs::RenameFlags;
             match rustix::fs::renameat_with(&self.0, from, &self.0, to, RenameFlags::NOREPLACE) {
-                // Not every file system can: NFS, FUSE, some overlays.
+                // NFS, FUSE and some overlays do not support this.
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
                 done => return done.map_err(sorted),
             }
         }
         match rustix::fs::linkat(&self.0, from, &self.0, to, AtFlags::empty()) {
             Ok(()) => self.remove(from),
-            // No hard links either (FAT): a gap between the look and the rename remains.
+            // FAT has no hard links either. A file may appear between the check and the rename.
             Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP | Errno::MLINK) => {
                 match self.entry(to)? {
                     Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
@@ -127,7 +128,7 @@ impl Dir {
         rustix::fs::unlinkat(&self.0, name, AtFlags::empty()).map_err(sorted)
     }
 
-    /// Makes the names in this directory durable.
+    /// Flushes this directory, which makes its names durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         match rustix::fs::fsync(&self.0) {
             // Some file systems cannot flush a directory and need not.
@@ -143,7 +144,7 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
         .saturating_add(nanoseconds)
 }
 
-/// The stamp of a file at `path`.
+/// Returns the stamp of a file at `path`.
 pub(crate) fn stamp_of(metadata: &Metadata, _path: &Path) -> Stamp {
     Stamp {
         device: metadata.dev(),
@@ -155,7 +156,7 @@ pub(crate) fn stamp_of(metadata: &Metadata, _path: &Path) -> Stamp {
     }
 }
 
-/// The stamp of a directory at `path`.
+/// Returns the stamp of a directory at `path`.
 pub(crate) fn directory_stamp_of(metadata: &Metadata, path: &Path) -> DirectoryStamp {
     let stamp = stamp_of(metadata, path);
     DirectoryStamp {
@@ -171,23 +172,23 @@ pub(crate) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<
     file.read_at(bytes, offset)
 }
 
-/// `pwrite` until all is written.
+/// Calls `pwrite` until all bytes are written.
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_all_at(bytes, offset)
 }
 
-/// Where the first data at or after `offset` begins; None if only a hole follows. Moves the
-/// file's own position, which nothing here uses.
+/// Returns where the first data at or after `offset` begins; None if only a hole follows. Moves
+/// the file's position, which no other function uses.
 pub(crate) fn data_from(file: &File, offset: u64) -> io::Result<Option<u64>> {
     match rustix::fs::seek(file, SeekFrom::Data(offset)) {
         Ok(at) => Ok(Some(at)),
         Err(Errno::NXIO) => Ok(None),
-        // A file system that knows no holes has data everywhere.
+        // On a file system without holes the whole file is data.
         Err(_) => Ok((offset < file.metadata()?.len()).then_some(offset)),
     }
 }
 
-/// Where the data at `offset` ends.
+/// Returns where the data at `offset` ends.
 pub(crate) fn hole_from(file: &File, offset: u64) -> io::Result<u64> {
     match rustix::fs::seek(file, SeekFrom::Hole(offset)) {
         Ok(at) => Ok(at),
@@ -195,7 +196,7 @@ pub(crate) fn hole_from(file: &File, offset: u64) -> io::Result<u64> {
     }
 }
 
-/// Whether [`sync_filesystem`] works here.
+/// Whether [`sync_filesystem`] works on this system.
 pub(crate) const SYNCS_FILESYSTEM: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// Flushes the whole file system that `dir` is on.
@@ -210,12 +211,12 @@ pub(crate) fn sync_filesystem(_dir: &Dir) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Gives a file its attributes. The executable bits follow the file's read bits, which the umask
-/// has cut already.
+/// Sets a file's attributes. The executable bits are set where the read bits are, which the umask
+/// has restricted already.
 pub(crate) fn set_attributes(file: &File, attributes: &FileAttributes) -> io::Result<()> {
     if attributes.executable {
         let mode = file.metadata()?.mode() & 0o777;
-        // Whoever may read it may execute it.
+        // Each read bit sets the execute bit of the same class.
         let mode = Mode::from_raw_mode((mode | (mode & 0o444) >> 2) as RawMode);
         rustix::fs::fchmod(file, mode)?;
     }
@@ -225,7 +226,7 @@ pub(crate) fn set_attributes(file: &File, attributes: &FileAttributes) -> io::Re
     Ok(())
 }
 
-/// A time from nanoseconds since 1970.
+/// Returns the time that is `ns` nanoseconds after 1970.
 fn time_of(ns: i64) -> SystemTime {
     let distance = Duration::from_nanos(ns.unsigned_abs());
     let time = if ns < 0 {
@@ -236,7 +237,7 @@ fn time_of(ns: i64) -> SystemTime {
     time.unwrap_or(UNIX_EPOCH)
 }
 
-/// Whether other machines may change the file system at `path` without this one being told.
+/// Returns whether other machines may change the file system at `path` without a notification here.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn is_remote(path: &Path) -> bool {
     /// `f_type` of NFS, SMB, CIFS, SMB2, FUSE (sshfs, virtiofs, …), 9P, Ceph, AFS, Coda, OCFS2,
@@ -258,19 +259,19 @@ pub(crate) fn is_remote(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|stat| REMOTE.contains(&(stat.f_type as u32)))
 }
 
-/// Whether other machines may change the file system at `path` without this one being told.
+/// Returns whether other machines may change the file system at `path` without a notification here.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn is_remote(_path: &Path) -> bool {
     false
 }
 
-/// Most files that this process may have open.
+/// Returns the limit of open files of this process.
 pub(crate) fn open_files_limit() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current.unwrap_or(u64::MAX)
 }
 
-/// Whether the process, or the system, has too many files open.
+/// Returns whether the process or the system has too many files open.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))
