@@ -1,4 +1,5 @@
-//! Errors of this machine's file system, which are kept apart from errors of peers.
+//! Errors of this machine's file system, which are kept apart from errors of peers, and errors
+//! that several parts of the crate return.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -74,4 +75,29 @@ impl DiskError {
             | DiskError::Io { path, .. } => path,
         }
     }
+}
+
+/// The reason why a library cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// Another process has this index open.
+    #[error("another process uses {}", .0.display())]
+    InUse(PathBuf),
+    /// An operation on this machine's files failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// The reason why a content cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The content, or the requested part of it, is not here.
+    #[error("not here")]
+    NotHere,
+    /// The file has changed since it was hashed. It is not offered any more.
+    #[error("the file has changed")]
+    Changed,
+    /// An operation on this machine's files failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use qshare_content::{AssetName, ContentId, ContentInfo, NameError};
 
 use crate::own_files::OwnFile;
+use crate::stamp::FileAttributes;
 
 /// A file that is shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,15 +19,6 @@ pub struct Asset {
     pub info: ContentInfo,
     /// Attributes that travel with the file.
     pub attributes: FileAttributes,
-}
-
-/// The attributes of a file that travel with its bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FileAttributes {
-    /// Modification time, nanoseconds since 1970; None if it is unknown.
-    pub modified_ns: Option<i64>,
-    /// Whether the owner may execute the file.
-    pub executable: bool,
 }
 
 impl Asset {

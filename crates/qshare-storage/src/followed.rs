@@ -7,31 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use crate::offered_files::{Key, children};
+use crate::stamp::DirectoryStamp;
 use crate::watch::WatchId;
-
-/// Identity and times of a directory. As long as they are equal, no name in it has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DirectoryStamp {
-    /// Device number of the file system.
-    pub(crate) device: u64,
-    /// Number of the directory within it.
-    pub(crate) inode: u64,
-    /// Last change of the names in it, nanoseconds since 1970.
-    pub(crate) mtime_ns: i64,
-    /// Last change of names, permissions or owner, nanoseconds since 1970.
-    pub(crate) ctime_ns: i64,
-}
-
-impl DirectoryStamp {
-    /// The stamp of a directory that was read while its times were recent: no directory is equal
-    /// to it, since a further change may not show in the times.
-    pub(crate) fn as_recent(self) -> DirectoryStamp {
-        DirectoryStamp {
-            mtime_ns: i64::MIN,
-            ..self
-        }
-    }
-}
 
 /// A followed directory.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use qshare_content::AssetName;
@@ -14,7 +14,6 @@ use crate::index::panic_message;
 use crate::library_state::LibraryState;
 use crate::offered_files::Key;
 use crate::own_files::{OwnFile, recognise};
-use crate::scanner::Message;
 use crate::stamp::Stamp;
 
 /// From this length on a file is hashed by all threads, one such file at a time.
@@ -53,11 +52,11 @@ impl<E: Into<HashError>> From<E> for HashJobError {
     }
 }
 
-/// Hashes files until there are no more jobs.
+/// Hashes files until there are no more jobs, or `done` returns false.
 pub(crate) fn hash_jobs(
     state: &LibraryState,
     jobs: &Mutex<Receiver<HashJob>>,
-    done: &Sender<Message>,
+    done: impl Fn(HashJob, Result<Hashed, HashJobError>) -> bool,
 ) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -67,7 +66,7 @@ pub(crate) fn hash_jobs(
         }
         let result = catch_unwind(AssertUnwindSafe(|| hash_one(state, &job)))
             .unwrap_or_else(|panic| Err(HashJobError::Panicked(panic_message(&*panic))));
-        if done.send(Message::Hashed(job, result)).is_err() {
+        if !done(job, result) {
             return;
         }
     }

@@ -25,9 +25,8 @@ use redb::{
     ReadableTableMetadata, TableDefinition,
 };
 
-use crate::DiskError;
+use crate::error::{DiskError, LibraryError};
 use crate::hashing::{HashPage, HashedFile};
-use crate::library::LibraryError;
 use crate::meta::{decode_hashes, encode_hashes};
 use crate::own_files::SMALL_MAX_BYTES;
 use crate::stamp::Stamp;

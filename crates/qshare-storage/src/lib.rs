@@ -45,18 +45,19 @@ mod watch;
 
 pub use batch::{Batch, BatchError, SingleChunk};
 pub use cancel::Cancel;
-pub use error::DiskError;
-pub use event::{Asset, FileAttributes, LibraryEvent, SkipReason};
+pub use error::{DiskError, LibraryError, ReadError};
+pub use event::{Asset, LibraryEvent, SkipReason};
 pub use existing::Existing;
 pub use hashing::{
     HashError, HashOptions, HashPage, HashedFile, OnHashed, THREAD_WORTH_BYTES, hash_file,
     hash_small_files,
 };
-pub use library::{AdoptError, Library, LibraryConfig, LibraryError, RECONCILE_EVERY, ReadError};
+pub use library::{AdoptError, Library, LibraryConfig, RECONCILE_EVERY};
 pub use own_files::{OwnFile, TOKEN_FILE_PREFIX};
 pub use part::{
     Durability, FinishError, OpenError, Opened, Part, PartError, PartOptions, Unfinished,
     unfinished,
 };
 pub use shared_file::SharedFile;
+pub use stamp::FileAttributes;
 pub use target::Target;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use qshare_content::{ChunkIndex, Chunks, ContentId, ContentInfo, Hash, tree};
 
-use crate::DiskError;
+use crate::error::{DiskError, LibraryError, ReadError};
 use crate::event::{Asset, LibraryEvent};
 use crate::hash_jobs::hash_jobs;
 use crate::hashing::HashPage;
@@ -44,31 +44,6 @@ pub struct LibraryConfig {
 
 /// The usual [`LibraryConfig::reconcile_every`]. Looking at 100,000 files takes some 0.3 s.
 pub const RECONCILE_EVERY: Duration = Duration::from_secs(600);
-
-/// The reason why a library cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum LibraryError {
-    /// Another process has this index open.
-    #[error("another process uses {}", .0.display())]
-    InUse(PathBuf),
-    /// An operation on this machine's files failed.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-}
-
-/// The reason why a content cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The content, or the requested part of it, is not here.
-    #[error("not here")]
-    NotHere,
-    /// The file has changed since it was hashed. It is not offered any more.
-    #[error("the file has changed")]
-    Changed,
-    /// An operation on this machine's files failed.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-}
 
 /// The reason why a finished download cannot be adopted.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +110,8 @@ impl Library {
         let mut threads = Vec::new();
         for _ in 0..state.threads {
             let (state, queue, done) = (state.clone(), job_queue.clone(), messages.clone());
-            let work = move || hash_jobs(&state, &queue, &done);
+            let done = move |job, result| done.send(Message::Hashed(job, result)).is_ok();
+            let work = move || hash_jobs(&state, &queue, done);
             threads.push(spawn("qshare-hash", Box::new(work))?);
         }
         let channel = (inbox, messages.clone());

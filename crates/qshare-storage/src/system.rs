@@ -26,8 +26,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use crate::FileAttributes;
-use crate::stamp::Stamp;
+use crate::stamp::{FileAttributes, Stamp};
 
 /// The mode in which [`Dir::open_file`] opens a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::{Access, Entry};
-use crate::FileAttributes;
-use crate::followed::DirectoryStamp;
-use crate::stamp::Stamp;
+use crate::stamp::{DirectoryStamp, FileAttributes, Stamp};
 
 /// A directory, identified by its path. Names are single components, and links are not followed.
 #[derive(Debug)]

@@ -12,9 +12,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, SeekFrom};
 use rustix::io::Errno;
 
 use super::{Access, Entry};
-use crate::FileAttributes;
-use crate::followed::DirectoryStamp;
-use crate::stamp::Stamp;
+use crate::stamp::{DirectoryStamp, FileAttributes, Stamp};
 
 /// An open directory. Names are single components, and links are never followed.
 #[derive(Debug)]
