@@ -5,23 +5,17 @@
 //! time. [`digest_each`] computes all of them with the kernel that [`choice`] has selected. The
 //! crate sha2 is the fallback, and the reference that every kernel is compared with.
 
+mod available;
 mod choice;
+mod digest;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use self::digest::{Digest, digest};
+
 use self::choice::Choice;
-
-/// A SHA-256 digest.
-pub(crate) type Digest = [u8; 32];
-
-/// Bytes that one compression consumes (FIPS 180-4, section 1).
-const BLOCK_BYTES: usize = 64;
-
-/// Returns the SHA-256 of one message.
-pub(crate) fn digest(message: &[u8]) -> Digest {
-    <sha2::Sha256 as sha2::Digest>::digest(message).into()
-}
+use self::digest::BLOCK_BYTES;
 
 /// Computes the SHA-256 of each message in `messages`, which holds messages of `message_bytes`
 /// bytes back to back, and writes the digests to `digests` in the same order.

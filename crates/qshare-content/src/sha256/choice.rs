@@ -9,8 +9,9 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use super::available::available;
+use super::digest::{Digest, digest};
 use super::kernel::Kernel;
-use super::{Digest, digest};
 
 /// Bytes of a message of the measurement. Addresses this far apart fall into one set of the
 /// first-level cache, as those of leaves do, so kernels with many lanes get no advantage.
@@ -34,7 +35,7 @@ impl Choice {
     /// Returns the choice for the processor that this process runs on.
     pub(super) fn of_this_processor() -> &'static Choice {
         static CHOICE: OnceLock<Choice> = OnceLock::new();
-        CHOICE.get_or_init(|| Choice::measured(Kernel::available()))
+        CHOICE.get_or_init(|| Choice::measured(available()))
     }
 
     /// Times `kernels`. The first is always kept; another one is dropped if it computes a wrong
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_kernel_with_wrong_digests_is_dropped_whatever_its_speed() {
-        let mut kernels = Kernel::available();
+        let mut kernels = available();
         kernels.push(kernel("wrong", 16));
         let choice = Choice::measured(kernels);
         assert!(
@@ -158,6 +159,6 @@ mod tests {
                 .iter()
                 .all(|ranked| ranked.kernel.name != "wrong")
         );
-        assert_eq!(choice.ranked.len(), Kernel::available().len());
+        assert_eq!(choice.ranked.len(), available().len());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Block;
+use super::compression::Block;
 
 /// Messages that are computed in parallel.
 pub(super) const LANES: usize = 16;

@@ -13,16 +13,16 @@ macro_rules! digest_group_in_lanes {
         pub(super) fn digest_group(
             messages: &[u8],
             message_bytes: usize,
-            digests: &mut [super::super::Digest],
+            digests: &mut [super::super::digest::Digest],
         ) {
-            let lanes = super::blocks_by_lane::<LANES>(messages, message_bytes);
-            let padding = super::padding_block(message_bytes);
+            let lanes = super::compression::blocks_by_lane::<LANES>(messages, message_bytes);
+            let padding = super::compression::padding_block(message_bytes);
             let mut state = [broadcast(0); 8];
-            for (vector, word) in state.iter_mut().zip(super::INITIAL_STATE) {
+            for (vector, word) in state.iter_mut().zip(super::compression::INITIAL_STATE) {
                 *vector = broadcast(word);
             }
             for block in 0..=lanes[0].len() {
-                let rows = super::rows_at(&lanes, block, &padding);
+                let rows = super::compression::rows_at(&lanes, block, &padding);
                 compress(&mut state, transposed(rows));
             }
             let mut words = [[0; LANES]; 8];
@@ -30,7 +30,7 @@ macro_rules! digest_group_in_lanes {
                 *words = lanes_of(vector);
             }
             for (lane, digest) in digests.iter_mut().enumerate().take(LANES) {
-                super::write_digest(words.map(|word| word[lane]), digest);
+                super::compression::write_digest(words.map(|word| word[lane]), digest);
             }
         }
 
@@ -39,7 +39,7 @@ macro_rules! digest_group_in_lanes {
         #[target_feature(enable = $features)]
         fn compress(state: &mut [Vector; 8], mut schedule: [Vector; 16]) {
             let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
-            for (pass, constants) in super::ROUND_CONSTANTS.as_chunks::<16>().0.iter().enumerate() {
+            for (pass, constants) in super::compression::ROUND_CONSTANTS.as_chunks::<16>().0.iter().enumerate() {
                 if pass > 0 {
                     // The next sixteen words (FIPS 180-4, 6.2.2) overwrite those they replace.
                     for t in 0..16 {

@@ -11,8 +11,10 @@
 
 use std::arch::x86_64::*;
 
-use super::super::Digest;
-use super::{INITIAL_STATE, ROUND_CONSTANTS, blocks_by_lane, padding_block, rows_at, write_digest};
+use super::super::digest::Digest;
+use super::compression::{
+    INITIAL_STATE, ROUND_CONSTANTS, blocks_by_lane, padding_block, rows_at, write_digest,
+};
 
 #[inline]
 #[target_feature(enable = "sse2")]
