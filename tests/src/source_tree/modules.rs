@@ -114,6 +114,12 @@ impl Crate {
                     self.modules[own].children.insert(name.clone(), child);
                     at = end + 1;
                 }
+                // The path of a visibility, `pub(in crate::a)`, imports nothing.
+                [token, Token::Sign('('), within, ..] if token.is("pub") && within.is("in") => {
+                    let rest = &tokens[at..];
+                    let end = rest.iter().position(|token| *token == Token::Sign(')'));
+                    at += end.unwrap_or(rest.len());
+                }
                 [token, ..] if token.is("use") && !is_bound(tokens, at) => {
                     let tree = &tokens[at + 1..];
                     let end = tree.iter().position(|token| *token == Token::Sign(';'));
@@ -334,7 +340,10 @@ mod tests {
                 "a.rs",
                 "use crate::{D, b::B as Bee}; use std::fs; fn f(x: Bee) {}",
             ),
-            ("b/mod.rs", "pub mod inner; pub struct B; use inner::*;"),
+            (
+                "b/mod.rs",
+                "pub mod inner; pub struct B; use inner::*; pub(in crate::a) fn h() {}",
+            ),
             (
                 "b/inner.rs",
                 "pub struct Deep; fn g() -> crate::a::X { super::B }",

@@ -1,4 +1,5 @@
-//! A tracker endpoint without a registry: a node connects to it, and the test decides what it sends.
+//! A tracker endpoint without a registry: a node connects to it, and the test decides what it
+//! sends.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
