@@ -27,11 +27,11 @@ pub struct NodeConfig {
     /// Whether to discover nodes on the local network, and to advertise this one there.
     pub lan: bool,
     /// Whether birthday punching is allowed: up to [`qshare_wire::limits::BIRTHDAY_PORTS`] ports of
-    /// another node's NAT are probed from [`qshare_wire::limits::BIRTHDAY_SOCKETS`] sockets, where no
-    /// other method leads to a direct path and the other node agrees.
+    /// another node's NAT are probed from [`qshare_wire::limits::BIRTHDAY_SOCKETS`] sockets, where
+    /// no other method leads to a direct path and the other node agrees.
     pub punch_hard: bool,
-    /// Whether the router is asked for a port mapping (PCP, NAT-PMP, UPnP), once a tracker sees this
-    /// node behind a NAT. A one-shot node never asks.
+    /// Whether the router is asked for a port mapping (PCP, NAT-PMP, UPnP), once a tracker sees
+    /// this node behind a NAT. A one-shot node never asks.
     pub port_mapping: bool,
     /// Whether this node serves directories, or only looks up and downloads.
     pub role: NodeRole,
@@ -94,8 +94,8 @@ pub struct Shares {
 pub struct Limits {
     /// Peers that one download is connected to at once.
     pub peers_per_download_max: usize,
-    /// Connections that are accepted at once. When all are taken, the longest idle one of the network
-    /// with the most connections yields to a newcomer.
+    /// Connections that are accepted at once. When all are taken, the longest idle one of the
+    /// network with the most connections yields to a newcomer.
     pub accepted_connections_max: usize,
     /// Connections that are accepted and have not said Hello yet.
     pub half_open_max: usize,

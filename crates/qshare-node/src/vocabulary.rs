@@ -294,8 +294,8 @@ pub struct SwarmView {
     /// Of those, bytes that were received twice or failed verification.
     pub wasted_bytes: u64,
     /// The sum of the recent best rates of all peers that hold missing chunks. The download would
-    /// run at this rate if none of them ever served others or lacked chunks, so the difference to its
-    /// own rate is what could be gained.
+    /// run at this rate if none of them ever served others or lacked chunks, so the difference to
+    /// its own rate is what could be gained.
     pub possible_bytes_per_second: u64,
     /// Its peers.
     pub peers: Vec<PeerView>,

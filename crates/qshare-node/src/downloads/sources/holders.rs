@@ -52,7 +52,7 @@ impl Known {
 }
 
 /// The holders of one content.
-pub(in crate::downloads) struct Holders {
+pub(crate) struct Holders {
     us: NodeId,
     known: HashMap<NodeId, Known>,
     /// Addresses that other sources than trackers gave. Trackers add to them and do not remove
@@ -64,11 +64,7 @@ pub(in crate::downloads) struct Holders {
 
 impl Holders {
     /// Starts with holders that are known already, and nodes that the request names.
-    pub(in crate::downloads) fn new(
-        us: NodeId,
-        known: Vec<Contact>,
-        nodes: &[NodeAddress],
-    ) -> Holders {
+    pub(crate) fn new(us: NodeId, known: Vec<Contact>, nodes: &[NodeAddress]) -> Holders {
         let mut holders = Holders {
             us,
             known: HashMap::new(),
@@ -81,7 +77,7 @@ impl Holders {
     }
 
     /// A tracker, the local network or the resolver tells something.
-    pub(in crate::downloads) fn handle_news(&mut self, news: HolderNews) {
+    pub(crate) fn handle_news(&mut self, news: HolderNews) {
         match news {
             HolderNews::Joined(contacts) => self.join(contacts),
             HolderNews::Left(nodes) => self.leave(&nodes),
@@ -161,7 +157,7 @@ impl Holders {
 
     /// Returns a random holder to try now, preferably a complete one, unless `busy_max` are being
     /// tried or connected. It counts as being tried from now on.
-    pub(in crate::downloads) fn next_to_dial(
+    pub(crate) fn next_to_dial(
         &mut self,
         now: Instant,
         busy_max: usize,
@@ -189,12 +185,12 @@ impl Holders {
     }
 
     /// Whether a holder is worth an attempt now.
-    pub(in crate::downloads) fn any_ready(&self, now: Instant) -> bool {
+    pub(crate) fn any_ready(&self, now: Instant) -> bool {
         self.known.values().any(|known| known.is_ready(now))
     }
 
     /// Whether a holder has never been tried.
-    pub(in crate::downloads) fn any_untried(&self) -> bool {
+    pub(crate) fn any_untried(&self) -> bool {
         self.known
             .values()
             .any(|known| known.state == State::Idle && known.failures == 0)
@@ -202,7 +198,7 @@ impl Holders {
 
     /// Returns how many connected holders should give way to others: none while fewer than
     /// `busy_max` are connected, or no other is worth an attempt.
-    pub(in crate::downloads) fn wanted_slots(&self, now: Instant, busy_max: usize) -> usize {
+    pub(crate) fn wanted_slots(&self, now: Instant, busy_max: usize) -> usize {
         if self.busy() < busy_max {
             return 0;
         }
@@ -215,14 +211,14 @@ impl Holders {
         self.known.values().filter(busy).count()
     }
 
-    pub(in crate::downloads) fn connected(&mut self, node: &NodeId) {
+    pub(crate) fn connected(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
             known.state = State::Connected;
         }
     }
 
     /// A holder delivered: its earlier failures no longer count.
-    pub(in crate::downloads) fn succeeded(&mut self, node: &NodeId) {
+    pub(crate) fn succeeded(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
             known.failures = 0;
         }
@@ -230,7 +226,7 @@ impl Holders {
 
     /// A holder cannot be reached, was lost, or is of no use at the moment. It rests, twice as long
     /// after each failure.
-    pub(in crate::downloads) fn failed(&mut self, node: &NodeId, now: Instant, fault: SourceFault) {
+    pub(crate) fn failed(&mut self, node: &NodeId, now: Instant, fault: SourceFault) {
         if let Some(known) = self.known.get_mut(node)
             && known.state != State::Banned
         {
@@ -244,7 +240,7 @@ impl Holders {
     }
 
     /// A holder sent corrupt bytes of this content. It is not tried again.
-    pub(in crate::downloads) fn ban(&mut self, node: &NodeId) {
+    pub(crate) fn ban(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
             known.state = State::Banned;
             known.last_fault = Some(SourceFault::Corrupt);
@@ -252,7 +248,7 @@ impl Holders {
     }
 
     /// Returns when a resting holder may be tried again.
-    pub(in crate::downloads) fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let until = |known: &Known| match known.state {
             State::Resting { until } => Some(until),
             _ => None,
@@ -261,7 +257,7 @@ impl Holders {
     }
 
     /// Returns some of the holders that failed, and why.
-    pub(in crate::downloads) fn faults(&self) -> NoSource {
+    pub(crate) fn faults(&self) -> NoSource {
         let tried = self.known.values().filter_map(|known| {
             let fault = known.last_fault.as_ref()?;
             Some((known.contact.node, fault))
@@ -277,7 +273,7 @@ impl Holders {
     }
 
     /// The error of a download that has no source.
-    pub(in crate::downloads) fn no_source(&self, name: &AssetName) -> DownloadError {
+    pub(crate) fn no_source(&self, name: &AssetName) -> DownloadError {
         let name = name.clone();
         let mut states = self.known.values().map(|known| known.state);
         if states.any(|state| state == State::Banned) {

@@ -16,18 +16,14 @@ const NEWS_MAX: usize = 64;
 
 /// Watches for sources of contents. Clones watch over the same sessions.
 #[derive(Clone)]
-pub(in crate::downloads) struct SourceWatch {
+pub(crate) struct SourceWatch {
     trackers: Arc<Trackers>,
     lan: Arc<LanLookup>,
     tasks: Tasks,
 }
 
 impl SourceWatch {
-    pub(in crate::downloads) fn new(
-        trackers: Arc<Trackers>,
-        lan: Arc<LanLookup>,
-        tasks: Tasks,
-    ) -> SourceWatch {
+    pub(crate) fn new(trackers: Arc<Trackers>, lan: Arc<LanLookup>, tasks: Tasks) -> SourceWatch {
         SourceWatch {
             trackers,
             lan,
@@ -37,7 +33,7 @@ impl SourceWatch {
 
     /// Watches a content at every tracker and on the local network, and resolves the host names of
     /// `nodes`, until the receiver is dropped.
-    pub(in crate::downloads) fn start(
+    pub(crate) fn start(
         &self,
         content: ContentId,
         nodes: &[NodeAddress],
