@@ -4,12 +4,13 @@
 
 use qshare_content::{ContentId, NodeId};
 use qshare_net::framed::{self, ReadError};
+use qshare_net::{DialTarget, connect};
 use qshare_tracker::Tracker;
 use qshare_wire::introduction::{Introduce, Introduction};
 use qshare_wire::tracker::{Announce, HoldersChanged};
 use qshare_wire::{CloseCode, Message, Refusal};
 
-use crate::common::{Joined, Node, config, entry, find, names, start, within};
+use crate::common::{DEADLINE, Joined, Node, config, entry, find, names, start, within};
 
 const HOSTILE: [u8; 4] = [127, 0, 2, 1];
 const HONEST: [u8; 4] = [127, 0, 3, 1];
@@ -83,7 +84,7 @@ async fn announcements_that_arrive_and_do_not_end_yield_to_another_network() {
     };
     let ((), sent) = tokio::join!(
         within(honest_announces),
-        tokio::time::timeout(crate::common::DEADLINE, all_send)
+        tokio::time::timeout(DEADLINE, all_send)
     );
     drop(sent);
     assert_eq!(tracker.counts().entries, 40 * 500);
@@ -258,4 +259,20 @@ async fn one_asker_does_not_use_up_the_introductions_of_its_target() {
     for _ in 0..10 {
         introduce(&honest, victim.endpoint.id()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn handshakes_without_a_hello_leave_room_for_another_network() {
+    let mut config = config();
+    config.limits.half_open_max = 4;
+    let tracker = Tracker::start(config).unwrap();
+    let target = DialTarget::Tracker(Some(tracker.id()));
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        let node = Node::in_network(HOSTILE);
+        let connection = connect(&node.endpoint, target, tracker.listen(), DEADLINE).await;
+        silent.push((node, connection.unwrap()));
+    }
+    let honest = Node::in_network(HONEST).join(&tracker).await;
+    assert!(honest.find("a").await.matches.is_empty());
 }
