@@ -58,6 +58,8 @@ pub(crate) struct Member {
     proven: Mutex<Option<SocketAddr>>,
     introductions: Mutex<FairRate>,
     birthday_introductions: Mutex<FairRate>,
+    /// Entries that were evicted and not yet reported; None while no report is under way.
+    evicted: Mutex<Option<u64>>,
 }
 
 impl Member {
@@ -86,6 +88,7 @@ impl Member {
                 BIRTHDAY_INTRODUCTIONS_PER_SECOND,
                 BIRTHDAY_INTRODUCTIONS_BURST,
             )),
+            evicted: Mutex::default(),
         }
     }
 
@@ -110,6 +113,22 @@ impl Member {
 
     fn lock_proven(&self) -> MutexGuard<'_, Option<SocketAddr>> {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts evicted entries; true if the caller must begin to report them.
+    pub(crate) fn note_evicted(&self, entries: u64) -> bool {
+        let mut evicted = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins = evicted.is_none();
+        *evicted = Some(evicted.unwrap_or(0).saturating_add(entries));
+        begins
+    }
+
+    /// Returns the evicted entries since the last call. None if there are none: the report ends.
+    pub(crate) fn take_evicted(&self) -> Option<u64> {
+        let mut evicted = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = evicted.filter(|&entries| entries > 0);
+        *evicted = entries.map(|_| 0);
+        entries
     }
 
     /// Charges one introduction to an asker; false if that has had its share of the node's rate.

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::{ContentId, NodeId};
-use qshare_net::{Endpoint, close, prove_address};
+use qshare_net::{Endpoint, close, close_because, framed, prove_address};
 use qshare_registry::{
     Announced, Counts, EntryKey, Find, FindError, GroupId, HolderChange, NotAnnouncing, OpenError,
     Output, Page, Readiness, Refused, Registry, RegistryConfig, Sample, SessionGone, SessionId,
     TimeoutReason, WatchError, WatchId,
 };
 use qshare_wire::CloseCode;
+use qshare_wire::tracker::EntriesEvicted;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::debug;
@@ -26,6 +27,12 @@ const ENTRIES_AT_ONCE: usize = 512;
 
 /// Most addresses that are proven at once. Each takes up to 2 s and three datagrams.
 const PROOFS_MAX: usize = 1024;
+/// Evictions of this long are reported to their node together.
+const EVICTION_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Time within which a node must take such a report.
+const EVICTION_REPORT_DEADLINE: Duration = Duration::from_secs(30);
+/// When a node may announce again what was evicted: one lease later, others may have left.
+const EVICTION_RETRY_MS: u32 = 30_000;
 
 /// The registry behind one lock, which is never held across an await.
 pub(crate) struct RegistryService {
@@ -58,12 +65,21 @@ impl State {
                 Output::SessionEvicted(session) => {
                     if let Some(evicted) = self.connections.remove(&session) {
                         debug!(%session, "evicted to make room for nodes of other networks");
-                        close(&evicted.connection, CloseCode::Busy);
+                        let reason =
+                            "the tracker needs the slot for another network; reconnect in 5 s";
+                        close_because(&evicted.connection, CloseCode::Busy, reason);
                     }
                 }
                 Output::EntriesEvicted(group, node) => {
                     let evicted = self.registry.take_evicted(group, node);
                     debug!(node = %node.short(), entries = evicted.count, "evicted to make room");
+                    let session = self.sessions_by_node.get(&node);
+                    let member = session.and_then(|session| self.connections.get(session));
+                    if let Some(member) = member
+                        && member.note_evicted(evicted.count)
+                    {
+                        tokio::spawn(report_evicted(Arc::clone(member)));
+                    }
                 }
                 Output::WatchReady(watch) => {
                     if let Some(watcher) = self.watchers.get(&watch) {
@@ -75,6 +91,31 @@ impl State {
         let timeout = self.registry.poll_timeout();
         if timeout.is_some_and(|timeout| timeout.reason == TimeoutReason::WorkIsLeft) {
             self.work_is_left.notify_one();
+        }
+    }
+}
+
+/// Tells a node how many of its entries were evicted, once a second at most.
+async fn report_evicted(member: Arc<Member>) {
+    loop {
+        tokio::time::sleep(EVICTION_REPORT_INTERVAL).await;
+        let Some(entries) = member.take_evicted() else {
+            return;
+        };
+        let message = EntriesEvicted {
+            entries: u32::try_from(entries).unwrap_or(u32::MAX),
+            retry_after_ms: EVICTION_RETRY_MS,
+            extensions: Vec::new(),
+        };
+        let mut control = member.control.lock().await;
+        let written = framed::write(&mut control, &message);
+        if !matches!(
+            tokio::time::timeout(EVICTION_REPORT_DEADLINE, written).await,
+            Ok(Ok(()))
+        ) {
+            // A part of the message may have been written: nothing can follow it.
+            close(&member.connection, CloseCode::Busy);
+            return;
         }
     }
 }

@@ -133,6 +133,28 @@ impl Message for AnnounceAck {
     const NAME: &'static str = "AnnounceAck";
 }
 
+/// `EntriesEvicted`, on the control stream: the full tracker has removed entries of the node, which
+/// is the heaviest of the heaviest network, to make room for others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntriesEvicted {
+    /// How many entries were removed since the last such message.
+    pub entries: u32,
+    /// Milliseconds after which announcing everything again makes sense.
+    pub retry_after_ms: u32,
+    /// Additions of later versions.
+    pub extensions: Extensions,
+}
+
+impl Message for EntriesEvicted {
+    const TYPE: u16 = 27;
+    const BODY_MAX_BYTES: usize = SMALL_BODY_MAX_BYTES;
+    const NAME: &'static str = "EntriesEvicted";
+
+    fn check(&self) -> Result<(), WireError> {
+        check_extensions::<Self>(&self.extensions)
+    }
+}
+
 /// `Find`: a lookup.
 ///
 /// ```text

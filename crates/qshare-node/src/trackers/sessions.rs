@@ -8,7 +8,7 @@ use qshare_net::{Endpoint, Greeting, KnownTrackers, Session, close_because, fram
 use qshare_wire::hello::Role;
 use qshare_wire::introduction::Introduction;
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
-use qshare_wire::tracker::AnnounceAck;
+use qshare_wire::tracker::{AnnounceAck, EntriesEvicted};
 use qshare_wire::{CloseCode, Message};
 use quinn::RecvStream;
 use rand::Rng;
@@ -235,6 +235,14 @@ impl Trackers {
                         // Fails only when the node stops.
                         let _ = self.introductions.send(event).await;
                     }
+                    Err(error) => return framed::ReadError::from(error).into(),
+                },
+                EntriesEvicted::TYPE => match frame.decode::<EntriesEvicted>() {
+                    Ok(evicted) => warn!(
+                        %tracker,
+                        entries = evicted.entries,
+                        "the tracker is full and has removed entries of this node"
+                    ),
                     Err(error) => return framed::ReadError::from(error).into(),
                 },
                 // Later protocol versions may send other messages here; they are ignored.

@@ -7,7 +7,7 @@ use qshare_net::framed::{self, ReadError};
 use qshare_net::{DialTarget, connect};
 use qshare_tracker::Tracker;
 use qshare_wire::introduction::{Introduce, Introduction};
-use qshare_wire::tracker::{Announce, HoldersChanged};
+use qshare_wire::tracker::{Announce, AnnounceStage, EntriesEvicted, HoldersChanged};
 use qshare_wire::{CloseCode, Message, Refusal};
 
 use crate::common::{DEADLINE, Joined, Node, config, entry, find, names, start, within};
@@ -275,4 +275,49 @@ async fn handshakes_without_a_hello_leave_room_for_another_network() {
     }
     let honest = Node::in_network(HONEST).join(&tracker).await;
     assert!(honest.find("a").await.matches.is_empty());
+}
+
+/// Two identities with names of 1 KB take all the room that there is for names.
+#[tokio::test]
+async fn names_of_one_network_yield_to_another_and_their_node_is_told() {
+    let mut config = config();
+    config.registry.name_bytes_total = 256 << 10;
+    let tracker = Tracker::start(config).unwrap();
+    let component = "a".repeat(240);
+    let long = format!("{component}/{component}/{component}/{component}");
+    let mut hostile = join_many(&tracker, HOSTILE, 2).await;
+    for (of, (_, session)) in hostile.iter_mut().enumerate() {
+        let entries = (0..200).map(|n| entry(&format!("{of}{n:03}/{long}"), 1));
+        // More than fits: not all of them are taken.
+        session
+            .batch(AnnounceStage::Delta, entries.collect(), Vec::new())
+            .await;
+    }
+    let mut honest = Node::in_network(HONEST).join(&tracker).await;
+    honest.announce(vec![entry("report.csv", 2)]).await;
+    honest.announce(vec![entry(&format!("b/{long}"), 3)]).await;
+    let found = honest.find("report.csv").await;
+    assert_eq!(names(&found), ["report.csv"]);
+    let told = async {
+        let mut reports = Vec::new();
+        for (_, session) in &mut hostile {
+            let recv = &mut session.session.control_recv;
+            reports.push(Box::pin(framed::read::<EntriesEvicted>(recv)));
+        }
+        let report = std::future::poll_fn(|context| {
+            let ready = reports
+                .iter_mut()
+                .find_map(|report| match report.as_mut().poll(context) {
+                    std::task::Poll::Ready(report) => Some(report),
+                    std::task::Poll::Pending => None,
+                });
+            ready.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        });
+        report.await.unwrap()
+    };
+    let report = within(told).await;
+    assert!(
+        report.entries > 0 && report.retry_after_ms > 0,
+        "{report:?}"
+    );
 }
