@@ -1,8 +1,8 @@
 //! Limits on what may be sent to a destination that does not answer: probes and dials together.
 //!
-//! Trackers and peers name addresses, and identities are free, so any address may be a victim's. Each
-//! destination has one allowance, regardless of who names it, for which node, and how often. An
-//! answer renews it.
+//! Trackers and peers name addresses, and identities are free, so any address may be a victim's.
+//! Each destination has one allowance, regardless of who names it, for which node, and how often.
+//! An answer renews it.
 //!
 //! Pure: every call takes the time.
 

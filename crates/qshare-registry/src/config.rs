@@ -32,9 +32,9 @@ pub struct RegistryConfig {
     pub watches_per_session: usize,
     /// Changes kept for a watch that is not read; further ones are dropped.
     pub changes_per_watch: usize,
-    /// Changes kept for all watches of a group together, some 150 bytes each. Beyond that each watch
-    /// may still have an equal share, so that sessions that read nothing do not keep others from
-    /// being told; at most twice this number is kept then.
+    /// Changes kept for all watches of a group together, some 150 bytes each. Beyond that each
+    /// watch may still have an equal share, so that sessions that read nothing do not keep others
+    /// from being told; at most twice this number is kept then.
     pub changes_total: usize,
     /// Up to this many holders a watcher is told of all changes. Beyond it is told of a share of
     /// them, so that what it is told does not grow with the swarm.

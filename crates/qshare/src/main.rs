@@ -92,7 +92,8 @@ fn report_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// Prints clap's help, version or usage error. An error repeats arguments, so it passes the console.
+/// Prints clap's help, version or usage error. An error repeats arguments, so it passes the
+/// console.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         // A closed pipe (`qshare --help | head`) is not an error.

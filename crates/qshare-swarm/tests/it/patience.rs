@@ -1,5 +1,5 @@
-//! A peer is waited for by what it took before, not by one measure for all; and what is fetched twice
-//! because somebody was slow is little.
+//! A peer is waited for by what it took before, not by one measure for all; and what is fetched
+//! twice because somebody was slow is little.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! `qshare demo`: a swarm on this machine, in separate processes of this program.
 //!
 //! A tracker; a node that shares all files; two `get --seed`s that were interrupted and hold a part
-//! each; a fourth node that downloads from all of them while the only complete holder is killed. All
-//! run on loopback, on ports that the system picks, in a temporary directory that is removed.
+//! each; a fourth node that downloads from all of them while the only complete holder is killed.
+//! All run on loopback, on ports that the system picks, in a temporary directory that is removed.
 
 mod cast;
 mod stage;
