@@ -22,7 +22,7 @@ pub use self::group::{GroupError, GroupSecret};
 pub use self::known_trackers::{KnownTrackers, TrustError};
 
 use self::private_file::{ForbiddenMode, ReadError};
-use crate::tls;
+use crate::certificate;
 
 /// The file of remembered tracker keys, in the directory of the identities.
 const KNOWN_TRACKERS: &str = "known_trackers";
@@ -177,8 +177,8 @@ impl Identity {
         certificate: CertificateDer<'static>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Identity, IdentityFault> {
-        let id = tls::node_id_of(&certificate)?;
-        tls::check_key_belongs(&certificate, &key)?;
+        let id = certificate::node_id_of(&certificate)?;
+        certificate::check_key_belongs(&certificate, &key)?;
         Ok(Identity {
             certificate,
             key,

@@ -25,6 +25,7 @@
 
 mod admission;
 mod allowance;
+mod certificate;
 mod congestion;
 mod endpoint;
 mod identity;

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use self::framed::ReadError;
 use self::hello::{Side, check_hello, own_hello};
 use crate::socket::{AddressResponder, is_made_up};
-use crate::{Endpoint, GroupSecret, tls};
+use crate::{Endpoint, GroupSecret, certificate};
 
 pub use self::address::prove_address;
 pub use self::lost::{LostConnection, close_reason, is_goodbye};
@@ -322,7 +322,7 @@ fn mismatch(greeting: &Greeting, theirs: &Hello) -> GroupMismatch {
 fn peer_id(connection: &Connection) -> Option<NodeId> {
     let identity = connection.peer_identity()?;
     let chain = identity.downcast_ref::<Vec<CertificateDer<'static>>>()?;
-    tls::node_id_of(chain.first()?).ok()
+    certificate::node_id_of(chain.first()?).ok()
 }
 
 /// Closes a connection with a code; the reason that the other side reads is the code's text.

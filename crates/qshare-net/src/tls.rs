@@ -11,15 +11,15 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
     SignatureScheme,
 };
-use sha2::{Digest, Sha256};
 
 use crate::Identity;
+use crate::certificate::node_id_of;
 
 /// Suffix that makes an id a server name; `.invalid` is reserved by RFC 2606.
 const NAME_SUFFIX: &str = ".qshare.invalid";
@@ -58,23 +58,6 @@ fn ed25519_only(all: &WebPkiSupportedAlgorithms) -> WebPkiSupportedAlgorithms {
             mapping: &[],
         },
     }
-}
-
-/// Returns the id of a certificate's public key: SHA-256 of its DER SubjectPublicKeyInfo.
-pub(crate) fn node_id_of(certificate: &CertificateDer<'_>) -> Result<NodeId, Error> {
-    let parsed = rustls::server::ParsedCertificate::try_from(certificate)?;
-    Ok(NodeId(
-        Sha256::digest(parsed.subject_public_key_info().as_ref()).into(),
-    ))
-}
-
-/// Checks that key and certificate belong together.
-pub(crate) fn check_key_belongs(
-    certificate: &CertificateDer<'static>,
-    key: &PrivateKeyDer<'static>,
-) -> Result<(), Error> {
-    let key = provider().key_provider.load_private_key(key.clone_key())?;
-    rustls::sign::CertifiedKey::new(vec![certificate.clone()], key).keys_match()
 }
 
 /// Returns the server name that pins `peer`, or accepts any id.
