@@ -6,21 +6,33 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
+use qshare_content::{AssetName, ContentInfo, Hash};
 use qshare_net::{
     Endpoint, EndpointConfig, Greeting, Identity, Session, TransportConfig, accept, framed,
 };
 use qshare_wire::hello::Role;
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
 use qshare_wire::tracker::{
-    Announce, AnnounceAck, Entry, Find, Found, Holder, Holders, Match, NodeContact, Readiness,
-    Watch,
+    Announce, AnnounceAck, Entry, EntryKind, Find, Found, Holder, Holders, Match, NodeContact,
+    Readiness, Watch,
 };
 use qshare_wire::{ALPN_TRACKER, Address, Candidate, CandidateKind, Message};
 use quinn::{RecvStream, SendStream};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-/// A tracker that ignores the query: each answer is everything that was announced to it.
+/// What a lying tracker answers to a lookup.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// Everything that was announced to it.
+    Announced,
+    /// Page after page of one invented file each, without end.
+    Endless,
+    /// The same page again and again, each time with the same cursor.
+    Repeated,
+}
+
+/// A tracker that ignores the query.
 pub struct LyingTracker {
     /// Its address.
     pub address: SocketAddr,
@@ -36,8 +48,13 @@ struct Announced {
 }
 
 impl LyingTracker {
-    /// Starts one on a port of the system's choice.
+    /// Starts one that answers with what was announced, on a port that the system picks.
     pub fn start() -> LyingTracker {
+        LyingTracker::start_with(Lie::Announced)
+    }
+
+    /// Starts one that tells this lie, on a port that the system picks.
+    pub fn start_with(lie: Lie) -> LyingTracker {
         let (ready, started) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = thread::spawn(move || {
@@ -51,7 +68,7 @@ impl LyingTracker {
                 let endpoint = Endpoint::bind(&Identity::ephemeral().unwrap(), &config).unwrap();
                 ready.send(endpoint.local_addr().unwrap()).unwrap();
                 tokio::select! {
-                    () = serve(&endpoint) => {}
+                    () = serve(&endpoint, lie) => {}
                     _ = stopped => {}
                 }
             });
@@ -73,7 +90,7 @@ impl Drop for LyingTracker {
     }
 }
 
-async fn serve(endpoint: &Endpoint) {
+async fn serve(endpoint: &Endpoint, lie: Lie) {
     let announced = Arc::new(Mutex::new(Announced::default()));
     while let Some(incoming) = endpoint.accept().await {
         let (us, announced) = (endpoint.id(), announced.clone());
@@ -85,13 +102,13 @@ async fn serve(endpoint: &Endpoint) {
                 features: 0,
             };
             if let Ok(session) = accept(us, &greeting, incoming).await {
-                attend(session, announced).await;
+                attend(session, announced, lie).await;
             }
         });
     }
 }
 
-async fn attend(session: Session, announced: Arc<Mutex<Announced>>) {
+async fn attend(session: Session, announced: Arc<Mutex<Announced>>, lie: Lie) {
     let Session {
         connection,
         peer,
@@ -131,13 +148,18 @@ async fn attend(session: Session, announced: Arc<Mutex<Announced>>) {
     let answering = async {
         while let Ok((send, recv)) = connection.accept_bi().await {
             let announced = announced.clone();
-            tokio::spawn(async move { answer(send, recv, &announced).await });
+            tokio::spawn(async move { answer(send, recv, &announced, lie).await });
         }
     };
     tokio::join!(hearing, answering);
 }
 
-async fn answer(mut send: SendStream, mut recv: RecvStream, announced: &Mutex<Announced>) {
+async fn answer(
+    mut send: SendStream,
+    mut recv: RecvStream,
+    announced: &Mutex<Announced>,
+    lie: Lie,
+) {
     let Ok(frame) = framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES).await else {
         return;
     };
@@ -147,6 +169,37 @@ async fn answer(mut send: SendStream, mut recv: RecvStream, announced: &Mutex<An
     };
     let nodes: Vec<NodeContact> = announcer.into_iter().collect();
     match frame.kind {
+        Find::TYPE if lie != Lie::Announced => {
+            let Ok(find) = frame.decode::<Find>() else {
+                return;
+            };
+            let cursor = find.after.and_then(|after| after.try_into().ok());
+            let page = cursor.map_or(0, u64::from_be_bytes);
+            let next = match lie {
+                Lie::Endless => page + 1,
+                Lie::Announced | Lie::Repeated => 1,
+            };
+            let info = ContentInfo {
+                length: page,
+                root: Hash([1; 32]),
+            };
+            let found = Found {
+                readiness: Readiness::Ready,
+                matches: vec![Match {
+                    name: AssetName::new(format!("f{page}")).unwrap(),
+                    kind: EntryKind::File,
+                    info,
+                    complete: 1,
+                    partial: 0,
+                    holders: Vec::new(),
+                }],
+                nodes: Vec::new(),
+                more: Some(next.to_be_bytes().to_vec()),
+                near: Vec::new(),
+                extensions: Vec::new(),
+            };
+            let _ = framed::write(&mut send, &found).await;
+        }
         Find::TYPE => {
             let matches = entries.into_iter().map(|entry| Match {
                 name: entry.name,

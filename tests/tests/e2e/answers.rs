@@ -5,7 +5,7 @@ use std::io::Write;
 
 use qshare_content::{AssetName, ContentInfo, Hash, Link};
 use qshare_tests::files::{assert_same, noise};
-use qshare_tests::lying_tracker::LyingTracker;
+use qshare_tests::lying_tracker::{Lie, LyingTracker};
 use qshare_tests::peer::{Manner, TestPeer};
 use qshare_tests::process::Process;
 use qshare_tests::world::World;
@@ -123,4 +123,41 @@ fn the_name_of_an_id_brings_no_directory_and_replaces_nothing() {
         )
         .well();
     assert_same(&makefile, b"all: new");
+}
+
+#[test]
+fn a_listing_that_ends_early_says_so() {
+    let world = World::new();
+    for (lie, more) in [
+        (Lie::Endless, &["--timeout", "2"][..]),
+        (Lie::Repeated, &[]),
+    ] {
+        let tracker = LyingTracker::start_with(lie);
+        let address = tracker.address.to_string();
+        let list = |options: &[&str]| {
+            let all = [&["ls", "--tracker", &address], more, options].concat();
+            world.run("to", &all).with(1)
+        };
+        // In JSON, and quietly: one line on stderr, and a last object on stdout.
+        let listed = list(&["-q", "--json"]);
+        assert_eq!(listed.err.lines().count(), 1, "{listed:?}");
+        assert!(listed.err.contains("incomplete"), "{listed:?}");
+        let objects = listed.json();
+        let (last, files) = objects.split_last().unwrap();
+        assert_eq!(last.to_string(), r#"{"truncated":true}"#);
+        assert!(files.len() > 1, "{listed:?}");
+        assert!(
+            files.iter().all(|file| file["name"].is_string()),
+            "{listed:?}"
+        );
+        // As a table.
+        let listed = list(&[]);
+        assert!(listed.out.starts_with("f0 "), "{listed:?}");
+        listed.saying("incomplete");
+    }
+    let tracker = LyingTracker::start_with(Lie::Repeated);
+    world
+        .get("to", tracker.address, &["f*"])
+        .with(1)
+        .saying("cannot list all files");
 }
