@@ -23,9 +23,11 @@ use crate::neutral::{neutral_line, shown};
 /// Where a message is read, which decides what its remedy can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// Somebody who ran a command and can run another.
+    /// A person or script that ran a command and can run another.
     Shell,
-    /// Somebody at the prompt of a running node.
+    /// The same for `qshare get`, which has more options.
+    Get,
+    /// A person at the prompt of a running node.
     Prompt,
 }
 
@@ -33,7 +35,7 @@ impl Reader {
     /// Appends the remedy that this reader can follow.
     fn advise(self, problem: String, in_shell: &str, at_prompt: &str) -> String {
         let remedy = match self {
-            Reader::Shell => in_shell,
+            Reader::Shell | Reader::Get => in_shell,
             Reader::Prompt => at_prompt,
         };
         match remedy {
@@ -76,7 +78,9 @@ pub(crate) fn argument(text: &str, error: &ArgumentError, reader: Reader) -> Fai
         ArgumentError::Folder(folder) => {
             let folder = glob_of_folder(folder);
             let example = match reader {
-                Reader::Shell => format!("qshare get {}", crate::suggest::quoted(folder.as_ref())),
+                Reader::Shell | Reader::Get => {
+                    format!("qshare get {}", crate::suggest::quoted(folder.as_ref()))
+                }
                 Reader::Prompt => folder,
             };
             return Failure::new(
@@ -352,8 +356,16 @@ pub(crate) fn find(error: &FindError, reader: Reader) -> Failure {
             Exit::Unreachable,
             reader.advise(
                 format!("cannot reach {}", list_trackers(causes)),
-                "Start a tracker with `qshare tracker`, name another with --tracker HOST:PORT, or \
-                 wait with --wait",
+                match reader {
+                    Reader::Get => {
+                        "Start a tracker with `qshare tracker`, name another with --tracker \
+                         HOST:PORT, or wait with --wait"
+                    }
+                    Reader::Shell | Reader::Prompt => {
+                        "Start a tracker with `qshare tracker`, or name another with --tracker \
+                         HOST:PORT"
+                    }
+                },
                 "The node keeps retrying; `status` shows the tracker's state",
             ),
         ),
@@ -379,8 +391,7 @@ pub(crate) fn find(error: &FindError, reader: Reader) -> Failure {
 
 /// Describes the loss of a task or thread of this process.
 fn internal(cause: &str) -> Failure {
-    let cause = neutral_line(cause);
-    Failure::new(Exit::Failed, format!("internal error: {cause}"))
+    Failure::internal(neutral_line(cause))
 }
 
 impl From<PartFailed> for Failure {
@@ -402,7 +413,7 @@ fn list_trackers(causes: &[(TrackerAddress, TrackerFault)]) -> String {
 
 impl From<&DownloadError> for Failure {
     fn from(error: &DownloadError) -> Failure {
-        download(error, Reader::Shell)
+        download(error, Reader::Get)
     }
 }
 

@@ -39,7 +39,7 @@ const HASTY_GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(args: GetArgs, console: &Console) -> Result<(), Failure> {
     let wanted = args.wanted.iter().map(|text| {
-        Wanted::parse(text).map_err(|error| messages::argument(text, &error, Reader::Shell))
+        Wanted::parse(text).map_err(|error| messages::argument(text, &error, Reader::Get))
     });
     let wanted: Vec<Wanted> = wanted.collect::<Result<_, Failure>>()?;
     let config = args.node_config(&wanted)?;
@@ -194,7 +194,7 @@ async fn find_all(node: &Node, request: &Request, console: &Console) -> Result<F
         };
         let mut found = find(node, query, wait, console)
             .await
-            .map_err(|e| Failure::from(&e))?;
+            .map_err(|error| messages::find(&error, Reader::Get))?;
         if let Wanted::Name(name) = wanted {
             found.files.retain(|file| file.name == *name);
         }
@@ -301,7 +301,7 @@ async fn find_link(
     let content = link.info.id();
     let found = if link.nodes.is_empty() {
         let found = find(node, &Query::Id(content), wait, console).await;
-        found.map_err(|error| Failure::from(&error))?
+        found.map_err(|error| messages::find(&error, Reader::Get))?
     } else if link.name.is_none() && !node.status().trackers.is_empty() {
         // Without an answer the file is named by its ID; the link's nodes have it in any case.
         let found = find(node, &Query::Id(content), None, console).await;
