@@ -89,7 +89,7 @@ pub struct Shares {
     pub state_dir: PathBuf,
 }
 
-/// Bounds on what a node does at once. MemoryBudget follows from them.
+/// Bounds on what a node does at once. Its memory follows from them.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Peers that one download is connected to at once.

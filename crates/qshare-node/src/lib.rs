@@ -99,4 +99,5 @@ pub use qshare_storage::{
 pub use vocabulary::{
     Contact, DownloadStatus, Findings, FoundFile, MappedPort, NodeEvent, NodeStatus, PathKind,
     PeerView, PortMappingState, Progress, Report, Source, Stage, SwarmView, TrackerState,
+    TrackerStatus,
 };

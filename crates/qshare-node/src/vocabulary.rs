@@ -332,6 +332,18 @@ pub struct PeerView {
     pub dropped: Option<String>,
 }
 
+/// A configured tracker, and how the node stands with it.
+#[derive(Debug, Clone)]
+pub struct TrackerStatus {
+    /// The tracker as it was configured.
+    pub tracker: TrackerAddress,
+    /// The state of its session.
+    pub state: TrackerState,
+    /// Shared files that the tracker refused or removed since the node last announced everything,
+    /// because it is full: others do not find them there.
+    pub unlisted_entries: u64,
+}
+
 /// The status of a node.
 #[derive(Debug, Clone)]
 pub struct NodeStatus {
@@ -341,8 +353,8 @@ pub struct NodeStatus {
     pub asset_bytes: u64,
     /// Files that are not offered yet, or only as snapshots, because programs go on writing them.
     pub still_written: Vec<PathBuf>,
-    /// Each configured tracker, and the state of its session.
-    pub trackers: Vec<(TrackerAddress, TrackerState)>,
+    /// The configured trackers.
+    pub trackers: Vec<TrackerStatus>,
     /// The state of the port mapping.
     pub port_mapping: PortMappingState,
     /// The number of connected peers.

@@ -6,33 +6,58 @@ use std::time::Duration;
 use qshare_net::framed;
 use qshare_storage::Asset;
 use qshare_wire::limits::ANNOUNCE_ENTRIES_MAX;
-use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, Entry, EntryKey};
+use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, EntriesEvicted, Entry, EntryKey};
 use quinn::SendStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+use super::session::TrackerSession;
 use crate::error::TrackerFault;
 use crate::shares::{Announced, Delta, ShareStore, key_of};
 
 /// Changes are collected for this long before they are announced.
 const DELTA_BATCH: Duration = Duration::from_millis(100);
 
-/// The announcing side of a session's control stream.
-pub(super) struct Announcer {
-    send: SendStream,
-    acks: mpsc::Receiver<AnnounceAck>,
-    sequence: u64,
+/// The shortest and the longest time after which a full tracker is told everything again. Each
+/// attempt may cost other nodes their entries, and a tracker may name any time.
+const AGAIN_MIN: Duration = Duration::from_secs(5);
+const AGAIN_MAX: Duration = Duration::from_secs(600);
+
+/// What a tracker says about announcements.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// It handled one.
+    Ack(AnnounceAck),
+    /// It was full and removed entries.
+    Evicted(EntriesEvicted),
 }
 
-impl Announcer {
-    /// `acks` yields what the tracker acknowledges.
-    pub(super) fn new(send: SendStream, acks: mpsc::Receiver<AnnounceAck>) -> Announcer {
+/// The announcing side of a session's control stream.
+pub(super) struct Announcer<'a> {
+    tracker: &'a TrackerSession,
+    send: SendStream,
+    replies: mpsc::Receiver<Reply>,
+    sequence: u64,
+    /// When everything is announced again, because the tracker removed entries.
+    again_at: Option<Instant>,
+}
+
+impl<'a> Announcer<'a> {
+    /// `replies` yields what the tracker says. The number of entries that it does not list goes to
+    /// `tracker`.
+    pub(super) fn new(
+        tracker: &'a TrackerSession,
+        send: SendStream,
+        replies: mpsc::Receiver<Reply>,
+    ) -> Announcer<'a> {
         Announcer {
+            tracker,
             send,
-            acks,
+            replies,
             sequence: 0,
+            again_at: None,
         }
     }
 
@@ -55,13 +80,15 @@ impl Announcer {
                 self.announce_changes(&mut deltas).await
             };
             match announced.await {
-                Ok(()) => debug!("lagged behind the changes; announcing everything again"),
+                Ok(()) => debug!("announcing everything again"),
                 Err(fault) => return fault,
             }
         }
     }
 
     async fn announce_all(&mut self, entries: &[Announced]) -> Result<(), TrackerFault> {
+        self.again_at = None;
+        self.tracker.reset_unlisted();
         let mut stage = AnnounceStage::FullBegin;
         for batch in entries.chunks(ANNOUNCE_ENTRIES_MAX) {
             let entries = batch.iter().map(Announced::to_entry).collect();
@@ -75,13 +102,29 @@ impl Announcer {
             .await
     }
 
-    /// Announces changes as they come. Returns Ok once some of them were missed.
+    /// Announces changes as they come. Returns Ok once everything needs to be announced again:
+    /// because changes were missed, or some time after the tracker removed entries.
     async fn announce_changes(
         &mut self,
         deltas: &mut broadcast::Receiver<Delta>,
     ) -> Result<(), TrackerFault> {
         loop {
-            let mut next = deltas.recv().await;
+            let again_at = self.again_at;
+            let again = async move {
+                match again_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut next = tokio::select! {
+                next = deltas.recv() => next,
+                reply = self.replies.recv() => {
+                    let reply = reply.ok_or(TrackerFault::NoAcknowledgement)?;
+                    self.handle(reply);
+                    continue;
+                }
+                () = again => return Ok(()),
+            };
             let until = Instant::now() + DELTA_BATCH;
             let mut batch = Batch::default();
             loop {
@@ -121,22 +164,46 @@ impl Announcer {
         };
         framed::write(&mut self.send, &announce).await?;
         loop {
-            let Some(ack) = self.acks.recv().await else {
-                return Err(TrackerFault::NoAcknowledgement);
-            };
-            if ack.refused > 0 {
-                warn!(
-                    refused = ack.refused,
-                    reason = %ack.reason,
-                    "the tracker refused entries"
-                );
-            }
-            if ack.sequence == self.sequence {
+            let reply = self.replies.recv().await;
+            let reply = reply.ok_or(TrackerFault::NoAcknowledgement)?;
+            if self.handle(reply) == Some(self.sequence) {
                 self.sequence += 1;
                 return Ok(());
             }
         }
     }
+
+    /// Counts the entries that the tracker does not list. Returns the number of the announcement
+    /// that it acknowledges, if it does.
+    fn handle(&mut self, reply: Reply) -> Option<u64> {
+        match reply {
+            Reply::Ack(ack) => {
+                if ack.refused > 0 {
+                    self.tracker.add_unlisted(ack.refused);
+                    warn!(
+                        refused = ack.refused,
+                        reason = %ack.reason,
+                        "the tracker refused entries"
+                    );
+                }
+                Some(ack.sequence)
+            }
+            Reply::Evicted(evicted) => {
+                self.tracker.add_unlisted(evicted.entries);
+                warn!(
+                    entries = evicted.entries,
+                    "the tracker is full and removed entries of this node"
+                );
+                self.again_at = Some(Instant::now() + pause_before_again(&evicted));
+                None
+            }
+        }
+    }
+}
+
+/// Returns how long to wait before everything is announced again.
+fn pause_before_again(evicted: &EntriesEvicted) -> Duration {
+    Duration::from_millis(evicted.retry_after_ms.into()).clamp(AGAIN_MIN, AGAIN_MAX)
 }
 
 /// Changes that are announced together. A later change of an asset cancels the earlier one.

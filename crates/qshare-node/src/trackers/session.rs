@@ -1,6 +1,7 @@
 //! The state of the session with one tracker, and when a lost one is tried again.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use qshare_content::TrackerAddress;
@@ -9,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ask::Established;
 use crate::error::TrackerFault;
-use crate::vocabulary::TrackerState;
+use crate::vocabulary::{TrackerState, TrackerStatus};
 
 /// The first and the longest pause between attempts.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -59,6 +60,8 @@ impl From<TrackerFault> for SessionState {
 pub(crate) struct TrackerSession {
     pub(crate) tracker: TrackerAddress,
     state: watch::Sender<SessionState>,
+    /// Entries that the tracker refused or removed since everything was last announced.
+    unlisted: AtomicU64,
 }
 
 impl TrackerSession {
@@ -66,7 +69,27 @@ impl TrackerSession {
         TrackerSession {
             tracker,
             state: watch::Sender::new(SessionState::Away(None)),
+            unlisted: AtomicU64::new(0),
         }
+    }
+
+    /// Returns the session for the node's status.
+    pub(crate) fn to_status(&self) -> TrackerStatus {
+        TrackerStatus {
+            tracker: self.tracker.clone(),
+            state: self.state().to_report(),
+            unlisted_entries: self.unlisted.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The tracker refused or removed so many entries.
+    pub(super) fn add_unlisted(&self, entries: u32) {
+        self.unlisted.fetch_add(entries.into(), Ordering::Relaxed);
+    }
+
+    /// Everything is announced again.
+    pub(super) fn reset_unlisted(&self) {
+        self.unlisted.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn state(&self) -> SessionState {

@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::announce::Announcer;
+use super::announce::{Announcer, Reply};
 use super::ask::{Established, watch_holders};
 use super::candidates::local_candidates;
 use super::dial::{dial_tracker, resolve_tracker};
@@ -24,7 +24,7 @@ use super::session::{Backoff, SessionState, TrackerSession};
 use crate::error::TrackerFault;
 use crate::runtime::Tasks;
 use crate::shares::ShareStore;
-use crate::vocabulary::{HolderNews, NodeEvent, TrackerState};
+use crate::vocabulary::{HolderNews, NodeEvent, TrackerStatus};
 
 /// Receive window of a session in bytes: room for several pages of matches.
 const ANSWERS_WINDOW_BYTES: u32 = 4 << 20;
@@ -110,10 +110,9 @@ impl Trackers {
     }
 
     /// Returns every tracker with its state.
-    pub(crate) fn report(&self) -> Vec<(TrackerAddress, TrackerState)> {
-        let report =
-            |session: &Arc<TrackerSession>| (session.tracker.clone(), session.state().to_report());
-        self.sessions.iter().map(report).collect()
+    pub(crate) fn report(&self) -> Vec<TrackerStatus> {
+        let sessions = self.sessions.iter();
+        sessions.map(|session| session.to_status()).collect()
     }
 
     /// Watches who holds a content at all trackers, until the receiver is dropped.
@@ -196,9 +195,10 @@ impl Trackers {
         };
         info!(tracker = %state.tracker.host_port(), id = %peer, "connected to the tracker");
         self.set(state, SessionState::Up(up));
-        let (heard, acks) = mpsc::channel(1);
+        let (heard, replies) = mpsc::channel(1);
         let may_stay_silent = self.greeting.role == Role::OneShot;
-        let announcing = Announcer::new(control_send, acks).run(&self.shares, may_stay_silent);
+        let announcing =
+            Announcer::new(state, control_send, replies).run(&self.shares, may_stay_silent);
         let fault = tokio::select! {
             biased;
             cause = connection.closed() => return cause.into(),
@@ -214,7 +214,7 @@ impl Trackers {
         &self,
         tracker: SocketAddr,
         mut recv: RecvStream,
-        acks: mpsc::Sender<AnnounceAck>,
+        replies: mpsc::Sender<Reply>,
     ) -> TrackerFault {
         loop {
             let frame = match framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES).await {
@@ -223,7 +223,7 @@ impl Trackers {
             };
             match frame.kind {
                 AnnounceAck::TYPE => match frame.decode() {
-                    Ok(ack) => _ = acks.send(ack).await,
+                    Ok(ack) => _ = replies.send(Reply::Ack(ack)).await,
                     Err(error) => return framed::ReadError::from(error).into(),
                 },
                 Introduction::TYPE => match frame.decode() {
@@ -237,12 +237,8 @@ impl Trackers {
                     }
                     Err(error) => return framed::ReadError::from(error).into(),
                 },
-                EntriesEvicted::TYPE => match frame.decode::<EntriesEvicted>() {
-                    Ok(evicted) => warn!(
-                        %tracker,
-                        entries = evicted.entries,
-                        "the tracker is full and has removed entries of this node"
-                    ),
+                EntriesEvicted::TYPE => match frame.decode() {
+                    Ok(evicted) => _ = replies.send(Reply::Evicted(evicted)).await,
                     Err(error) => return framed::ReadError::from(error).into(),
                 },
                 // Later protocol versions may send other messages here; they are ignored.

@@ -1,6 +1,7 @@
 //! The integration tests of this crate, one binary.
 
 mod flood;
+mod full_tracker;
 mod introductions;
 mod scripted_tracker;
 mod transfers;

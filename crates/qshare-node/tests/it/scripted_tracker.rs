@@ -9,8 +9,10 @@ use std::time::Duration;
 use qshare_net::{
     Endpoint, EndpointConfig, Greeting, Identity, Session, TransportConfig, accept, framed,
 };
+use qshare_node::content::TrackerAddress;
 use qshare_node::{Node, NodeConfig};
 use qshare_wire::hello::Role;
+use qshare_wire::tracker::{Announce, AnnounceAck};
 use qshare_wire::{ALPN_TRACKER, Message};
 use tokio::time::timeout;
 
@@ -28,6 +30,18 @@ pub(crate) struct ScriptedTracker {
 impl ScriptedTracker {
     /// Starts a tracker and a one-shot node that connects to it.
     pub(crate) async fn with_node(punch_hard: bool) -> (ScriptedTracker, Node) {
+        ScriptedTracker::with(|trackers| {
+            let mut config = NodeConfig::one_shot(Identity::ephemeral().unwrap(), trackers);
+            config.punch_hard = punch_hard;
+            config
+        })
+        .await
+    }
+
+    /// Starts a tracker and a node, configured by `configure`, that connects to it.
+    pub(crate) async fn with(
+        configure: impl FnOnce(Vec<TrackerAddress>) -> NodeConfig,
+    ) -> (ScriptedTracker, Node) {
         let identity = Identity::ephemeral().unwrap();
         let config = EndpointConfig {
             listen: ANY_PORT,
@@ -36,10 +50,8 @@ impl ScriptedTracker {
         };
         let endpoint = Endpoint::bind(&identity, &config).unwrap();
         let address = endpoint.local_addr().unwrap().to_string();
-        let trackers = vec![address.parse().unwrap()];
-        let mut config = NodeConfig::one_shot(Identity::ephemeral().unwrap(), trackers);
+        let mut config = configure(vec![address.parse().unwrap()]);
         config.listen = ANY_PORT;
-        config.punch_hard = punch_hard;
         let node = Node::start(config).await.unwrap();
         let greeting = Greeting {
             role: Role::Tracker,
@@ -54,6 +66,19 @@ impl ScriptedTracker {
             _endpoint: endpoint,
         };
         (tracker, node)
+    }
+
+    /// Receives the node's next announcement, and acknowledges it with so many entries `refused`.
+    pub(crate) async fn take_announcement(&mut self, refused: u32) -> Announce {
+        let received = timeout(DEADLINE, framed::read(&mut self.session.control_recv)).await;
+        let announce: Announce = received.unwrap().unwrap();
+        let ack = AnnounceAck {
+            sequence: announce.sequence,
+            refused,
+            reason: "full".into(),
+        };
+        self.send(&ack).await;
+        announce
     }
 
     /// Sends a message on the control stream.

@@ -261,7 +261,7 @@ async fn a_node_tells_when_it_has_found_its_tracker() {
     assert!(
         connected
             || matches!(
-                node.status().trackers[0].1,
+                node.status().trackers[0].state,
                 qshare_node::TrackerState::Connected { .. }
             )
     );

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use qshare_node::content::{Link, NodeAddress, Query, TrackerAddress};
-use qshare_node::{FoundFile, Node, NodeConfig, TrackerState};
+use qshare_node::{FoundFile, Node, NodeConfig, TrackerState, TrackerStatus};
 use tokio_util::sync::CancellationToken;
 
 use super::run_on_network;
@@ -147,11 +147,11 @@ pub(super) fn print_table(files: &[FoundFile], console: &Console) -> Result<(), 
 }
 
 /// Returns the trackers that answered, as written, each pinned to the ID that it proved.
-fn pinned(trackers: &[(TrackerAddress, TrackerState)]) -> Vec<TrackerAddress> {
-    let pinned = trackers.iter().filter_map(|(written, state)| match state {
+fn pinned(trackers: &[TrackerStatus]) -> Vec<TrackerAddress> {
+    let pinned = trackers.iter().filter_map(|status| match &status.state {
         TrackerState::Connected { id, .. } => Some(TrackerAddress {
             id: Some(*id),
-            ..written.clone()
+            ..status.tracker.clone()
         }),
         TrackerState::Away { .. } | TrackerState::Refused { .. } => None,
     });
@@ -211,12 +211,14 @@ mod tests {
             seen_at: None,
         };
         let trackers = [
-            ("tracker.example:9".parse().unwrap(), connected),
-            (
-                "away:9".parse().unwrap(),
-                TrackerState::Away { cause: None },
-            ),
+            ("tracker.example:9", connected),
+            ("away:9", TrackerState::Away { cause: None }),
         ];
+        let trackers = trackers.map(|(written, state)| TrackerStatus {
+            tracker: written.parse().unwrap(),
+            state,
+            unlisted_entries: 0,
+        });
         let pinned = pinned(&trackers);
         assert_eq!(pinned.len(), 1);
         assert_eq!(pinned[0].to_string(), format!("{id}@tracker.example:9"));

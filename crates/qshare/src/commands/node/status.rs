@@ -24,9 +24,14 @@ pub(super) fn describe(status: &NodeStatus) -> Vec<String> {
     for path in &status.still_written {
         lines.push(format!("still being written: {}", shown(path)));
     }
-    for (tracker, state) in &status.trackers {
-        let state = messages::tracker_state(state);
-        lines.push(format!("tracker {}: {state}", tracker.host_port()));
+    for tracker in &status.trackers {
+        let state = messages::tracker_state(&tracker.state);
+        let mut line = format!("tracker {}: {state}", tracker.tracker.host_port());
+        if tracker.unlisted_entries > 0 {
+            let files = output::count(tracker.unlisted_entries, "file");
+            line += &format!("; it is full and does not list {files} of this node");
+        }
+        lines.push(line);
     }
     lines.push(format!("port mapping: {}", status.port_mapping));
     for download in &status.downloads {
@@ -119,6 +124,9 @@ pub(super) struct StatusJson {
 struct TrackerJson {
     tracker: String,
     connected: bool,
+    /// Shared files that the tracker is too full to list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unlisted: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
 }
@@ -176,10 +184,11 @@ struct PeerJson {
 
 impl From<&NodeStatus> for StatusJson {
     fn from(status: &NodeStatus) -> StatusJson {
-        let trackers = status.trackers.iter().map(|(tracker, state)| TrackerJson {
-            tracker: tracker.host_port(),
-            connected: matches!(state, TrackerState::Connected { .. }),
-            cause: match state {
+        let trackers = status.trackers.iter().map(|tracker| TrackerJson {
+            tracker: tracker.tracker.host_port(),
+            connected: matches!(tracker.state, TrackerState::Connected { .. }),
+            unlisted: Some(tracker.unlisted_entries).filter(|&unlisted| unlisted > 0),
+            cause: match &tracker.state {
                 TrackerState::Connected { .. } => None,
                 TrackerState::Away { cause } => cause.as_ref().map(ToString::to_string),
                 TrackerState::Refused { cause } => Some(cause.to_string()),
@@ -276,7 +285,7 @@ mod tests {
     use std::time::Duration;
 
     use qshare_node::content::{AssetName, ContentId, NodeId};
-    use qshare_node::{MappedPort, MappingProtocol, TrackerFault};
+    use qshare_node::{MappedPort, MappingProtocol, TrackerFault, TrackerStatus};
 
     use super::*;
 
@@ -300,12 +309,13 @@ mod tests {
             assets: 1,
             asset_bytes: 2_000,
             still_written: vec!["shared/app.log".into()],
-            trackers: vec![(
-                "t:1".parse().unwrap(),
-                TrackerState::Away {
+            trackers: vec![TrackerStatus {
+                tracker: "t:1".parse().unwrap(),
+                state: TrackerState::Away {
                     cause: Some(TrackerFault::Internal("no answer".into())),
                 },
-            )],
+                unlisted_entries: 2,
+            }],
             port_mapping: PortMappingState::Proven {
                 mapping: MappedPort {
                     protocol: MappingProtocol::Pcp,
@@ -350,7 +360,7 @@ mod tests {
             [
                 "sharing 1 file (2.0 kB), 2 peers connected, 0 B sent, 5 B received",
                 "still being written: shared/app.log",
-                "tracker t:1: unreachable: no answer",
+                "tracker t:1: unreachable: no answer; it is full and does not list 2 files of this node",
                 "port mapping: others reach us at 192.0.2.9:64500 (10.0.0.1 by PCP)",
             ]
         );
@@ -374,7 +384,7 @@ mod tests {
         let printed = output::json(&StatusJson::from(&status));
         let (content, node) = (status.downloads[0].content, NodeId([2; 32]));
         let wanted = format!(
-            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"still_written":["shared/app.log"],"trackers":[{{"tracker":"t:1","connected":false,"cause":"no answer"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
+            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"still_written":["shared/app.log"],"trackers":[{{"tracker":"t:1","connected":false,"unlisted":2,"cause":"no answer"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
         );
         assert_eq!(printed, wanted);
     }

@@ -1,0 +1,67 @@
+//! A tracker that is full refuses or removes entries, and says so.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+
+use qshare_node::{Identity, Node, NodeConfig, Shares};
+use qshare_wire::tracker::{AnnounceStage, EntriesEvicted};
+use tokio::time::{Duration, sleep, timeout};
+
+use crate::scripted_tracker::{DEADLINE, ScriptedTracker};
+
+/// Waits until the status shows that the tracker does not list so many entries.
+async fn until_unlisted(node: &Node, entries: u64) {
+    let shown = async {
+        while node.status().trackers[0].unlisted_entries != entries {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(DEADLINE, shown).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_shows_what_a_full_tracker_does_not_list_and_announces_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let shares = Shares {
+        assets: dir.path().join("assets"),
+        downloads: dir.path().join("downloads"),
+        exclude: Vec::new(),
+        state_dir: dir.path().join("state"),
+    };
+    fs::create_dir(&shares.assets).unwrap();
+    for name in ["a", "b"] {
+        fs::write(shares.assets.join(name), name).unwrap();
+    }
+    let (mut tracker, node) = ScriptedTracker::with(|trackers| {
+        NodeConfig::full(Identity::ephemeral().unwrap(), shares, trackers)
+    })
+    .await;
+
+    // The node may connect before or after it has indexed the files.
+    let mut announced = 0;
+    while announced < 2 {
+        announced += tracker.take_announcement(0).await.entries.len();
+    }
+    until_unlisted(&node, 0).await;
+    let evicted = EntriesEvicted {
+        entries: 2,
+        retry_after_ms: 1,
+        extensions: Vec::new(),
+    };
+    tracker.send(&evicted).await;
+    until_unlisted(&node, 2).await;
+
+    // Everything is announced again after a pause; this time one entry is refused.
+    loop {
+        let announce = tracker.take_announcement(0).await;
+        if announce.stage == AnnounceStage::FullBegin && announce.entries.len() == 2 {
+            break;
+        }
+    }
+    until_unlisted(&node, 0).await;
+    let end = tracker.take_announcement(1).await;
+    assert_eq!(end.stage, AnnounceStage::FullEnd);
+    until_unlisted(&node, 1).await;
+    node.shutdown(Duration::ZERO).await;
+}
