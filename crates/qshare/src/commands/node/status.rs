@@ -312,7 +312,7 @@ mod tests {
             trackers: vec![TrackerStatus {
                 tracker: "t:1".parse().unwrap(),
                 state: TrackerState::Away {
-                    cause: Some(TrackerFault::Internal("no answer".into())),
+                    cause: Some(TrackerFault::NoAnswer(Duration::from_secs(5))),
                 },
                 unlisted_entries: 2,
             }],
@@ -360,8 +360,8 @@ mod tests {
             [
                 "sharing 1 file (2.0 kB), 2 peers connected, 0 B sent, 5 B received",
                 "still being written: shared/app.log",
-                "tracker t:1: unreachable: no answer; it is full and does not list 2 files of this node",
-                "port mapping: others reach us at 192.0.2.9:64500 (10.0.0.1 by PCP)",
+                "tracker t:1: unreachable: no answer within 5 s; it is full and does not list 2 files of this node",
+                "port mapping: reachable at 192.0.2.9:64500 (10.0.0.1 by PCP)",
             ]
         );
         assert_eq!(
@@ -384,7 +384,7 @@ mod tests {
         let printed = output::json(&StatusJson::from(&status));
         let (content, node) = (status.downloads[0].content, NodeId([2; 32]));
         let wanted = format!(
-            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"still_written":["shared/app.log"],"trackers":[{{"tracker":"t:1","connected":false,"unlisted":2,"cause":"no answer"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
+            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"still_written":["shared/app.log"],"trackers":[{{"tracker":"t:1","connected":false,"unlisted":2,"cause":"no answer within 5 s"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
         );
         assert_eq!(printed, wanted);
     }
