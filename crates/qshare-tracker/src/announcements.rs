@@ -1,4 +1,4 @@
-//! The control stream: what a node announces, batch by batch, each acknowledged.
+//! Announcements on the control stream. The tracker acknowledges each batch.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,18 +14,19 @@ use crate::client::{Client, SessionError};
 use crate::fair_budget::Reservation;
 use crate::member::Control;
 
-/// Entries that cost as much as one request: putting one into the registry takes some
-/// microseconds, a lookup some hundred.
+/// Entries that cost as much as one request. Inserting an entry into the registry takes a few
+/// microseconds, a lookup a few hundred.
 const ENTRIES_PER_REQUEST: f64 = 200.0;
 
-/// Slowest rate at which an announcement may arrive, on average over a transfer deadline: less than
-/// any link that a file could be shared over.
+/// Minimum rate at which an announcement must arrive, averaged over a transfer deadline. Any link
+/// fast enough to share files exceeds this rate.
 const ANNOUNCEMENT_MIN_BYTES_PER_SECOND: u32 = 4 << 10;
 
-/// Bytes of a batch that must have arrived before the node gets the larger window.
+/// Bytes of a batch that must have arrived before the tracker enlarges the node's receive window.
 const WINDOW_AFTER_BYTES: usize = 8 << 10;
 
-/// Memory that a decoded entry takes beyond its bytes on the wire: some 40 bytes there, 200 here.
+/// Memory that a decoded entry takes beyond its encoded size. An entry takes about 40 bytes on the
+/// wire and 200 in memory.
 const ENTRY_EXTRA_BYTES: u64 = 160;
 
 /// Receives announcements until the stream ends.
@@ -42,7 +43,8 @@ pub(crate) async fn receive_announcements(
                 header.length_bytes
             )));
         }
-        // Charged before it is read, so that a node that announces too fast is read more slowly.
+        // The charge precedes the read, so the tracker reads more slowly from a node that announces
+        // too fast.
         sleep(client.charge(1.0)).await;
         let (frame, memory) = receive_body(client, recv, header).await?;
         if frame.kind != Announce::TYPE {
@@ -71,8 +73,8 @@ pub(crate) async fn receive_announcements(
     Ok(())
 }
 
-/// Receives a frame's body, which is charged as its bytes arrive, and must arrive at a minimum
-/// rate.
+/// Receives a frame's body and reserves memory for it as its bytes arrive. Fails if the body
+/// arrives at less than the minimum rate.
 async fn receive_body(
     client: &Client,
     recv: &mut RecvStream,
@@ -84,7 +86,7 @@ async fn receive_body(
         return Err(full);
     };
     let mut window = None;
-    // Whether the batch waits for memory, not for the node.
+    // Whether the batch waits for memory rather than for bytes from the node.
     let is_starved = AtomicBool::new(false);
     let interval = client.services.limits.transfer_deadline;
     let least = f64::from(ANNOUNCEMENT_MIN_BYTES_PER_SECOND) * interval.as_secs_f64();
@@ -127,14 +129,15 @@ async fn receive_body(
     Ok((body.into_frame(), memory))
 }
 
-/// A larger receive window, for as long as a batch arrives.
+/// A larger receive window, open while a batch arrives.
 struct LargeWindow<'a> {
     client: &'a Client,
     _memory: Reservation,
 }
 
 impl<'a> LargeWindow<'a> {
-    /// Opens the window if there is memory for what the node may then have in flight.
+    /// Opens the window. Returns None if there is no memory for the bytes that the node may then
+    /// have in flight.
     fn open(client: &'a Client) -> Option<LargeWindow<'a>> {
         let limits = &client.services.limits;
         let bytes = limits.announcement_window_bytes;
@@ -201,7 +204,7 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Sessi
     })
 }
 
-/// An entry as the registry keeps it. Flags and metadata have no meaning yet.
+/// Converts an entry to the registry's form. Flags and metadata have no meaning yet.
 fn file(entry: Entry) -> Option<Announced> {
     match entry.kind {
         EntryKind::File => Some(Announced {
@@ -221,7 +224,7 @@ fn reason(refused: &[Refused], reserved: usize) -> String {
     }
 }
 
-/// Reads the next frame's header; None where the stream ends in good order.
+/// Reads the next frame's header. Returns None if the stream ends cleanly.
 async fn read_header(recv: &mut RecvStream) -> Result<Option<FrameHeader>, SessionError> {
     match framed::read_header(recv).await {
         Ok(header) => Ok(Some(header)),
@@ -234,7 +237,7 @@ async fn read_header(recv: &mut RecvStream) -> Result<Option<FrameHeader>, Sessi
     }
 }
 
-/// Writes to the node, which has some time to take it.
+/// Writes a message to the node. Fails if the node does not accept it within the transfer deadline.
 async fn write<M: Message>(
     client: &Client,
     control: &Control,

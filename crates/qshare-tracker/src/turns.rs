@@ -1,9 +1,9 @@
-//! Whose lookup runs next on the one thread.
+//! A fair queue that decides which lookup runs next on the tracker's one thread.
 //!
-//! A lookup never takes longer than about a millisecond, but a session may ask for hundreds at
-//! once, and identities are free. So lookups take turns while others wait: by network first, then
-//! by session within the network, each turn to whoever has had the least work so far (start-time
-//! fair queueing, Goyal, Vin and Cheng 1996). Nobody is limited while nobody else waits.
+//! A lookup takes at most about 1 ms, but a session may request hundreds at once, and identities
+//! are free. So lookups take turns while others wait. A turn goes to the network that has had the
+//! least work so far, and within the network to the session that has had the least (start-time
+//! fair queueing, Goyal, Vin and Cheng 1996). A session is not limited while no other waits.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,13 +14,14 @@ use qshare_registry::SessionId;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// A lookup that has waited for as long is refused, and may be made again later.
+/// Longest time that a lookup waits for its turn. The tracker then refuses the lookup, and the node
+/// may retry it later.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Steps of work, some 4 ns each, after which the thread looks after its sockets before the next
-/// turn begins: 0.1 ms.
+/// Steps of work in one turn, about 4 ns each, after which the thread polls its sockets before the
+/// next turn begins: 0.1 ms in total.
 const LONG_STEPS: u64 = 25_000;
 
-/// The turns of all sessions of a tracker.
+/// The lookup turns of all sessions of a tracker.
 #[derive(Clone, Default)]
 pub(crate) struct Turns {
     state: Arc<Mutex<State>>,
@@ -28,21 +29,22 @@ pub(crate) struct Turns {
 
 #[derive(Default)]
 struct State {
-    /// Somebody has the turn.
+    /// Whether a session has the turn.
     taken: bool,
     queue: FairQueue<oneshot::Sender<Turn>>,
 }
 
-/// The right to run a lookup. It passes to the next when this is dropped.
+/// The right to run a lookup. Dropping the turn passes it to the next waiter.
 pub(crate) struct Turn {
     turns: Turns,
     user: User<SessionId>,
-    /// False where it was never handed over.
+    /// False if the waiter had timed out when the turn was handed over. Dropping such a turn does
+    /// not pass it on.
     is_live: bool,
 }
 
 impl Turns {
-    /// Waits for a turn. None where too many others had one first.
+    /// Waits for a turn. Returns None if other sessions' turns took all of [`PATIENCE`].
     pub(crate) async fn take(&self, user: User<SessionId>) -> Option<Turn> {
         let turn = {
             let mut state = self.lock();
@@ -71,7 +73,7 @@ impl Turns {
         while let Some((user, waiting)) = state.queue.pop() {
             match waiting.send(self.turn_of(user)) {
                 Ok(()) => return,
-                // It has given up waiting.
+                // The waiter has timed out.
                 Err(mut turn) => turn.is_live = false,
             }
         }
@@ -84,11 +86,11 @@ impl Turns {
 }
 
 impl Turn {
-    /// Ends the turn, in which this much work was done.
+    /// Ends the turn and charges its session for `steps` of work.
     pub(crate) async fn end(self, steps: u64) {
         self.turns.lock().queue.charge(self.user, steps);
         if steps >= LONG_STEPS {
-            // The runtime looks after its sockets before it comes back to this.
+            // The runtime polls its sockets before it resumes this task.
             tokio::task::yield_now().await;
         }
     }
@@ -102,14 +104,14 @@ impl Drop for Turn {
     }
 }
 
-/// Waiters of networks and, within these, of sessions. Whoever has had the least work comes first;
-/// a newcomer begins with as much as the one whose turn it is.
+/// Waiters by network and, within a network, by session. The one that has had the least work comes
+/// first. A newcomer starts with as much work as the one that was served last.
 struct FairQueue<T> {
-    /// The work that the network had whose turn came last.
+    /// The work that the network served last had had when its turn began.
     clock: u64,
     networks: BTreeMap<Network, NetworkQueue<T>>,
     ready: BTreeSet<(u64, Network)>,
-    /// Networks that were kept when those were last dropped that are not ahead of the clock.
+    /// Number of networks that the last cleanup kept. A cleanup drops those not ahead of the clock.
     kept: usize,
 }
 
@@ -173,7 +175,7 @@ impl<T> FairQueue<T> {
         session.waiting.push_back(waiting);
     }
 
-    /// Whoever is next. Where nobody waits, the past is forgotten.
+    /// Removes and returns the next waiter. Resets all work to zero if no session waits.
     fn pop(&mut self) -> Option<(User<SessionId>, T)> {
         let Some(&(work, network)) = self.ready.first() else {
             *self = FairQueue::default();
@@ -194,7 +196,7 @@ impl<T> FairQueue<T> {
         Some((User { network, id }, waiting))
     }
 
-    /// Counts the work of a turn, which matters only while somebody waits.
+    /// Charges a session and its network for a turn. The charge matters only while a session waits.
     fn charge(&mut self, user: User<SessionId>, steps: u64) {
         if self.ready.is_empty() {
             return;
@@ -214,8 +216,8 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Drops networks and sessions that neither wait nor are ahead of the others, once there are
-    /// many.
+    /// Drops networks and sessions that neither wait nor are ahead of the clock. Does so only when
+    /// there are at least `2 * FEW` networks and at least twice as many as the last cleanup kept.
     fn forget_the_idle(&mut self) {
         const FEW: usize = 64;
         if self.networks.len() < 2 * self.kept.max(FEW) {
@@ -237,7 +239,7 @@ impl<T> FairQueue<T> {
 mod tests {
     use super::*;
 
-    /// Session ids are made by a registry only.
+    /// Returns `count` session ids. Only a registry can create them.
     fn sessions(count: usize) -> Vec<SessionId> {
         use std::net::SocketAddr;
         use std::time::Instant;
@@ -262,7 +264,7 @@ mod tests {
         Network::of([203, 0, n, 1].into())
     }
 
-    /// Serves all; who was served, in order.
+    /// Serves all waiters. Returns them in the order in which they were served.
     fn order(queue: &mut FairQueue<u32>, steps: impl Fn(u32) -> u64) -> Vec<u32> {
         let mut served = Vec::new();
         while let Some((user, who)) = queue.pop() {
@@ -316,7 +318,7 @@ mod tests {
                 n,
             );
         }
-        // The first asks for ten times as much work each time, so it has a tenth of the turns.
+        // Each lookup of the first costs ten times as much work, so it gets a tenth of the turns.
         let served = order(&mut queue, |who| if who >= 100 { 1000 } else { 100 });
         let last_light = served.iter().rposition(|&who| who < 100).unwrap();
         let heavy = served[..last_light].iter().filter(|&&who| who >= 100);

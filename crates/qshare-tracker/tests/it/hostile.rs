@@ -1,4 +1,4 @@
-//! What strangers may try, and that the others do not notice.
+//! Hostile sessions. The tracker refuses or closes them and keeps serving honest sessions.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -26,7 +26,7 @@ fn whole_frame(kind: u16, body: &[u8]) -> Vec<u8> {
     frame(kind, body.len() as u32, body)
 }
 
-/// Sends these bytes as a request.
+/// Sends `bytes` on a new stream, as a request.
 async fn send(session: &Joined, bytes: &[u8]) -> quinn::RecvStream {
     let (mut send, recv) = session.session.connection.open_bi().await.unwrap();
     send.write_all(bytes).await.unwrap();
@@ -34,7 +34,7 @@ async fn send(session: &Joined, bytes: &[u8]) -> quinn::RecvStream {
     recv
 }
 
-/// Two sessions of different nodes, one that shares "a" and one that misbehaves.
+/// Opens two sessions of different nodes: an honest one that shares "a", and a hostile one.
 async fn honest_and_hostile(tracker: &Tracker) -> (Joined, Joined) {
     let mut honest = Node::new(None).join(tracker).await;
     honest.announce(vec![entry("a", 1)]).await;
@@ -102,7 +102,7 @@ async fn an_unknown_frame_on_the_control_stream_is_passed_over() {
     session.announce(vec![entry("a", 1)]).await;
 }
 
-/// An announcement that does not mind its bounds.
+/// An announcement whose encoder does not enforce the length limits.
 #[derive(Serialize, Deserialize)]
 struct Overlong {
     sequence: u64,
@@ -174,7 +174,7 @@ async fn who_does_not_read_answers_keeps_nobody_else_waiting() {
     honest.announce(many(1_000)).await;
     let mut request = find("**");
     request.limit = 1_000;
-    // Ten times 250 KB that nobody reads.
+    // The hostile session requests 250 KB ten times and reads nothing.
     let mut unread = Vec::new();
     for _ in 0..10 {
         let (mut send, recv) = hostile.session.connection.open_bi().await.unwrap();
@@ -182,7 +182,7 @@ async fn who_does_not_read_answers_keeps_nobody_else_waiting() {
         unread.push((send, recv));
     }
     within(async {
-        // Small answers may meet with "busy" until the deadline frees the room.
+        // The tracker may refuse small answers as busy until the deadline frees the memory.
         loop {
             match honest.ask(&find("a")).await {
                 Ok(found) => break assert_eq!(names(&found), ["a"]),
@@ -222,14 +222,14 @@ async fn too_many_requests_are_refused_with_a_time_and_then_end_the_session() {
 async fn an_honest_session_is_answered_while_another_asks_for_much_at_once() {
     let tracker = start();
     let (honest, mut hostile) = honest_and_hostile(&tracker).await;
-    // 965 bytes each.
+    // Each name has 965 bytes.
     let component = "a".repeat(240);
     let name = |n| format!("{n:05}/{component}/{component}/{component}/{:a<236}", "");
     for batch in 0..6 {
         let batch = (batch * 900..(batch + 1) * 900).map(|n| entry(&name(n), 2));
         hostile.announce(batch.collect()).await;
     }
-    // No name matches, and each is costly to compare with.
+    // The pattern matches no name, and each comparison is costly.
     let mut costly = find("x");
     costly.query = Query::Name(format!("**/*a{}z*", "?".repeat(229)));
     const AT_ONCE: usize = 250;
@@ -243,17 +243,17 @@ async fn an_honest_session_is_answered_while_another_asks_for_much_at_once() {
             let _ = answered.send(framed::read::<Found>(&mut recv).await.is_ok());
         });
     }
-    // The first answer says that the tracker is at it.
+    // The first answer shows that the tracker is processing the costly lookups.
     within(answers.recv()).await.unwrap();
-    // Between two answers to the honest session, the other has had its turn a few times: as often
-    // as it comes round while a small answer travels, and not as often as it asked.
+    // Between two answers to the honest session, the hostile session gets a few turns: as many as
+    // come round while a small answer travels, and far fewer than it requested.
     let mut meanwhile = Vec::new();
     let mut left = AT_ONCE - 1;
     while left > AT_ONCE / 2 {
         assert_eq!(names(&honest.find("a").await), ["a"]);
         let replies: Vec<bool> = std::iter::from_fn(|| answers.try_recv().ok()).collect();
         left -= replies.len();
-        // Those that waited too long for a turn are refused, which takes no time.
+        // The tracker refuses lookups that waited too long for a turn. A refusal costs no turn.
         meanwhile.push(replies.into_iter().filter(|&is_answer| is_answer).count());
     }
     assert!(meanwhile.len() >= 4, "{meanwhile:?}");
@@ -309,7 +309,7 @@ async fn a_nodes_protocol_is_not_spoken() {
 async fn a_batch_that_is_begun_and_not_ended_is_waited_for_only_so_long() {
     let mut config = config();
     config.limits.transfer_deadline = Duration::from_millis(200);
-    // One such batch takes all the room; another waits until it is given up.
+    // The memory limit has room for one such batch. Another batch waits until the first times out.
     config.limits.announcements_max_bytes = 1 << 20;
     let tracker = Tracker::start(config).unwrap();
     let mut slow = Node::new(None).join(&tracker).await;

@@ -1,4 +1,5 @@
-//! Two nodes are introduced to each other, and find each other by nothing else than that.
+//! Introductions: two nodes connect with nothing but the tracker's introduction, directly or
+//! through the relay.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -24,7 +25,7 @@ async fn introduce(asker: &Joined, to: NodeId) -> Result<Introduction, ReadError
     within(asked).await.map(|(introduction, ..)| introduction)
 }
 
-/// Both sides' introductions: the asker's, and the other's.
+/// Requests an introduction. Returns the asker's introduction and the other node's.
 async fn both(asker: &Joined, other: &mut Joined, to: &Node) -> (Introduction, Introduction) {
     let told = introduce(asker, to.endpoint.id()).await.unwrap();
     let heard = framed::read(&mut other.session.control_recv);
@@ -48,7 +49,7 @@ async fn both_are_told_the_same_secret_and_where_the_other_is() {
     let (ours, theirs) = (told.relay.clone().unwrap(), heard.relay.clone().unwrap());
     assert!(ours.handle != theirs.handle && ours.secret != theirs.secret);
 
-    // Probes do the rest.
+    // With the introductions, the probes reach the other node.
     let address = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let mut answered = Vec::new();
     for (node, introduction, port) in [(&a, &told, b.port()), (&b, &heard, a.port())] {
@@ -119,7 +120,7 @@ async fn a_node_is_not_flooded_with_introductions() {
     assert!((100..500).contains(&introduced), "{introduced}");
 }
 
-/// Two nodes with a connection through the relay.
+/// Two nodes, connected through the relay.
 struct Relayed {
     to_a: Joined,
     _to_b: Joined,
@@ -159,7 +160,7 @@ async fn relayed(tracker: &Tracker, a: &Node, b: &Node) -> Relayed {
 }
 
 impl Relayed {
-    /// Sends something there and back.
+    /// Sends `what` from the dialler to the acceptor and back, and compares the echo.
     async fn assert_carries(&self, what: &[u8]) {
         let (mut send, mut recv) = self.dialled.connection.open_bi().await.unwrap();
         send.write_all(what).await.unwrap();
@@ -191,7 +192,8 @@ async fn the_relay_carries_a_connection_until_a_session_ends() {
     .await;
 }
 
-/// Who has seen handles, or even a ticket, on the way, and floods the relay from elsewhere.
+/// An attacker that has seen handles, or even a ticket, on the network path floods the relay from
+/// another address.
 #[tokio::test]
 async fn a_flooded_relay_sends_strangers_no_more_than_they_send_and_goes_on() {
     let tracker = start();

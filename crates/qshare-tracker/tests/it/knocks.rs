@@ -1,4 +1,4 @@
-//! Knocks from the second port: who is knocked at, and whose answers count.
+//! Knocks from the tracker's second port: the permitted targets, and the valid answers.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -16,7 +16,7 @@ fn here(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// Asks without listening.
+/// Requests a knock. Does not answer the knock datagram.
 async fn ask(session: &Joined, id: u64, port: Option<u16>) -> Result<Knocked, ReadError> {
     let request = Knock {
         id,
@@ -80,7 +80,7 @@ async fn who_has_not_heard_a_knock_cannot_say_so() {
     let tracker = start();
     let node = Node::new(None);
     let session = node.join(&tracker).await;
-    // Nobody at the node's socket answers. This one knows the id, but not the cookie.
+    // The node's socket does not answer the knock. The liar knows the id, but not the cookie.
     let liar = UdpSocket::bind(here(0)).unwrap();
     let (id, cookie) = (7, [0; 8]);
     let to = here(second_port(&tracker));
@@ -101,7 +101,7 @@ async fn who_has_not_heard_a_knock_cannot_say_so() {
 #[tokio::test]
 async fn whoever_has_many_knocks_is_told_to_wait() {
     let mut config = config();
-    // Next to nothing comes back while this runs.
+    // At one request a second, the allowance hardly refills while this test runs.
     config.limits.requests_per_second = 1;
     let tracker = Tracker::start(config).unwrap();
     let node = Node::new(None);

@@ -1,4 +1,4 @@
-//! What nodes can rely on.
+//! The tracker's guarantees to well-behaved nodes.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -133,7 +133,7 @@ async fn an_unclean_loss_keeps_the_lease_until_it_ends() {
     let asking = asker.join(&tracker).await;
     let (_, mut watching) = asking.watch(shared.info.id()).await.unwrap();
     sharing.leave(CloseCode::ShuttingDown);
-    // The same node comes back within the lease, and is lost again.
+    // The same node reconnects within the lease, and its connection is lost again.
     let again = sharer.join(&tracker).await;
     assert_eq!(names(&asking.find("a").await), ["a"]);
     again.leave(CloseCode::ShuttingDown);
@@ -181,7 +181,7 @@ async fn a_watch_ends_with_its_stream() {
     };
     assert_eq!(refused.refusal(), Refusal::Busy);
     drop(watching);
-    // The end of the first is a message of its own, which the next may overtake.
+    // Closing the first watch is a message of its own, which the next request may overtake.
     within(async { while session.watch(content).await.is_err() {} }).await;
 }
 
@@ -202,7 +202,7 @@ async fn a_restarted_tracker_says_warming_until_everything_is_announced_again() 
     first.shutdown(DEADLINE).await;
     assert_eq!(session.closed().await.0, CloseCode::ShuttingDown);
 
-    // The system takes the socket back a moment after its last user is gone.
+    // The operating system releases the port a moment after the last user closes the socket.
     let second = within(async {
         loop {
             let mut second = config();
@@ -269,7 +269,7 @@ async fn a_full_tracker_turns_newcomers_away() {
     let tracker = Tracker::start(config).unwrap();
     let (first, second) = (Node::new(None), Node::new(None));
     let first = first.join(&tracker).await;
-    // The tracker may close before its Hello is read, or after.
+    // The tracker may close the connection before or after the node reads its Hello.
     match second.try_join(&tracker).await {
         Ok(second) => assert_eq!(second.closed().await.0, CloseCode::Busy),
         Err(DialError::Refused(code)) => assert_eq!(code, CloseCode::Busy),

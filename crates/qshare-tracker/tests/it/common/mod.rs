@@ -1,4 +1,4 @@
-//! A tracker and nodes that talk to it, over real QUIC on loopback.
+//! A tracker and nodes with sessions to it, over real QUIC on loopback.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -20,7 +20,7 @@ use qshare_wire::tracker::{
 use qshare_wire::{ALPN_PEER, CloseCode};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
-/// Longer than anything takes here, so that a test that hangs says where.
+/// Deadline of every wait. No wait takes this long, so a test that hangs fails where it hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) fn localhost(port: u16) -> SocketAddr {
@@ -37,7 +37,7 @@ pub(crate) fn start() -> Tracker {
     Tracker::start(config()).unwrap()
 }
 
-/// A node: an identity and a socket, and sessions with trackers.
+/// A node: an identity and an endpoint, which opens sessions with trackers.
 pub(crate) struct Node {
     pub(crate) endpoint: Endpoint,
     pub(crate) greeting: Greeting,
@@ -48,12 +48,13 @@ impl Node {
         Node::at(Ipv4Addr::LOCALHOST, group, TransportConfig::default())
     }
 
-    /// A node in the network that this loopback address stands for.
+    /// Creates a node in the network that this loopback address stands for.
     pub(crate) fn in_network(address: [u8; 4]) -> Node {
         Node::at(address.into(), None, TransportConfig::default())
     }
 
-    /// A node of which the system takes only a few bytes that it does not read.
+    /// Creates a node with small receive windows: 16 KiB for the connection, 1 KiB for a stream.
+    /// The tracker can send it little that the node does not read.
     pub(crate) fn that_reads_nothing(address: [u8; 4]) -> Node {
         let transport = TransportConfig {
             receive_window_bytes: 16 << 10,
@@ -174,14 +175,14 @@ impl Joined {
         self.session.connection.close(code, b"");
     }
 
-    /// Waits until the tracker closes the connection; its code and words.
+    /// Waits until the tracker closes the connection. Returns the close code and the reason.
     pub(crate) async fn closed(&self) -> (CloseCode, String) {
         self.ended().await.expect("the close was lost")
     }
 
-    /// Waits until the connection ends; the tracker's code and words, or None where they were
-    /// lost. A closing endpoint may be kept from sending by its congestion window, which a probe
-    /// for the path's MTU fills while the window is young (quinn issue 2785).
+    /// Waits until the connection ends. Returns the tracker's close code and reason, or None if the
+    /// close was lost. The congestion window can prevent a closing endpoint from sending: an MTU
+    /// probe fills the window while it is still small (quinn issue 2785).
     pub(crate) async fn ended(&self) -> Option<(CloseCode, String)> {
         match within(self.session.connection.closed()).await {
             ConnectionError::ApplicationClosed(close) => Some((
@@ -209,7 +210,7 @@ impl Watching {
         within(framed::read(&mut self.recv)).await.unwrap()
     }
 
-    /// Reads until this node has left.
+    /// Reads changes until the tracker reports that `node` has left.
     pub(crate) async fn left(&mut self, node: NodeId) {
         while !self.next().await.left.contains(&node) {}
     }
