@@ -1,4 +1,4 @@
-//! A dialler whose address changes, behind a NAT that the test plays.
+//! A dialler whose address changes, behind a simulated NAT.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -30,8 +30,9 @@ fn endpoint() -> (Endpoint, SocketAddr) {
     (endpoint, address)
 }
 
-/// Sends what comes from the client to the server from one of two sockets, and what comes back
-/// at the first, and at the second if that is the client's, to the client.
+/// A NAT with two outside sockets, one of them in use. It forwards the client's packets to the
+/// server from that socket. It forwards the server's packets from that socket to the client,
+/// unless the source address is forged.
 struct Nat {
     inside: Arc<UdpSocket>,
     outside: [Arc<UdpSocket>; 2],
@@ -52,7 +53,8 @@ impl Nat {
         self.outside[index].local_addr().unwrap()
     }
 
-    /// Forwards through one outside socket from now on. A forged source gets no answers.
+    /// Switches forwarding to the outside socket `index`. With a forged source, the server's
+    /// packets do not reach the client.
     fn forward(&mut self, index: usize, server: SocketAddr, client: SocketAddr, is_forged: bool) {
         self.forwarding.abort_all();
         let (inside, outside) = (self.inside.clone(), self.outside[index].clone());
@@ -74,7 +76,7 @@ impl Nat {
     }
 }
 
-/// A session through a NAT, seen by the dialler and the acceptor.
+/// Opens a session through the NAT. Returns the dialler's and the acceptor's ends.
 async fn sessions(nat: &mut Nat) -> (Endpoint, Session, Endpoint, Session) {
     let (client, at) = endpoint();
     let (server, server_at) = endpoint();
@@ -94,7 +96,7 @@ async fn sessions(nat: &mut Nat) -> (Endpoint, Session, Endpoint, Session) {
     (client, dialled.unwrap(), server, accepted.unwrap())
 }
 
-/// Has the client send something, until the server takes it for moved.
+/// Sends from the client until the server's connection reports `to` as the client's address.
 async fn wait_for_move(dialled: &mut Session, accepted: &Session, to: SocketAddr) {
     timeout(DEADLINE, async {
         while accepted.connection.remote_address() != to {
@@ -129,7 +131,7 @@ async fn a_forged_source_is_no_address_of_the_peer() {
     let (client, mut dialled, server, accepted) = sessions(&mut nat).await;
     let at = client.local_addr().unwrap();
     nat.forward(1, server.local_addr().unwrap(), at, true);
-    // quinn reports the forged source, although nobody there answered.
+    // quinn reports the forged source, although the client answered nothing from there.
     wait_for_move(&mut dialled, &accepted, mapped(nat.address(1))).await;
     assert_eq!(prove_address(&server, &accepted.connection).await, None);
     assert_eq!(ipv4(accepted.address), nat.address(0));
@@ -145,7 +147,7 @@ async fn an_address_is_not_proven_for_a_dialler_that_ended_its_session() {
     assert_eq!(prove_address(&server, &accepted.connection).await, None);
 }
 
-/// As quinn reports it: the socket shows itself as one of IPv6.
+/// Returns an address as quinn reports it: the dual-stack socket maps IPv4 to IPv6.
 fn mapped(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),

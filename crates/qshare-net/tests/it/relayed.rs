@@ -1,4 +1,4 @@
-//! Whatever a relay does to the packets that it carries, no wrong byte comes out of them.
+//! Connections through a malicious relay. No treatment of the packets delivers a wrong byte.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -40,18 +40,18 @@ fn greeting() -> Greeting {
     }
 }
 
-/// How often a relay does something to a packet: once in so many; 0 is never.
+/// The relay's attacks. Each field N applies its attack to every Nth packet; 0 is never.
 #[derive(Debug, Clone, Copy, Default)]
 struct Malice {
     drops: u32,
     doubles: u32,
     holds_back: u32,
     corrupts: u32,
-    /// Sends an old packet again, from its own address and from a stranger's.
+    /// Replays an old packet, from the relay's address and from a stranger's.
     replays: u32,
 }
 
-/// A relay between two ends that believes every bind, and treats packets as it likes.
+/// Runs a relay between two ends. The relay accepts every bind and applies `malice` to packets.
 async fn relay(socket: UdpSocket, malice: Malice, packets: Arc<AtomicU32>) {
     let mut ends: [Option<SocketAddr>; 2] = [None, None];
     let mut held: Option<(SocketAddr, Vec<u8>)> = None;
@@ -111,7 +111,8 @@ async fn relay(socket: UdpSocket, malice: Malice, packets: Arc<AtomicU32>) {
     }
 }
 
-/// Joins two endpoints through a relay, and sends bytes from the one to the other.
+/// Connects two endpoints through a relay and sends bytes from one to the other. Returns the bytes
+/// sent, the bytes received, and the number of relayed packets.
 async fn transfer(malice: Malice) -> (Vec<u8>, Vec<u8>, u32) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let at = socket.local_addr().unwrap();
@@ -207,7 +208,7 @@ async fn what_a_stranger_sends_as_a_relay_is_not_taken_for_the_relays() {
     };
     stranger.send_to(&bound, to).await.unwrap();
     stranger.send_to(&challenge.to_bytes(), to).await.unwrap();
-    // What the relay sends afterwards is answered; by then the stranger's has been seen.
+    // The endpoint answers the relay's challenge. By then it has processed the stranger's packets.
     relay.send_to(&challenge.to_bytes(), to).await.unwrap();
     let mut buffer = [0; 2048];
     let answered = async {

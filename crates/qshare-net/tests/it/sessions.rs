@@ -1,4 +1,5 @@
-//! Two endpoints on loopback: who gets a session, and who is turned away with what reason.
+//! Sessions between two endpoints on loopback: which handshakes succeed, and why others are
+//! refused.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -36,7 +37,7 @@ fn greeting(group: Option<&GroupSecret>) -> Greeting {
     }
 }
 
-/// What each side of one dial between two nodes of these groups comes to.
+/// Dials once between two nodes of these groups. Returns each side's result.
 async fn meet(
     dialler: Option<&GroupSecret>,
     acceptor: Option<&GroupSecret>,

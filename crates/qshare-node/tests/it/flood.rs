@@ -1,5 +1,5 @@
-//! A flood of non-QUIC datagrams to a node's socket is not amplified, and does not keep the node
-//! from serving others.
+//! A flood of non-QUIC datagrams at a node's socket. The node does not amplify the flood and
+//! keeps serving other peers.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -36,7 +36,7 @@ fn introduction(id: u64, to: SocketAddr) -> Introduction {
     }
 }
 
-/// Returns probes of the introduced peer, each with its own nonce.
+/// Returns valid probes of the introduced peer, each with its own nonce.
 fn probes(id: u64, node: NodeId) -> Vec<Vec<u8>> {
     let now = Instant::now();
     let mut puncher = Puncher::new(PEER, Arc::new(Mutex::new(Allowances::new(now))), now);
@@ -114,11 +114,11 @@ async fn a_flood_of_probes_is_not_answered_with_more_than_three_times_as_much() 
             sent_bytes[index] += bytes.len();
         }
         if turn % 100 == 0 {
-            // Let the node run, which shares this thread.
+            // The node shares this thread. Yielding lets it run.
             tokio::task::yield_now().await;
         }
     }
-    // The node still works: it probes the next introduced peer and answers its probes.
+    // The node still works: it probes the next introduced peer and answers that peer's probes.
     let next = socket().await;
     let told = introduction(2, next.local_addr().unwrap());
     tracker.send(&told).await;

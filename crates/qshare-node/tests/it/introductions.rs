@@ -16,7 +16,8 @@ use tokio::time::timeout;
 use crate::scripted_tracker::{ANY_PORT, DEADLINE, ScriptedTracker};
 
 fn introduction(id: u64, to: SocketAddr) -> Introduction {
-    // The tracker claims that the address was observed, and repeats it as often as a message may.
+    // The tracker claims that it observed the address. It sends the address 8 times, the most that
+    // a message may carry.
     let candidate = Candidate {
         kind: CandidateKind::Observed,
         address: Address::Socket(to),
@@ -34,7 +35,7 @@ fn introduction(id: u64, to: SocketAddr) -> Introduction {
 
 #[tokio::test]
 async fn a_third_party_gets_few_small_packets_and_no_quic() {
-    // With --punch-hard many probes are sent, but only to peers that agreed to it.
+    // With --punch-hard the node sends many probes, but only to peers that agreed to it.
     for punch_hard in [false, true] {
         assert_third_party_gets_little(punch_hard).await;
     }

@@ -1,5 +1,5 @@
-//! A tracker endpoint without a registry: a node connects to it, and the test decides what it
-//! sends.
+//! A tracker endpoint without a registry. A node connects to it, and the test decides which
+//! messages it sends.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 /// Deadline of every wait.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
-/// Loopback, on a port of the system's choice.
+/// Loopback, on an ephemeral port.
 pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The tracker's end of the session with one node.

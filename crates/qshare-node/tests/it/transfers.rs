@@ -1,4 +1,4 @@
-//! A tracker and nodes in one process, over real sockets on loopback.
+//! Transfers between nodes and a tracker in one process, over real sockets on loopback.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,7 +14,7 @@ use qshare_node::{
 use qshare_tracker::{Tracker, TrackerConfig};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Pause between two looks at what does not tell when it changes.
+/// Interval between two polls of a state that reports no changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -51,7 +51,7 @@ async fn one_shot(tracker: &str) -> Node {
     Node::start(config).await.unwrap()
 }
 
-/// Bytes that no two chunks share.
+/// Returns pseudo-random bytes, so that no two chunks are equal.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
@@ -72,7 +72,7 @@ fn put(dir: &Path, name: &str, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Looks until `count` nodes have all of a file of this name.
+/// Repeats a lookup until `count` nodes hold all of a file with this name.
 async fn find(node: &Node, name: &str, count: u32) -> FoundFile {
     let query: Query = name.parse().unwrap();
     let look = async {
@@ -83,7 +83,7 @@ async fn find(node: &Node, name: &str, count: u32) -> FoundFile {
             {
                 return file;
             }
-            // A tracker bears no more than a hundred lookups a second for long.
+            // A tracker sustains at most a hundred lookups a second.
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
@@ -279,7 +279,7 @@ async fn what_was_downloaded_elsewhere_is_served_on_when_asked_for() {
     put(a.path(), "small", b"hello");
     put(a.path(), "large", &large);
     let first = sharing(&address, a.path()).await;
-    // One that fetches, and one for whom everything is there already.
+    // The first seeder downloads the files. The second finds them already complete.
     for _ in 0..2 {
         let seeder = one_shot(&address).await;
         for name in ["small", "large"] {
@@ -329,7 +329,7 @@ async fn a_partial_download_without_a_source_is_withdrawn() {
         download.changed().await;
     }
     sharer.shutdown(Duration::ZERO).await;
-    // It is announced while a source may come back, and then no longer.
+    // The node announces the partial download while a source may return, and then withdraws it.
     let looker = one_shot(&address).await;
     let query: Query = "data".parse().unwrap();
     let gone = async {
