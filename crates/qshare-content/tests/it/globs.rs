@@ -1,4 +1,4 @@
-//! Globs against the `globset` crate, whose language they are.
+//! Compares globs with the `globset` crate, whose syntax they use.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -14,7 +14,7 @@ fn reference(glob: &str) -> Option<GlobMatcher> {
     glob.ok().map(|glob| glob.compile_matcher())
 }
 
-/// Holds both against each other on one glob and some names.
+/// Asserts that both implementations agree on one glob and some names.
 fn compare(glob: &str, names: &[String]) {
     let (ours, theirs) = (NamePattern::new(glob).ok(), reference(glob));
     assert_eq!(ours.is_some(), theirs.is_some(), "is {glob:?} a glob?");
@@ -31,14 +31,14 @@ fn compare(glob: &str, names: &[String]) {
     }
 }
 
-/// Names of few letters, so that globs of the same letters match them.
+/// Generates names from few letters, so that globs of the same letters match some of them.
 fn names() -> impl Strategy<Value = Vec<String>> {
     let name = prop::collection::vec(prop::sample::select(b"aaabbc//.-,]}".to_vec()), 0..12)
         .prop_map(|bytes| String::from_utf8(bytes).unwrap());
     prop::collection::vec(name, 1..20)
 }
 
-/// What people write.
+/// Generates globs as people write them.
 fn ordinary() -> impl Strategy<Value = String> {
     let part = prop::sample::select(vec![
         "a",
@@ -66,7 +66,7 @@ fn ordinary() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 1..7).prop_map(|parts| parts.concat())
 }
 
-/// What nobody would write.
+/// Generates globs that no person would write.
 fn junk() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(b"aabc//..**??[[]]{{}},,!^-\\".to_vec());
     prop::collection::vec(piece, 0..16).prop_map(|bytes| String::from_utf8(bytes).unwrap())

@@ -1,4 +1,4 @@
-//! The functions of the tree agree with its definition, and what has been altered proves nothing.
+//! The hash tree's functions agree with its definition, and altered input fails verification.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -7,8 +7,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// The definition: node `index` at `height` of the tree over `layer`, which lies at height 0, or
-/// whose missing nodes are `filler`.
+/// Computes a node by the tree's definition: node `index` at `height` of the tree over `layer`.
+/// The layer lies at height 0, and its missing nodes are `filler`.
 fn defined(layer: &[Hash], filler: Hash, height: u8, index: usize) -> Hash {
     if height == 0 {
         return layer.get(index).copied().unwrap_or(filler);
@@ -29,7 +29,7 @@ fn defined_leaves(bytes: &[u8]) -> Vec<Hash> {
         .collect()
 }
 
-/// The height at which one node covers `nodes`.
+/// Returns the height at which one node covers `nodes` nodes of height 0.
 fn height_over(nodes: usize) -> u8 {
     nodes.next_power_of_two().ilog2() as u8
 }
@@ -50,7 +50,7 @@ fn bytes_of<'a>(file: &'a [u8], chunks: &Chunks, chunk: ChunkIndex) -> &'a [u8] 
     &file[range.start as usize..range.end as usize]
 }
 
-/// Flips one bit of one byte.
+/// Returns `bytes` with one bit flipped.
 fn altered(bytes: &[u8], at: &Index, bit: u32) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let at = at.index(bytes.len());
@@ -66,7 +66,7 @@ fn altered_hashes(hashes: &[Hash], at: &Index, bit: u32) -> Vec<Hash> {
     hashes
 }
 
-/// Lengths of up to a dozen chunks, often at or beside a boundary.
+/// Generates lengths of up to a dozen chunks, often at a boundary or one byte beside it.
 fn lengths() -> impl Strategy<Value = usize> {
     let beside = |unit: usize, most: usize| {
         (0..=most, 0..3usize).prop_map(move |(count, by)| (count * unit + by).saturating_sub(1))
@@ -80,7 +80,7 @@ fn lengths() -> impl Strategy<Value = usize> {
     ]
 }
 
-/// Whether `bytes` are those of `chunk`, by its hash.
+/// Returns whether `bytes` have the size and hash of `chunk`.
 fn verify_chunk(chunks: &Chunks, chunk: ChunkIndex, hash: &Hash, bytes: &[u8]) -> bool {
     chunk.0 < chunks.count()
         && bytes.len() as u64 == chunks.size(chunk)
@@ -208,7 +208,7 @@ proptest! {
         other: Index,
         bit in 0..8u32,
     ) {
-        // With chunks of 4 MiB; below 512 of them the length would ask for smaller ones.
+        // Chunks have 4 MiB. Below 512 chunks, the length would imply a smaller chunk size.
         let length = u64::from(count.max(512)) * 4 * 1024 * 1024;
         let chunks = Chunks::of_length(length);
         let hashes = random_hashes(chunks.count() as usize, seed);

@@ -1,11 +1,11 @@
-//! The hash tree against vectors of an independent implementation: `vectors/make.py`, written
-//! from BEP 52 over Python's hashlib, and compared by it with libtorrent's `pieces root` and
-//! `piece layers` (what that comparison covered is told there).
+//! Compares the hash tree with vectors of an independent implementation, `vectors/make.py`. That
+//! script implements BEP 52 with Python's hashlib. It also compares its results with libtorrent's
+//! `pieces root` and `piece layers`, and documents what that comparison covered.
 
 use qshare_content::{Chunks, ContentInfo, Hash, tree};
 use sha2::{Digest, Sha256};
 
-/// A file that both sides can make: see `Dense` and `Sparse` in `vectors/make.py`.
+/// A file that both implementations can generate: see `Dense` and `Sparse` in `vectors/make.py`.
 enum Content {
     Dense,
     Sparse,

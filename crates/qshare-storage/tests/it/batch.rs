@@ -1,4 +1,4 @@
-//! Small files: written whole, named when they are durable.
+//! Batches of small files. A batch writes each file whole and gives it its name once it is durable.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 
@@ -20,7 +20,7 @@ fn target(base: &Path, name: &str) -> Target {
     Target::beneath(base, AssetName::new(name).unwrap())
 }
 
-/// Writes one file, as a batch of its own.
+/// Writes one file in a batch of its own.
 fn write_one(
     target: &Target,
     info: ContentInfo,
@@ -33,7 +33,7 @@ fn write_one(
     result
 }
 
-/// Every file beneath a directory, hidden ones too.
+/// Counts the files beneath a directory, including hidden ones.
 fn count_files(directory: &Path) -> usize {
     let entries = fs::read_dir(directory).unwrap().flatten();
     entries

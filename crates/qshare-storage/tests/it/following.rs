@@ -1,4 +1,4 @@
-//! Shared directories stay followed, whatever happens to them.
+//! The library keeps following shared directories while they are moved, replaced or deleted.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 #![cfg(target_os = "linux")]
@@ -15,7 +15,7 @@ use qshare_storage::{LibraryEvent, OwnFile, SkipReason};
 use crate::isolated::{self, Place};
 use crate::library::{DEADLINE, Fixture};
 
-/// Runs a program that must succeed.
+/// Runs a program. Panics if it fails.
 fn run(command: &str, paths: &[&Path]) {
     let mut words = command.split(' ');
     let program = words.next().unwrap();
@@ -106,7 +106,7 @@ fn a_directory_that_is_there_twice_is_followed_under_both_names() {
 #[test]
 fn directories_that_may_not_be_watched_are_polled_and_reported() {
     isolated::test(Place::UserNamespace, || {
-        // A limit of this namespace's own.
+        // The limit applies to this user namespace only.
         fs::write("/proc/sys/user/max_inotify_watches", "2").unwrap();
         let fixture = Fixture::new();
         for directory in ["a", "b", "c", "d/e"] {
@@ -169,14 +169,14 @@ fn a_root_that_is_replaced_or_reached_through_a_link_stays_followed() {
     running.until_named(&["one/old"]);
     fixture.write("real/one/new", b"new");
     running.added("one/new");
-    // The link leads elsewhere.
+    // The link is replaced by one with another target.
     fixture.write("other/x", b"x");
     fs::remove_file(fixture.path("downloads")).unwrap();
     symlink(fixture.path("other"), fixture.path("downloads")).unwrap();
     running.until_named(&["x"]);
     fixture.write("other/d/y", b"y");
     running.added("d/y");
-    // Deleted and made again at once, as often as not with the same inode number.
+    // The root is deleted and created again at once, often with the same inode number.
     for round in 0..3 {
         fs::remove_dir_all(fixture.path("assets")).unwrap();
         let name = format!("d/{round}");
@@ -200,7 +200,7 @@ fn a_file_that_a_program_has_open_for_writing_is_reported_and_offered_when_it_is
         _ => None,
     });
     assert_eq!(reported, path);
-    // It was quiet all the time.
+    // The file did not change, but it is still open for writing, so the library does not offer it.
     assert!(running.names().is_empty());
     wait_until(|| running.library.still_written() == [path.as_path()]);
     file.write_all(&[2; 100_000]).unwrap();
@@ -233,7 +233,7 @@ fn six_hundred_files_are_offered_and_read_with_few_descriptors() {
             reader.join().unwrap()
         });
         assert!(reader);
-        // Nothing can be opened when this appears.
+        // The process exhausts its file descriptors.
         let hogs: Vec<_> = (0..)
             .map_while(|_| fs::File::open("/dev/null").ok())
             .collect();
@@ -276,7 +276,7 @@ fn links_and_secrets_are_not_offered_and_the_reason_is_told() {
     );
     assert_eq!(told("assets/link"), Some(SkipReason::Link));
     assert_eq!(told("assets/film.QSHARE.Part"), None);
-    // Renamed, or written anew, it is what it was.
+    // A renamed secret is still a secret.
     fs::rename(
         fixture.path("assets/holiday.jpg"),
         fixture.path("assets/notes"),
@@ -313,7 +313,7 @@ fn two_spellings_of_a_name_are_one_entry_with_two_sources() {
     running.removed("\u{e9}t\u{e9}");
 }
 
-/// Waits for something that no event tells.
+/// Polls a condition that no event reports, until it holds.
 fn wait_until(mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !holds() {

@@ -1,33 +1,33 @@
-//! Running a test's body in a process of its own: in a mount namespace, as another user, or with
-//! few file descriptors.
+//! Runs a test's body in a process of its own: in a mount or user namespace, as another user, or
+//! with few file descriptors.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 
 use std::process::Command;
 
-/// Set in the process that runs the body.
+/// Environment variable that is set in the process that runs the body.
 const INSIDE: &str = "QSHARE_STORAGE_TEST_INSIDE";
 
-/// Where the body runs.
+/// The environment in which the body runs.
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
-    /// In a mount namespace of its own, where it may mount.
+    /// In its own mount namespace, with permission to mount.
     MountNamespace,
-    /// In a user namespace of its own, which has limits of its own.
+    /// In its own user namespace, which has its own limits.
     UserNamespace,
-    /// As a user who may not read everything.
+    /// As a user without root's permission to read every file.
     OrdinaryUser,
     /// With at most this many file descriptors.
     Descriptors(u32),
 }
 
-/// Runs `body` in `place`. The test says so and passes where that cannot be had, except with
-/// `CI=true`. To be called first and last in a `#[test]`.
+/// Runs `body` in `place`. If the machine cannot provide `place`, the test prints SKIPPED and
+/// passes; with `CI=true` it fails. The call must be the only statement of a `#[test]`.
 pub(crate) fn test<F: FnOnce()>(place: Place, body: F) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
     }
-    // `it::module::the_test::{{closure}}` is known to libtest as `module::the_test`.
+    // libtest knows `it::module::the_test::{{closure}}` as `module::the_test`.
     let name = std::any::type_name::<F>().trim_end_matches("::{{closure}}");
     let name = name.split_once("::").map_or(name, |(_crate, name)| name);
     let Some(launcher) = launcher(place) else {
@@ -52,7 +52,8 @@ pub(crate) fn test<F: FnOnce()>(place: Place, body: F) {
     );
 }
 
-/// The program, with arguments, that runs another in a place; None if nothing can.
+/// Returns a program, with arguments, that runs another program in `place`. Returns None if no
+/// such program works here.
 fn launcher(place: Place) -> Option<Vec<String>> {
     let is_root = rustix::process::geteuid().is_root();
     let candidates: Vec<Vec<String>> = match place {

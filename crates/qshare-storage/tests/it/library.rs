@@ -1,4 +1,4 @@
-//! A library on a real directory: what it says of changes, and what it serves.
+//! A library on a real directory: the events that it reports and the bytes that it serves.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 
@@ -15,7 +15,7 @@ use qshare_storage::{
     PartOptions, RECONCILE_EVERY, ReadError, SkipReason, Target, hash_file,
 };
 
-/// No event takes this long; only a failing test waits for it.
+/// Deadline of every wait. No event takes this long, so only a failing test reaches it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Fixture {
@@ -39,7 +39,8 @@ impl Fixture {
         self.temp.path().join(name)
     }
 
-    /// Writes a file that nobody takes for one that is still being written.
+    /// Writes a file with a modification time of 100 s ago, so that the library does not treat it
+    /// as still being written.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -69,7 +70,7 @@ impl Fixture {
     }
 }
 
-/// Makes a file look as if it had been written `seconds` ago.
+/// Sets a file's modification time to `seconds` ago.
 fn settle(path: &Path, seconds: u64) {
     let file = fs::File::options().write(true).open(path).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_secs(seconds))
@@ -77,7 +78,7 @@ fn settle(path: &Path, seconds: u64) {
 }
 
 impl Running {
-    /// The next event that `pick` takes.
+    /// Waits for the next event for which `pick` returns a value. Returns that value.
     pub(crate) fn wait<T>(&mut self, pick: impl Fn(&LibraryEvent) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -123,13 +124,13 @@ impl Running {
         names
     }
 
-    /// Waits until exactly these names are offered.
+    /// Waits until the library offers exactly these names.
     pub(crate) fn until_named(&mut self, names: &[&str]) {
         let deadline = Instant::now() + DEADLINE;
         while self.names() != names {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{:?} after {:?}", self.names(), self.seen);
-            // Something may have been withdrawn by a reader, without an event to come.
+            // A reader may have withdrawn an asset, without a further event.
             let step = left.min(Duration::from_millis(100));
             if let Ok(event) = self.events.recv_timeout(step) {
                 self.seen.push(event);
@@ -137,7 +138,7 @@ impl Running {
         }
     }
 
-    /// Everything that was said before the first scan was finished.
+    /// Returns the largest number of hashed bytes among the events seen so far.
     fn hashed_bytes(&self) -> u64 {
         let hashed = self.seen.iter().filter_map(|event| match event {
             LibraryEvent::Hashing { hashed_bytes, .. } => Some(*hashed_bytes),
@@ -218,7 +219,7 @@ fn a_restart_hashes_only_what_has_changed() {
     let before = first.library.assets();
     drop(first);
 
-    // A directory's name is no property of its files.
+    // The second library takes every file's hashes from the state directory.
     let again = fixture.open().scanned();
     assert_eq!(again.hashed_bytes(), 0);
     assert_eq!(again.library.assets(), before);
@@ -264,7 +265,7 @@ fn changes_appear_as_they_happen() {
     running.added("moved/d/z");
 
     fs::rename(fixture.path("assets/moved/d"), fixture.path("assets/d")).unwrap();
-    // Added first, so that the content is never missing.
+    // The library adds the new name first, so that the content is never missing.
     running.added("d/z");
     running.removed("moved/d/z");
     fs::rename(fixture.path("assets/d"), fixture.path("gone")).unwrap();
@@ -311,7 +312,7 @@ fn a_file_that_changed_is_withdrawn_at_the_read_and_hashed_anew() {
     let old = running.library.assets().remove(0);
     assert!(read_range(&running.library, &old.id, 0..100).is_ok());
 
-    // Same length, and a time that only the change time gives away.
+    // The new bytes have the same length and modification time. Only the change time differs.
     let modified = fs::metadata(fixture.path("assets/a")).unwrap();
     fs::write(fixture.path("assets/a"), noise(300_000, 2)).unwrap();
     let file = fs::File::options()
@@ -340,7 +341,7 @@ fn one_content_at_two_paths_survives_the_loss_of_one() {
     assert_eq!(running.names(), ["same"]);
     let id = running.library.assets()[0].id;
     fs::remove_file(fixture.path("assets/same")).unwrap();
-    // Something that is seen afterwards.
+    // The library reports this file after it has processed the removal.
     fixture.write("assets/then", b"then");
     running.added("then");
     assert_eq!(read_range(&running.library, &id, 0..5).unwrap(), b"bytes");
@@ -412,7 +413,7 @@ fn links_are_neither_shared_nor_followed() {
     let running = fixture.open().scanned();
     assert_eq!(running.names(), ["d/a"]);
     let id = running.library.assets()[0].id;
-    // The same file, reached through a link from now on.
+    // The path now leads to the same file through a symbolic link.
     fs::rename(fixture.path("assets/d"), fixture.path("moved")).unwrap();
     symlink(fixture.path("moved"), fixture.path("assets/d")).unwrap();
     let read = read_range(&running.library, &id, 0..1);

@@ -1,4 +1,4 @@
-//! A hundred thousand assets, some seconds. What it measured can be seen with
+//! A library of 100,000 assets. The test takes some seconds and prints its measurements with
 //! `cargo test -p qshare-storage --test it scale -- --nocapture`.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic too")]
@@ -12,14 +12,15 @@ use qshare_storage::{
     Batch, Durability, Library, LibraryConfig, LibraryEvent, RECONCILE_EVERY, Target,
 };
 
-/// Resident memory of this process in bytes.
+/// Returns the resident memory of this process in bytes.
 fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1);
     pages.and_then(|pages| pages.parse().ok()).unwrap_or(0) * 4096
 }
 
-/// Processor time of this process so far: on a busy machine it says more than the clock.
+/// Returns the CPU time of this process so far. On a busy machine, CPU time says more than wall
+/// time.
 fn processor_time() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default();
@@ -53,7 +54,7 @@ fn a_hundred_thousand_assets_restart_without_hashing() {
             reconcile_every: RECONCILE_EVERY,
         };
         let library = Library::open(config, move |event| {
-            // Only these: the rest would be counted as the library's memory.
+            // Only these events are kept. Others would count as the library's memory.
             if let LibraryEvent::ScanFinished { .. } | LibraryEvent::Hashing { .. } = event {
                 let _ = tell.send(event);
             }

@@ -1,4 +1,4 @@
-//! Every message round-trips, and no byte of a frame can make a reader misbehave.
+//! Every message round-trips. No bytes in a frame can make a reader misbehave.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -32,7 +32,7 @@ fn read<M: Message>(bytes: &[u8]) -> Result<M, WireError> {
 fn round_trip<M: Message + Debug + PartialEq>(message: &M) {
     let bytes = Frame::encode(message).unwrap();
     assert_eq!(&read::<M>(&bytes).unwrap(), message);
-    // Cut short anywhere, it is refused.
+    // The reader rejects the frame if it is truncated anywhere.
     for end in FRAME_HEADER_BYTES..bytes.len() {
         assert!(
             read::<M>(&bytes[..end]).is_err(),

@@ -1,12 +1,12 @@
-//! The real binary, for commands that need no network.
+//! Runs the real binary, for commands that need no network.
 
-// Helpers outside of test functions; clippy.toml lets only those unwrap.
+// clippy.toml permits unwrap in test functions only. The helpers here are outside of those.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs qshare in `dir`, without anything of the surrounding environment.
+/// Runs qshare in `dir`, with none of the test's environment variables.
 fn qshare(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_qshare"))
         .args(arguments)
@@ -171,7 +171,7 @@ fn no_control_character_of_an_argument_or_path_is_printed() {
         assert!(!printed.contains(deceptive), "{arguments:?}: {printed:?}");
         assert!(!printed.is_empty(), "{arguments:?}");
     }
-    // A path that is not Unicode is printed as it is, so that a script can open it.
+    // qshare prints a path that is not Unicode byte for byte, so that a script can open it.
     let output = Command::new(env!("CARGO_BIN_EXE_qshare"))
         .arg("hash")
         .arg(odd)
@@ -228,7 +228,7 @@ fn help_teaches_with_examples_and_says_what_hash_is_not() {
 fn hash_prints_content_root_and_length() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("hello.txt"), "hello\n").unwrap();
-    // A file of one leaf: its root is its SHA-256.
+    // The file has one leaf, so its root is its SHA-256.
     let root = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
     let content = "a67d9bd99ed350339e0f7f5b781628e6cb8592bfd986746b1b8df1f0cc26d62c";
     let people = qshare(dir.path(), &["hash", "hello.txt"]);
@@ -282,7 +282,7 @@ fn an_identity_is_made_once_and_lives_where_it_should() {
     assert!(dir.path().join(".local/share/qshare/node.key").exists());
     assert_eq!(stdout(&qshare(dir.path(), &["id"])), stdout(&first));
 
-    // A directory `certs` counts only when it says so itself.
+    // qshare uses a directory `certs` only if it contains the marker file `.qshare`.
     std::fs::create_dir(dir.path().join("certs")).unwrap();
     assert_eq!(stdout(&qshare(dir.path(), &["id"])), stdout(&first));
     std::fs::write(dir.path().join("certs/.qshare"), "").unwrap();
@@ -297,7 +297,7 @@ fn an_identity_is_made_once_and_lives_where_it_should() {
 fn a_checkout_cannot_plant_an_identity() {
     let dir = tempfile::tempdir().unwrap();
     let certs = dir.path().join("certs");
-    // An identity that somebody else made, in a directory that asks to be used.
+    // The checkout contains a foreign identity in a directory with the marker file `.qshare`.
     qshare(dir.path(), &["id", "--certs", "elsewhere"]);
     std::fs::create_dir(&certs).unwrap();
     std::fs::write(certs.join(".qshare"), "").unwrap();
@@ -312,7 +312,7 @@ fn a_checkout_cannot_plant_an_identity() {
         "{}",
         stderr(&used)
     );
-    // What qshare itself creates there is used from then on.
+    // qshare uses the directory once it has created the identity there itself.
     for file in ["node.key", "node.crt"] {
         std::fs::remove_file(certs.join(file)).unwrap();
     }
