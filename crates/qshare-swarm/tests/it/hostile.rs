@@ -1,4 +1,4 @@
-//! Whatever most peers do, what the honest hold is fetched from them.
+//! Hostile peers. Honest leechers fetch a file from honest peers even if most peers are hostile.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use qshare_swarm::Refusal;
 
 const SEEDS: std::ops::Range<u64> = 0..8;
 
-/// The honest seed, two honest leechers, and `hostile` others.
+/// Returns a swarm of an honest seed, two honest leechers, and other nodes that behave as
+/// `hostile`.
 fn among(seed: u64, hostile: Behaviour, count: usize) -> Swarm {
     let mut swarm = Swarm::equal(seed, 8 * MIB, 2 + count, 100 * MBIT);
     for node in swarm.nodes.iter_mut().skip(3) {
@@ -17,7 +18,7 @@ fn among(seed: u64, hostile: Behaviour, count: usize) -> Swarm {
     swarm
 }
 
-/// Asserts that all end within `seconds` of the bound.
+/// Asserts that all honest leechers finish within `seconds` after the bound.
 fn assert_ends_within(hostile: Behaviour, count: usize, seconds: f64) {
     for seed in SEEDS {
         let outcome = among(seed, hostile, count).run();

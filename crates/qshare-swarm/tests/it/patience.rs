@@ -1,5 +1,5 @@
-//! A peer is waited for by what it took before, not by one measure for all; and what is fetched
-//! twice because somebody was slow is little.
+//! The scheduler derives each peer's time-out from that peer's earlier answers, rather than using
+//! one constant. It fetches few bytes twice because a peer was slow.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ impl Bench {
         Bench { fetch, now }
     }
 
-    /// As many chunks, all asked of one peer.
+    /// Creates a fetch of `CHUNKS` chunks, all requested from one peer.
     fn asked_of_one<const CHUNKS: usize>() -> (Bench, [RequestId; CHUNKS]) {
         let mut bench = Bench::new(CHUNKS as u32);
         bench.join_seed(1);
@@ -50,7 +50,7 @@ impl Bench {
         self.fetch.handle_verified(self.now, request);
     }
 
-    /// Goes on until there is such an action; how long that takes.
+    /// Advances the clock until the fetch returns `wanted`. Returns the time that passed.
     fn time_until(&mut self, wanted: &FetchAction) -> Duration {
         let since = self.now;
         for _ in 0..100 {
@@ -160,7 +160,7 @@ fn what_is_thrown_away_because_it_was_slow_is_less_than_a_hundredth() {
             bench.deliver(request);
             continue;
         }
-        // Every tenth answer takes its time, and somebody else could send it, too.
+        // Every tenth answer is slow, and another peer has its chunk, too.
         slow += 1;
         bench.fetch.handle_started(bench.now, request);
         bench.fetch.handle_have(bench.now, helper, &[chunk], 0);

@@ -1,4 +1,4 @@
-//! What holds for a fetch whatever its peers and its caller do, and in whatever order.
+//! Invariants of a fetch, for any actions of its peers and its caller in any order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use qshare_swarm::{Fetch, FetchAction, FetchConfig, PeerKey, Refusal, RequestId,
 
 const LENGTH: u64 = 24 * 128 * 1024 + 77_777;
 const BUDGET_BYTES: u64 = 10 * 128 * 1024;
-/// More actions than this at one moment means that the fetch spins.
+/// Most actions at one moment. A fetch that returns more is in an endless loop.
 const ACTIONS_MAX: usize = 1000;
 
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ enum Event {
     Leave(u64),
     HaveAll(u64, u32),
     Have(u64, Vec<u32>),
-    /// For the n-th live request (or one that never was), how its answer goes on.
+    /// The next step of the answer to the n-th live request, or to a request that never was.
     Answer(usize, Answer),
     Pass(u64),
     Timeout,
@@ -62,7 +62,7 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A fetch, and what must be true of it.
+/// A fetch, with the state that its invariants are checked against.
 struct Watched {
     fetch: Fetch,
     chunks: Chunks,
@@ -305,7 +305,7 @@ proptest! {
         for event in &events {
             watched.apply(event);
         }
-        // What is being verified ends, then one honest peer comes; all others are silent.
+        // All pending verifications end. Then one honest peer joins, and all others are silent.
         for id in watched.received.clone() {
             watched.answer(id, &Answer::Verified);
         }

@@ -1,6 +1,7 @@
-//! Small swarms of any kind: all links, all habits, all sizes.
+//! Small random swarms: random links, behaviours and sizes.
 //!
-//! `QSHARE_SWARMS=10000` runs that many; `QSHARE_SWARM_SEED=7` runs one and prints it.
+//! `QSHARE_SWARMS=10000` runs that many swarms. `QSHARE_SWARM_SEED=7` runs the one with that seed
+//! and prints it.
 
 use std::time::Duration;
 
@@ -62,8 +63,9 @@ fn any_swarm(seed: u64) -> Swarm {
     swarm
 }
 
-/// Seconds within which all must have ended: several times the bound, for the weakest links may
-/// be where they hurt most, and half a minute for what the hostile cost.
+/// Returns the seconds within which every honest leecher must finish. After the last join, these
+/// are 4 times the bound, since the weakest links may be where they hurt most, and 30 s for the
+/// cost of hostile nodes.
 fn seconds_allowed(bound_seconds: f64, swarm: &Swarm) -> f64 {
     let last_join = swarm.stagger.as_secs_f64() * swarm.nodes.len() as f64;
     last_join + 4.0 * bound_seconds + 30.0

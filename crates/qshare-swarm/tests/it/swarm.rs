@@ -1,6 +1,6 @@
-//! How close simulated swarms come to what physics allows.
+//! How close simulated swarms come to the lower bound on the distribution time.
 //!
-//! The clock is virtual, so a ratio is exact: it depends on the seed and nothing else.
+//! The clock is virtual, so a ratio is exact: it depends on the seed only.
 
 use std::time::Duration;
 

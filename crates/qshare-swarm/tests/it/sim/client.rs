@@ -1,4 +1,5 @@
-//! The downloading side of a simulated node: its scheduler's decisions become events, and back.
+//! The downloading side of a simulated node. It turns its scheduler's actions into events, and
+//! events into the scheduler's input.
 
 use qshare_swarm::{DropReason, Fetch, FetchAction, PeerKey, RequestId};
 
@@ -6,11 +7,12 @@ use super::event::Event;
 use super::node::Behaviour;
 use super::run::Run;
 
-/// A peer that was dropped without having lied is met again after this long.
+/// Time after which a node reconnects to a peer that it dropped, unless the peer sent corrupt
+/// chunks.
 const REJOIN_NS: u64 = 5_000_000_000;
 
 impl Run<'_> {
-    /// `node` connects to `peer` in order to fetch from it.
+    /// Connects `node` to `peer`, to fetch from it.
     pub(super) fn meet(&mut self, node: usize, peer: usize) {
         let now = self.instant();
         let entry = &mut self.nodes[node];
@@ -47,7 +49,8 @@ impl Run<'_> {
         }
     }
 
-    /// An answer about a live request; `ends` it or not.
+    /// Reports an answer to a live request to the client's scheduler. `ends` says whether the
+    /// answer ends the request.
     pub(super) fn report(
         &mut self,
         client: usize,

@@ -1,4 +1,4 @@
-//! What happens in a simulated swarm, in the order of time.
+//! The events of a simulated swarm, which a run handles in the order of their times.
 
 use qshare_content::ChunkIndex;
 use qshare_swarm::{RequestId, Span};

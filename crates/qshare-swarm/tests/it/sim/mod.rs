@@ -1,11 +1,11 @@
-//! A swarm on a virtual clock: real schedulers, shaped links, nothing else real.
+//! A simulated swarm on a virtual clock, with the real schedulers and shaped links.
 //!
 //! Every node runs one [`Fetch`] (unless it is a seed) and one [`Serve`]. Bytes travel in blocks of
-//! 16 KiB through the sender's uplink, a fixed delay, and the receiver's downlink, which queues;
-//! each pair of nodes has a window of unacknowledged bytes. Control messages take the delay only.
-//! There is no loss, no congestion control, no CPU and no disk.
+//! 16 KiB through the sender's uplink, a fixed delay, and the receiver's downlink, which queues
+//! them. Each pair of nodes has a window of unacknowledged bytes. Control messages take the delay
+//! only. The simulation has no loss, no congestion control, no CPU cost and no disk.
 
-// Each test and example uses a part of it.
+// Each test and example uses a part of this module.
 #![allow(dead_code)]
 
 mod client;

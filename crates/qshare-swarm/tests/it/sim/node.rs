@@ -1,4 +1,4 @@
-//! One node: its schedulers, its links, its habits.
+//! A simulated node: its schedulers, links and behaviour.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -8,29 +8,29 @@ use qshare_swarm::{Fetch, PeerKey, Refusal, RequestId, Serve, Ticket};
 
 use super::link::{Downlink, Uplink};
 
-/// How a node answers others.
+/// How a node answers its peers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Behaviour {
-    /// As it should.
+    /// Follows the protocol.
     Honest,
-    /// As it should until then, then neither sends nor answers anything, yet stays connected.
+    /// Follows the protocol until this time. Then stays connected, but sends nothing.
     StallsAt(Duration),
-    /// As it should until then, then it is gone.
+    /// Follows the protocol until this time. Then disconnects.
     LeavesAt(Duration),
-    /// Claims to hold everything and never answers.
+    /// Claims to hold all chunks and never answers.
     Mute,
-    /// Claims to hold everything and sends rubbish.
+    /// Claims to hold all chunks and sends corrupt ones.
     Corrupt,
-    /// Claims to hold everything and refuses, always the same way.
+    /// Claims to hold all chunks and refuses every request, always with the same reason.
     Refuses(Refusal),
-    /// Claims to hold everything and sends a block every so often.
+    /// Claims to hold all chunks and sends one block per this interval.
     Trickles(Duration),
-    /// Claims to hold everything and resets every stream half-way.
+    /// Claims to hold all chunks and resets every stream half-way.
     Resets,
 }
 
 impl Behaviour {
-    /// Whether the node is there only to harm: it downloads nothing.
+    /// Returns whether the node is an attacker, which downloads nothing.
     pub(crate) fn is_hostile(self) -> bool {
         !matches!(
             self,
@@ -58,11 +58,11 @@ pub(crate) struct Node {
     pub(crate) neighbours: Vec<usize>,
     pub(crate) is_there: bool,
     pub(crate) is_silent: bool,
-    /// What this node calls the peers that it fetches from, and back.
+    /// This node's keys for the peers that it fetches from. `nodes_by_key` is the inverse map.
     pub(crate) keys: BTreeMap<usize, PeerKey>,
     pub(crate) nodes_by_key: BTreeMap<PeerKey, usize>,
     pub(crate) next_key: u64,
-    /// Live requests: whom they were made to.
+    /// The peer of each live request.
     pub(crate) asked: BTreeMap<RequestId, usize>,
     pub(crate) tickets: BTreeMap<(usize, RequestId), Ticket>,
     pub(crate) responses: BTreeMap<Ticket, Response>,
@@ -72,7 +72,7 @@ pub(crate) struct Node {
     pub(crate) news_due: bool,
     pub(crate) advertised_queue_bytes: u64,
     pub(crate) wake_at: Option<u64>,
-    /// When the serving scheduler's time-out is simulated next.
+    /// Time of the next simulated time-out of the serving scheduler.
     pub(crate) serve_wake_at: Option<u64>,
     pub(crate) finished_at: Option<u64>,
     pub(crate) sent_bytes: u64,
@@ -81,7 +81,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// What the node tells others that it holds.
+    /// Returns the chunks that the node claims to hold.
     pub(crate) fn claims(&self, count: u32) -> Bitmap {
         match &self.fetch {
             Some(fetch) => fetch.verified().clone(),

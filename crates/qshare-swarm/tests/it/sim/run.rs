@@ -1,4 +1,4 @@
-//! One run of a swarm: its clock, its queue of events, who comes and goes.
+//! One run of a swarm: its clock, its event queue, and the nodes that join and leave.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -161,7 +161,7 @@ impl<'a> Run<'a> {
         self.outcome(count)
     }
 
-    /// Those whose end is waited for.
+    /// Returns whether the run waits for this node to finish.
     pub(super) fn counts(node: &Node) -> bool {
         node.fetch.is_some() && node.behaviour == Behaviour::Honest
     }

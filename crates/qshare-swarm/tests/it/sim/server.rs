@@ -1,4 +1,4 @@
-//! The serving side of a simulated node: news, requests, answers, block by block.
+//! The serving side of a simulated node: `have` messages, requests, and answers in blocks.
 
 use qshare_content::ContentId;
 use qshare_swarm::{PeerKey, Refusal, RequestId, Span};
@@ -147,8 +147,8 @@ impl Run<'_> {
         }
     }
 
-    /// Bytes that may be unacknowledged between two nodes: one and a half times what the path
-    /// holds, and 64 KiB.
+    /// Returns the window between two nodes, in bytes that may be unacknowledged: one and a half
+    /// times the bandwidth-delay product of the path, plus four blocks (64 KiB by default).
     pub(super) fn window_bytes(&self, server: usize, client: usize) -> u64 {
         let rate = self.nodes[server]
             .uplink
@@ -225,7 +225,8 @@ impl Run<'_> {
         }
     }
 
-    /// Sends the next block of any response that may send; false if none may.
+    /// Sends the next block of the first response that is not blocked. Returns false if none is
+    /// unblocked.
     pub(super) fn send_block(&mut self, server: usize) -> bool {
         let now = self.instant();
         let (latency, block_bytes) = (self.latency, self.swarm.block_bytes);

@@ -1,4 +1,4 @@
-//! What is simulated, and what came of it.
+//! A simulation's parameters and its results.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,46 +9,46 @@ use qshare_swarm::{FetchConfig, ServeConfig};
 use super::node::Behaviour;
 use super::run::Run;
 
-/// What to simulate. Node 0 is the seed; it never leaves.
+/// Parameters of a simulated swarm. Node 0 is the seed, which never leaves.
 #[derive(Clone, Debug)]
 pub(crate) struct Swarm {
     pub(crate) seed: u64,
     pub(crate) length: u64,
-    /// Uplink and downlink in bytes a second, and behaviour, of each node.
+    /// Each node's uplink and downlink in bytes a second, and its behaviour.
     pub(crate) nodes: Vec<(u64, u64, Behaviour)>,
-    /// One way, between any two nodes.
+    /// One-way delay between any two nodes.
     pub(crate) latency: Duration,
-    /// Each node knows the seed and this many others, chosen at random; everybody if None.
+    /// Number of random nodes that each node knows besides the seed. None: each node knows all.
     pub(crate) neighbours: Option<usize>,
-    /// Time between the arrivals of leechers.
+    /// Time between the joins of two leechers.
     pub(crate) stagger: Duration,
-    /// Bytes that go through a link at once.
+    /// Bytes that a link transmits at once.
     pub(crate) block_bytes: u64,
     pub(crate) have_batch: Duration,
-    /// Whether a node without news tells its queue when that changed.
+    /// Whether a node without new chunks also advertises its queue after the queue changed.
     pub(crate) tells_queue: bool,
-    /// Whether a server writes only what its uplink can send at once, rather than all that the
-    /// windows allow: what lies in buffers is no longer the scheduler's to order.
+    /// Whether a server writes only as much as its uplink can send at once, rather than all that
+    /// the windows allow. The scheduler cannot reorder bytes that are already in buffers.
     pub(crate) sees_uplink: bool,
     pub(crate) fetch: FetchConfig,
     pub(crate) serve: ServeConfig,
     pub(crate) deadline: Duration,
 }
 
-/// How it went.
+/// Results of a simulation.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// Seconds from the start to the end of each honest node that stayed; None if it never ended.
+    /// Seconds from the start until each honest node that stayed finished. None: it never did.
     pub(crate) finished_seconds: Vec<Option<f64>>,
-    /// max(F/u_seed, F/d_min, N·F/(u_seed+Σu_i)) over honest nodes, in seconds.
+    /// Lower bound in seconds: max(F/u_seed, F/d_min, N·F/(u_seed+Σu_i)) over honest nodes.
     pub(crate) bound_seconds: f64,
-    /// Payload bytes that arrived anywhere, over those that had to.
+    /// Payload bytes that arrived at any node, divided by those that had to arrive.
     pub(crate) waste: f64,
-    /// Files' worth of bytes that the seed sent.
+    /// Bytes that the seed sent, in units of the file's length.
     pub(crate) seed_files: f64,
-    /// Liars dropped as such, and honest nodes dropped for lying.
+    /// Nodes that peers dropped for sending corrupt chunks, rightly or wrongly.
     pub(crate) dropped_corrupt: BTreeSet<usize>,
-    /// Honest peers dropped as stalled or useless.
+    /// Number of times that an honest peer was dropped as stalled or useless.
     pub(crate) dropped_unjustly: usize,
     pub(crate) withdrawals: u64,
     pub(crate) abandoned: u64,
@@ -75,7 +75,7 @@ impl Outcome {
     }
 }
 impl Swarm {
-    /// `leechers` equal nodes and a seed, who all start at once.
+    /// Returns a swarm of `leechers` equal nodes and a seed, which all start at once.
     pub(crate) fn equal(seed: u64, length: u64, leechers: usize, bytes_per_second: u64) -> Swarm {
         Swarm {
             seed,
