@@ -84,7 +84,7 @@ fn a_liar_about_several_contents_is_asked_for_no_more() {
         .collect();
     let liar = TestPeer::with_files(Manner::WrongBytes, tracker.address, &files);
     let getting = world.start_get("to", tracker.address, &["*"]);
-    getting.says("it sent bad data before");
+    getting.says("failed verification for several contents");
     let asked = liar.counts().chunk_requests.load(Relaxed);
     assert!((3..FILES).contains(&asked), "asked {asked} times");
 }

@@ -238,7 +238,7 @@ fn two_downloads_to_one_path_do_not_disturb_each_other() {
     world
         .get("to", tracker.address, &["x"])
         .with(1)
-        .saying("another qshare");
+        .saying("the other qshare");
     peer.open();
     first.end().well();
     assert_same(&world.path("to/x"), &bytes);

@@ -58,8 +58,9 @@ impl UploadQueue {
             earlier.as_mut().enable();
             let wake_at = {
                 let mut state = self.lock();
+                // Not announced to `earlier`, which would wake this loop again at once, for ever.
                 state.wake_at = None;
-                self.start_next(&mut state);
+                self.start_and_plan(&mut state);
                 state.wake_at
             };
             match wake_at {
@@ -134,15 +135,24 @@ impl UploadQueue {
         self.start_next(&mut state);
     }
 
-    /// Starts the answers whose turn it is, and plans the next wake-up.
+    /// Starts the answers whose turn it is, and wakes [`run`](Self::run) if it sleeps for too long.
     fn start_next(&self, state: &mut State) {
+        if self.start_and_plan(state) {
+            self.earlier.notify_one();
+        }
+    }
+
+    /// Starts the answers whose turn it is, and plans the next wake-up. Returns whether that is
+    /// earlier than planned before.
+    fn start_and_plan(&self, state: &mut State) -> bool {
         state.start_next();
+        let mut is_earlier = false;
         if let Some((at, reason)) = state.serve.poll_timeout()
             && state.wake_at.is_none_or(|wake_at| at < wake_at)
         {
             trace!(reason, "time-out of the upload queue");
             state.wake_at = Some(at);
-            self.earlier.notify_one();
+            is_earlier = true;
         }
         let bytes = state.serve.queue_bytes();
         self.told_bytes.send_if_modified(|told| {
@@ -152,6 +162,7 @@ impl UploadQueue {
             }
             changed
         });
+        is_earlier
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -236,6 +247,7 @@ impl Drop for Turn {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
     use std::time::Duration;
 
     use qshare_content::{ContentInfo, tree};
@@ -307,5 +319,27 @@ mod tests {
         assert!(started.try_recv().is_err());
         timeout(DEADLINE, &mut started).await.unwrap().unwrap();
         running.abort();
+    }
+
+    /// A loop that wakes itself would hold the network's thread until the time-out is due.
+    #[tokio::test]
+    async fn waiting_for_a_time_out_leaves_the_thread_to_others() {
+        let queue = queue(ServeConfig {
+            active_max: 1,
+            ..ServeConfig::default()
+        });
+        let (first, _) = enqueue(&queue, 1, 0);
+        let _blocked = first.block();
+        let (_second, mut started) = enqueue(&queue, 2, 0);
+        let mut running = pin!(queue.run());
+        let mut context = Context::from_waker(Waker::noop());
+        // The first call may find the wake-up that was requested before it.
+        for _ in 0..2 {
+            assert!(running.as_mut().poll(&mut context).is_pending());
+        }
+        assert!(
+            started.try_recv().is_err(),
+            "it returned only when the time-out was due"
+        );
     }
 }
