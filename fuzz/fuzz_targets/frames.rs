@@ -11,7 +11,9 @@ use qshare_wire::knock::{Knock, Knocked};
 use qshare_wire::peer::{
     ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest, Ping,
 };
-use qshare_wire::tracker::{Announce, AnnounceAck, Find, Found, Holders, HoldersChanged, Watch};
+use qshare_wire::tracker::{
+    Announce, AnnounceAck, EntriesEvicted, Find, Found, Holders, HoldersChanged, Watch,
+};
 use qshare_wire::{FRAME_HEADER_BYTES, Frame, FrameHeader, Message, Refused};
 
 const DECODERS: &[fn(&[u8])] = &[
@@ -36,6 +38,7 @@ const DECODERS: &[fn(&[u8])] = &[
     decode::<ChunkData>,
     decode::<Ping>,
     decode::<Refused>,
+    decode::<EntriesEvicted>,
 ];
 
 fn decode<M: Message>(body: &[u8]) {
