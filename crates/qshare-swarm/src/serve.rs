@@ -12,17 +12,19 @@ use rand::{Rng, SeedableRng};
 use crate::{PeerKey, Ticket};
 use served::Served;
 
-/// A client that has not been served while this many responses per waiting client started is served
-/// before all others. By chance alone a client is overlooked for that long once in 50 times (e⁻⁴),
-/// so the order by served counts is hardly disturbed, and no client starves.
+/// A client that has not been served during this many starts per waiting client is served before
+/// all others. By chance alone, a client waits that long once in 50 times (e⁻⁴). The order by
+/// served counts is therefore hardly disturbed, and no client starves.
 const STARTS_OVERLOOKED: u64 = 4;
 
-/// A response that has been blocked for this long no longer keeps others from starting: its client
-/// is slow or gone, and costs the rest no more than an idle stream.
+/// A response that has been blocked for this long is parked: it no longer keeps others from
+/// starting. Its client is slow or gone, and the response costs other clients no more than an idle
+/// stream.
 const PARKED_AFTER: Duration = Duration::from_secs(2);
 
-/// Responses that were blocked for [`PARKED_AFTER`] in total are of level 1, for twice as long of
-/// level 2, and so on. The last level is that of two minutes: hardly any chunk takes longer.
+/// Number of levels of slowness. A response that was blocked for [`PARKED_AFTER`] in total is of
+/// level 1, for twice as long of level 2, and so on. The last level begins at 64 s; hardly any
+/// chunk takes longer than two minutes.
 const LEVELS: usize = 7;
 
 /// Settings of a [`Serve`]. The defaults follow from the simulation in this crate's
@@ -31,31 +33,33 @@ const LEVELS: usize = 7;
 pub struct ServeConfig {
     /// Waiting requests of one client; further ones are refused as busy.
     pub waiting_max_per_client: u32,
-    /// Waiting requests that any client may have, however many wait for others: as many as a client
-    /// of this crate sends at once, so that clients that send as many as they can shut nobody out.
-    /// Memory is bounded by this times the number of accepted connections.
+    /// Waiting requests that every client may have, even when other clients use up `waiting_max`.
+    /// The value is the number that a client of this crate sends at once, so that clients that send
+    /// as many requests as they can lock out no other client. Memory is bounded by this value times
+    /// the number of accepted connections.
     pub waiting_always: u32,
-    /// Further waiting requests over all clients; one client gets at most as many of them as are
-    /// left for the others.
+    /// Waiting requests over all clients at which each client falls back to `waiting_always`. Below
+    /// that, one client may have as many waiting requests as it leaves for the others.
     pub waiting_max: u32,
-    /// Responses that may run at once while none of them is blocked. More would only divide the
-    /// uplink, so that chunks are complete later and passed on later. The bytes of the next
-    /// response are read while those of the previous one are still in the stream's buffer.
+    /// Responses that may run at once while none of them is blocked. More responses would only
+    /// divide the uplink: each chunk would be complete later, and would be passed on later. The
+    /// node reads the bytes of the next response while those of the previous one are still in the
+    /// stream's buffer.
     pub running_max: u32,
-    /// Responses that may be active, including blocked ones; and as many again that have been
-    /// blocked for long.
+    /// Limit on active responses, including blocked ones. Responses that have been blocked for long
+    /// have another limit of the same size.
     pub active_max: u32,
-    /// Of the responses that have been blocked for about as long as each other (within a factor of
-    /// two), this many may be active in any case.
+    /// Active responses that are always allowed at each level of slowness, that is, among those
+    /// that have been blocked for a similar time (within a factor of two).
     pub active_always: u32,
     /// A response of at most this many bytes is small: waiting for it costs more than sending it.
     pub small_bytes: u64,
-    /// Small responses that may be active beside the others: a directory of small files is then
-    /// read many files at a time.
+    /// Small responses that may be active in addition to the others, so that many files of a
+    /// directory of small files are read at a time.
     pub small_active_max: u32,
-    /// The retry time that a refused client is told.
+    /// The retry time that is sent to a refused client.
     pub retry_after: Duration,
-    /// Contents whose served counts are remembered; the least recently served is forgotten.
+    /// Contents whose served counts are remembered; the least recently served is evicted.
     pub contents_max: usize,
 }
 
@@ -85,13 +89,16 @@ pub struct Busy {
 
 /// The scheduler of a node's responses, over all contents and clients.
 ///
-/// Few responses run at a time; others may start while those are blocked by flow or congestion
+/// Few responses run at a time. Others may start while those are blocked by flow or congestion
 /// control. A response that has been blocked for long in total yields its slot to responses that
-/// are not, and so does the next one to that client: slow clients wait for equally slow ones, and
-/// delay no faster one. The next request is that of the content served longest ago, of its least
-/// served chunk, then of the client with the fewest active responses, then the one that has waited
-/// longest for its turn, so that each of the clients that know nobody else soon has something to
-/// pass on. Every `handle_*` is total: an unknown ticket is ignored.
+/// have not been. So does the next response to the same client: slow clients wait for equally slow
+/// ones, and delay no faster one.
+///
+/// The next request is chosen by the content that was served longest ago, then by its least served
+/// chunk, then by the client with the fewest active responses, then by the longest time in the
+/// queue. Clients that know no other holder therefore soon have something to pass on.
+///
+/// Every `handle_*` is total: an unknown ticket is ignored.
 #[derive(Debug)]
 pub struct Serve {
     config: ServeConfig,
@@ -103,7 +110,7 @@ pub struct Serve {
     clients: BTreeMap<PeerKey, Client>,
     served: Served,
     queue_bytes: u64,
-    /// When it was last asked what to start.
+    /// When [`poll_start`](Self::poll_start) was last called.
     polled_at: Option<Instant>,
 }
 
@@ -124,14 +131,14 @@ struct Active {
     chunk: ChunkIndex,
     bytes: u64,
     blocked_since: Option<Instant>,
-    /// How long it was blocked before that, in total.
+    /// How long the response was blocked before `blocked_since`, in total.
     blocked_before: Duration,
-    /// The level of its client when it started.
+    /// The level of the client when the response started.
     level_before: usize,
 }
 
 impl Active {
-    /// Its own level so far.
+    /// Returns the level of the response, from the time for which it has been blocked so far.
     fn own_level(&self, now: Instant) -> usize {
         let since = |since| now.saturating_duration_since(since);
         let blocked = self.blocked_before + self.blocked_since.map_or(Duration::ZERO, since);
@@ -144,8 +151,8 @@ impl Active {
         self.own_level(now).max(self.level_before)
     }
 
-    /// The first time after `after` at which it counts as parked, or as one level slower, if it
-    /// stays blocked; and why.
+    /// Returns the first time after `after` at which the response becomes parked, or one level
+    /// slower, if it stays blocked; and the reason.
     fn next_change(&self, after: Instant) -> Option<(Instant, &'static str)> {
         let since = self.blocked_since?;
         let parked = (since + PARKED_AFTER, "response parked");
@@ -160,7 +167,7 @@ impl Active {
             .min()
     }
 
-    /// Whether it has been blocked for so long that it no longer counts.
+    /// Whether the response is parked: blocked for so long that it no longer counts.
     fn is_parked(&self, now: Instant) -> bool {
         self.blocked_since
             .is_some_and(|since| now.saturating_duration_since(since) >= PARKED_AFTER)
@@ -179,7 +186,7 @@ struct Client {
     level: usize,
 }
 
-/// Which responses may start now.
+/// The kinds of responses that may start now.
 #[derive(Debug)]
 struct Room {
     for_small: bool,
@@ -255,8 +262,9 @@ impl Serve {
         Ok(ticket)
     }
 
-    /// Withdraws a request of a client. Returns true if it had not started; it is then removed, and
-    /// the client must be told so. False changes nothing: the response goes on.
+    /// Withdraws a request of a client. Returns true if its response had not started: the request
+    /// is removed, and the caller must confirm that to the client. Returns false if the response
+    /// goes on.
     pub fn handle_withdraw(&mut self, ticket: Ticket) -> bool {
         let Some(request) = self.waiting.remove(&ticket) else {
             return false;
@@ -289,7 +297,7 @@ impl Serve {
     }
 
     /// Records that a response was written to its end, or was cut short after `bytes_sent` bytes.
-    /// Also for a ticket that was refused after all, with 0.
+    /// Also ends a ticket that was refused after its start, with 0 bytes.
     pub fn handle_finished(&mut self, now: Instant, ticket: Ticket, bytes_sent: u64) {
         let Some(response) = self.active.remove(&ticket) else {
             self.handle_withdraw(ticket);
@@ -372,9 +380,9 @@ impl Serve {
 
     /// Returns when to poll again even if nothing happens until then, and why.
     ///
-    /// Time alone lets a response start when a blocked one counts as parked, or as slower: the
-    /// first such time after the last [`poll_start`](Self::poll_start). None while nothing waits,
-    /// or while fewer responses are under way than may be.
+    /// Time alone lets a response start when a blocked response becomes parked or one level slower:
+    /// the first such time after the last [`poll_start`](Self::poll_start) is returned. None while
+    /// nothing waits, or while fewer responses are active than allowed.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let places = self.config.active_max.min(self.config.small_active_max);
         if self.waiting.is_empty() || self.active.len() < places.max(1) as usize {
@@ -394,7 +402,7 @@ impl Serve {
             .is_some_and(|client| client.waiting > 0)
     }
 
-    /// Returns the bytes of all waiting and active requests: what a `Have` message advertises.
+    /// Returns the bytes of all waiting and active requests, which a `Have` message advertises.
     pub fn queue_bytes(&self) -> u64 {
         self.queue_bytes
     }
@@ -403,8 +411,8 @@ impl Serve {
         bytes <= self.config.small_bytes
     }
 
-    /// Returns the slow clients with their levels: that of the last response to each, or of an
-    /// active one.
+    /// Returns the slow clients with their levels. The level of a client is the highest of those of
+    /// its last response and of its active responses.
     fn slow_clients(&self, now: Instant) -> BTreeMap<PeerKey, usize> {
         let before = self
             .clients
@@ -458,16 +466,17 @@ impl Serve {
         }
     }
 
-    /// Returns whether a response to this client could be written now: what blocks one stream of a
-    /// connection usually blocks its others, too.
+    /// Returns whether a response to this client could be written now. What blocks one stream of a
+    /// connection usually blocks its other streams, too.
     fn can_start(&self, client: PeerKey) -> bool {
         self.clients
             .get(&client)
             .is_some_and(|client| client.blocked == 0)
     }
 
-    /// Returns a request of the client that has been overlooked longest, if any was overlooked for
-    /// too long; of its requests the one for the least served chunk.
+    /// Returns a request of the client that has been overlooked longest, if any client was
+    /// overlooked for too long. Of that client's requests, it is the one for the least served
+    /// chunk.
     fn overlooked(&self, room: &Room) -> Option<Ticket> {
         let waits = |client: &Client| client.waiting > 0;
         let waiting_clients = self.clients.values().filter(|client| waits(client)).count() as u64;
@@ -488,7 +497,7 @@ impl Serve {
     }
 
     /// Only the oldest requests of each client compete, so that a client that sends hundreds at
-    /// once has hardly better chances than one that sends a few.
+    /// once has hardly better chances than a client that sends a few.
     fn first_of(&self, eligible: impl Fn(&Waiting) -> bool) -> Option<Ticket> {
         let competing_max = self.config.waiting_always.max(1);
         let mut competing: BTreeMap<PeerKey, u32> = BTreeMap::new();

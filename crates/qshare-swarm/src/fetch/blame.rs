@@ -9,16 +9,17 @@ use super::{Fetch, FetchConfig, Peer};
 use crate::{DropReason, FetchAction, PeerKey, RequestId, Span};
 use qshare_content::Bitmap;
 
-/// A started answer counts as slow if it takes this many times as long as other answers.
+/// A started answer is slow if it takes this many times as long as recent answers of the same size.
 const SLOW_FACTOR: f64 = 4.0;
 
-/// A peer may be silent for this many times the longest silence after which it resumed, ...
+/// The silence limit of a peer is raised to this many times the longest silence after which the
+/// peer resumed, ...
 const SILENCE_FACTOR: u32 = 2;
-/// ... but at most this many times the configured silence, however long it was silent before.
+/// ... but to at most this many times the configured silence.
 const SILENCE_STRETCH_MAX: u32 = 4;
 
-/// Share of the content's bytes (one in this many) that may be discarded because the answer of a
-/// peer that had delivered before was slow. Silent answers are cancelled regardless.
+/// Upper bound on the bytes discarded by cancelling slow answers of peers that had delivered
+/// before: one in this many of the content's bytes. Answers that stalled are cancelled regardless.
 const IMPATIENCE_SHARE: u64 = 200;
 
 /// Silence after which an answer counts as stalled, or a peer as quiet.
@@ -28,24 +29,24 @@ pub(super) fn stall_limit(config: &FetchConfig, peer: &Peer) -> Duration {
         .max(peer.answer_latency().saturating_mul(config.stall_factor))
 }
 
-/// Because other answers take long, too, an answer is waited for at most this many times the
-/// configured silence: a stall at the end of a download costs a second.
+/// The usual duration of an answer extends its stall limit to at most this many times the
+/// configured silence, so that a stall at the end of a download costs at most a second.
 const USUAL_STRETCH_MAX: u32 = 2;
 
-/// Time after which a withdrawal counts as unanswered. Somewhat less than the stall time, because
-/// the two add up if a peer stalls and their sum should stay below a second. At half of it, healthy
-/// peers whose answers are queued behind other data lose requests (0.6 % of the bytes in simulated
-/// swarms).
+/// Returns the time after which a withdrawal counts as unanswered. It is four fifths of the stall
+/// time, because the two add up if a peer stalls, and their sum should stay below a second. At half
+/// of the stall time, healthy peers whose answers are queued behind other data lose requests (0.6 %
+/// of the bytes in simulated swarms).
 pub(super) fn withdrawal_limit(config: &FetchConfig, peer: &Peer) -> Duration {
     (config.stall_min * 4 / 5).max(peer.answer_latency().saturating_mul(config.stall_factor))
 }
 
-/// A peer that sent anything since the withdrawal gets this many times as long to answer it: its
-/// packets are delayed on the path.
+/// A peer that sent anything since the withdrawal gets this many times as long to answer it,
+/// because its packets are delayed on the path.
 const WITHDRAWAL_PATIENCE: u32 = 4;
 
 impl Fetch {
-    /// A started answer made progress: check it again when the next progress is due.
+    /// Rearms the stall timer of a started answer that made progress.
     pub(super) fn watch(&mut self, now: Instant, id: RequestId) {
         if let Some(request) = self.requests.get(&id) {
             let silent_at = now + self.answer_limit(request);
@@ -53,8 +54,8 @@ impl Fetch {
         }
     }
 
-    /// An answer made no progress for a while, or has taken a while: decide whether another peer
-    /// may take it over.
+    /// Handles the stall timer of an answer, which is stalled or may be slow: decides whether
+    /// another peer may take it over.
     pub(super) fn handle_stall_timer(&mut self, now: Instant, id: RequestId) {
         let Some(request) = self.requests.get(&id) else {
             return;
@@ -80,9 +81,9 @@ impl Fetch {
         }
     }
 
-    /// Silence after which a started answer counts as stalled: the latency of its peer, or the
-    /// usual duration of a whole answer. Servers that answer many requests at once pause each
-    /// answer while the others have their turns.
+    /// Returns the silence after which a started answer counts as stalled. The limit follows from
+    /// the latency of the peer and from the usual duration of a whole answer: a server that sends
+    /// many answers in turn pauses each of them.
     pub(super) fn answer_limit(&self, request: &Request) -> Duration {
         let peer = self.peers.get(&request.peer);
         let of_peer = peer.map_or(self.config.stall_min, |peer| {
@@ -97,14 +98,14 @@ impl Fetch {
             .max(stall_limit.saturating_mul(2))
     }
 
-    /// A multiple of the time that recent answers took, from start to end, for as many bytes.
+    /// Returns `factor` times the duration, from start to end, of recent answers of this size.
     fn usual_time(&self, size_bytes: u64, factor: f64) -> Duration {
         let seconds = self.pace.unwrap_or(0.0) * size_bytes as f64 * factor;
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
-    /// Handles a withdrawal that was not answered in time: the request is cancelled, and if the
-    /// peer sent nothing meanwhile, so are the others that wait there.
+    /// Handles a withdrawal that timed out: cancels the request. If the peer sent nothing since the
+    /// withdrawal, also cancels the other requests that wait at the peer.
     pub(super) fn handle_withdrawal_timer(&mut self, now: Instant, id: RequestId) {
         let Some(request) = self.requests.get(&id) else {
             return;
@@ -142,8 +143,8 @@ impl Fetch {
         }
     }
 
-    /// Handles the silence of a peer with live requests: first, its waiting requests may move to
-    /// other peers; finally, all of its requests are cancelled.
+    /// Handles the silence of a peer with live requests. First, idle peers may take over its
+    /// waiting requests; finally, all of its requests are cancelled.
     pub(super) fn handle_silence_timer(&mut self, now: Instant, key: PeerKey) {
         let config = &self.config;
         let Some(peer) = self.peers.get_mut(&key) else {
@@ -217,8 +218,8 @@ impl Fetch {
         }
     }
 
-    /// Counts a stall of a peer, once until it may be sent requests again: one short outage delays
-    /// many requests.
+    /// Counts one stall of a peer. Further stalls are not counted until the peer may be sent
+    /// requests again, because one short outage delays many requests.
     fn handle_stall(&mut self, now: Instant, key: PeerKey) {
         let stalls_max = self.config.stalls_max;
         let stall_min = self.config.stall_min;
@@ -237,7 +238,7 @@ impl Fetch {
         }
     }
 
-    /// Handles a refusal or failure: the peer backs off, longer with each consecutive one.
+    /// Handles a refusal or failure: the peer backs off, longer after each consecutive one.
     pub(super) fn back_off(&mut self, now: Instant, key: PeerKey, at_least: Duration) {
         let backoff_min = self.config.backoff_min;
         if let Some(peer) = self.live_peer(key) {
@@ -301,7 +302,8 @@ impl Fetch {
         self.ready.remove(&key);
     }
 
-    /// Divides the chunk of `span`, if it is whole, when several peers could send it.
+    /// Divides the chunk of `span` when several peers could send it. Does nothing if `span` is only
+    /// a part of the chunk.
     fn split(&mut self, span: Span) {
         let chunk = span.chunk;
         if !span.is_whole(&self.chunks) || !self.pool.is_open(chunk) {

@@ -6,21 +6,21 @@ use std::time::Duration;
 /// crate's `examples/simulate.rs`.
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
-    /// Requests outstanding at one peer. More than a few are worse: they tie chunks to a peer that
-    /// others would deliver sooner. The number exceeds this only if the bandwidth-delay product of
-    /// the path is larger than these requests.
+    /// Usual limit on the requests outstanding at one peer. A higher value ties chunks to a peer
+    /// that others would deliver sooner. The limit rises only if the bandwidth-delay product of the
+    /// path is larger than this many requests.
     pub waiting_max: u32,
-    /// Bytes requested and not yet verified, over all peers. A hard limit, raised to one chunk if
-    /// it is smaller than that, since otherwise nothing could be requested.
+    /// Hard limit on the bytes requested and not yet verified, over all peers. Raised to the size
+    /// of one chunk if it is smaller, since otherwise nothing could be requested.
     pub in_flight_max_bytes: u64,
-    /// The shortest silence after which a peer may lose a request to an idle one; four fifths of it
-    /// is the shortest time to answer a withdrawal. Covers one or two lost packets.
+    /// Shortest silence after which idle peers may take over a peer's requests. Four fifths of it
+    /// is the shortest time-out of a withdrawal. The value covers one or two lost packets.
     pub stall_min: Duration,
     /// Silence counts as a stall if it exceeds the peer's usual latency by this factor.
     pub stall_factor: u32,
-    /// Silence of a peer with requests outstanding after which all of them are cancelled even if
-    /// nobody else holds the chunks. Long, because a seed with a hundred clients and a slow uplink
-    /// serves each of them only every few seconds.
+    /// Silence of a peer with requests outstanding after which all of them are cancelled, even if
+    /// no other peer holds the chunks. The value is long, because a seed with a hundred clients and
+    /// a slow uplink serves each of them only every few seconds.
     pub silence_max: Duration,
     /// Consecutive stalls after which a peer is dropped as stalled.
     pub stalls_max: u32,
@@ -28,7 +28,7 @@ pub struct FetchConfig {
     pub refusals_max: u32,
     /// First back-off after a refusal or failure; it doubles with each consecutive one.
     pub backoff_min: Duration,
-    /// Longest back-off, also if the peer names a longer time.
+    /// Longest back-off. It also caps the retry time that a peer names.
     pub backoff_max: Duration,
     /// Smallest span, in bytes, into which an urgent chunk is divided.
     pub span_min_bytes: u64,

@@ -11,8 +11,8 @@ use crate::{DropReason, RequestId};
 /// fast peer.
 const RATE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// Requests at a peer that has not delivered anything yet: enough to measure its rate, few enough
-/// that peers with false claims tie up little.
+/// Limit on the requests at a peer that has not delivered anything yet. The value suffices to
+/// measure the peer's rate, and limits what peers with false claims tie up.
 const WAITING_MAX_UNPROVEN: u32 = 4;
 
 /// A peer that joined and has not left.
@@ -25,7 +25,7 @@ pub(super) struct Peer {
     pub(super) queue_bytes: u64,
     /// Live requests, including those received and not yet verified.
     pub(super) requests: BTreeSet<RequestId>,
-    /// Requests that wait or are being answered: number and bytes.
+    /// Requests that wait or are being answered: their number and their bytes.
     pub(super) outstanding: u32,
     pub(super) outstanding_bytes: u64,
     /// Slots reserved for requests that are being withdrawn from other peers.
@@ -33,21 +33,22 @@ pub(super) struct Peer {
     pub(super) received_bytes: u64,
     pub(super) verified_bytes: u64,
     pub(super) rate: Rate,
-    /// Shortest time from request to start of the answer.
+    /// Shortest time from a request to the start of its answer.
     pub(super) latency: Option<Duration>,
-    /// Moving average of the time that answers take from start to end.
+    /// Moving average of the duration of answers, from start to end.
     answer_time: Option<Duration>,
-    /// Moving average of the time that the confirmation of a withdrawal takes.
+    /// Moving average of the time from a withdrawal to its confirmation.
     withdrawal_latency: Option<Duration>,
-    /// When it last sent something while requests were outstanding, or when the first request after
-    /// a pause was sent.
+    /// When the peer last sent something while requests were outstanding, or when the first request
+    /// after a pause was sent to it.
     pub(super) alive_at: Instant,
-    /// Whether it has been silent for so long that idle peers may take over its waiting requests.
+    /// Whether the peer has been silent for so long that idle peers may take over its waiting
+    /// requests.
     pub(super) is_quiet: bool,
-    /// Longest silence after which it resumed.
+    /// Longest silence after which the peer resumed.
     pub(super) longest_silence: Duration,
     pub(super) backing_off_until: Option<Instant>,
-    /// Consecutive ones; reset when bytes are verified.
+    /// Consecutive failures; reset when bytes are verified.
     pub(super) refusals: u32,
     pub(super) useless_answers: u32,
     pub(super) stalls: u32,
@@ -96,29 +97,29 @@ impl Peer {
             return waiting_max.clamp(1, WAITING_MAX_UNPROVEN);
         }
         // Twice the bandwidth-delay product at the current rate lets the rate grow until the path
-        // is full. An answer with a lost packet completes one or two round trips later.
+        // is full. An answer with a lost packet completes one or two RTTs later.
         let time = self.latency_or_zero() * 2 + self.answer_time.unwrap_or_default();
         let path_bytes = self.rate.bytes_per_second() * time.as_secs_f64();
         let path_requests = path_bytes / chunk_bytes.max(1) as f64;
         waiting_max.max(path_requests.ceil() as u32).max(1)
     }
 
-    /// Returns whether it is neither backing off nor quiet.
+    /// Returns whether the peer is neither backing off nor quiet.
     pub(super) fn is_in_good_standing(&self) -> bool {
         self.stalls == 0 && self.refusals == 0
     }
 
-    /// Returns whether any of its bytes were verified.
+    /// Returns whether any bytes of the peer were verified.
     pub(super) fn is_proven(&self) -> bool {
         self.verified_bytes > 0
     }
 
-    /// Returns the bytes that are queued before a new request.
+    /// Returns the bytes that the peer would send before the answer to a new request.
     pub(super) fn load(&self) -> u64 {
         self.outstanding_bytes.saturating_add(self.queue_bytes)
     }
 
-    /// Records that it sent something; returns true if it had been quiet before.
+    /// Records that the peer sent something; returns true if the peer had been quiet before.
     pub(super) fn handle_alive(&mut self, now: Instant) -> bool {
         let silence = now.saturating_duration_since(self.alive_at);
         self.longest_silence = self.longest_silence.max(silence);
@@ -141,7 +142,8 @@ impl Peer {
         );
     }
 
-    /// Returns the latency of this peer, as far as measured.
+    /// Returns the latency of this peer: the longer of those of its answers and of its withdrawals;
+    /// zero until measured.
     pub(super) fn answer_latency(&self) -> Duration {
         self.latency_or_zero()
             .max(self.withdrawal_latency.unwrap_or_default())
@@ -152,8 +154,8 @@ impl Peer {
     }
 }
 
-/// Bytes per second while there was something to deliver: the best of recent intervals, decaying
-/// slowly.
+/// The delivery rate in bytes per second, measured while the peer had something to deliver: the
+/// maximum over recent intervals, which decays slowly.
 #[derive(Debug)]
 pub(super) struct Rate {
     since: Instant,

@@ -1,5 +1,5 @@
-//! Which peer is sent which request, and which request moves from a loaded holder to a less loaded
-//! one.
+//! Chooses which peer is sent which request, and which waiting request moves from a loaded holder
+//! to a less loaded one.
 
 use std::time::Instant;
 
@@ -9,9 +9,9 @@ use super::timers::Timer;
 use super::{Fetch, Peer};
 use crate::{FetchAction, PeerKey, RequestId, Span};
 
-/// A waiting request moves to an idle peer with this many times fewer bytes queued. Simulated with
-/// 32 leechers: at 1 every chunk is requested 10 times before it is delivered; at 4 it is 2.5
-/// times, and the swarm finishes no later; above 6 it finishes later.
+/// A waiting request moves to an idle peer that has this many times fewer bytes queued. Simulated
+/// with 32 leechers: at 1, every chunk is requested 10 times before it is delivered; at 4, it is
+/// requested 2.5 times and the swarm finishes no later; above 6, the swarm finishes later.
 const GAIN_FACTOR: u64 = 4;
 
 /// From this many peers on, few chunks are shared out. Simulated with 32 leechers and 16 chunks:
@@ -39,8 +39,8 @@ impl Fetch {
         false
     }
 
-    /// Of the peers with free slots, returns one in good standing before any other, then the least
-    /// loaded, where a peer that has not delivered yet counts as loaded with one more chunk.
+    /// Returns the best peer with free slots: a peer in good standing before any other, then the
+    /// least loaded. A peer that has not delivered yet counts as loaded with one more chunk.
     fn least_loaded_ready(&mut self) -> Option<PeerKey> {
         let waiting_max = self.waiting_max();
         let Fetch {
@@ -83,9 +83,10 @@ impl Fetch {
         })
     }
 
-    /// An idle peer that holds nothing open relieves others: it takes over an overdue answer, or a
-    /// request that waits at the most loaded peer. Peers that still have work take nothing over:
-    /// loads change so fast that requests would only wander.
+    /// Lets an idle peer, one without live requests, relieve another. The idle peer takes over an
+    /// overdue answer, or a request that waits at the most loaded peer. Peers that still have work
+    /// take nothing over, because loads change so fast that requests would only move back and
+    /// forth.
     fn relieve(&mut self, now: Instant, key: PeerKey) -> bool {
         let Some(peer) = self.peers.get(&key) else {
             return false;
@@ -117,10 +118,11 @@ impl Fetch {
         true
     }
 
-    /// Returns the load of the peer at which `request` waits, if `to`, which is idle, would answer
-    /// it sooner. A request that waits at a seed always moves to a peer that is not one: the seed
-    /// is needed for chunks that nobody else has. A peer that has not delivered yet loses every
-    /// waiting request for which another peer has a free slot; others lose one request at a time.
+    /// Returns the load of the peer at which `request` waits, if the idle peer `to` would answer
+    /// the request sooner. A request that waits at a seed always moves to a peer that is not a
+    /// seed, because the seed is needed for chunks that no other peer has. A peer that has not
+    /// delivered yet loses every waiting request for which another peer has a free slot. Other
+    /// peers lose one request at a time.
     fn load_worth_leaving(&self, request: &Request, to: &Peer) -> Option<u64> {
         if request.phase != Phase::Waiting || request.withdrawal.is_some() {
             return None;
@@ -158,8 +160,9 @@ impl Fetch {
         peer.has_room(self.waiting_max(), self.chunks.chunk_bytes())
     }
 
-    /// Requests outstanding at one of several peers. If there are few chunks, these requests tie up
-    /// a large share of them at one peer, and the peers that receive them later have nothing to do.
+    /// Returns the limit on requests outstanding at one of several peers. The limit is lower for
+    /// contents of few chunks: there, the usual number of requests ties up a large share of the
+    /// chunks at one peer, and peers that receive the chunks later have nothing to do.
     fn waiting_max(&self) -> u32 {
         let peers = (self.peers.len() as u32).clamp(1, SHARING_PEERS_MAX);
         let share = self.chunks.count().div_ceil(peers);

@@ -4,8 +4,8 @@ use qshare_content::{Bitmap, ChunkIndex};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-/// Chunks compared in the search for the rarest. Exact for most contents; in larger ones a sample
-/// of this size finds one about as rare, in bounded time.
+/// Chunks compared in the search for the rarest. The search is exact for most contents. In larger
+/// ones, a sample of this size contains a chunk that is about as rare, and the time stays bounded.
 const COMPARED_MAX: usize = 1024;
 
 const NOT_OPEN: u32 = u32::MAX;
@@ -73,7 +73,7 @@ impl Pool {
         }
     }
 
-    /// Removes `chunk` from the open ones; returns whether it was one.
+    /// Removes `chunk` from the open chunks; returns whether it was open.
     pub(super) fn take(&mut self, chunk: ChunkIndex) -> bool {
         let Some(position) = self.positions.get_mut(chunk.get()) else {
             return false;
@@ -96,7 +96,7 @@ impl Pool {
         }
         let rarity = |chunk: &ChunkIndex| self.holders(*chunk);
         if (held.count() as usize).saturating_mul(16) < self.open.len() {
-            // If a peer holds few of the open chunks, start from those that it holds.
+            // If a peer holds few of the open chunks, iterate over those that the peer holds.
             let open: Vec<ChunkIndex> = held.iter().filter(|&chunk| self.is_open(chunk)).collect();
             let least = open.iter().map(rarity).min()?;
             let equals: Vec<_> = open.iter().filter(|chunk| rarity(chunk) == least).collect();

@@ -7,7 +7,7 @@ use crate::{PeerKey, Span};
 /// The progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The peer has not started to answer, as far as we know.
+    /// The peer has not started to answer, as far as this node knows.
     Waiting,
     /// Data is arriving.
     Started {
@@ -26,12 +26,12 @@ pub(super) struct Withdrawal {
     pub(super) next: PeerKey,
 }
 
-/// Why another peer may take over a started request.
+/// Why another peer may take over a started answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
     /// No data arrives.
     Silent,
-    /// At its current rate it would take far longer than other answers.
+    /// At its current rate, the answer would take far longer than other answers.
     Slow,
 }
 
@@ -62,7 +62,7 @@ impl Request {
         self.size_bytes.saturating_sub(self.arrived_bytes)
     }
 
-    /// Returns whether, at its rate so far, the answer has taken longer than `limit` and will take
+    /// Returns whether the answer has taken longer than `limit` and, at its rate so far, will take
     /// that long again.
     pub(super) fn is_slow(&self, now: Instant, limit: Duration) -> bool {
         let Phase::Started { at } = self.phase else {

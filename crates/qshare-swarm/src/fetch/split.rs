@@ -6,8 +6,8 @@ use qshare_content::{ChunkIndex, Chunks, LEAF_BYTES};
 
 use crate::Span;
 
-/// Most spans of a divided chunk: enough for several peers to share it, few enough that requests
-/// stay large in comparison with their proofs.
+/// Most spans of a divided chunk. Several peers can share the chunk, and answers stay large in
+/// comparison with their proofs.
 const SPANS_MAX: u64 = 16;
 
 /// The open spans of a divided chunk, and the verified ones.
@@ -20,8 +20,8 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// Divides `chunk` for `holders` peers into spans of at least `span_min_bytes`. Returns None if
-    /// it would stay whole.
+    /// Divides `chunk` among `holders` peers into spans of at least `span_min_bytes`. Returns None
+    /// if one span would cover the whole chunk.
     pub(super) fn new(
         chunks: &Chunks,
         chunk: ChunkIndex,

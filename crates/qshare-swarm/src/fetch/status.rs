@@ -15,20 +15,22 @@ pub struct FetchStatus {
     pub verified_bytes: u64,
     /// Missing chunks that are not requested.
     pub open_chunks: u32,
-    /// Chunks missing that no peer claims to hold.
+    /// Missing chunks that no peer claims to hold.
     pub unheld_chunks: u32,
     /// Bytes requested and not yet verified.
     pub in_flight_bytes: u64,
     /// Payload bytes that arrived.
     pub received_bytes: u64,
-    /// Payload bytes that were discarded: of cancelled answers, or because verification failed.
+    /// Payload bytes that were discarded, because their answer was cancelled or failed
+    /// verification.
     pub wasted_bytes: u64,
     /// The peers, in the order of their keys.
     pub peers: Vec<PeerStatus>,
 }
 
 impl FetchStatus {
-    /// The sum of the recent best rates of the peers that hold missing chunks, in bytes per second.
+    /// Returns the sum of the recent rates of the peers that hold missing chunks, in bytes per
+    /// second.
     pub fn possible_bytes_per_second(&self) -> u64 {
         let holders = self
             .peers
@@ -45,7 +47,7 @@ pub struct PeerStatus {
     pub peer: PeerKey,
     /// Chunks that it claims to hold.
     pub chunks: u32,
-    /// Of those, the chunks that are missing here.
+    /// Chunks that the peer claims to hold and that are missing here.
     pub wanted_chunks: u32,
     /// Requests that it has not started to answer.
     pub waiting: u32,
@@ -55,7 +57,8 @@ pub struct PeerStatus {
     pub outstanding_bytes: u64,
     /// Bytes in its queue for all clients, as last advertised.
     pub queue_bytes: u64,
-    /// Bytes per second that it recently delivered while it had requests of ours; 0 until measured.
+    /// Recent delivery rate in bytes per second while requests of ours were outstanding; 0 until
+    /// measured.
     pub rate_bytes_per_second: u64,
     /// Shortest time from request to answer; None until measured.
     pub latency: Option<Duration>,

@@ -57,7 +57,7 @@ impl Timers {
             .map(|&(at, timer)| (at, timer.reason()))
     }
 
-    /// Disarms and returns one that has expired.
+    /// Disarms and returns a timer that has expired.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
         let &(at, timer) = self.by_time.first()?;
         if at > now {

@@ -1,11 +1,11 @@
-//! How often each chunk was served, so that a server answers requests for the rarest first.
+//! Counts how often each chunk was served, so that a server answers requests for the rarest first.
 
 use std::collections::BTreeMap;
 
 use qshare_content::{ChunkIndex, ContentId};
 
-/// Counters of one content. Chunks beyond this number share counters with earlier ones, which blurs
-/// the order slightly and limits a table of 4-byte counters to 256 KiB.
+/// Counters of one content. Chunks beyond this number share counters with earlier ones. Sharing
+/// blurs the order slightly, and limits a table of 4-byte counters to 256 KiB.
 const COUNTERS_MAX: usize = 1 << 16;
 
 /// Served counts of the contents that were requested most recently.
@@ -40,7 +40,7 @@ impl Served {
             .unwrap_or(0)
     }
 
-    /// Returns the turn of `content`: lowest for the one that was served longest ago.
+    /// Returns the turn of `content`; the content that was served longest ago has the lowest.
     pub(super) fn turn(&self, content: &ContentId) -> u64 {
         self.tables.get(content).map_or(0, |table| table.last_start)
     }
@@ -65,7 +65,7 @@ impl Served {
         }
     }
 
-    /// Reverts a count: the response was cut short, so that nobody received the chunk.
+    /// Reverts a count, because the response was cut short and no client received the chunk.
     pub(super) fn take_back(&mut self, content: &ContentId, chunk: ChunkIndex) {
         let table = self.tables.get_mut(content);
         if let Some(count) =
