@@ -1,7 +1,7 @@
 //! The directories whose changes are followed: each is watched, polled or both.
 //!
-//! Pure bookkeeping. [`crate::scanner`] enters a directory here before it reads it, so that
-//! every directory whose files are offered is here.
+//! Pure bookkeeping. [`crate::scanner`] enters a directory here before it reads the directory, so
+//! that every directory whose files are offered is listed here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -13,14 +13,14 @@ use crate::watch::WatchId;
 /// A followed directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Directory {
-    /// How it was when it was read last; None if it has not been read, or must be again.
+    /// The directory's stamp at its last read; None if it has not been read, or must be read again.
     pub(crate) read_as: Option<DirectoryStamp>,
     /// Device and inode.
     pub(crate) id: (u64, u64),
-    /// The watch, unless the system refused one.
+    /// The watch; None if the system refused one.
     pub(crate) watch: Option<WatchId>,
-    /// Whether it is read at intervals: not watched, or on a file system whose changes the
-    /// system does not report, because other machines make them.
+    /// Whether the directory is read at intervals. True if it is not watched, or if its file system
+    /// does not report changes, because other machines make them.
     pub(crate) polled: bool,
 }
 
@@ -28,18 +28,19 @@ pub(crate) struct Directory {
 #[derive(Default)]
 pub(crate) struct Followed {
     by_key: BTreeMap<Key, Directory>,
-    /// Several keys if one directory is reached under several paths.
+    /// Directories by identity. There are several keys if one directory is reached under several
+    /// paths.
     keys_by_watch: HashMap<WatchId, BTreeSet<Key>>,
     polled: BTreeSet<Key>,
 }
 
 impl Followed {
-    /// A followed directory.
+    /// Returns a followed directory.
     pub(crate) fn get(&self, key: &Key) -> Option<&Directory> {
         self.by_key.get(key)
     }
 
-    /// Enters a directory, in place of what was known of it. Returns a watch that nothing needs
+    /// Enters a directory, and replaces its earlier entry. Returns a watch that no directory uses
     /// any more.
     pub(crate) fn insert(&mut self, key: Key, directory: Directory) -> Option<WatchId> {
         let unused = match self.by_key.get(&key).and_then(|before| before.watch) {
@@ -59,14 +60,15 @@ impl Followed {
         unused
     }
 
-    /// Notes how a directory was when it was read.
+    /// Records the stamp of a directory at its read.
     pub(crate) fn set_read(&mut self, key: &Key, read_as: Option<DirectoryStamp>) {
         if let Some(directory) = self.by_key.get_mut(key) {
             directory.read_as = read_as;
         }
     }
 
-    /// Forgets a directory and all beneath it. Returns the watches that nothing needs any more.
+    /// Removes a directory and everything beneath it. Returns the watches that no directory uses
+    /// any more.
     pub(crate) fn remove(&mut self, key: &Key) -> Vec<WatchId> {
         let first = Key::new(0, &key.relative);
         let keys: Vec<Key> = self
@@ -86,12 +88,12 @@ impl Followed {
         unused
     }
 
-    /// The keys of a watched directory.
+    /// Returns the keys of a watched directory.
     pub(crate) fn keys_of(&self, watch: WatchId) -> impl Iterator<Item = &Key> {
         self.keys_by_watch.get(&watch).into_iter().flatten()
     }
 
-    /// The followed directories directly in `parent`.
+    /// Returns the followed directories directly in `parent`.
     pub(crate) fn children(&self, parent: &Key) -> Vec<Key> {
         let next = |from: Key| self.by_key.range(from..).map(|(key, _)| key).next();
         let children = children(parent, next).into_iter();
@@ -100,24 +102,24 @@ impl Followed {
             .collect()
     }
 
-    /// The directories that are read at intervals, in order.
+    /// Returns the directories that are read at intervals, in order.
     pub(crate) fn polled(&self) -> impl Iterator<Item = &Key> {
         self.polled.iter()
     }
 
-    /// All directories, in order.
+    /// Returns all directories, in order.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.by_key.keys()
     }
 
-    /// The device of a root, if it is followed.
+    /// Returns the device of a root, if it is followed.
     pub(crate) fn root_id(&self, root: u32) -> Option<(u64, u64)> {
         self.by_key
             .get(&Key::new(root, Path::new("")))
             .map(|directory| directory.id)
     }
 
-    /// Takes one key from a watch; returns the watch if no other is left.
+    /// Removes one key from a watch; returns the watch if no other key is left.
     fn detach(&mut self, key: &Key, watch: WatchId) -> Option<WatchId> {
         let keys = self.keys_by_watch.get_mut(&watch)?;
         keys.remove(key);

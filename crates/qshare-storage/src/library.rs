@@ -26,29 +26,31 @@ use crate::scanner::{Message, Scanner};
 use crate::settling::Settling;
 use crate::system::{is_out_of_descriptors, read_exact_at, stamp_of};
 
-/// What a [`Library`] shares, and how.
+/// The configuration of a [`Library`].
 #[derive(Clone, Debug)]
 pub struct LibraryConfig {
-    /// Directories whose files are shared; they may be made later, or overlap in names.
+    /// Directories whose files are shared. They may be created later, and several may hold files of
+    /// the same name.
     pub roots: Vec<PathBuf>,
     /// Directories beneath them that are never shared (certificates, state).
     pub exclude: Vec<PathBuf>,
-    /// Where the index lives; made if it is not there, and never shared.
+    /// Directory of the index. It is created if it is missing, and is never shared.
     pub state_dir: PathBuf,
-    /// Threads that hash; 0 means one a core.
+    /// Number of hashing threads; 0 means one per core.
     pub hash_threads: usize,
-    /// How often everything is looked at again, in case the system did not report a change:
-    /// [`RECONCILE_EVERY`] unless there is a reason for another value.
+    /// Interval at which all directories are checked again, in case the system did not report a
+    /// change. [`RECONCILE_EVERY`] suits most uses.
     pub reconcile_every: Duration,
 }
 
-/// The usual [`LibraryConfig::reconcile_every`]. Looking at 100,000 files takes some 0.3 s.
+/// The default of [`LibraryConfig::reconcile_every`]. Checking 100,000 files takes about 0.3 s.
 pub const RECONCILE_EVERY: Duration = Duration::from_secs(600);
 
 /// The reason why a finished download cannot be adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
-    /// It is not beneath a root, has a name that cannot be shared, or is one of qshare's own files.
+    /// The path is not beneath a root, has a name that cannot be shared, or is one of qshare's own
+    /// files.
     #[error("{} is not in a shared directory", .0.display())]
     NotShared(PathBuf),
     /// The hashes do not hash to the root, or the length differs.
@@ -161,7 +163,7 @@ impl Library {
         self.found(id, self.state.index.proven_page(&asset.info, page)?)
     }
 
-    /// Returns the hashes that the index has. If they are wrong, has the scanner hash the files
+    /// Returns the hashes from the index. If they are wrong, makes the scanner hash the files
     /// again.
     fn found<T>(&self, id: &ContentId, hashes: Hashes<T>) -> Result<T, ReadError> {
         match hashes {
@@ -175,11 +177,10 @@ impl Library {
         }
     }
 
-    /// Fills `bytes`, at most 4 MiB of them (the largest chunk), with those of a content from
-    /// `offset` on.
+    /// Fills `bytes`, at most 4 MiB (the largest chunk), with bytes of a content from `offset` on.
     ///
     /// The file's stamp is checked before and after the read. A changed file is withdrawn and
-    /// hashed again, and another file with the same content is read instead, if there is one.
+    /// hashed again. Another file with the same content is then read instead, if there is one.
     pub fn read_into(
         &self,
         id: &ContentId,
@@ -370,7 +371,8 @@ impl Library {
         Ok(())
     }
 
-    /// Withdraws a file, unless it has been hashed again meanwhile, and has the scanner look at it.
+    /// Withdraws a file, unless it has been hashed again meanwhile, and makes the scanner check its
+    /// path.
     fn withdraw(&self, offered: &Arc<Offered>) {
         let key = &offered.key;
         self.state.open_files.forget(key);

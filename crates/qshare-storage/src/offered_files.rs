@@ -1,7 +1,7 @@
-//! What is offered, by path and by content. Pure: it is told what was found, and tells what that
-//! changes.
+//! The offered files, by path and by content. Pure: the caller reports the files that it found, and
+//! gets the changes to the offer.
 //!
-//! A library may hold a million files, so each is one allocation, to which both orders point.
+//! A library may hold a million files. Each file is one allocation, and both indexes point to it.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -15,39 +15,40 @@ use qshare_content::{AssetName, ContentId, ContentInfo};
 use crate::event::{Asset, LibraryEvent};
 use crate::stamp::Stamp;
 
-/// A path beneath one of the roots. Sorted so that what is beneath a directory follows it, and
-/// namesakes under several roots stand together.
+/// A path beneath one of the roots. The order puts everything beneath a directory right after it,
+/// and files of the same name under several roots next to each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     /// The path relative to the root; empty for the root itself.
     pub(crate) relative: Box<Path>,
-    /// Which root.
+    /// Index of the root.
     pub(crate) root: u32,
 }
 
-/// A file that is offered. Ordered by its key.
+/// An offered file. Ordered by its key.
 #[derive(Debug)]
 pub(crate) struct Offered {
     pub(crate) key: Key,
     pub(crate) asset: Arc<Asset>,
-    /// What the file looked like when it was hashed.
+    /// The file's stamp when it was hashed.
     pub(crate) stamp: Stamp,
-    /// Whether the file was being written when it was hashed, and still may be. Its bytes are
-    /// compared with their hashes whenever they are read.
+    /// Whether a program was writing to the file when it was hashed, and may still be. The bytes of
+    /// such a file are verified on every read.
     pub(crate) snapshot: bool,
 }
 
-/// What is offered.
+/// All offered files.
 #[derive(Default)]
 pub(crate) struct OfferedFiles {
     by_key: BTreeSet<Arc<Offered>>,
     by_content: BTreeMap<ContentId, Holders>,
 }
 
-/// The files of one content: one as a rule, but thousands may be equal (empty ones, say).
+/// The files of one content. Usually one, but thousands of files may be equal (empty files, for
+/// example).
 enum Holders {
     One(Arc<Offered>),
-    /// Two or more, by their names.
+    /// Two or more files, ordered by name.
     #[expect(clippy::box_collection, reason = "the usual case stays small")]
     Many(Box<BTreeSet<ByName>>),
 }
@@ -56,7 +57,7 @@ enum Holders {
 /// roots, or in different Unicode normal forms.
 struct ByName(Arc<Offered>);
 
-/// What [`OfferedFiles::insert`] offers.
+/// The effect of [`OfferedFiles::insert`].
 pub(crate) struct Offer {
     pub(crate) key: Key,
     pub(crate) name: AssetName,
@@ -66,7 +67,7 @@ pub(crate) struct Offer {
 }
 
 impl OfferedFiles {
-    /// Offers a file, in place of what was under its path before.
+    /// Offers a file. Replaces the file that was offered under its path.
     pub(crate) fn insert(&mut self, offer: Offer) -> Vec<LibraryEvent> {
         let Offer {
             key,
@@ -111,7 +112,7 @@ impl OfferedFiles {
         events
     }
 
-    /// Offers a file no more.
+    /// Stops offering a file.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<LibraryEvent> {
         let offered = self.take(key)?;
         self.removal(&offered)
@@ -126,19 +127,19 @@ impl OfferedFiles {
         Some(offered)
     }
 
-    /// What is to be told of a file that was taken out; nothing if another path has the same
-    /// name and content.
+    /// Returns the event for a file that was removed; None if another path has the same name and
+    /// content.
     fn removal(&self, offered: &Offered) -> Option<LibraryEvent> {
         let removed = || LibraryEvent::Removed(offered.asset.clone());
         (!self.has_namesake(&offered.asset)).then(removed)
     }
 
-    /// What is offered under a path.
+    /// Returns the file that is offered under a path.
     pub(crate) fn get(&self, key: &Key) -> Option<&Arc<Offered>> {
         self.by_key.get(key)
     }
 
-    /// The files that are a path or beneath it.
+    /// Returns the file at a path, or the files beneath it.
     pub(crate) fn beneath(&self, directory: &Key) -> Vec<Arc<Offered>> {
         let first = Key::new(0, &directory.relative);
         self.by_key
@@ -149,13 +150,13 @@ impl OfferedFiles {
             .collect()
     }
 
-    /// The entries of a directory that are offered, or have something offered beneath them.
+    /// Returns the entries of a directory that are offered, or have offered files beneath them.
     pub(crate) fn children(&self, directory: &Key) -> Vec<Child> {
         let next = |from: Key| self.by_key.range::<Key, _>(from..).map(|at| &at.key).next();
         children(directory, next)
     }
 
-    /// The first file that holds a content and that `wanted` takes.
+    /// Returns the first file of a content for which `wanted` is true.
     pub(crate) fn holder(
         &self,
         id: &ContentId,
@@ -164,12 +165,12 @@ impl OfferedFiles {
         self.by_content.get(id)?.iter().find(|held| wanted(held))
     }
 
-    /// The content under one of its names.
+    /// Returns the asset of a content, under one of its names.
     pub(crate) fn find(&self, id: &ContentId) -> Option<&Arc<Asset>> {
         self.holder(id, |_| true).map(|offered| &offered.asset)
     }
 
-    /// Every (name, content) once.
+    /// Returns every (name, content) once.
     pub(crate) fn assets(&self) -> Vec<Arc<Asset>> {
         let is_first = |offered: &&Arc<Offered>| {
             let first = self.first_namesake(&offered.asset);
@@ -179,18 +180,18 @@ impl OfferedFiles {
         firsts.map(|offered| offered.asset.clone()).collect()
     }
 
-    /// Number of files, and the sum of their lengths.
+    /// Returns the number of files and the sum of their lengths.
     pub(crate) fn totals(&self) -> (u64, u64) {
         let bytes = self.by_key.iter().map(|offered| offered.stamp.size).sum();
         (self.by_key.len() as u64, bytes)
     }
 
-    /// All files.
+    /// Returns all files.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Offered>> {
         self.by_key.iter()
     }
 
-    /// The first file with this name and content.
+    /// Returns the first file with this name and content.
     fn first_namesake(&self, asset: &Asset) -> Option<&Arc<Offered>> {
         self.by_content.get(&asset.id)?.first_named(&asset.name)
     }
@@ -227,7 +228,7 @@ impl Holders {
         Holders::Many(all)
     }
 
-    /// All but one of them, which is among them.
+    /// Returns the holders without `offered`, which must be one of them; None if no file is left.
     fn without(self, offered: &Arc<Offered>) -> Option<Holders> {
         let Holders::Many(mut all) = self else {
             return None;
@@ -294,8 +295,8 @@ impl PartialOrd for Offered {
     }
 }
 
-/// Orders paths by their components, as `Path` does, but from their bytes: a look at 100,000
-/// files compares some millions of them.
+/// Orders paths by their components, as `Path` does, but compares their bytes directly: a check of
+/// 100,000 files makes some millions of comparisons.
 fn compare_paths(one: &Path, other: &Path) -> Ordering {
     let one = one.as_os_str().as_encoded_bytes();
     let other = other.as_os_str().as_encoded_bytes();
@@ -327,43 +328,43 @@ impl Key {
         }
     }
 
-    /// An entry of this directory.
+    /// Returns the key of an entry of this directory.
     pub(crate) fn child(&self, name: &OsStr) -> Key {
         Key::new(self.root, &self.relative.join(name))
     }
 
-    /// The directory that this is an entry of; None for a root.
+    /// Returns the directory of this entry; None for a root.
     pub(crate) fn parent(&self) -> Option<Key> {
         let parent = self.relative.parent()?;
         Some(Key::new(self.root, parent))
     }
 
-    /// Whether it is a root itself.
+    /// Whether this key is a root.
     pub(crate) fn is_root(&self) -> bool {
         self.relative.as_os_str().is_empty()
     }
 
-    /// A key after everything beneath this one and before its next neighbour.
+    /// Returns a key that sorts after everything beneath this one and before its next neighbour.
     fn after_all_beneath(&self) -> Key {
         let mut after = self.relative.as_os_str().to_os_string();
-        // The least byte that is no separator.
+        // The lowest byte that is not a separator.
         after.push("\0");
         Key::new(0, Path::new(&after))
     }
 }
 
-/// An entry of a directory, as far as a sorted set of keys knows it.
+/// An entry of a directory in a sorted set of keys.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Child {
     pub(crate) key: Key,
-    /// Whether the set has the entry itself.
+    /// Whether the set contains the entry itself.
     pub(crate) direct: bool,
-    /// Whether it has something beneath the entry, under this root or another.
+    /// Whether the set contains keys beneath the entry, under this root or another.
     pub(crate) deeper: bool,
 }
 
-/// The entries of a directory that a sorted set of keys knows, in order. `next` returns the first
-/// key of the set at or after another. What lies deeper is skipped, not visited.
+/// Iterates over the entries of a directory in a sorted set of keys, in order. `next` returns the
+/// first key of the set at or after another key. Deeper keys are skipped, not visited.
 pub(crate) fn children<'a>(directory: &Key, next: impl Fn(Key) -> Option<&'a Key>) -> Vec<Child> {
     let mut children: Vec<Child> = Vec::new();
     let mut from = Key::new(0, &directory.relative);

@@ -1,10 +1,10 @@
-//! The thread that keeps the list of offered files as the disk is. It decides which directories
-//! are followed, looks where something may have changed, has files hashed once they have
-//! settled, and tells what changed.
+//! The thread that keeps the list of offered files in step with the disk. It decides which
+//! directories to follow, checks paths that may have changed, has files hashed once they have
+//! settled, and reports changes.
 //!
-//! Changes are found in three ways. The system reports them (within a second). Directories where
-//! it does not are polled. And every ten minutes everything is reconciled, which repairs what
-//! the first two missed.
+//! Changes are found in three ways. The system reports them (within a second). Directories whose
+//! changes it does not report are polled. Every ten minutes, reconciliation checks everything and
+//! finds changes that the first two missed.
 
 mod following;
 mod looking;
@@ -31,38 +31,37 @@ use crate::stamp::Stamp;
 use crate::watch::{MountPoint, WatchEvent, Watcher};
 use looking::is_gone;
 
-/// How often the scanner looks whether a root has come, gone or been replaced, which nothing
-/// reports, and closes idle files.
+/// Interval at which the scanner closes idle files, and checks whether a root has appeared,
+/// disappeared or been replaced, which the system does not report.
 const ROOTS_EVERY: Duration = Duration::from_secs(1);
 /// How long the first scan waits for files that are still being written.
 const FIRST_SCAN_WAITS: Duration = Duration::from_secs(3);
-/// How often progress is told.
+/// Interval of progress reports.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
-/// Most results that one transaction of the index takes.
+/// Most results in one transaction of the index.
 const RESULTS_MAX: usize = 512;
-/// Most paths that are remembered as skipped, so as not to be reported twice.
+/// Most skipped paths that are remembered, so that each is reported once.
 const SKIPPED_MAX: usize = 10_000;
-/// Links that are reported as skipped: a tree may hold thousands.
+/// Most links that are reported as skipped: a tree may hold thousands.
 const LINKS_TOLD_MAX: usize = 20;
-/// The index may hold this many files that are gone, besides as many as are there: another
-/// choice of roots may want them.
+/// Entries of missing files that the index may hold, in addition to as many as there are files.
+/// Another choice of roots may need them.
 const INDEX_SLACK: u64 = 10_000;
-/// First and longest pause before something that could not be read is tried again; each is twice
-/// as long as the one before.
+/// First and longest pause before a failed read is retried. The pause doubles with each failure.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
-/// Failures after which a fault that may pass is reported: after some 7 s.
+/// Number of failures after which a transient error is reported: after about 7 s.
 const RETRIES_TOLD: u32 = 4;
 
-/// What the scanner is told.
+/// A message to the scanner.
 pub(crate) enum Message {
-    /// The system reports changes.
+    /// The system reported changes.
     Watch(Vec<WatchEvent>),
-    /// A file was hashed, or not.
+    /// A hashing thread hashed a file, or failed to.
     Hashed(HashJob, Result<Hashed, HashJobError>),
     /// A reader found that a file had changed, and has withdrawn it.
     Withdrawn(Arc<Offered>, Option<LibraryEvent>),
-    /// A download was taken in.
+    /// A finished download was adopted.
     Adopted(Vec<LibraryEvent>),
     /// The index has wrong hashes of a content.
     WrongHashes(ContentId),
@@ -70,11 +69,11 @@ pub(crate) enum Message {
     Stop,
 }
 
-/// Something that could not be read.
+/// A path that could not be read.
 struct Failure {
-    /// Failures in a row.
+    /// Consecutive failures.
     count: u32,
-    /// What the file looked like, if it is one and was looked at.
+    /// The file's stamp at the failure, if the path is a file and its metadata could be read.
     stamp: Option<Stamp>,
 }
 
@@ -87,23 +86,23 @@ pub(crate) struct Scanner<F> {
     on_event: F,
     watcher: Option<Watcher>,
     followed: Followed,
-    /// What beneath each root is left out; changes when links do.
+    /// The paths beneath each root that are excluded; they change when links change.
     excluded: Vec<Vec<PathBuf>>,
     /// Roots for which a failed watch was reported.
     watch_failures_told: HashSet<u32>,
-    /// Whether file systems, by device, are changed by other machines.
+    /// Whether other machines can change a file system, by device.
     remote: HashMap<u64, bool>,
     mounts: Vec<MountPoint>,
     hinted: BTreeSet<Key>,
     look_at: Option<Instant>,
-    /// Directories that the poll or reconciliation under way has yet to read.
+    /// Directories that the current poll or reconciliation has yet to read.
     sweep: VecDeque<Key>,
     sweep_began: Instant,
     settling: Settling,
     timers: BinaryHeap<Reverse<(Instant, Arc<Key>)>>,
-    /// The timer of each path that counts; others of it are void.
+    /// The valid timer of each path; other timers of the path are void.
     due: HashMap<Arc<Key>, Instant>,
-    /// What could not be read.
+    /// The paths that could not be read.
     failures: HashMap<Key, Failure>,
     pending: HashSet<Arc<Key>>,
     skipped: HashSet<PathBuf>,
@@ -161,8 +160,8 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Makes the scanner usable again after a panic: what it believed of the directories is
-    /// forgotten, and everything is looked at anew.
+    /// Makes the scanner usable again after a panic: discards its state of the directories, and
+    /// checks everything again.
     pub(crate) fn reset(&mut self) {
         self.stop_watching();
         self.remote.clear();
@@ -176,7 +175,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         self.next_roots = Instant::now();
     }
 
-    /// Runs until told to stop.
+    /// Runs until it receives [`Message::Stop`].
     pub(crate) fn run(&mut self) {
         if self.watcher.is_none() {
             self.start_watching();
@@ -268,7 +267,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         true
     }
 
-    /// Puts results into the index. Without it everything works, only slower the next time.
+    /// Writes results to the index. If that fails, sharing goes on, but the next start is slower.
     pub(super) fn remember(&mut self, hashed: &[(HashJob, Hashed)], durable: bool) {
         let entries = hashed.iter().map(|(job, hashed)| {
             let stamp = (!job.snapshot).then_some(&hashed.stamp);
@@ -280,7 +279,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         self.index_unflushed = !durable;
     }
 
-    /// If the index was replaced: has everything hashed again whose hashes it had.
+    /// If the index was replaced, has all files hashed again whose hashes were in the old one.
     pub(super) fn check_index(&mut self) {
         let Some(cause) = self.state.index.take_replaced() else {
             return;
@@ -340,7 +339,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Tries again later. Reports what will not pass by itself at once, the rest if it lasts.
+    /// Schedules a retry. Reports a permanent error at once, and a transient one if it persists.
     pub(super) fn could_not_read(&mut self, key: &Key, error: &io::Error) {
         self.could_not_read_as(key, None, error);
     }
@@ -400,7 +399,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Forgets files that are long gone, once they outnumber those that are there.
+    /// Removes files from the index that are long gone, once they outnumber the existing files.
     pub(super) fn tidy_index(&self, assets: u64) {
         let followed = &self.followed;
         let mut roots = self.state.roots.iter();
@@ -453,7 +452,7 @@ mod tests {
         let watch = |scanner: &Scanner<_>, path: &str| scanner.followed.get(&key(path))?.watch;
         let lost = watch(&scanner, "d/e").unwrap();
 
-        // What events would have told is lost with them.
+        // Events of the lost watch are lost, too.
         scanner.release([lost]);
         fs::create_dir_all(root.join("d/new/deep")).unwrap();
         let file = root.join("d/new/deep/file");

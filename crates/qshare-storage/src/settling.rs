@@ -1,10 +1,9 @@
-//! Files that may still be written: when each can be taken to be complete.
+//! Files that may still be written: decides when each counts as complete.
 //!
-//! Pure: it is given the time, and told what the system reports.
+//! Pure: the caller passes the time and the events of the system.
 //!
-//! On a local file system a program that writes is noticed by its writes and by its close, so a
-//! file is complete once it is closed and quiet. Where that is not reported, quiet alone decides,
-//! and lasts longer.
+//! On a local file system, the system reports writes and closes. A file there is complete once it
+//! is closed and quiet. Where the system does not report them, only a longer quiet period decides.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,75 +13,76 @@ use crate::offered_files::Key;
 use crate::stamp::Stamp;
 use crate::watch::Change;
 
-/// Quiet after a close that was seen: a program may open the file again at once.
+/// Quiet period after a reported close: a program may open the file again at once.
 const QUIET_CLOSED: Duration = Duration::from_secs(1);
-/// Quiet of a file of which neither a write nor a close was seen, in a watched directory: a write
-/// would be seen from now on.
+/// Quiet period of a file in a watched directory of which neither a write nor a close was reported.
+/// Later writes would be reported.
 const QUIET_UNSEEN: Duration = Duration::from_secs(2);
-/// Quiet where changes are not reported: programs that copy over a network pause for seconds.
+/// Quiet period where changes are not reported: programs that copy over a network pause for
+/// seconds.
 const QUIET_POLLED: Duration = Duration::from_secs(10);
-/// From then on a file that does not settle is reported as still being written.
+/// After this time, a file that has not settled is reported as still being written.
 const TOLD_AFTER: Duration = Duration::from_secs(15);
-/// How often a file that never settles is offered as it is.
+/// Interval at which a file that never settles is offered in its current state.
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(600);
-/// A modification time this much older than the first write that was reported does not come from
-/// it: the coarsest times of a file system.
+/// A modification time that is earlier than the first reported write by more than this does not
+/// come from that write. The value is the coarsest time resolution of file systems.
 const TIMES_RESOLUTION: Duration = Duration::from_secs(2);
-/// Renames whose second half has not been seen yet, at most.
+/// Most pending renames, of which only the first half has been reported.
 const MOVES_MAX: usize = 1024;
 
-/// What to do with a file.
+/// The decision about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is complete.
+    /// The file is complete.
     Settled,
-    /// It may still be written. To be asked again at `again`, or when something is reported.
-    /// With `tell`, its owner should hear of it, once.
+    /// The file may still be written. The caller asks again at `again`, or at the next event. If
+    /// `tell` is set, it reports the file as still being written; that happens once.
     Wait { again: Instant, tell: bool },
-    /// It has been written for long. What it holds now is to be offered.
+    /// The file has been written for long: its current bytes are to be offered.
     Snapshot,
 }
 
-/// What is known of a file's last change.
+/// The caller's observation of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sight {
     pub(crate) stamp: Stamp,
     /// Time since its modification time; None if that is in the future.
     pub(crate) age: Option<Duration>,
-    /// Whether changes in its directory are not reported, or not all of them.
+    /// Whether some or all changes in the file's directory are not reported.
     pub(crate) polled: bool,
 }
 
 /// The files that have not settled.
 pub(crate) struct Settling {
     unsettled: HashMap<Arc<Key>, Unsettled>,
-    /// What the system reported of programs that write.
+    /// Reported writes and closes, by path.
     writers: HashMap<Key, Writer>,
-    /// The same for files that were renamed away, by the rename's number.
+    /// Reported writes and closes of files that were renamed away, by the rename's number.
     moves: HashMap<u32, Writer>,
     snapshot_every: Duration,
 }
 
-/// What the system reported of programs that write to a file.
+/// Reported writes and closes of one file.
 #[derive(Clone, Copy)]
 enum Writer {
-    /// It was written to and not closed since.
+    /// The file was written to and not closed since.
     Open {
         /// When the first write was reported.
         since: Instant,
-        /// Whether the file's times have shown a write. Linux reports a call that sets only the
-        /// modification time as a write, too, and no close follows that one.
+        /// Whether the file's modification time confirms a write. Linux also reports a call that
+        /// only sets the modification time as a write, and no close follows that one.
         confirmed: bool,
     },
-    /// It was closed after the last write.
+    /// The file was closed after the last write.
     Closed,
 }
 
 struct Unsettled {
     stamp: Stamp,
-    /// Since when it has had this stamp.
+    /// Since when the file has had this stamp.
     since: Instant,
-    /// When it was seen first.
+    /// When the file was first seen.
     first: Instant,
     told: bool,
     snapshot_at: Instant,
@@ -93,7 +93,7 @@ impl Settling {
         Settling::with_snapshots(SNAPSHOT_EVERY)
     }
 
-    /// With another interval at which files that never settle are offered.
+    /// Creates an instance that offers files that never settle at another interval.
     pub(crate) fn with_snapshots(snapshot_every: Duration) -> Settling {
         Settling {
             unsettled: HashMap::new(),
@@ -103,12 +103,12 @@ impl Settling {
         }
     }
 
-    /// Forgets everything.
+    /// Discards all state.
     pub(crate) fn clear(&mut self) {
         *self = Settling::with_snapshots(self.snapshot_every);
     }
 
-    /// Notes what the system reports of a file.
+    /// Records an event of a file.
     pub(crate) fn note(&mut self, key: &Key, change: Change, now: Instant) {
         match change {
             Change::Written => {
@@ -142,7 +142,7 @@ impl Settling {
         }
     }
 
-    /// Whether the file at `key` can be taken to be complete.
+    /// Decides whether the file at `key` counts as complete.
     pub(crate) fn judge(&mut self, key: &Key, sight: Sight, now: Instant) -> Verdict {
         let (is_open, needed) = match self.writer(key, sight.age, now) {
             Some(Writer::Open { .. }) => (true, QUIET_CLOSED),
@@ -192,7 +192,7 @@ impl Settling {
         Verdict::Wait { again, tell }
     }
 
-    /// What was reported of programs that write to the file, if the file's age bears it out.
+    /// Returns the reported writes and closes of the file, unless the file's age contradicts them.
     fn writer(&mut self, key: &Key, age: Option<Duration>, now: Instant) -> Option<Writer> {
         let writer = self.writers.get_mut(key)?;
         if let Writer::Open { since, confirmed } = writer {
@@ -206,13 +206,13 @@ impl Settling {
         Some(*writer)
     }
 
-    /// Forgets a file: it is offered, or gone, or never will be offered.
+    /// Discards the state of a file that is offered, is gone, or never will be offered.
     pub(crate) fn forget(&mut self, key: &Key) {
         self.unsettled.remove(key);
         self.writers.remove(key);
     }
 
-    /// Forgets a path and everything beneath it.
+    /// Discards the state of a path and everything beneath it.
     pub(crate) fn forget_beneath(&mut self, key: &Key) {
         let is_beneath =
             |other: &Key| other.root == key.root && other.relative.starts_with(&key.relative);
@@ -220,20 +220,20 @@ impl Settling {
         self.writers.retain(|other, _| !is_beneath(other));
     }
 
-    /// Forgets what the system reported, because some reports were lost. Returns the files that
-    /// have not settled, to be looked at.
+    /// Discards all reported writes and closes, because some reports were lost. Returns the files
+    /// that have not settled; each must be checked again.
     pub(crate) fn forget_reports(&mut self) -> Vec<Key> {
         self.writers.clear();
         self.moves.clear();
         self.unsettled.keys().map(|key| Key::clone(key)).collect()
     }
 
-    /// Whether no file is waited for.
+    /// Whether no file is unsettled.
     pub(crate) fn is_empty(&self) -> bool {
         self.unsettled.is_empty()
     }
 
-    /// The files that were reported as still being written, in no order.
+    /// Returns the files that were reported as still being written, in no order.
     pub(crate) fn still_written(&self) -> impl Iterator<Item = &Key> {
         let told = self.unsettled.iter().filter(|(_, entry)| entry.told);
         told.map(|(key, _)| &**key)
@@ -297,7 +297,7 @@ mod tests {
         settling.note(&file, Change::Written, start);
         let verdict = settling.judge(&file, sight(1, 60_000, false), start);
         assert_eq!(verdict, Verdict::Settled);
-        // After a write that was seen as one it changes nothing.
+        // After a confirmed write, the age of the file changes nothing.
         settling.note(&file, Change::Written, start);
         let verdict = settling.judge(&file, sight(1, 300, false), start);
         assert_eq!(again(verdict, start), (15_000, false));

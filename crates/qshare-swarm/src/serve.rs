@@ -95,8 +95,8 @@ pub struct Busy {
 /// ones, and delay no faster one.
 ///
 /// The next request is chosen by the content that was served longest ago, then by its least served
-/// chunk, then by the client with the fewest active responses, then by the longest time in the
-/// queue. Clients that know no other holder therefore soon have something to pass on.
+/// chunk, then by the client with the fewest active responses, then by the client that was served
+/// longest ago. Clients that know no other holder therefore soon have something to pass on.
 ///
 /// Every `handle_*` is total: an unknown ticket is ignored.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Which directories the scanner follows, and where it looks when.
+//! Which directories the scanner follows, and when it checks each.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -14,14 +14,15 @@ use crate::offered_files::Key;
 use crate::system::{directory_stamp_of, is_remote};
 use crate::watch::{WatchError, WatchEvent, WatchId, Watcher, mount_points};
 
-/// How long after the first hint the scanner looks: one change comes as several events.
+/// Delay from the first hint to the check, because one change causes several events.
 const DEBOUNCE: Duration = Duration::from_millis(300);
-/// How often polled directories are read. A change is seen within 15 s, settling not counted.
+/// Interval at which polled directories are read. A change is found within 15 s, plus the time to
+/// settle.
 pub(super) const POLL_EVERY: Duration = Duration::from_secs(10);
-/// A pause between polls is at least this many times as long as the poll took, so that a large
-/// tree costs at most 5 % of a processor.
+/// A pause between polls is at least this many times as long as the poll took, so that polling a
+/// large tree uses at most 5 % of a core.
 const POLL_PAUSE: u32 = 20;
-/// Directories that a poll or a reconciliation reads before messages are handled.
+/// Directories that a poll or a reconciliation reads in one step, before messages are handled.
 const SWEEP_MAX: usize = 64;
 
 impl<F: Fn(LibraryEvent)> Scanner<F> {
@@ -59,8 +60,8 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Follows a directory, which is about to be read: a change after this call is seen, either
-    /// by the read, or by its watch, or by a poll.
+    /// Follows a directory that is about to be read. A change after this call is found by the read,
+    /// the watch or a poll.
     pub(super) fn follow(&mut self, key: &Key, path: &Path, id: (u64, u64)) {
         let mut watch = None;
         if let Some(watcher) = &self.watcher
@@ -68,7 +69,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         {
             match watcher.add(path, key.is_root()) {
                 Ok(id) => watch = Some(id),
-                // It is reported, or found to be gone, when it is read.
+                // The read of the directory reports the error, or finds the directory gone.
                 Err(WatchError::Directory) => {}
                 Err(WatchError::System(cause)) => self.tell_watch_failure(key.root, cause),
             }
@@ -87,7 +88,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         self.release(unused);
     }
 
-    /// Follows a path, and everything beneath it, no more.
+    /// Stops following a path and everything beneath it.
     pub(super) fn unfollow(&mut self, key: &Key) {
         let unused = self.followed.remove(key);
         self.release(unused);
@@ -121,7 +122,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
                 }
             }
             WatchEvent::Directory(watch) => {
-                // Its watch may have ended; following it again finds out.
+                // The watch may have ended; following the directory again sets a new one if so.
                 let keys: Vec<_> = self.followed.keys_of(watch).cloned().collect();
                 for key in keys {
                     self.followed.set_read(&key, None);
@@ -162,7 +163,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
     pub(super) fn look_where_hinted(&mut self) {
         self.look_at = None;
         let hinted = std::mem::take(&mut self.hinted);
-        // What was renamed is offered under its new name before it is withdrawn.
+        // A renamed file is offered under its new name before the old one is withdrawn.
         let is_there = |key: &Key| {
             let path = self.state.roots.full_path(key);
             path.symlink_metadata().is_ok()
@@ -173,9 +174,9 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Looks at mount points that have come, gone or changed.
+    /// Checks mount points that have appeared, disappeared or changed.
     pub(super) fn check_mounts(&mut self) {
-        // Device numbers are used again.
+        // The system reuses device numbers.
         self.remote.clear();
         let real_roots = self.real_roots();
         let now = mount_points(&real_roots);
@@ -197,7 +198,8 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Looks at roots that have come or been replaced; empties those that have gone.
+    /// Checks roots that have appeared or been replaced, and withdraws the files of those that have
+    /// disappeared.
     pub(super) fn check_roots(&mut self) {
         let state = self.state.clone();
         let roots = state.roots.iter();
@@ -216,7 +218,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Looks at what is due: files that may have settled, and what could not be read.
+    /// Handles due timers: checks files that may have settled, and retries failed reads.
     pub(super) fn look_where_due(&mut self, now: Instant) {
         while let Some(Reverse((at, _))) = self.timers.peek()
             && *at <= now
@@ -239,8 +241,8 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Begins a poll or a reconciliation if it is time, and reads some directories of the one
-    /// under way.
+    /// Starts a poll or a reconciliation if one is due, and reads some directories of the current
+    /// one.
     pub(super) fn go_on_sweeping(&mut self, now: Instant) {
         if self.sweep.is_empty() {
             if now >= self.next_reconciliation {
@@ -263,8 +265,8 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Looks at every followed directory again, and sets its watch again. After events were
-    /// lost, its times do not count.
+    /// Schedules a check of every followed directory, which also sets its watch again. With `all`,
+    /// after events were lost, a directory is read even if its stamp has not changed.
     pub(super) fn reconcile(&mut self, all: bool) {
         let now = Instant::now();
         if self.watcher.is_none() {
@@ -275,7 +277,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
             for key in &self.sweep {
                 self.followed.set_read(key, None);
             }
-            // A close may be among the events that were lost.
+            // A close may be among the lost events.
             for key in self.settling.forget_reports() {
                 self.hint(key);
             }

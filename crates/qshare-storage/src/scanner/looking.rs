@@ -1,4 +1,4 @@
-//! Looking at a path: the list of offered files is made to agree with what is there.
+//! Checking a path: updates the list of offered files to match the disk.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -19,13 +19,14 @@ use crate::settling::{Sight, Verdict};
 use crate::stamp::Stamp;
 use crate::system::{directory_stamp_of, stamp_of};
 
-/// A directory whose names changed this shortly before it was read may change again without its
-/// times showing it: file systems keep them with up to 2 s (FAT).
+/// A directory that changed less than this before it was read may change again without a new
+/// modification time: file systems store times with a resolution of up to 2 s (FAT).
 const TIMES_RESOLUTION: Duration = Duration::from_secs(2);
 
 impl<F: Fn(LibraryEvent)> Scanner<F> {
-    /// Makes the list of offered files agree with what is at a path; of a directory, with what
-    /// is directly in it and in directories in it that are not followed yet.
+    /// Updates the list of offered files to match the disk at a path. For a directory, that
+    /// includes its own entries and, recursively, those of directories in it that are not followed
+    /// yet.
     pub(super) fn look(&mut self, start: &Key) {
         let state = self.state.clone();
         let excluded = self.excluded.get(start.root as usize).cloned();
@@ -69,7 +70,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// The path, or the first directory on the way to it that is not followed: what lies beneath
+    /// Returns the path, or the topmost directory above it that is not followed. What lies beneath
     /// such a directory may be reached through a link.
     pub(super) fn nearest_followed(&self, key: &Key) -> Key {
         let mut nearest = key.clone();
@@ -81,7 +82,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         nearest
     }
 
-    /// Reads a directory. Those in it that are not followed yet are put into `more`.
+    /// Reads a directory. Subdirectories that are not followed yet are added to `more`.
     pub(super) fn look_at_directory(
         &mut self,
         key: &Key,
@@ -105,18 +106,19 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         let before = self.followed.get(key).cloned();
         let id = (stamp.device, stamp.inode);
         if before.as_ref().is_some_and(|before| before.id != id) {
-            // Another directory, or another file system: nothing in it is followed yet.
+            // A different directory or file system is at the path: nothing in it is followed yet.
             self.unfollow(key);
         }
         self.follow(key, &path, id);
         let read_before = before.and_then(|before| before.read_as);
-        // Other machines' clocks and coarse times make the times of a polled directory unreliable.
+        // Stamps of a polled directory are unreliable: other machines' clocks differ, and times are
+        // coarse.
         let polled = self
             .followed
             .get(key)
             .is_none_or(|directory| directory.polled);
         if read_before == Some(stamp) && !polled {
-            // No name in it has changed.
+            // No name in the directory has changed.
             self.followed.set_read(key, read_before);
             return self.look_at_known_files(key, known);
         }
@@ -125,13 +127,14 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
             Err(error) if is_gone(&error) => return self.drop_all(key),
             Err(error) => {
                 if error.kind() == io::ErrorKind::PermissionDenied {
-                    // Its files cannot be read any more.
+                    // The directory's files cannot be read any more.
                     self.withdraw_beneath(key);
                 }
                 return self.could_not_read(key, &error);
             }
         };
-        // What is offered or followed here, by child; whether something lies beneath the child.
+        // Offered files and followed directories by child, and whether any of them are beneath the
+        // child.
         let mut stale: HashMap<Key, bool> = HashMap::new();
         for child in self.state.offered_files().children(key) {
             stale.insert(child.key, child.deeper);
@@ -167,7 +170,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
                 let child_path = entry.path();
                 let stamp = directory_stamp_of(&metadata, &child_path);
                 if stale.remove(&child) == Some(false) {
-                    // It was a file.
+                    // The child was a file.
                     self.withdraw(&child);
                 }
                 let is_followed = self.followed.get(&child).is_some_and(|followed| {
@@ -178,7 +181,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
                 }
             } else {
                 if stale.remove(&child) == Some(true) {
-                    // It was a directory.
+                    // The child was a directory.
                     self.drop_beneath(&child);
                 }
                 self.look_at_file(&child, &entry.path(), &metadata, known);
@@ -196,7 +199,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Compares the offered files of a directory with what is there.
+    /// Compares the offered files of a directory with the disk.
     pub(super) fn look_at_known_files(&mut self, key: &Key, known: Option<&KnownFiles<'_>>) {
         let children = self.state.offered_files().children(key);
         for child in children.into_iter().filter(|child| child.direct) {
@@ -210,7 +213,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Looks at something that is no directory.
+    /// Checks a path that is not a directory.
     pub(super) fn look_at_file(
         &mut self,
         key: &Key,
@@ -264,7 +267,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
             return;
         }
         if self.pending.contains(key) {
-            // What was hashed is compared with what is there then.
+            // The file is checked again when its hashing ends.
             return;
         }
         if let Some(info) = known.and_then(|known| known.get(&stamp)) {
@@ -274,7 +277,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
         let failed = self.failures.get(key);
         if failed.is_some_and(|failed| failed.stamp == Some(stamp)) && self.due.contains_key(key) {
-            // It is tried again when it is due.
+            // The read is retried when its timer is due.
             return;
         }
         let sight = Sight {
@@ -296,7 +299,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Whether changes in a file's directory may go unreported.
+    /// Whether the system may miss changes in a file's directory.
     pub(super) fn is_polled(&self, key: &Key) -> bool {
         let parent = key.parent();
         let directory = parent.and_then(|parent| self.followed.get(&parent));
@@ -322,7 +325,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
             stamp,
             snapshot,
         };
-        // Only fails when the workers are gone, and then so are we.
+        // Fails only when the hashing threads have ended, and then the scanner ends, too.
         let _ = self.jobs.send(job);
     }
 
@@ -374,7 +377,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         }
     }
 
-    /// Nothing is at this path any more.
+    /// Handles a path at which nothing exists any more.
     pub(super) fn drop_all(&mut self, key: &Key) {
         if self.followed.get(key).is_some() {
             self.unfollow(key);
@@ -386,7 +389,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
         self.withdraw_beneath(key);
     }
 
-    /// No directory is at this path any more, but something else.
+    /// Handles a path at which something else has replaced a directory.
     pub(super) fn drop_beneath(&mut self, key: &Key) {
         self.unfollow(key);
         let offered = self.state.offered_files().beneath(key);
@@ -398,7 +401,7 @@ impl<F: Fn(LibraryEvent)> Scanner<F> {
     }
 }
 
-/// Whether nothing is at the path, or a directory on the way to it is none any more.
+/// Whether the path does not exist, or one of its parents is not a directory any more.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -411,7 +414,7 @@ fn nanoseconds_since_1970() -> i64 {
     since.map_or(0, |since| since.as_nanos() as i64)
 }
 
-/// Time since a file's modification; None if it lies in the future.
+/// Returns the time since a file's modification; None if that lies in the future.
 fn age_of(stamp: &Stamp) -> Option<Duration> {
     let age = nanoseconds_since_1970().checked_sub(stamp.mtime_ns)?;
     u64::try_from(age).ok().map(Duration::from_nanos)
