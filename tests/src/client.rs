@@ -44,7 +44,7 @@ pub fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Waits for a future, for at most [`PATIENCE`].
+/// Waits for a future, for at most `PATIENCE`.
 ///
 /// # Panics
 /// When the deadline passes.

@@ -11,20 +11,20 @@ use qshare_wire::{Message, Refused, WireError};
 use quinn::{Connection, VarInt};
 use tokio::sync::oneshot;
 
-/// Pieces of data that are read from the stream at once.
+/// Buffers of data that are read from the stream at once.
 const PIECES: usize = 32;
-/// Progress is reported after this many bytes, and for slow answers after this time. A hundred
-/// times as often it would cost as much as the copying.
+/// Progress is reported after this many bytes, and for slow answers after this time. Reports a
+/// hundred times as often would cost as much as copying the data.
 const TELL_BYTES: u64 = 128 * 1024;
 const TELL_AFTER: Duration = Duration::from_millis(20);
 
 /// How a request ended.
 pub(super) enum Answer<B> {
-    /// All bytes, not verified, and their audit path.
+    /// All bytes and their audit path arrived; they are not verified yet.
     Data { bytes: B, path: Vec<Hash> },
     /// The peer refused.
     Refused(Refused),
-    /// The peer was lost, or its answer is invalid.
+    /// The peer was lost, or its answer was invalid.
     Broken(ReadError),
 }
 

@@ -1,5 +1,5 @@
-//! Writing small files in batches, so that files that become durable at about the same time share
-//! a flush.
+//! Writes small files in batches, so that files that become durable at about the same time share a
+//! flush.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,10 +13,10 @@ use tracing::error;
 
 use crate::error::StartError;
 
-/// Files that may wait to be written, in KiB.
+/// Limit on the files that wait to be written, in KiB.
 const QUEUE_KIB: u32 = 8 * 1024;
-/// The writing thread is woken for this many files at once, or after [`LINGER`]: waking it for
-/// each file costs more than writing the file.
+/// The writing thread is woken for this many files, or after [`LINGER`]. Waking it for each file
+/// costs more than writing the file.
 const TOGETHER: usize = 16;
 const LINGER: Duration = Duration::from_millis(2);
 /// A batch is committed when no further file is expected, or none has come for this long,
@@ -37,8 +37,8 @@ struct Job {
 
 /// Writes small files in batches, on a thread of its own.
 ///
-/// A batch that panics is lost with its files, whose downloads end with an error; the thread goes
-/// on with the next batch.
+/// If a batch panics, its files are lost and their downloads end with an error. The thread goes on
+/// with the next batch.
 pub(crate) struct Committer {
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
@@ -52,14 +52,14 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: Vec<Job>,
-    /// Files that are being fetched and will be written here.
+    /// Files that are being fetched and will be written by this committer.
     expected: usize,
-    /// Whether the thread waits for a first file, without time limit.
+    /// Whether the thread waits for a first file, without a deadline.
     idle: bool,
     closed: bool,
 }
 
-/// Announces a file that is about to be written, until dropped.
+/// Announces a file that is about to be written. Dropping it withdraws the announcement.
 pub(crate) struct Expected(Arc<Shared>);
 
 /// The name of the writing thread.
@@ -82,7 +82,7 @@ impl Committer {
         })
     }
 
-    /// Starts on a thread that `spawn` makes.
+    /// Starts on a thread that `spawn` creates.
     fn start_on(
         spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
     ) -> io::Result<Committer> {
@@ -98,14 +98,14 @@ impl Committer {
         })
     }
 
-    /// Announces a file that is about to be written. Those that are here wait for it a little.
+    /// Announces a file that is about to be written. Files that are ready wait for it briefly.
     pub(crate) fn expect(&self) -> Expected {
         self.shared.lock().expected += 1;
         Expected(self.shared.clone())
     }
 
-    /// Writes a file. Returns its path once it has its name (and is durable, if that was asked
-    /// for).
+    /// Writes a file. Returns its path once the file has its final name, and is durable if the
+    /// caller asked for that.
     ///
     /// # Errors
     ///
@@ -172,7 +172,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the first files of a batch. None when there will be none any more.
+    /// Waits for the first files of a batch. Returns None when the committer is dropped.
     fn first(&self) -> Option<Vec<Job>> {
         let mut queue = self.lock();
         queue.idle = true;
@@ -184,7 +184,7 @@ impl Shared {
         (!jobs.is_empty()).then_some(jobs)
     }
 
-    /// Waits for more files of a batch. None when it is to be committed.
+    /// Waits for more files of a batch. Returns None when the batch is to be committed.
     fn more(&self) -> Vec<Job> {
         let quiet = Instant::now() + QUIET;
         let mut queue = self.lock();
@@ -205,7 +205,7 @@ impl Shared {
 /// Commits batches until the committer is dropped.
 fn run(shared: &Shared, commit: impl Fn(&Shared, Vec<Job>)) {
     while let Some(jobs) = shared.first() {
-        // The files of a batch that panics tell their downloads so when they are dropped.
+        // Dropping the files of a batch that panicked reports the error to their downloads.
         if catch_unwind(AssertUnwindSafe(|| commit(shared, jobs))).is_err() {
             error!("the writing thread panicked over a batch of small files");
         }
@@ -223,7 +223,7 @@ fn commit_batch(shared: &Shared, mut jobs: Vec<Job>) {
     while !jobs.is_empty() {
         for job in jobs {
             if (job.force, job.durability) != (force, durability) {
-                // Another kind of file is rare, and committed on its own.
+                // A file of the other kind is rare, and is committed on its own.
                 let mut alone = Batch::new(job.force);
                 add(&mut alone, &mut Vec::new(), job, true);
             } else {

@@ -1,4 +1,4 @@
-//! A download as its owner sees it.
+//! The owner's handle to a download.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ pub struct Download {
 
 type Outcome = Result<Arc<Report>, Arc<DownloadError>>;
 
-/// What the download's task and its handles share.
+/// State that the download's task and its handles share.
 pub(super) struct DownloadState {
     name: AssetName,
     info: ContentInfo,
@@ -35,7 +35,7 @@ pub(super) struct DownloadState {
 }
 
 impl Download {
-    /// Creates a download that has not begun; `stop` stops it.
+    /// Creates a download that has not started; `stop` stops it.
     pub(super) fn new(request: &DownloadRequest, stop: CancellationToken) -> Download {
         let progress = Progress {
             total_bytes: request.info.length,
@@ -88,11 +88,11 @@ impl Download {
         let _ = self.progress.changed().await;
     }
 
-    /// Waits for the end. May be called by several tasks, and again.
+    /// Waits for the end. Several tasks may call it, and repeatedly.
     ///
     /// # Errors
     ///
-    /// Why the download ended without the file.
+    /// Returns the reason why the download ended without the file.
     pub async fn finished(&self) -> Result<Arc<Report>, Arc<DownloadError>> {
         let mut outcome = self.state.outcome.subscribe();
         let outcome = outcome.wait_for(Option::is_some).await;
@@ -105,7 +105,7 @@ impl Download {
         }
     }
 
-    /// Stops it. The chunks that were fetched are kept, and the next attempt resumes from them.
+    /// Stops the download. The fetched chunks are kept, and the next attempt resumes from them.
     pub fn stop(&self) {
         self.state.stop.cancel();
     }
@@ -130,7 +130,7 @@ impl DownloadState {
         });
     }
 
-    /// Records the end.
+    /// Records the result.
     pub(super) fn end(&self, outcome: Result<Report, DownloadError>) {
         self.progress.send_modify(|progress| {
             progress.stage = match outcome.is_ok() {
@@ -153,7 +153,7 @@ impl DownloadState {
         self.started.elapsed()
     }
 
-    /// The report of a download whose file was there already.
+    /// Returns the report of a download whose file existed already.
     pub(super) fn already_there(&self, path: PathBuf) -> Report {
         Report {
             content: self.info.id(),

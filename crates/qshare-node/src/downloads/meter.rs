@@ -8,7 +8,7 @@ use qshare_content::NodeId;
 use crate::peers::Peer;
 use crate::vocabulary::{PathKind, Source};
 
-/// The reported rate is the mean over this time.
+/// The reported rate is the mean over this period.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Notes how many bytes had been received by `now`, and returns the rate in bytes per second.
+    /// Records how many bytes had been received by `now`, and returns the rate in bytes per second.
     pub(super) fn sample(&mut self, now: Instant, received_bytes: u64) -> u64 {
         self.samples.push_back((now, received_bytes));
         while self.samples.len() > 2
@@ -39,7 +39,7 @@ impl Meter {
         (received_bytes.saturating_sub(*before) as f64 / seconds) as u64
     }
 
-    /// Notes verified bytes, and chunks completed by them, that came from `peer`.
+    /// Records verified bytes that came from `peer`, and the number of chunks that they completed.
     pub(super) fn credit(&mut self, peer: &Peer, bytes: u64, chunks: u32) {
         let (path, address) = (peer.path(), peer.address());
         let source = self

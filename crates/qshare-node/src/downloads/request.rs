@@ -8,7 +8,7 @@ use qshare_storage::{DiskError, Durability, OpenError, Opened, Part, PartOptions
 
 use crate::vocabulary::{Contact, FoundFile};
 
-/// What to download, and where to.
+/// A content to download, and its target.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,8 +39,8 @@ pub struct DownloadRequest {
 
 impl DownloadRequest {
     /// Requests a content by its length and root. The name is used in messages, and by nodes that
-    /// are served from the download. Without further options, a different file at the target is
-    /// left alone, the file is durable at the end, and sources are waited for without limit.
+    /// this download serves. By default, a different file at the target is not replaced, the file
+    /// is durable at the end, and the download waits for sources without limit.
     pub fn new(name: AssetName, info: ContentInfo, target: Target) -> DownloadRequest {
         DownloadRequest {
             name,
@@ -55,18 +55,18 @@ impl DownloadRequest {
         }
     }
 
-    /// Requests a file that a lookup found, from the holders that the lookup named, and others.
+    /// Requests a file that a lookup found. The holders from the lookup are tried, and others.
     pub fn of_file(file: FoundFile, target: Target) -> DownloadRequest {
         DownloadRequest::new(file.name, file.info, target).holders(file.holders)
     }
 
-    /// Adds holders that are known already. Trackers are asked for more.
+    /// Adds known holders. Trackers are asked for more.
     pub fn holders(mut self, holders: Vec<Contact>) -> DownloadRequest {
         self.holders.extend(holders);
         self
     }
 
-    /// Adds nodes that are asked directly, whatever trackers say.
+    /// Adds nodes that are asked directly, whether or not trackers list them.
     pub fn nodes(mut self, nodes: Vec<NodeAddress>) -> DownloadRequest {
         self.nodes.extend(nodes);
         self
@@ -84,21 +84,22 @@ impl DownloadRequest {
         self
     }
 
-    /// Gives up when there has been no source for this long; None waits for ever.
+    /// Gives up when there has been no source for this long; None waits without limit.
     pub fn give_up_after(mut self, patience: impl Into<Option<Duration>>) -> DownloadRequest {
         self.give_up_after = patience.into();
         self
     }
 
-    /// Whether to serve the finished file until the node stops, if it lies in no shared directory.
+    /// Whether to serve the finished file until the node stops, even if it is in no shared
+    /// directory.
     pub fn keep_serving(mut self, keep_serving: bool) -> DownloadRequest {
         self.keep_serving = keep_serving;
         self
     }
 }
 
-/// Returns the chunks of an unfinished download that is not running, if there is one. Blocks, and
-/// hashes what an unclean stop left.
+/// Returns the chunks of an unfinished download that is not running, if there is one. Blocks.
+/// Hashes the part file if the last stop was unclean.
 pub fn unfinished_chunks(target: &Target, info: ContentInfo) -> Option<Bitmap> {
     if !target.part_path().exists() {
         return None;
@@ -115,7 +116,7 @@ pub fn unfinished_chunks(target: &Target, info: ContentInfo) -> Option<Bitmap> {
 }
 
 /// Deletes the data of an unfinished download that no process has open. Returns whether there was
-/// any. Blocks.
+/// any data. Blocks.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! All downloads of a node: their turns, and the end of each.
+//! All downloads of a node: starts them when a slot is free, and ends them.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -25,21 +25,21 @@ use crate::shares::ShareStore;
 use crate::trackers::Trackers;
 use crate::vocabulary::{NodeEvent, Report};
 
-/// Two downloads of one content to one path are the same.
+/// Identifies a download: requests of one content to one path share a download.
 type Key = (ContentId, PathBuf);
 
 /// All downloads that have not ended.
 pub(crate) struct Downloads {
     running: Mutex<HashMap<Key, Download>>,
     turns: Arc<Semaphore>,
-    /// Turns of contents of one chunk.
+    /// Slots for contents of one chunk.
     small_turns: Arc<Semaphore>,
     shares: Arc<ShareStore>,
     committer: Arc<Committer>,
     single_chunks: SingleChunks,
     swarms: Swarms,
     received_bytes: Arc<AtomicU64>,
-    /// Cancelled at shutdown before everything else.
+    /// Cancelled at shutdown before anything else is stopped.
     stopping: CancellationToken,
     tasks: Tasks,
 }
@@ -100,7 +100,7 @@ impl Downloads {
         }
     }
 
-    /// Begins a download, or returns the running one of the same content to the same target.
+    /// Starts a download, or returns the running one of the same content to the same target.
     pub(crate) fn begin(self: &Arc<Self>, request: DownloadRequest) -> Download {
         let key = (request.info.id(), request.target.path());
         let mut running = self.lock();
@@ -115,7 +115,7 @@ impl Downloads {
         let span = info_span!("download", name = %request.name, content = content.short());
         let (downloads, state) = (self.clone(), download.state().clone());
         let run = async move {
-            // A panic ends this download with an error, and no other.
+            // A panic ends this download with an error, and no other download.
             let outcome = catch_panic(downloads.run(&request, &state)).await;
             let outcome = outcome.unwrap_or_else(|panicked| {
                 error!(%panicked, "the download's task panicked");
@@ -140,7 +140,7 @@ impl Downloads {
         self.received_bytes.load(Ordering::Relaxed)
     }
 
-    /// Stops all downloads, resumably.
+    /// Stops all downloads. They can be resumed.
     pub(crate) fn stop(&self) {
         self.stopping.cancel();
     }

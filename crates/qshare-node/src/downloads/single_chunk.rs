@@ -27,13 +27,13 @@ use crate::runtime::BlockingBatch;
 use crate::shares::{Finished, ShareStore};
 use crate::vocabulary::{HolderNews, Report, Stage};
 
-/// Time for one attempt at one holder, once connected.
+/// Deadline of one attempt at one holder, from the connection on.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
-/// A holder that has not delivered by then is hedged: another one is asked beside it. 128 KiB take
-/// no longer on any path that is worth waiting for alone.
+/// A holder that has not delivered by then is hedged: another holder is asked in parallel. On any
+/// path that is fast enough to rely on alone, 128 KiB take no longer.
 const HEDGE_AFTER: Duration = Duration::from_secs(1);
-/// Holders that are asked at once. When a hedge needs a slot, the holder that has been asked for
-/// longest gives up its own, so that silent holders cannot keep the others out.
+/// Limit on the holders that are asked in parallel. When a hedge needs a slot, the holder that was
+/// asked first loses its own, so that silent holders cannot lock out others.
 const ATTEMPTS_MAX: usize = 4;
 
 /// Downloads contents of one chunk.
@@ -49,8 +49,8 @@ pub(super) struct SingleChunks {
 }
 
 impl SingleChunks {
-    /// Runs one download. Its `turn` ends with the fetching, so that others may fetch while this
-    /// one waits to become durable.
+    /// Runs one download. Its `turn` ends with the fetching, so that other downloads can fetch
+    /// while this one waits to become durable.
     pub(super) async fn run(
         &self,
         request: &DownloadRequest,
@@ -128,8 +128,8 @@ impl SingleChunks {
             .await;
     }
 
-    /// Asks holders, the known ones first, until one delivers. One is asked at a time, but a holder
-    /// that has not delivered for a while is hedged.
+    /// Asks holders, known ones first, until one delivers. One holder is asked at a time, and is
+    /// hedged if it has not delivered for a while.
     async fn fetch(
         &self,
         request: &DownloadRequest,
@@ -199,7 +199,7 @@ impl SingleChunks {
     }
 }
 
-/// What the shares take over of a finished download.
+/// Returns what the shares need to adopt a finished download.
 fn finished(request: &DownloadRequest, path: PathBuf) -> Finished {
     Finished {
         name: request.name.clone(),
@@ -211,7 +211,7 @@ fn finished(request: &DownloadRequest, path: PathBuf) -> Finished {
     }
 }
 
-/// How long a download without a source goes on. The time starts again while there are holders
+/// Time after which a download without a source ends. The time restarts while there are holders
 /// that were never tried.
 struct Patience {
     patience: Option<Duration>,
@@ -241,7 +241,7 @@ impl Patience {
 
 type Attempted = (NodeId, Result<(Arc<Peer>, SingleChunk), SourceFault>);
 
-/// The attempts under way, the oldest first.
+/// The running attempts, oldest first.
 #[derive(Default)]
 struct Attempts {
     running: JoinSet<Attempted>,
@@ -264,7 +264,8 @@ impl Attempts {
         Some(node)
     }
 
-    /// Waits for the end of an attempt that was not given up. None if none is under way.
+    /// Waits for the end of an attempt that was not given up. Returns None if no attempt is
+    /// running.
     async fn next(&mut self) -> Option<Result<Attempted, DownloadError>> {
         loop {
             match self.running.join_next().await? {
@@ -275,14 +276,14 @@ impl Attempts {
                 Err(lost) if lost.is_panic() => {
                     return Some(Err(DownloadError::Internal(lost.to_string())));
                 }
-                // Given up.
+                // The attempt was given up.
                 Err(_) => {}
             }
         }
     }
 }
 
-/// Waits for a change of the holders; for ever before they are watched.
+/// Waits for a change of the holders. Stays pending until the holders are watched.
 async fn next_news(news: &mut Option<mpsc::Receiver<HolderNews>>) -> Option<HolderNews> {
     match news {
         Some(receiver) => receiver.recv().await,
@@ -290,7 +291,7 @@ async fn next_news(news: &mut Option<mpsc::Receiver<HolderNews>>) -> Option<Hold
     }
 }
 
-/// Asks one holder for the whole content, and verifies what it sends.
+/// Requests the whole content from one holder, and verifies the answer.
 async fn attempt(
     dialler: Arc<Dialler>,
     node: NodeId,

@@ -1,5 +1,5 @@
-//! A content of several chunks: the scheduler's decisions become streams, and their ends become its
-//! events.
+//! Downloads a content of several chunks: opens streams as the scheduler decides, and reports their
+//! results to it.
 //!
 //! One task owns the scheduler ([`Fetch`]) and everything that changes with it. Tasks around it do
 //! one thing each (reach a node, follow what a peer has, fetch one span) and report the result to
@@ -47,15 +47,15 @@ use span::{FetchSpan, fetch_span};
 
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(100);
-/// Events that may wait for the scheduler; tasks with more to report wait.
+/// Limit on the queued events for the scheduler; tasks with more to report wait.
 const EVENTS: usize = 1024;
 
 struct Connected {
     peer: Arc<Peer>,
-    /// What it has, until the scheduler exists and is told.
+    /// The chunks of the peer, kept until the scheduler exists.
     have: Option<(Bitmap, u64)>,
     follow: AbortHandle,
-    /// When it last held a missing chunk, or was connected.
+    /// When the peer was connected, or last held a missing chunk.
     useful_at: Instant,
 }
 
@@ -132,7 +132,7 @@ impl Swarms {
     }
 }
 
-/// What the shares take over of a finished download.
+/// Returns what the shares need to adopt a finished download.
 fn finished(
     request: &DownloadRequest,
     path: std::path::PathBuf,
@@ -161,7 +161,7 @@ struct Swarm<'a> {
     holders: Holders,
     peers: HashMap<PeerKey, Connected>,
     running: HashMap<RequestId, Running>,
-    /// A panic in one of them ends the download with an error.
+    /// Tasks of the download. A panic in one of them ends the download with an error.
     tasks: JoinSet<()>,
     /// Blocking work on the part, which must end before the part is closed.
     writes: TaskTracker,
@@ -171,11 +171,11 @@ struct Swarm<'a> {
     unflushed_bytes: u64,
     checkpointing: bool,
     last_checkpoint: Instant,
-    /// When there was last a source of a missing chunk.
+    /// When there last was a source of a missing chunk.
     last_hope: Instant,
     /// Whether the partial download is announced.
     is_announced: bool,
-    /// When to log its sources, and to update its status, the next time.
+    /// When to log the download's sources next, and when to update its status next.
     log_at: Instant,
     show_at: Instant,
 }
@@ -188,7 +188,7 @@ impl Swarm<'_> {
         resumed_bytes: u64,
     ) -> Result<Report, DownloadError> {
         let result = self.fetch_all(&mut events, &recovered).await;
-        // What waits to be written is written before the part is closed or finished.
+        // Received data is written before the part is closed or finished.
         self.tasks.abort_all();
         events.close();
         while events.recv().await.is_some() {}
@@ -259,8 +259,8 @@ impl Swarm<'_> {
         }
     }
 
-    /// The hashes are known: creates the scheduler and announces the download. Followers know of
-    /// the `recovered` chunks already.
+    /// Starts once the hashes are known: creates the scheduler and announces the download.
+    /// Followers know of the `recovered` chunks already.
     fn begin(&mut self, verified: Bitmap, recovered: &Bitmap) {
         for chunk in verified.iter().filter(|&chunk| !recovered.contains(chunk)) {
             self.partial.availability.add(chunk);
@@ -287,8 +287,9 @@ impl Swarm<'_> {
         }
     }
 
-    /// Withdraws the partial download, which had no source for long: its name should not lead
-    /// others to a content that nobody can complete. Fetching goes on if a source appears.
+    /// Withdraws the partial download when it has had no source for long, so that its name does not
+    /// attract nodes to a content that none of them can complete. The download resumes if a source
+    /// appears.
     fn withdraw(&mut self) {
         if self.is_announced {
             self.is_announced = false;
@@ -317,7 +318,7 @@ impl Swarm<'_> {
         .unwrap_or(far)
     }
 
-    /// Dials more holders, as many as are allowed.
+    /// Dials more holders, up to the limit.
     fn dial(&mut self) {
         let max = self.all.limits.peers_per_download_max;
         while let Some((node, addresses)) = self.holders.next_to_dial(Instant::now(), max) {
@@ -405,7 +406,8 @@ impl Swarm<'_> {
         self.lose_peer(key, SourceFault::Dropped(reason));
     }
 
-    /// A peer is gone or not wanted any more. Spans that it has sent in full are still verified.
+    /// Removes a peer that is gone or no longer wanted. Spans that it has sent in full are still
+    /// verified.
     fn lose_peer(&mut self, key: PeerKey, fault: SourceFault) {
         let Some(connected) = self.peers.remove(&key) else {
             return;
@@ -474,8 +476,8 @@ impl Swarm<'_> {
         Ok(())
     }
 
-    /// A peer tells all chunks that it has. The scheduler and what is told to that peer follow from
-    /// it together.
+    /// Records the complete set of chunks that a peer has. The set decides what the scheduler
+    /// requests from the peer, and which new chunks this node reports to it.
     fn set_held_by(&mut self, now: Instant, peer: PeerKey, chunks: Bitmap, queue_bytes: u64) {
         let Some(connected) = self.peers.get_mut(&peer) else {
             return;
@@ -487,7 +489,7 @@ impl Swarm<'_> {
         }
     }
 
-    /// A peer tells more chunks that it has.
+    /// Records more chunks that a peer has.
     fn add_held_by(
         &mut self,
         now: Instant,
@@ -576,7 +578,7 @@ impl Swarm<'_> {
         }
     }
 
-    /// A node was reached: follows what it has.
+    /// Starts to follow a node that was reached.
     fn welcome(&mut self, node: NodeId, peer: Arc<Peer>) {
         self.holders.connected(&node);
         if let Some(fetch) = &mut self.fetch {
@@ -598,7 +600,7 @@ impl Swarm<'_> {
         self.hash_pages.peer_joined();
     }
 
-    /// Makes verified chunks durable from time to time.
+    /// Makes verified chunks durable at intervals.
     fn checkpoint(&mut self) {
         let limits = &self.all.limits;
         let due = self.last_checkpoint.elapsed() >= limits.checkpoint_interval
@@ -668,7 +670,7 @@ impl Swarm<'_> {
     }
 }
 
-/// The end of a task. One that was aborted is no error, one that panicked is.
+/// Returns the result of a task. An aborted task is no error, a panic is.
 fn no_panic(ended: Result<(), JoinError>) -> Result<(), DownloadError> {
     match ended {
         Err(lost) if lost.is_panic() => Err(DownloadError::Internal(lost.to_string())),
@@ -676,7 +678,7 @@ fn no_panic(ended: Result<(), JoinError>) -> Result<(), DownloadError> {
     }
 }
 
-/// Returns a refusal as the scheduler knows it; None if it is told in another way.
+/// Returns a refusal in the scheduler's terms; None if it is reported by another event.
 fn to_swarm(refused: &Refused) -> Option<Refusal> {
     use qshare_wire::Refusal as Wire;
     match refused.refusal() {

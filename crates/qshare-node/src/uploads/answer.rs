@@ -118,7 +118,7 @@ impl ChunkAnswers {
                     _ = &mut stopped => None,
                 };
                 let Some(block) = block else {
-                    // The header promised more data; only a reset can take that back.
+                    // The header promised more data; only a reset can revoke it.
                     let _ = send.reset(VarInt::from_u32(0));
                     return Ok(());
                 };
@@ -139,7 +139,7 @@ impl ChunkAnswers {
             queue = self.queue.bytes(),
             "answered"
         );
-        // The next answer may start. Memory is freed as this one is acknowledged.
+        // The next answer may start. The memory of this one is freed as the peer acknowledges it.
         drop(turn);
         if timeout(2 * PIECE_DEADLINE, stopped).await.is_err() {
             debug!(peer = %peer.node, "an answer was not acknowledged in time");

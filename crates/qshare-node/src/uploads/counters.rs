@@ -1,4 +1,4 @@
-//! How much is being sent, and how much was.
+//! Counters of answers that are being sent, and of bytes sent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ pub(super) struct Counters {
     sent_bytes: AtomicU64,
 }
 
-/// Counts one answer as under way until dropped.
+/// Counts one running answer until dropped.
 pub(super) struct UnderWay<'a>(&'a Counters);
 
 impl Counters {
@@ -36,7 +36,7 @@ impl Counters {
         self.sent_bytes.load(Ordering::Relaxed)
     }
 
-    /// Waits until no answer is under way.
+    /// Waits until no answer is running.
     pub(super) async fn idle(&self) {
         let mut under_way = self.under_way.subscribe();
         let _ = under_way.wait_for(|&count| count == 0).await;

@@ -1,4 +1,4 @@
-//! Answering a request for a page of chunk hashes, at most 128 KiB, charged like an answer.
+//! Answers requests for a page of chunk hashes, at most 128 KiB, with the memory budget of answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use crate::shares::{Holding, ShareStore};
 
 /// The bytes of a page's hashes and of its proof.
 const PAGE_MAX_BYTES: u64 = (tree::PAGE_CHUNKS as u64 + 64) * 32;
-/// A page that the other side has not read after this time is given up.
+/// A page that the other side has not read after this time is abandoned.
 const DEADLINE: Duration = Duration::from_secs(15);
-/// When to ask again if there is no memory. A client asks for few pages at a time.
+/// Retry time that is sent if there is no memory. A client requests few pages at a time.
 const RETRY_MS: u32 = 200;
 
 /// Answers requests for chunk hashes.

@@ -1,4 +1,5 @@
-//! Telling a follower which chunks this node has, as it gets more, and how much waits here.
+//! Reports to a follower which chunks this node has, new chunks as they come, and the length of its
+//! queue.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -22,19 +23,20 @@ use super::refuse::find;
 use crate::peers::Peer;
 use crate::shares::{Holding, PartialContent, ShareStore};
 
-/// Pause after a message before one is sent that tells the length of the queue alone.
+/// Pause after a message before one that reports only the length of the queue.
 const QUEUE_PAUSE: Duration = Duration::from_millis(100);
-/// A follower whose requests wait here has no use for more chunks before they are answered. It is
-/// told together with the last answer, or after this time, because it may look for rare chunks.
+/// A follower whose requests wait here cannot use more chunks before they are answered. New chunks
+/// are reported to it with the last answer, or after this time, because it may look for rare
+/// chunks.
 const OCCUPIED_PAUSE: Duration = Duration::from_millis(200);
 
-/// The contents that are followed on one connection, at most once each.
+/// The contents that are followed on one connection, each at most once.
 #[derive(Default)]
 pub(super) struct Interests {
     by_content: Mutex<HashMap<ContentId, CancellationToken>>,
 }
 
-/// One followed content, until dropped.
+/// One followed content. Dropping it ends the interest.
 struct Following<'a> {
     interests: &'a Interests,
     content: ContentId,
@@ -42,8 +44,8 @@ struct Following<'a> {
 }
 
 impl Interests {
-    /// Begins to follow a content. An earlier interest in it on this connection ends: the end of
-    /// its stream may arrive only after the new interest.
+    /// Begins to follow a content. Ends an earlier interest in it on this connection, because the
+    /// end of that one's stream may arrive only after the new interest.
     fn begin(&self, content: ContentId) -> Following<'_> {
         let replaced = CancellationToken::new();
         if let Some(older) = self.lock().insert(content, replaced.clone()) {
@@ -65,7 +67,7 @@ impl Interests {
 
 impl Drop for Following<'_> {
     fn drop(&mut self) {
-        // If it was replaced, the entry is the newer one's.
+        // If this interest was replaced, the entry belongs to the newer one.
         if !self.replaced.is_cancelled() {
             self.interests.lock().remove(&self.content);
         }
@@ -80,8 +82,8 @@ pub(super) struct InterestAnswers {
 }
 
 impl InterestAnswers {
-    /// Tells which chunks this node has, and as it gets more, until the follower closes its half
-    /// of the stream or follows the same content anew.
+    /// Reports the chunks that this node has, and new ones as they come, until the follower closes
+    /// its half of the stream or follows the same content anew.
     pub(super) async fn follow(
         &self,
         peer: &Peer,
@@ -129,7 +131,7 @@ impl InterestAnswers {
                 tokio::select! {
                     biased;
                     next = batches.next() => match next {
-                        // The download ended; what was told stays true.
+                        // The download ended; the reported chunks remain valid.
                         Err(RecvError::Closed) => batches.0 = None,
                         next => untold.add(next),
                     },
@@ -166,7 +168,7 @@ impl InterestAnswers {
         }
     }
 
-    /// The message with all chunks that this node has; None stands for all of the content.
+    /// Returns the message with all chunks that this node has; None stands for the whole content.
     fn have_message(&self, chunks: Option<&Bitmap>) -> Have {
         let complete = chunks.is_none_or(Bitmap::is_full);
         let bitmap = chunks.filter(|_| !complete).map(Bitmap::to_bytes);
@@ -179,7 +181,7 @@ impl InterestAnswers {
     }
 }
 
-/// Batches of new chunks. A complete content never has any.
+/// Batches of new chunks. A complete content has none.
 struct Batches(Option<broadcast::Receiver<Arc<[ChunkIndex]>>>);
 
 impl Batches {
@@ -201,15 +203,15 @@ fn subscribe(holding: &Holding) -> (Option<Bitmap>, Batches) {
     }
 }
 
-/// What a follower has not been told yet.
+/// Changes that have not been reported to a follower.
 #[derive(Default)]
 struct Untold {
     chunks: Vec<ChunkIndex>,
-    /// When the first of them came.
+    /// When the first unreported batch arrived.
     since: Option<Instant>,
-    /// Batches were missed, so all chunks must be told.
+    /// Batches were missed, so all chunks must be reported.
     lost: bool,
-    /// The length of the queue has changed.
+    /// Whether the length of the queue has changed.
     queue: bool,
 }
 
@@ -222,7 +224,7 @@ impl Untold {
         self.since.get_or_insert_with(Instant::now);
     }
 
-    /// Returns when to tell it.
+    /// Returns when to report the changes.
     fn due(&self, told_at: Instant, is_occupied: bool) -> Option<Instant> {
         match (self.since, is_occupied) {
             (Some(since), false) => Some(since),
@@ -232,15 +234,16 @@ impl Untold {
     }
 }
 
-/// What is worth a message.
+/// The changes that justify a message.
 enum Worth {
     Nothing,
     Chunks(Vec<ChunkIndex>),
     All,
 }
 
-/// Half of the chunks that a node gets in a crowd are known to any other node that it talks to.
-/// That it has become a complete source is worth telling to all.
+/// Selects the changes to report. In a swarm, the peer already has about half of the chunks that
+/// this node gets, and these are not reported. That this node became complete is reported to every
+/// peer.
 fn worth_telling(partial: &PartialContent, peer: &Peer, batch: &[ChunkIndex]) -> Worth {
     let unknown = partial.availability.not_held_by(peer.key, batch);
     if partial.is_complete() && !batch.is_empty() || unknown.len() > HAVE_MORE_MAX {

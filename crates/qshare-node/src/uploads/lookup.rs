@@ -1,5 +1,4 @@
-//! Answering lookups of neighbours: the question that trackers answer, for this node's own
-//! catalogue.
+//! Answers lookups of neighbours, as a tracker does, from this node's own catalogue.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,18 +20,19 @@ use crate::neighbours::Neighbours;
 use crate::peers::Peer;
 use crate::shares::{Listing, ShareStore};
 
-/// Lookups that one address may make at once, and every second afterwards. They are counted by
-/// address, because identities are free.
+/// Burst of lookups from one address, and lookups per second afterwards. The limit is per address,
+/// because identities are free.
 const BURST: f64 = 400.0;
 const PER_SECOND: f64 = 50.0;
-/// Steps of work, about 4 ns each, that cost as much as one lookup: 0.1 ms.
+/// Steps of work, about 4 ns each, that are charged like one lookup: 0.1 ms.
 const STEPS_PER_LOOKUP: f64 = 25_000.0;
-/// Addresses whose lookups are counted. One that has its full allowance again is forgotten first.
+/// Limit on the addresses whose lookups are counted. An address that has its full allowance again
+/// is evicted first.
 const ASKERS_MAX: usize = 1024;
-/// When to ask again after too many lookups.
+/// Retry time that is sent after too many lookups.
 const RETRY_MS: u32 = 1_000;
 
-/// Bytes of answers in memory that the other side has not read yet.
+/// Limit on the bytes of answers in memory that other nodes have not read yet.
 const ANSWERS_MAX_BYTES: usize = 8 << 20;
 
 /// Answers lookups.
@@ -59,14 +59,14 @@ impl LookupAnswers {
         }
     }
 
-    /// Answers a lookup of a node on the local network.
+    /// Answers a lookup from a node on the local network.
     pub(super) async fn answer(
         &self,
         peer: &Peer,
         request: Find,
         send: &mut SendStream,
     ) -> Result<(), Refused> {
-        // Elsewhere trackers decide who may know the names.
+        // On other networks, trackers decide who may know the names.
         if !self.neighbours.is_on() || !self.neighbours.is_near(peer.address().ip()) {
             return Err(Refused::because(
                 Refusal::NotAllowed,
@@ -126,7 +126,7 @@ impl Askers {
         }
     }
 
-    /// Charges an address for one lookup. False if its allowance is used up.
+    /// Charges an address for one lookup. Returns false if its allowance is used up.
     fn may_ask(&self, address: IpAddr, now: Instant) -> bool {
         let mut buckets = self.lock();
         if buckets.len() >= ASKERS_MAX && !buckets.contains_key(&address) {
@@ -140,7 +140,7 @@ impl Askers {
         bucket.try_take(now, 1.0)
     }
 
-    /// Charges what a lookup has cost. Beyond its burst an address waits before it may ask again.
+    /// Charges the cost of a lookup. An address that exceeds its burst is refused for a while.
     fn charge(&self, address: IpAddr, now: Instant, steps: u64) {
         if let Some(bucket) = self.lock().get_mut(&address) {
             let lookups = steps as f64 / STEPS_PER_LOOKUP;
@@ -191,7 +191,7 @@ mod tests {
             askers.may_ask(address(number), now);
         }
         assert_eq!(askers.buckets.lock().unwrap().len(), ASKERS_MAX);
-        // Those that have their full allowance again are forgotten.
+        // Addresses that have their full allowance again are evicted.
         assert!(askers.may_ask(address(9_999), now + Duration::from_secs(60)));
     }
 }

@@ -2,10 +2,10 @@
 //! take from others.
 //!
 //! Bytes are charged from before they are read until their last reference is dropped. QUIC keeps
-//! what it sends until it is acknowledged, so a client that reads slowly, or not at all, uses
-//! memory of this node. Half of the budget is first come, first served, so that a long fat path can
-//! be filled; a quarter is for clients that hold little; and of the last quarter every client that
-//! may connect has a share of its own.
+//! sent data until it is acknowledged, so a client that reads slowly, or not at all, uses memory of
+//! this node. Half of the budget is first come, first served, so that one answer can fill a path
+//! with a large bandwidth-delay product. A quarter is for clients that hold little. In the last
+//! quarter, every client that may connect has a share of its own.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -15,20 +15,20 @@ use bytes::Bytes;
 use qshare_swarm::PeerKey;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-/// What a client that holds little may hold: one block of an answer.
+/// Bytes that a client may hold as one that holds little: one block of an answer.
 const LITTLE_BYTES: u64 = 1 << 20;
 
-/// Bytes that answers are made from, while they are made: two of the largest chunks. No task waits
-/// for anything else meanwhile.
+/// Limit on the chunk bytes that answers are computed from: two of the largest chunks. A task waits
+/// for nothing else while it holds such bytes.
 const WORK_MAX_BYTES: u64 = 8 << 20;
 
-/// The unit in which they are counted.
+/// The unit in which these bytes are counted.
 const WORK_UNIT_BYTES: u64 = 16 << 10;
 
 /// Counts the bytes of answers in memory.
 pub(super) struct MemoryBudget {
     max_bytes: u64,
-    /// What every client may hold in any case.
+    /// Bytes that every client may hold in any case.
     always_bytes: u64,
     held: Mutex<Held>,
     freed: Notify,
@@ -81,8 +81,8 @@ impl MemoryBudget {
         })
     }
 
-    /// Takes `most_bytes`, or as many as the client may have now. None if that is less than both
-    /// `most_bytes` and what every client may hold in any case.
+    /// Takes `most_bytes`, or as many as the client may have now. Returns None if that is less than
+    /// both `most_bytes` and the share that every client has in any case.
     pub(super) fn try_take(self: &Arc<Self>, client: PeerKey, most_bytes: u64) -> Option<Share> {
         let mut held = self.lock();
         let left = held.left_for(client, self.max_bytes, self.always_bytes);
@@ -98,7 +98,7 @@ impl MemoryBudget {
         })
     }
 
-    /// Does the same, and waits until the client may have any.
+    /// Takes memory like [`try_take`](Self::try_take), and waits until it succeeds.
     pub(super) async fn take(self: &Arc<Self>, client: PeerKey, most_bytes: u64) -> Share {
         loop {
             let mut freed = pin!(self.freed.notified());
@@ -110,7 +110,8 @@ impl MemoryBudget {
         }
     }
 
-    /// Takes memory for what an answer is made from. Must be dropped before anything is waited for.
+    /// Takes memory for the chunk bytes that an answer is computed from. The caller must drop it
+    /// before it waits for anything.
     pub(super) async fn work(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
         let units = bytes.min(WORK_MAX_BYTES).div_ceil(WORK_UNIT_BYTES);
         self.work.acquire_many(units as u32).await.ok()
@@ -121,7 +122,7 @@ impl MemoryBudget {
     }
 }
 
-/// Memory that a client was given, returned when dropped.
+/// Memory that a client holds. Dropping it returns the memory.
 pub(super) struct Share {
     memory: Arc<MemoryBudget>,
     client: PeerKey,
@@ -133,7 +134,7 @@ impl Share {
         self.bytes
     }
 
-    /// Returns all but `bytes`.
+    /// Returns all memory but `bytes` to the budget.
     pub(super) fn shrink_to(&mut self, bytes: u64) {
         let freed = self.bytes.saturating_sub(bytes);
         self.bytes -= freed;
@@ -148,7 +149,7 @@ impl Drop for Share {
     }
 }
 
-/// Bytes of an answer, with their share of the memory.
+/// Bytes of an answer, together with the memory that they hold.
 pub(super) struct Charged<B> {
     bytes: B,
     _share: Share,

@@ -1,5 +1,5 @@
-//! Handing an answer to its stream in pieces: few unsent bytes, and other answers go on while one
-//! is blocked.
+//! Writes an answer to its stream in pieces, so that few bytes are unsent, and other answers go on
+//! while one is blocked.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use tokio::time::timeout;
 use super::queue::Turn;
 use crate::peers::PeerConnection;
 
-/// An answer is handed to its stream in pieces of an eighth of the congestion window, within these
+/// An answer is written to its stream in pieces of an eighth of the congestion window, within these
 /// bounds.
 const PIECE_MIN_BYTES: u64 = 32 * 1024;
 const PIECE_MAX_BYTES: u64 = 256 * 1024;
-/// An answer of which a blocked piece does not move for this long (2 KB/s) is given up.
+/// An answer is abandoned when a blocked piece makes no progress for this long (2 KB/s).
 pub(super) const PIECE_DEADLINE: Duration = Duration::from_secs(15);
 /// An answer counts as blocked, so that others may start, when a piece takes this many times longer
-/// than its fair share of this node's link allows: then the path of that answer is slow.
+/// than its fair share of this node's link allows. The path of that answer is then slow.
 const BLOCKED_TIMES: f64 = 2.0;
-/// The same while the rate of this node's link is unknown,
+/// Time after which an answer counts as blocked while the rate of this node's link is unknown.
 const BLOCKED_AFTER: Duration = Duration::from_millis(50);
-/// and its bounds.
+/// Bounds of that time while the rate is known.
 const BLOCKED_AFTER_MIN: Duration = Duration::from_millis(5);
 const BLOCKED_AFTER_MAX: Duration = Duration::from_millis(500);
-/// The same where not a link but the congestion window limits an answer: others can use the link
-/// until the next acknowledgement.
+/// Time after which an answer counts as blocked where its congestion window is the limit, not the
+/// link. Other answers can use the link until the next acknowledgement.
 const WINDOW_FULL_AFTER: Duration = Duration::from_millis(2);
-/// On a path with a shorter RTT, any congestion window soon suffices.
+/// On a path with a shorter RTT, the congestion window is not the limit for long.
 const LONG_PATH: Duration = Duration::from_millis(5);
 
-/// Limits what connections buffer.
+/// Limits the bytes that connections buffer.
 pub(super) struct Pacing {
     send_window_max_bytes: u64,
 }
@@ -43,9 +43,9 @@ impl Pacing {
         }
     }
 
-    /// Lets a connection buffer little more than its path holds. What waits in its buffers instead
-    /// could not be reordered any more, and an answer under way would look finished. Returns the
-    /// size of the next piece.
+    /// Lets a connection buffer little more than its path holds. More buffered data could not be
+    /// reordered any more, and a running answer would look finished. Returns the size of the next
+    /// piece.
     pub(super) fn next_piece_bytes(&self, connection: &PeerConnection) -> usize {
         let path = connection.connection.stats().path;
         let piece_bytes = (path.cwnd / 8).clamp(PIECE_MIN_BYTES, PIECE_MAX_BYTES);
@@ -60,14 +60,15 @@ impl Pacing {
     }
 }
 
-/// Returns what a connection holds while this much is in flight and some of it is lost: quinn keeps
-/// what is acknowledged until everything before it in its stream is, which takes another RTT.
+/// Returns the bytes that a connection buffers while `in_flight_bytes` are in flight and some of
+/// them are lost. quinn keeps acknowledged data until everything before it in its stream is
+/// acknowledged, too, which takes another RTT.
 fn held_up_bytes(in_flight_bytes: u64) -> u64 {
     in_flight_bytes * 2
 }
 
-/// Writes one piece to the stream. Returns false if the other side does not take it. `running_max`
-/// is the number of answers that share this node's link.
+/// Writes one piece to the stream. Returns false if the other side does not accept it.
+/// `running_max` is the number of answers that share this node's link.
 pub(super) async fn write_piece(
     turn: &Turn,
     running_max: u32,
@@ -91,9 +92,9 @@ pub(super) async fn write_piece(
     matches!(written, Ok(Ok(())))
 }
 
-/// Returns how long a piece may take before its answer counts as blocked, where this node's link
-/// would carry `share_of_link` bytes of it a second. Where nothing queues on a long path, the link
-/// is not full.
+/// Returns how long a piece may take before its answer counts as blocked. This node's link carries
+/// `share_of_link` bytes of the answer per second. On a long path without queues, the link is not
+/// full.
 fn blocked_after(
     piece_bytes: usize,
     share_of_link: Option<f64>,
@@ -123,9 +124,9 @@ mod tests {
     fn others_start_at_once_where_only_the_congestion_window_is_full() {
         let after = |rtt, shortest| blocked_after(32 << 10, None, rtt, shortest);
         assert_eq!(after(42 * MS, 40 * MS), WINDOW_FULL_AFTER);
-        // Something queues: the link is full.
+        // The RTT shows a queue: the link is full.
         assert_eq!(after(70 * MS, 40 * MS), BLOCKED_AFTER);
-        // A local network, before anything is known of its queue.
+        // A local network, before its queue is measured.
         assert_eq!(after(MS, MS), BLOCKED_AFTER);
     }
 

@@ -1,4 +1,4 @@
-//! The chunk requests that wait for an answer, and whose turn it is.
+//! The queue of chunk requests, and the choice of the next one to answer.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -14,9 +14,10 @@ use tracing::trace;
 /// The queue of all peers' chunk requests, around the scheduler [`Serve`].
 pub(super) struct UploadQueue {
     state: Mutex<State>,
-    /// The scheduler's time-out is earlier than the one that [`run`](Self::run) sleeps until.
+    /// Notified when the scheduler's time-out is earlier than the one that [`run`](Self::run) waits
+    /// for.
     earlier: Notify,
-    /// Bytes that wait to be answered, as others were last told.
+    /// Bytes of the waiting and active requests, as last reported to followers.
     told_bytes: watch::Sender<u64>,
     running_max: u32,
 }
@@ -24,15 +25,15 @@ pub(super) struct UploadQueue {
 struct State {
     serve: Serve,
     waiting: HashMap<Ticket, Waiter>,
-    /// By client: notified when none of its requests waits any more.
+    /// Notified, by client, when none of the client's requests waits any more.
     drained: HashMap<PeerKey, Arc<Notify>>,
-    /// Until when [`UploadQueue::run`] sleeps.
+    /// The time at which [`UploadQueue::run`] wakes.
     wake_at: Option<Instant>,
 }
 
 struct Waiter {
     client: PeerKey,
-    /// Told when its turn comes.
+    /// Signalled when the request may be answered.
     start: oneshot::Sender<()>,
 }
 
@@ -73,7 +74,7 @@ impl UploadQueue {
         }
     }
 
-    /// Queues a request. The receiver is told when its turn comes.
+    /// Queues a request. The receiver is signalled when the request may be answered.
     ///
     /// # Errors
     ///
@@ -107,7 +108,7 @@ impl UploadQueue {
         self.lock().serve.is_waiting(client)
     }
 
-    /// Returns what is notified when none of a client's requests waits any more.
+    /// Returns the notification that none of a client's requests waits any more.
     pub(super) fn drained(&self, client: PeerKey) -> Arc<Notify> {
         self.lock().drained.entry(client).or_default().clone()
     }
@@ -117,13 +118,13 @@ impl UploadQueue {
         self.lock().serve.queue_bytes()
     }
 
-    /// Tells when [`bytes`](Self::bytes) has changed by more than a quarter. Smaller changes are
-    /// not worth a message to every follower.
+    /// Returns a watch that reports when [`bytes`](Self::bytes) has changed by more than a quarter.
+    /// Smaller changes do not justify a message to every follower.
     pub(super) fn byte_changes(&self) -> watch::Receiver<u64> {
         self.told_bytes.subscribe()
     }
 
-    /// The number of answers that may run at once while none is blocked.
+    /// Returns the number of answers that may run at once while none is blocked.
     pub(super) fn running_max(&self) -> u32 {
         self.running_max
     }
@@ -176,7 +177,7 @@ impl State {
             let waiter = self.stop_waiting(ticket);
             let told = waiter.is_some_and(|waiter| waiter.start.send(()).is_ok());
             if !told {
-                // The request was given up.
+                // The request was dropped.
                 self.serve.handle_finished(Instant::now(), ticket, 0);
             }
         }
@@ -215,7 +216,7 @@ impl Turn {
         withdrawn
     }
 
-    /// Notes that the answer cannot be written further, until the result is dropped.
+    /// Marks the answer as blocked until the result is dropped.
     pub(super) fn block(&self) -> Blocked<'_> {
         let mut state = self.queue.lock();
         state.serve.handle_blocked(Instant::now(), self.ticket);

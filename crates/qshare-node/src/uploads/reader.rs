@@ -1,4 +1,4 @@
-//! Reading the bytes of an answer, block by block, each within the memory budget.
+//! Reads the bytes of an answer, block by block, each within the memory budget.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use super::refuse::refuse_read;
 use crate::runtime::{BlockingBatch, Buffer, BufferPool, blocking};
 use crate::shares::{Holding, ShareStore};
 
-/// Reads of at most this many bytes share a trip to a blocking thread with others.
+/// Reads of at most this many bytes are combined with others in one task of a blocking thread.
 const SMALL_READ_BYTES: u64 = 16 * 1024;
-/// The bytes of an answer that are read at once. The largest chunk has four times as many.
+/// Size of a block, which is read at once. The largest chunk has four times as many bytes.
 const BLOCK_BYTES: u64 = 1 << 20;
 
 /// The subtree of a chunk that a request names.
@@ -76,17 +76,17 @@ pub(super) struct Reader<'a> {
     pub(super) chunk: ChunkIndex,
 }
 
-/// The beginning of an answer.
+/// The first block of an answer.
 pub(super) struct First {
     pub(super) data: Bytes,
     /// The audit path.
     pub(super) path: Vec<Hash>,
-    /// What is read once `data` was sent.
+    /// Bytes that are read once `data` was sent.
     pub(super) later: Range<u64>,
 }
 
 impl Reader<'_> {
-    /// Reads the first block, and makes the audit path of `path_levels` hashes.
+    /// Reads the first block, and computes the audit path of `path_levels` hashes.
     pub(super) async fn first(
         &self,
         turn: &Turn,

@@ -1,4 +1,4 @@
-//! The refusals that several kinds of requests share.
+//! Refusals that several kinds of requests share.
 
 use qshare_content::ContentId;
 use qshare_storage::ReadError;
@@ -13,7 +13,7 @@ pub(super) fn find(shares: &ShareStore, content: &ContentId) -> Result<Holding, 
         .ok_or_else(|| Refused::new(Refusal::NotHere))
 }
 
-/// The refusal for a failed read. It does not say what failed, because paths are private.
+/// Returns the refusal for a failed read. It does not name the cause, because paths are private.
 pub(super) fn refuse_read(error: &ReadError) -> Refused {
     match error {
         ReadError::NotHere => Refused::new(Refusal::NotHere),

@@ -1,4 +1,4 @@
-//! Serving the requests of all connected nodes.
+//! Serves the requests of all connected nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::peers::{Peer, PeerConnection};
 use crate::runtime::{BlockingBatch, BufferPool, Tasks};
 use crate::shares::ShareStore;
 
-/// Time from the opening of a stream to a complete request.
+/// Deadline for a complete request, from the opening of its stream.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Answers the requests of other nodes.
@@ -104,7 +104,7 @@ impl Uploads {
             .supervise("upload queue", async move { queue.run().await });
     }
 
-    /// Answers everything that a peer requests on a connection, until that is lost.
+    /// Answers all requests of a peer on a connection, until the connection is lost.
     pub(crate) fn serve(self: &Arc<Self>, peer: Arc<Peer>, connection: &PeerConnection) {
         let (uploads, connection) = (self.clone(), connection.connection.clone());
         self.tasks.spawn(async move {

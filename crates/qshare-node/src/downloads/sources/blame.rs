@@ -1,4 +1,4 @@
-//! What follows from corrupt bytes.
+//! Consequences of corrupt bytes.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tracing::debug;
 use crate::peers::PeerTable;
 use crate::vocabulary::NodeEvent;
 
-/// Notes which nodes sent bytes that failed verification. Clones note in the same place.
+/// Records which nodes sent bytes that failed verification. Clones share one record.
 #[derive(Clone)]
 pub(crate) struct Blame {
     table: Arc<PeerTable>,
@@ -21,7 +21,7 @@ impl Blame {
         Blame { table, events }
     }
 
-    /// A node sent corrupt bytes of a content.
+    /// Records that a node sent corrupt bytes of a content.
     pub(crate) fn corrupt(&self, node: NodeId, content: ContentId) {
         debug!(peer = %node, content = content.short(), "sent bytes that failed verification");
         self.table.note_lie(node);

@@ -1,5 +1,5 @@
-//! Which nodes may have the content, and which of them is worth an attempt now. Pure: it is told
-//! the time and what happened.
+//! Nodes that may have the content, and the choice of the one to try next. Pure: the caller passes
+//! the time and the events.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -13,9 +13,10 @@ use super::static_sources::at_once;
 use crate::error::{DownloadError, NoSource, SourceFault};
 use crate::vocabulary::{Contact, HolderNews};
 
-/// Holders that are remembered. Trackers hand out samples, so more come when these go.
+/// Limit on the holders that are remembered. Trackers return samples, so others take the place of
+/// those that are lost.
 const CONTACTS_MAX: usize = 1024;
-/// The first and the longest pause before a holder that failed is tried again.
+/// The first and the longest pause before a failed holder is retried.
 const REST_MIN: Duration = Duration::from_secs(1);
 const REST_MAX: Duration = Duration::from_secs(60);
 /// Holders whose faults are reported.
@@ -23,14 +24,14 @@ const REPORTED_MAX: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Never tried, or worth another attempt because it moved.
+    /// The holder was never tried, or its address changed since it failed.
     Idle,
     Connecting,
     Connected,
     Resting {
         until: Instant,
     },
-    /// It sent corrupt bytes of this content.
+    /// The holder sent corrupt bytes of this content.
     Banned,
 }
 
@@ -55,10 +56,9 @@ impl Known {
 pub(crate) struct Holders {
     us: NodeId,
     known: HashMap<NodeId, Known>,
-    /// Addresses that other sources than trackers gave. Trackers add to them and do not remove
-    /// them.
+    /// Addresses from sources other than trackers. Trackers add to them and do not remove them.
     given: HashMap<NodeId, Vec<SocketAddr>>,
-    /// Nodes whose address is unknown, and why.
+    /// Nodes whose address is unknown, with the reason.
     unresolved: BTreeMap<NodeId, SourceFault>,
 }
 
@@ -76,7 +76,7 @@ impl Holders {
         holders
     }
 
-    /// A tracker, the local network or the resolver tells something.
+    /// Handles a message from a tracker, the local network or the resolver.
     pub(crate) fn handle_news(&mut self, news: HolderNews) {
         match news {
             HolderNews::Joined(contacts) => self.join(contacts),
@@ -98,7 +98,7 @@ impl Holders {
                     given.push(address);
                 }
             }
-            // What a tracker said about the node stays.
+            // Addresses from a tracker are kept.
             if let Some(told) = self.known.get(&contact.node) {
                 contact.complete |= told.contact.complete;
                 contact.addresses.clone_from(&told.contact.addresses);
@@ -121,7 +121,7 @@ impl Holders {
                 if known.contact.addresses != contact.addresses
                     && matches!(known.state, State::Resting { .. })
                 {
-                    // The failure belongs to the old address.
+                    // The failure was at the old address.
                     known.state = State::Idle;
                 }
                 known.contact = contact;
@@ -137,8 +137,8 @@ impl Holders {
         }
     }
 
-    /// Forgets nodes that no longer hold the content according to a tracker. Connected ones stay:
-    /// they know better than the tracker what they have.
+    /// Forgets nodes that no longer hold the content according to a tracker. Connected nodes stay,
+    /// because they report themselves which chunks they hold.
     fn leave(&mut self, nodes: &[NodeId]) {
         for node in nodes {
             let is_given = self.given.contains_key(node);
@@ -155,8 +155,8 @@ impl Holders {
         }
     }
 
-    /// Returns a random holder to try now, preferably a complete one, unless `busy_max` are being
-    /// tried or connected. It counts as being tried from now on.
+    /// Returns a random holder to try now, preferably a complete one, unless `busy_max` holders are
+    /// connected or being tried. The holder counts as being tried from now on.
     pub(crate) fn next_to_dial(
         &mut self,
         now: Instant,
@@ -184,7 +184,7 @@ impl Holders {
         Some((node, known.contact.addresses.clone()))
     }
 
-    /// Whether a holder is worth an attempt now.
+    /// Whether a holder may be tried now.
     pub(crate) fn any_ready(&self, now: Instant) -> bool {
         self.known.values().any(|known| known.is_ready(now))
     }
@@ -196,8 +196,8 @@ impl Holders {
             .any(|known| known.state == State::Idle && known.failures == 0)
     }
 
-    /// Returns how many connected holders should give way to others: none while fewer than
-    /// `busy_max` are connected, or no other is worth an attempt.
+    /// Returns how many connected holders should give their slots to others. Returns 0 while fewer
+    /// than `busy_max` are connected, or if no other holder may be tried.
     pub(crate) fn wanted_slots(&self, now: Instant, busy_max: usize) -> usize {
         if self.busy() < busy_max {
             return 0;
@@ -217,15 +217,15 @@ impl Holders {
         }
     }
 
-    /// A holder delivered: its earlier failures no longer count.
+    /// Records that a holder delivered: its earlier failures no longer count.
     pub(crate) fn succeeded(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
             known.failures = 0;
         }
     }
 
-    /// A holder cannot be reached, was lost, or is of no use at the moment. It rests, twice as long
-    /// after each failure.
+    /// Records that a holder cannot be reached, was lost, or is of no use at the moment. The node
+    /// backs off from it, for twice as long after each failure.
     pub(crate) fn failed(&mut self, node: &NodeId, now: Instant, fault: SourceFault) {
         if let Some(known) = self.known.get_mut(node)
             && known.state != State::Banned
@@ -239,7 +239,7 @@ impl Holders {
         }
     }
 
-    /// A holder sent corrupt bytes of this content. It is not tried again.
+    /// Records that a holder sent corrupt bytes of this content. It is not tried again.
     pub(crate) fn ban(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
             known.state = State::Banned;
@@ -247,7 +247,7 @@ impl Holders {
         }
     }
 
-    /// Returns when a resting holder may be tried again.
+    /// Returns when the next back-off ends.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let until = |known: &Known| match known.state {
             State::Resting { until } => Some(until),
@@ -256,7 +256,7 @@ impl Holders {
         self.known.values().filter_map(until).min()
     }
 
-    /// Returns some of the holders that failed, and why.
+    /// Returns some of the failed holders, each with its fault.
     pub(crate) fn faults(&self) -> NoSource {
         let tried = self.known.values().filter_map(|known| {
             let fault = known.last_fault.as_ref()?;
@@ -272,7 +272,7 @@ impl Holders {
         }
     }
 
-    /// The error of a download that has no source.
+    /// Returns the error of a download that has no source.
     pub(crate) fn no_source(&self, name: &AssetName) -> DownloadError {
         let name = name.clone();
         let mut states = self.known.values().map(|known| known.state);

@@ -1,4 +1,4 @@
-//! Nodes that the request itself names: their ids are pinned, their addresses may need a resolver.
+//! Nodes that the request itself names. Their ids are pinned; their addresses may need a resolver.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(super) fn at_once(nodes: &[NodeAddress]) -> Vec<Contact> {
     nodes.iter().filter_map(literal).collect()
 }
 
-/// Resolves the host name of a node, again and again until it has an address or the receiver is
+/// Resolves the host name of a node. Retries until the name has an address or the receiver is
 /// dropped.
 pub(super) async fn resolve(node: NodeAddress, news: mpsc::Sender<HolderNews>) {
     loop {

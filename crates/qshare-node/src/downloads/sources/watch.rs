@@ -1,4 +1,4 @@
-//! Watching for sources: at all trackers, on the local network, and behind host names.
+//! Watches for sources at all trackers, on the local network, and behind host names.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::runtime::Tasks;
 use crate::trackers::Trackers;
 use crate::vocabulary::HolderNews;
 
-/// Changes of holders that may wait for a download.
+/// Limit on the changes of holders that are queued for a download.
 const NEWS_MAX: usize = 64;
 
-/// Watches for sources of contents. Clones watch over the same sessions.
+/// Watches for sources of contents. Clones share the tracker sessions.
 #[derive(Clone)]
 pub(crate) struct SourceWatch {
     trackers: Arc<Trackers>,

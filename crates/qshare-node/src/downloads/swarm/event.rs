@@ -1,4 +1,4 @@
-//! What the tasks of a download report to the one that owns the scheduler.
+//! Reports from the tasks of a download to the task that owns the scheduler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use super::super::chunk_request::Step;
 use crate::error::{AskError, ReachError, SourceFault};
 use crate::peers::Peer;
 
-/// Time for the answer to an interest or a hash request.
+/// Deadline for the answer to an interest or a hash request.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// How often a download's sources are logged, at level INFO.
 pub(super) const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// What happened.
+/// An event of the download.
 pub(super) enum Event {
     Reached {
         node: NodeId,
@@ -65,7 +65,7 @@ pub(super) enum Event {
     Broken {
         request: RequestId,
         cause: String,
-        /// Another connection to the peer has taken over.
+        /// Another connection has replaced the one to the peer.
         moved: bool,
     },
     Disk(DiskError),

@@ -1,4 +1,4 @@
-//! Following one peer: which chunks it has, as it tells.
+//! Follows one peer: receives the chunks that the peer reports.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,17 +15,17 @@ use super::event::{ANSWER_DEADLINE, Event};
 use crate::error::{AskError, SourceFault};
 use crate::peers::{Peer, PeerConnection};
 
-/// Messages about new chunks that a peer may send at once, and every second. A node collects new
-/// chunks for 20 ms, hence sends at most 50 messages a second; those that the network held back may
-/// arrive at once.
+/// Burst and rate per second of the messages about new chunks that a peer may send. A node collects
+/// new chunks for 20 ms, so it sends at most 50 messages a second. Messages that the network
+/// delayed may arrive at once.
 const HAVE_BURST: f64 = 500.0;
 const HAVE_PER_SECOND: f64 = 100.0;
-/// A bitmap of this many chunks costs as much as one message about a single chunk.
+/// A bitmap of this many chunks is charged like one message about a single chunk.
 const BITMAP_CHUNKS: f64 = 4096.0;
 
-/// How many messages about its chunks a peer may still send. A message that tells all chunks is
-/// charged by the length of the bitmap, because that decides what it costs to process. It may
-/// overdraw the bucket, so that one such message is always accepted.
+/// Rate limit for a peer's messages about its chunks. A message with all chunks is charged by the
+/// length of its bitmap, which determines the cost of processing it. It may overdraw the bucket, so
+/// that one such message is always accepted.
 struct HaveBudget {
     bucket: TokenBucket,
     bitmap_cost: f64,
@@ -39,7 +39,7 @@ impl HaveBudget {
         }
     }
 
-    /// Charges for one message. False if the budget is used up.
+    /// Charges for one message. Returns false if the rate limit is exceeded.
     fn charge(&mut self, now: Instant, is_bitmap: bool) -> bool {
         let cost = if is_bitmap { self.bitmap_cost } else { 1.0 };
         let is_left = self.bucket.available(now) >= 1.0;
@@ -48,7 +48,7 @@ impl HaveBudget {
     }
 }
 
-/// Reports what a peer has, and as it gets more, until it is lost.
+/// Reports the chunks of a peer, and new ones as they come, until the peer is lost.
 pub(super) async fn follow(
     peer: Arc<Peer>,
     content: ContentId,
@@ -61,7 +61,7 @@ pub(super) async fn follow(
             fault = follow_until_lost(&peer, &connection, content, count, &events) => fault,
             () = connection.retired.cancelled() => SourceFault::Lost,
         };
-        // It goes on over another connection to the same node.
+        // Continues on a new connection to the same node, if there is one.
         if Arc::ptr_eq(&connection, &peer.connection()) {
             break fault;
         }

@@ -1,4 +1,4 @@
-//! The chunk hashes, page by page, before anything else can be verified.
+//! Fetches the chunk hashes, page by page, before anything else can be verified.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -14,16 +14,16 @@ use super::Swarm;
 use super::event::{ANSWER_DEADLINE, Event};
 use crate::error::AskError;
 
-/// A peer that has not answered by then is hedged: another one is asked for the same page.
+/// A peer that has not answered by then is hedged: another peer is asked for the same page.
 const HEDGE_AFTER: Duration = Duration::from_secs(1);
-/// Pause before peers that had no hashes are asked again.
+/// Pause before a peer that had no hashes is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// The pages of chunk hashes so far, and which peers were asked for the next one.
+/// The received pages of chunk hashes, and the peers that were asked for the next page.
 #[derive(Default)]
 pub(super) struct HashPages {
     pages: Vec<Vec<Hash>>,
-    /// Peers whose answer is awaited.
+    /// Peers whose answer is outstanding.
     asked: HashSet<PeerKey>,
     /// Peers that were asked for the current page.
     tried: HashSet<PeerKey>,
@@ -32,12 +32,12 @@ pub(super) struct HashPages {
     hedge_at: Option<Instant>,
     /// When to ask peers again that had no hashes.
     again_at: Option<Instant>,
-    /// All pages are there.
+    /// All pages have arrived.
     is_complete: bool,
 }
 
 impl HashPages {
-    /// Returns when [`next_peer`](Self::next_peer) may have another answer.
+    /// Returns when [`next_peer`](Self::next_peer) may return another peer.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self.is_complete {
             true => None,
@@ -45,13 +45,13 @@ impl HashPages {
         }
     }
 
-    /// The number of the page that is asked for.
+    /// Returns the number of the current page.
     fn page(&self) -> u32 {
         self.pages.len() as u32
     }
 
-    /// Returns the peer to ask for the current page now, preferably the one that delivered the
-    /// last page. It counts as asked.
+    /// Returns the peer to ask for the current page now, preferably the one that delivered the last
+    /// page. Marks the peer as asked.
     fn next_peer(
         &mut self,
         now: Instant,
@@ -84,7 +84,7 @@ impl HashPages {
         }
     }
 
-    /// A peer failed to deliver the current page: the next one is asked at once.
+    /// Records that a peer failed to deliver the current page: the next peer is asked at once.
     fn handle_failed(&mut self, key: PeerKey) {
         self.asked.remove(&key);
         if self.asked.is_empty() {
@@ -92,7 +92,7 @@ impl HashPages {
         }
     }
 
-    /// A peer delivered the current page.
+    /// Records that a peer delivered the current page.
     fn handle_page(&mut self, key: PeerKey, hashes: Vec<Hash>) {
         self.pages.push(hashes);
         self.preferred = Some(key);
@@ -101,7 +101,7 @@ impl HashPages {
         self.hedge_at = None;
     }
 
-    /// A peer was connected: it may have hashes.
+    /// Records that a peer was connected: it may have hashes.
     pub(super) fn peer_joined(&mut self) {
         self.again_at = None;
     }
@@ -111,7 +111,7 @@ impl HashPages {
         self.tried.remove(&key);
     }
 
-    /// Returns all hashes once the last of `count` pages is there.
+    /// Returns all hashes once the last of `count` pages has arrived.
     fn take_complete(&mut self, count: u32) -> Option<Vec<Hash>> {
         if self.is_complete || self.page() < count {
             return None;
@@ -122,7 +122,7 @@ impl HashPages {
 }
 
 impl Swarm<'_> {
-    /// Asks a connected peer for the next page of chunk hashes, if it is time.
+    /// Requests the next page of chunk hashes from a connected peer, if a request is due.
     pub(super) fn ask_for_hashes(&mut self) {
         if self.fetch.is_some() {
             return;
@@ -166,7 +166,7 @@ impl Swarm<'_> {
         page: u32,
         result: Result<Hashes, AskError>,
     ) {
-        // The answer of a peer that was hedged, after another one's.
+        // A hedged peer answered after the other one.
         if page != self.hash_pages.page() || self.hash_pages.is_complete {
             return;
         }

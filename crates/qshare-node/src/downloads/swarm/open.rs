@@ -1,4 +1,4 @@
-//! Opening the part: what an earlier run left, and what is at the target.
+//! Opens the part: checks the target and the files of an earlier run.
 
 use qshare_storage::{FileAttributes, HashOptions, OpenError, Opened, Part, PartOptions};
 
@@ -8,7 +8,7 @@ use crate::error::DownloadError;
 use crate::runtime::blocking;
 use crate::vocabulary::Stage;
 
-/// Opens the part, and hashes what an earlier run left.
+/// Opens the part, and hashes the files of an earlier run.
 pub(super) async fn open(
     request: &DownloadRequest,
     state: &DownloadState,

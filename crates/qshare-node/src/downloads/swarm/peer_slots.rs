@@ -1,9 +1,9 @@
-//! The peers that a download is connected to: useless ones give their slots to others.
+//! The peer slots of a download: useless peers lose their slots to others.
 //!
-//! A download is connected to a bounded number of holders. In a swarm of hundreds these are a
-//! sample, and what one of them was good for once (or only claimed to be) need not last. Without
-//! replacement the graph would freeze as it began, and peers that hold nothing could keep honest
-//! ones out for ever.
+//! A download is connected to a bounded number of holders. In a swarm of hundreds, these are a
+//! sample, and a peer that was useful once (or only claimed to be) may be useless later. Without
+//! replacement, the graph would keep its first edges, and peers that hold nothing could lock out
+//! honest ones permanently.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use qshare_swarm::PeerKey;
 use super::Swarm;
 use crate::error::SourceFault;
 
-/// A peer that held no missing chunk for this long loses its slot if others wait for it. A node
-/// that has just joined a slow swarm gets its first chunks within this time.
+/// A peer that held no missing chunk for this long loses its slot if other holders wait for one. A
+/// node that has just joined a slow swarm gets its first chunks within this time.
 const USELESS_AFTER: Duration = Duration::from_secs(3);
 
 impl Swarm<'_> {
-    /// Gives the slots of useless peers to others, if there are any.
+    /// Gives the slots of useless peers to waiting holders, if there are any.
     pub(super) fn free_slots(&mut self) {
         let now = Instant::now();
         let Some(fetch) = &self.fetch else { return };
@@ -44,8 +44,8 @@ impl Swarm<'_> {
         }
     }
 
-    /// A peer failed before the scheduler could judge it: its slot goes to another one, if others
-    /// wait for it.
+    /// Gives up the slot of a peer that failed before the scheduler could judge it, if other
+    /// holders wait for one.
     pub(super) fn give_up_slot(&mut self, key: PeerKey, fault: SourceFault) {
         let max = self.all.limits.peers_per_download_max;
         if self.holders.wanted_slots(Instant::now(), max) > 0 {

@@ -1,4 +1,4 @@
-//! Whether there is a source, and what the owner is told about the progress.
+//! Tracks whether there is a source, and reports the progress to the owner.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -11,14 +11,15 @@ use super::event::LOG_EVERY;
 use crate::error::{DownloadError, drop_reason};
 use crate::vocabulary::{PeerView, SwarmView};
 
-/// How often the status is updated: looking at forty peers costs more than the rest of a tick.
+/// Interval of status updates. Computing the status of forty peers costs more than the rest of a
+/// tick.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
-/// A download without a source for this long says why.
+/// A download without a source for this long reports the reason.
 const TROUBLE_AFTER: Duration = Duration::from_secs(2);
 
 impl Swarm<'_> {
-    /// Gives up when there has been no source for too long, and withdraws the announcement after
+    /// Gives up when there has been no source for too long. Withdraws the announcement after
     /// `Limits::withdraw_partial_after`.
     pub(super) fn check_patience(
         &mut self,
@@ -77,7 +78,7 @@ impl Swarm<'_> {
         });
     }
 
-    /// Updates the status, and logs it from time to time.
+    /// Updates the status, and logs it at intervals.
     fn show(&mut self, status: &FetchStatus, rate: u64) {
         let now = Instant::now();
         let peers = status.peers.iter().filter_map(|peer| {

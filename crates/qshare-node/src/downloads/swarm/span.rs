@@ -1,4 +1,4 @@
-//! Fetching one span: requested, received, verified, written.
+//! Fetches one span: requests, receives, verifies and writes it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::event::{Event, resume};
 use crate::peers::Peer;
 use crate::runtime::BufferPool;
 
-/// A span to fetch, and what that needs.
+/// A span to fetch, with everything that the task needs.
 pub(super) struct FetchSpan {
     pub(super) request: RequestId,
     pub(super) peer: Arc<Peer>,
@@ -45,7 +45,7 @@ pub(super) async fn fetch_span(job: FetchSpan) {
     } = job;
     let asked = chunk_request(content, &chunks, span);
     let expected = span.size(&chunks);
-    // Other downloads may have requested much, too. The largest chunk always fits.
+    // Other downloads may have reserved much of the memory, too. The largest chunk always fits.
     let permits = u32::try_from(expected).unwrap_or(u32::MAX);
     let Ok(permit) = memory.acquire_many_owned(permits).await else {
         return;
