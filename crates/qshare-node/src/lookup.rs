@@ -1,4 +1,4 @@
-//! Finding files: all trackers are asked, and the nodes of the local network.
+//! Finds files: asks all trackers and the nodes of the local network.
 
 mod cursors;
 mod find;

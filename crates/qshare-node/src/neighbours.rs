@@ -1,7 +1,7 @@
 //! Nodes on the same local network, as multicast DNS discovers them.
 //!
-//! This module holds the state of discovery; `lookup::lan` asks the nodes. Discovery starts at
-//! once on a node that shares, and with the first need of a one-shot command.
+//! This module holds the state of discovery; `lookup::lan` asks the nodes. A node that shares
+//! starts discovery at once; a one-shot command starts it at the first need.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,31 +16,31 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// Nodes that are remembered.
+/// Limit on the nodes that are remembered.
 const NODES_MAX: usize = 256;
-/// A node that could not be asked is not asked again for this long.
+/// Back-off from a node that could not be asked.
 const REST: Duration = Duration::from_secs(15);
 
-/// Whether discovery runs.
+/// The state of discovery.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Discovery {
     /// Not needed yet.
     Idle,
-    /// Running since then.
+    /// Running since this time.
     Since(Instant),
-    /// Turned off, or not possible here.
+    /// Turned off, or not possible on this machine.
     Off,
 }
 
 struct Known {
     addresses: Vec<SocketAddr>,
-    /// It could not be asked, and is left alone until then.
+    /// End of the back-off of a node that could not be asked.
     rests_until: Option<Instant>,
 }
 
 /// The nodes of the local network.
 pub(crate) struct Neighbours {
-    /// Cancelled when discovery is needed.
+    /// Cancelled to start discovery.
     wanted: CancellationToken,
     discovery: watch::Sender<Discovery>,
     known: Mutex<BTreeMap<NodeId, Known>>,
@@ -68,7 +68,7 @@ impl Neighbours {
         }
     }
 
-    /// Whether discovery runs, or can be started.
+    /// Whether discovery runs or can be started.
     pub(crate) fn is_on(&self) -> bool {
         *self.discovery.borrow() != Discovery::Off
     }
@@ -82,7 +82,7 @@ impl Neighbours {
             .collect()
     }
 
-    /// Returns the addresses of a node on the local network; none if it is not there.
+    /// Returns the addresses of a node on the local network; none if the node was not discovered.
     pub(crate) fn addresses(&self, node: &NodeId) -> Vec<SocketAddr> {
         let known = self.lock();
         known
@@ -91,13 +91,13 @@ impl Neighbours {
             .unwrap_or_default()
     }
 
-    /// Whether an address belongs to this machine, or to a network that it is attached to.
+    /// Whether an address belongs to this machine or to a network that it is attached to.
     pub(crate) fn is_near(&self, ip: IpAddr) -> bool {
         let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
         ip.to_canonical().is_loopback() || networks.reach(ip)
     }
 
-    /// Tells when a node was found or has left.
+    /// Returns a watch that reports when a node was discovered or has left.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -113,14 +113,14 @@ impl Neighbours {
             .choose_multiple(&mut rand::rng(), max)
     }
 
-    /// Notes that a node could not be asked.
+    /// Records that a node could not be asked.
     pub(crate) fn let_rest(&self, node: &NodeId, now: Instant) {
         if let Some(known) = self.lock().get_mut(node) {
             known.rests_until = Some(now + REST);
         }
     }
 
-    /// Starts discovery if need be. Returns when it started, or None if it does not run by
+    /// Starts discovery if necessary. Returns when it started, or None if it does not run by
     /// `until`.
     pub(crate) async fn started(&self, until: Instant) -> Option<Instant> {
         self.wanted.cancel();
@@ -162,9 +162,9 @@ impl Neighbours {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Discovers neighbours, and advertises this node: at once if it `shares`, else as soon as
-    /// `offers` says that it has something to offer. Runs until `stopping`, then withdraws the
-    /// advertisement. Where discovery is not possible, it is turned off, and this still waits.
+    /// Discovers neighbours and advertises this node: at once if `shares`, else as soon as `offers`
+    /// reports something to offer. Runs until `stopping`, then withdraws the advertisement. If
+    /// discovery is not possible, it is turned off and the function only waits.
     pub(crate) async fn run(
         &self,
         endpoint: &Endpoint,
@@ -202,7 +202,7 @@ impl Neighbours {
         stopping: &CancellationToken,
     ) -> Result<(), LanError> {
         let listen = match endpoint.local_addr() {
-            // Reachable from this machine only.
+            // Only this machine can reach a loopback address.
             Ok(listen) if listen.ip().to_canonical().is_loopback() => return Ok(()),
             Ok(listen) => listen,
             Err(_) => return Ok(()),
@@ -225,7 +225,7 @@ impl Neighbours {
                         return Ok(());
                     }
                 },
-                // A download that others can take part in.
+                // A download that others can fetch from.
                 Ok(()) = offers.changed(), if !advertised => {
                     advertised = *offers.borrow_and_update();
                     if advertised {

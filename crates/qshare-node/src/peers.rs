@@ -1,8 +1,8 @@
-//! Connections to other nodes: one for each node, used in both directions, whoever dialled.
+//! Connections to other nodes: one for each node, used in both directions, whichever side dialled.
 //!
-//! While a node moves from one path to a better one, or away from a dead one, it has two.
-//! Connections that come and go are told as [`PeerEvent`]s; nothing here knows what they are used
-//! for.
+//! A node has two connections while it moves to a better path or away from a dead one.
+//! [`PeerEvent`]s report connections that are added and removed. This module does not know what the
+//! connections are used for.
 
 mod accept;
 mod adopt;

@@ -1,4 +1,4 @@
-//! What this node offers to others: where the bytes come from, and what is announced about them.
+//! The files that this node offers: the source of their bytes, and their announcement.
 
 mod availability;
 mod catalogue;

@@ -1,16 +1,16 @@
-//! Following the pages of a listing without being led in a circle.
+//! Follows the pages of a listing, and detects cursors that repeat.
 
 use std::collections::HashSet;
 
-/// The cursors of a listing. A page may be empty as long as its cursor is new; one that comes again
-/// would repeat the listing for ever.
+/// The cursors of a listing. A page may be empty as long as its cursor is new. A repeated cursor
+/// would repeat the listing endlessly.
 #[derive(Default)]
 pub(super) struct Cursors {
     seen: HashSet<Vec<u8>>,
 }
 
 impl Cursors {
-    /// Notes the cursor of the next page. False if it was seen before.
+    /// Records the cursor of the next page. Returns false if it was seen before.
     pub(super) fn advance(&mut self, cursor: &[u8]) -> bool {
         self.seen.insert(cursor.to_vec())
     }

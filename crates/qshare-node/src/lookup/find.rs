@@ -1,4 +1,4 @@
-//! One lookup: all trackers at once, the local network beside them, within a time.
+//! One lookup: asks all trackers in parallel, and the local network, within a deadline.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -34,9 +34,9 @@ impl Lookup {
         Lookup { trackers, lan }
     }
 
-    /// Asks all trackers, and the local network where no tracker knows. Waits up to `patience` for
-    /// the first of them to be reachable, and a little longer while a tracker that has just
-    /// started finds nothing. A listing that is not complete when `time` has passed is truncated.
+    /// Asks all trackers, and the local network if no tracker finds the file. Waits up to
+    /// `patience` until a tracker is reachable, and a little longer while a tracker that has just
+    /// started finds nothing. A listing that is incomplete after `time` is truncated.
     ///
     /// # Errors
     ///
@@ -97,7 +97,8 @@ impl Lookup {
                 () = sleep_until(deadline.unwrap_or(until)), if deadline.is_some() => break,
             }
         }
-        // A tracker that is not the expected one must not be ignored.
+        // A refusal, or a tracker with an unexpected identity, is reported even if neighbours
+        // answered.
         if told.is_none() && failures.any_refusal() {
             return Err(failures.into_error());
         }
@@ -109,7 +110,7 @@ impl Lookup {
     }
 }
 
-/// Returns the time after `patience`; a very long one ends in a year.
+/// Returns the time after `patience`, at most a year from now.
 fn deadline(patience: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(patience)
@@ -155,7 +156,7 @@ impl Failures {
     }
 }
 
-/// Asks one tracker, waiting for its session until `until`, and for its pages until `end`.
+/// Asks one tracker. Waits for its session until `until`, and for its pages until `end`.
 async fn ask(
     session: &TrackerSession,
     query: &Query,
@@ -177,7 +178,7 @@ async fn ask(
             Ok((found, Readiness::Warming))
                 if found.files.is_empty() && Instant::now() < warm_until => {}
             Ok((found, _)) => return Ok(found),
-            // The session was lost meanwhile: another attempt while there is time.
+            // The session was lost meanwhile: retry while there is time.
             Err(_) if up.connection.close_reason().is_some() && Instant::now() < until => {}
             Err(cause) => return Err(Failure::Lookup(cause)),
         }

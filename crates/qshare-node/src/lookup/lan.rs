@@ -1,7 +1,7 @@
-//! Asking the nodes of the local network.
+//! Asks the nodes of the local network.
 //!
-//! A tracker that answers is taken to know; the network is asked where no tracker answers or
-//! knows, or where there is none.
+//! The answer of a tracker takes precedence. The local network is asked if no tracker is
+//! configured, or if none answers or finds the file.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -26,29 +26,29 @@ use crate::peers::Dialler;
 use crate::trackers::{Trackers, answers_to};
 use crate::vocabulary::{Contact, Findings, FoundFile, HolderNews};
 
-/// Nodes that are asked one question.
+/// Limit on the nodes that are asked one question.
 const ASKED_MAX: usize = 32;
-/// A one-shot command gives its trackers this long before it starts discovery. Usually they have
-/// answered by then, and nothing needs to be multicast.
+/// A one-shot command gives its trackers this long before it starts discovery. They have usually
+/// answered by then, and no multicast is needed.
 const HEAD_START: Duration = Duration::from_millis(150);
-/// From the start of discovery until all nodes have had time to answer: they wait for up to 120 ms
-/// (RFC 6762, section 6).
+/// Time from the start of discovery until all nodes can have answered: they delay their answers by
+/// up to 120 ms (RFC 6762, section 6).
 const FIRST_ANSWERS: Duration = Duration::from_millis(300);
-/// Time for one node's answer, including the time to connect.
+/// Deadline for one node's answer, including the time to connect.
 const ANSWER_DEADLINE: Duration = Duration::from_millis(1500);
-/// How often a download asks each node again whether it holds the content.
+/// Interval at which a download asks each node again whether it holds the content.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// How long a download with a tracker relies on the tracker alone.
+/// Time for which a download with a tracker relies on the tracker alone.
 const TRACKERS_FIRST: Duration = Duration::from_secs(3);
-/// Pages that one node may fill for one question.
+/// Limit on the pages that one node may send for one question.
 const PAGES_MAX: usize = 512;
 
-/// Asks neighbours what they share.
+/// Asks neighbours for the files that they share.
 pub(crate) struct LanLookup {
     neighbours: Arc<Neighbours>,
     dialler: Arc<Dialler>,
     trackers: Arc<Trackers>,
-    /// Whether this is a one-shot command, which discovers nodes only if it must.
+    /// Whether this is a one-shot command, which starts discovery only if it needs to.
     is_one_shot: bool,
 }
 
@@ -72,8 +72,8 @@ impl LanLookup {
         self.neighbours.is_on()
     }
 
-    /// Asks the nodes of the local network, after the trackers had their chance; `hurry` tells
-    /// that they have. None if no node could be asked by `until`.
+    /// Asks the nodes of the local network after a head start for the trackers; `hurry` signals
+    /// that the trackers have answered. Returns None if no node could be asked by `until`.
     pub(crate) async fn find(
         &self,
         query: &Query,
@@ -101,7 +101,7 @@ impl LanLookup {
                     asking.spawn(self.question(node, addresses, query.clone(), limit).ask());
                 }
             }
-            // Once trackers have answered, a network that may be empty is not waited for.
+            // Once trackers have answered, do not wait for a network that may be empty.
             let expected = answered || hurry.is_cancelled();
             let enough = expected && asking.is_empty() && Instant::now() >= everybody;
             if enough || Instant::now() >= until {
@@ -122,7 +122,7 @@ impl LanLookup {
                 () = sleep_until(wake) => {}
             }
         }
-        // Some addresses became known only after their node was asked.
+        // The addresses of some nodes became known only after the nodes were asked.
         for holder in neighbourhood.holders_mut() {
             let addresses = self.neighbours.addresses(&holder.node);
             if !addresses.is_empty() {
@@ -132,8 +132,8 @@ impl LanLookup {
         answered.then(|| neighbourhood.into_findings())
     }
 
-    /// Tells which nodes of the network hold a content, until the receiver is dropped. A tracker
-    /// is preferred where there is one.
+    /// Reports which nodes of the network hold a content, until the receiver is dropped. Relies on
+    /// a tracker first, if there is one.
     pub(crate) async fn watch(&self, content: ContentId, news: mpsc::Sender<HolderNews>) {
         if !self.is_on() {
             return;
@@ -213,7 +213,8 @@ struct Question {
 }
 
 impl Question {
-    /// Returns what the neighbour shares; None if it cannot be asked, in which case it rests.
+    /// Returns the neighbour's files; None if it cannot be asked, in which case this node backs off
+    /// from it.
     async fn ask(self) -> Option<Findings> {
         match timeout(ANSWER_DEADLINE, self.ask_pages()).await {
             Ok(Ok(found)) => return Some(found),
@@ -226,7 +227,7 @@ impl Question {
 
     async fn ask_pages(&self) -> Result<Findings, SourceFault> {
         let node = self.node;
-        // A node speaks for nobody but itself.
+        // A node lists only its own files, so a query for another node's file is not sent.
         if matches!(&self.query, Query::OfNode(owner, _) if *owner != node) {
             return Ok(Findings::default());
         }

@@ -1,4 +1,4 @@
-//! Merging what several trackers and nodes found.
+//! Merges the findings of several trackers and nodes.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use qshare_content::{AssetName, ContentId};
 
 use crate::vocabulary::{Contact, Findings, FoundFile};
 
-/// Merges the findings of two trackers, or of trackers and the local network. The same nodes
-/// announce to several trackers, so the larger count of holders is taken.
+/// Merges the findings of two trackers, or of trackers and the local network. The larger count of
+/// holders is taken, because the same nodes announce to several trackers.
 pub(super) fn merge(a: Findings, b: Findings, limit: usize) -> Findings {
     let mut files: BTreeMap<(AssetName, ContentId), FoundFile> = BTreeMap::new();
     for file in a.files.into_iter().chain(b.files) {
@@ -47,8 +47,8 @@ fn add_contacts(known: &mut Vec<Contact>, more: Vec<Contact>) {
     }
 }
 
-/// The findings of several neighbours. Each of them answers for itself alone, so their counts add
-/// up.
+/// Merged findings of several neighbours. Each neighbour reports only itself as a holder, so the
+/// counts are added.
 #[derive(Default)]
 pub(super) struct Neighbourhood {
     files: BTreeMap<(AssetName, ContentId), FoundFile>,
@@ -56,7 +56,7 @@ pub(super) struct Neighbourhood {
 }
 
 impl Neighbourhood {
-    /// Adds what one neighbour found, as long as there are fewer than `limit` files.
+    /// Adds the findings of one neighbour, up to `limit` files in all.
     pub(super) fn add(&mut self, found: Findings, limit: usize) {
         self.truncated |= found.truncated;
         for file in found.files {
@@ -74,7 +74,7 @@ impl Neighbourhood {
         }
     }
 
-    /// All holders, to complete their addresses.
+    /// Returns all holders, so that the caller can complete their addresses.
     pub(super) fn holders_mut(&mut self) -> impl Iterator<Item = &mut Contact> {
         self.files.values_mut().flat_map(|file| &mut file.holders)
     }

@@ -1,5 +1,5 @@
-//! How long a lookup waits for trackers and neighbours. Pure: it is told the time and what
-//! happened.
+//! Decides how long a lookup waits for trackers and neighbours. Pure: the caller passes the time
+//! and the events.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ const OTHER_TRACKERS: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Waiting {
     trackers_left: usize,
-    /// All trackers are on this machine, where they answer at once.
+    /// Whether all trackers are on this machine, where they answer at once.
     trackers_are_local: bool,
     tracker_answered: bool,
     tracker_found: bool,
     tracker_refused: bool,
     neighbours_done: bool,
-    /// Set by the first answer. Answers that arrive later are not waited for.
+    /// The deadline that the first answer sets. Later answers are not waited for.
     deadline: Option<Instant>,
 }
 
@@ -35,7 +35,7 @@ impl Waiting {
         }
     }
 
-    /// A tracker answered, having found something or not.
+    /// Handles the answer of a tracker, which may be empty.
     pub(super) fn handle_tracker(&mut self, now: Instant, found: bool) {
         self.trackers_left -= 1;
         self.tracker_answered = true;
@@ -43,13 +43,14 @@ impl Waiting {
         self.deadline.get_or_insert(now + OTHER_TRACKERS);
     }
 
-    /// A tracker gave no answer.
+    /// Handles the failure or refusal of a tracker.
     pub(super) fn handle_tracker_failed(&mut self, is_refusal: bool) {
         self.trackers_left -= 1;
         self.tracker_refused |= is_refusal;
     }
 
-    /// The neighbours answered, having found something or not; None if none could be asked.
+    /// Handles the answers of the neighbours, which may be empty; None if no neighbour could be
+    /// asked.
     pub(super) fn handle_neighbours(&mut self, now: Instant, found: Option<bool>) {
         self.neighbours_done = true;
         if found.is_some_and(|found| self.trackers_are_local || found) {
@@ -61,14 +62,14 @@ impl Waiting {
         }
     }
 
-    /// Until when answers are waited for. Before the first answer there is no deadline: trackers
-    /// end the lookup themselves when its time is up, and say why.
+    /// Returns the deadline for answers. There is none before the first answer: trackers end the
+    /// lookup themselves when its time is up, and report the cause.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Whether no further answer is waited for. Trackers that know the file do not wait for a
-    /// network that may know more; one that refuses is reported at once.
+    /// Whether the lookup is over. If trackers found the file, the lookup does not wait for the
+    /// local network. If a tracker refused and none answered, the refusal is reported at once.
     pub(super) fn is_over(&self) -> bool {
         let refused = self.tracker_refused && !self.tracker_answered;
         self.trackers_left == 0 && (self.tracker_found || self.neighbours_done || refused)

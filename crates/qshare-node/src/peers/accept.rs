@@ -11,12 +11,13 @@ use tracing::{debug, trace};
 use super::adopt::Adopter;
 use crate::runtime::Tasks;
 
-/// An accepted connection of a network that has no more of them than the newcomer's yields only if
-/// it has been idle for this long.
+/// A connection of a network that has no more connections than the newcomer's is evicted only if it
+/// has been idle for this long.
 const IDLE_GRACE: Duration = Duration::from_secs(10);
 
-/// Accepts connections, a bounded number in all and before their Hello. When all slots are taken,
-/// the longest idle connection of the network with the most connections yields.
+/// Accepts connections. Their number is limited, in all and before their Hello. When all slots are
+/// taken, the connection that has been idle longest in the network with the most connections is
+/// evicted.
 pub(crate) struct Acceptor {
     endpoint: Endpoint,
     greeting: Greeting,
@@ -45,7 +46,7 @@ impl Acceptor {
         }
     }
 
-    /// Accepts connections until the endpoint is closed, then waits to be dropped.
+    /// Accepts connections until the endpoint is closed, then stays pending.
     pub(crate) async fn run(self: Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
             if let Some(half_open) = self.admission.admit(incoming) {

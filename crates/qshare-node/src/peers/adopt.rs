@@ -1,4 +1,4 @@
-//! From a session to the connection of a peer, and what happens until that is lost.
+//! Makes a session the connection of a peer, and attends to the connection until it is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use crate::neighbours::Neighbours;
 use crate::runtime::Tasks;
 use crate::vocabulary::PathKind;
 
-/// How long a replaced connection is kept for what is in flight on it.
+/// How long a replaced connection is kept for data that is in flight on it.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// A change among the connected nodes.
@@ -60,13 +60,13 @@ impl Adopter {
         }
     }
 
-    /// Makes a session that this node dialled the connection to its node, unless another one
-    /// stays.
+    /// Makes a session that this node dialled the connection to its node, unless an existing one is
+    /// kept.
     pub(crate) fn adopt_dialled(self: &Arc<Self>, session: Session) -> Option<Arc<Peer>> {
         self.adopt(session, None)
     }
 
-    /// Makes a session that was accepted the connection to its node, unless another one stays.
+    /// Makes an accepted session the connection to its node, unless an existing one is kept.
     pub(crate) fn adopt_accepted(
         self: &Arc<Self>,
         session: Session,
@@ -136,9 +136,9 @@ impl Adopter {
         Some(peer)
     }
 
-    /// Ends the use of a replaced connection. What is in flight on it may arrive for a while, as
-    /// long as anything gets through: the other side may have had a reason to dial that this side
-    /// has not noticed yet.
+    /// Retires a replaced connection. It is kept for a while for data in flight, as long as
+    /// anything is received on it. The other side may have dialled because it found the path dead
+    /// before this side did.
     fn retire(&self, older: Arc<PeerConnection>) {
         older.retired.cancel();
         if older.is_suspect.load(Ordering::Relaxed) {
@@ -164,7 +164,7 @@ impl Adopter {
         connection: Arc<PeerConnection>,
         mut control: quinn::RecvStream,
     ) {
-        // Version 1 says nothing here after Hello; what later versions say is ignored.
+        // Version 1 sends nothing here after Hello; messages of later versions are ignored.
         while let Ok(frame) = framed::read_frame(&mut control, SMALL_BODY_MAX_BYTES).await {
             trace!(peer = %peer.node, kind = frame.kind, "ignored a control message");
         }

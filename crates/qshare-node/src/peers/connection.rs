@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use super::table::Claim;
 use crate::vocabulary::PathKind;
 
-/// A connected node. Its connection may be replaced while it stays the same peer.
+/// A connected node. It stays the same peer when its connection is replaced.
 pub(crate) struct Peer {
-    /// Names the peer while it has any connection. A node that comes back gets another key.
+    /// Identifies the peer while it has any connection. A node that reconnects later gets another
+    /// key.
     pub(crate) key: PeerKey,
     pub(crate) node: NodeId,
     connection: watch::Sender<Arc<PeerConnection>>,
-    /// The number of answers awaited from it and sent to it.
+    /// Number of answers that this node awaits from the peer or sends to it.
     activity: watch::Sender<usize>,
     /// Whether this node requests anything from it. A peer that only requests from this node gets
     /// a small receive window.
@@ -33,12 +34,12 @@ pub(crate) struct Peer {
 pub(crate) struct PeerConnection {
     pub(crate) connection: quinn::Connection,
     pub(crate) path: PathKind,
-    /// The remote address, if the connection itself has a virtual one.
+    /// The real remote address, if the connection itself has a virtual one.
     pub(super) real: Option<SocketAddr>,
     /// Whether this node dialled.
     pub(super) is_dialled: bool,
     pub(super) since: Instant,
-    /// Nothing was received for a while although something should have been.
+    /// Whether nothing was received for a while although an answer is outstanding.
     pub(super) is_suspect: AtomicBool,
     /// Cancelled when another connection to the same node takes over.
     pub(crate) retired: CancellationToken,
@@ -49,11 +50,11 @@ pub(crate) struct PeerConnection {
     /// The slot of an accepted connection.
     slot: Option<Arc<Slot>>,
     _control: SendStream,
-    /// Answers the other side's probes when this side's address changes.
+    /// Answers the other side's probes when the address of this side changes.
     _responder: Option<AddressResponder>,
 }
 
-/// What a new [`PeerConnection`] is made of.
+/// The parts of a new [`PeerConnection`].
 pub(super) struct NewConnection {
     pub(super) connection: quinn::Connection,
     pub(super) path: PathKind,
@@ -93,7 +94,7 @@ impl PeerConnection {
         self.connection.close_reason().is_none()
     }
 
-    /// What decides whether it stays beside another connection to the same node.
+    /// Returns the properties that decide which of two connections to one node is kept.
     pub(super) fn claim(&self) -> Claim {
         Claim {
             is_relayed: self.path == PathKind::Relay,
@@ -103,15 +104,14 @@ impl PeerConnection {
         }
     }
 
-    /// Returns the shortest RTT seen by any call so far, which is that of the path with empty
-    /// queues.
+    /// Returns the shortest RTT returned by any call so far: that of the path with empty queues.
     pub(crate) fn shortest_rtt(&self) -> Duration {
         let now = u64::try_from(self.connection.rtt().as_micros()).unwrap_or(u64::MAX);
         let before = self.shortest_rtt_us.fetch_min(now, Ordering::Relaxed);
         Duration::from_micros(before.min(now))
     }
 
-    /// Whether packets to the other side were lost within the last RTTs, given the number of
+    /// Whether packets to the other side were lost within the last RTTs. `lost_packets` counts all
     /// packets lost so far.
     pub(crate) fn is_losing(&self, lost_packets: u64) -> bool {
         let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +129,7 @@ impl PeerConnection {
     }
 }
 
-/// The packets lost on a connection, and until when that counts as recent.
+/// The packets lost on a connection, and the time until which the loss counts as recent.
 #[derive(Debug, Default)]
 struct Losses {
     packets: u64,
@@ -137,7 +137,7 @@ struct Losses {
 }
 
 impl Losses {
-    /// RTTs from the detection of a loss until data sent after it is no longer held up by it.
+    /// RTTs from the detection of a loss until data that was sent after it is no longer held up.
     const RTTS: u32 = 2;
 
     fn is_recent(&mut self, now: Instant, packets: u64, rtt: Duration) -> bool {
@@ -149,8 +149,8 @@ impl Losses {
     }
 }
 
-/// While held, something is expected from a peer or being sent to it: a dead path is noticed
-/// soon, and its connection is not evicted.
+/// While held, data from or to a peer is outstanding: a dead path is detected soon, and the
+/// connection is not evicted.
 pub(crate) struct Busy<'a> {
     peer: &'a Peer,
     _in_use: Option<InUse>,
@@ -195,7 +195,7 @@ impl Peer {
         self.connection.borrow().path
     }
 
-    /// Notes that something is under way with the peer, until the result is dropped.
+    /// Marks the connection as in use until the result is dropped.
     pub(crate) fn busy(&self) -> Busy<'_> {
         self.activity.send_modify(|count| *count += 1);
         let slot = self.connection.borrow().slot.clone();
@@ -205,19 +205,19 @@ impl Peer {
         }
     }
 
-    /// Notes that the peer made a request: its connection counts as used just now.
+    /// Records that the peer made a request: its connection counts as used just now.
     pub(crate) fn touch(&self) {
         if let Some(slot) = &self.connection.borrow().slot {
             slot.touch(Instant::now());
         }
     }
 
-    /// Tells how many answers are under way.
+    /// Returns a watch of the number of outstanding answers.
     pub(super) fn activity(&self) -> watch::Receiver<usize> {
         self.activity.subscribe()
     }
 
-    /// Tells when the connection is replaced.
+    /// Returns a watch that reports when the connection is replaced.
     pub(super) fn connections(&self) -> watch::Receiver<Arc<PeerConnection>> {
         self.connection.subscribe()
     }
@@ -226,7 +226,7 @@ impl Peer {
         self.is_asked.load(Ordering::Relaxed)
     }
 
-    /// Notes that this node requests something from the peer. Returns whether it did before.
+    /// Records that this node requests from the peer. Returns whether it did before.
     pub(super) fn set_asked(&self) -> bool {
         self.is_asked.swap(true, Ordering::Relaxed)
     }

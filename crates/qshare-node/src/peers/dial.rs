@@ -1,4 +1,4 @@
-//! Reaching a node: the connection that is there, or a new one over whatever path works.
+//! Reaches a node: returns its existing connection, or dials over the first path that works.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::vocabulary::PathKind;
 
 /// Of two crossing dials, the slower one completes within this many RTTs of the faster.
 const CROSSING_RTTS: u32 = 3;
-/// A dial that was overtaken by the other side's is continued for this long.
+/// A dial is continued for this long after the other side's dial has succeeded.
 const FINISH_DIAL: Duration = Duration::from_secs(10);
 
 /// Connects to nodes.
@@ -49,9 +49,9 @@ impl Dialler {
         }
     }
 
-    /// Returns the connected node, after connecting to it if need be: dialled at `addresses`, and
-    /// by way of an introduction. The caller requests something from it, so its connection gets a
-    /// share of the receive windows.
+    /// Returns the node, connected. Dials it if necessary, at `addresses` and through an
+    /// introduction. The caller requests from the node, so the connection gets a share of the
+    /// receive windows.
     ///
     /// # Errors
     ///
@@ -113,13 +113,13 @@ impl Dialler {
             Box::pin(async move { race.run(node, &addresses, PathsWanted::All).await });
         let won = tokio::select! {
             won = &mut racing => won,
-            // The other side's dial succeeded while this side's was under way.
+            // The other side's dial succeeded while this side's dial was running.
             peer = self.table.appearance(&node) => {
                 if node < self.table.us() {
                     return Ok(peer);
                 }
-                // The other side gives its dial up for ours. If this side did the same, no
-                // connection would be left.
+                // The other side gives up its dial in favour of this side's. If this side did the
+                // same, no connection would be left.
                 let rtt = peer.quic().rtt();
                 match timeout(rtt * CROSSING_RTTS, &mut racing).await {
                     Ok(won) => won,
@@ -140,8 +140,8 @@ impl Dialler {
         self.adopt(node, won?).ok_or(ReachError::Replaced)
     }
 
-    /// Adopts the session of a race. If its path is relayed and probes are still unanswered, the
-    /// relay is left once one is answered.
+    /// Adopts the session of a race. If its path is relayed, the node moves to a direct path as
+    /// soon as an outstanding probe is answered.
     pub(super) fn adopt(self: &Arc<Self>, node: NodeId, won: Won) -> Option<Arc<Peer>> {
         let peer = self.adopter.adopt_dialled(won.session);
         if let Some(late) = won.late {
@@ -171,7 +171,7 @@ impl Dialler {
         }
     }
 
-    /// Follows an introduction that another node asked a tracker for: sends probes, and accepts
+    /// Handles an introduction that another node requested at a tracker: sends probes, and accepts
     /// the relay's channel.
     pub(crate) fn handle_introduction(&self, introduced: IntroductionFrom) {
         let peer = introduced.introduction.peer;

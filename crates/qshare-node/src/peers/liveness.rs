@@ -1,4 +1,4 @@
-//! Whether anything is still received on a connection.
+//! Detects whether anything is still received on a connection.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,13 +10,12 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::PeerConnection;
 
-/// How often a connection in use is looked at.
+/// Interval at which a connection in use is checked.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
-/// After this much silence a ping is sent, where something is expected from the other side.
+/// Silence after which a ping is sent, if an answer from the other side is outstanding.
 const ASK_AFTER: Duration = Duration::from_millis(500);
 /// A path is dead if something sent on it, such as the ping, has been unanswered for this long and
-/// for this many RTTs. Of the 3 s within which a transfer should continue, 2 s remain to find
-/// another path.
+/// for this many RTTs. A transfer should continue within 3 s, so 2 s remain to find another path.
 const DEAD_AFTER: Duration = Duration::from_millis(1000);
 const DEAD_AFTER_RTTS: u32 = 4;
 /// Longest wait for the answer to a ping.
@@ -39,7 +38,7 @@ impl Counts {
     }
 }
 
-/// What was received and sent on a connection when it was looked at last.
+/// The counts of received and sent datagrams at the last check.
 #[derive(Debug)]
 pub(super) struct Liveness {
     counts: Counts,
@@ -63,7 +62,7 @@ impl Liveness {
         }
     }
 
-    /// Looks at a connection again. Returns whether anything was received since the last look.
+    /// Checks a connection again. Returns whether anything was received since the last check.
     pub(super) fn look(&mut self, connection: &PeerConnection) -> bool {
         self.update(Instant::now(), Counts::of(connection))
     }
@@ -84,7 +83,7 @@ impl Liveness {
         now.saturating_duration_since(self.heard_at)
     }
 
-    /// Whether a ping is due. Returns true once in a silence.
+    /// Whether a ping is due. Returns true once in each silence.
     pub(super) fn poll_ping(&mut self, now: Instant) -> bool {
         let due = !self.asked && self.silence(now) >= ASK_AFTER;
         self.asked |= due;
@@ -103,9 +102,8 @@ impl Liveness {
     }
 }
 
-/// Waits until nothing gets through any more on a connection that another one has replaced, so
-/// that what is in flight on it waits in vain. Sends a ping at once, since some time may have
-/// passed already.
+/// Waits until nothing gets through on a replaced connection any more, so that data in flight on it
+/// is lost. Sends a ping at once, since some time may have passed already.
 pub(super) async fn fall_silent(connection: &Arc<PeerConnection>) {
     let mut liveness = Liveness::new(connection);
     let mut pings = JoinSet::new();
@@ -159,7 +157,7 @@ mod tests {
         liveness.update(start + 400 * MS, counts(10, 11));
         assert!(!liveness.is_dead(start + 1399 * MS, RTT));
         assert!(liveness.is_dead(start + 1400 * MS, RTT));
-        // On a long path more patience is needed.
+        // A longer RTT extends the time-out.
         assert!(!liveness.is_dead(start + 1400 * MS, 400 * MS));
         assert!(liveness.update(start + 1500 * MS, counts(11, 11)));
         assert!(!liveness.is_dead(start + 9000 * MS, RTT));

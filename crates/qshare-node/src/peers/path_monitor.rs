@@ -1,5 +1,5 @@
-//! Watching the path to a connected node: a dead one is replaced, and a relayed one is left as
-//! soon as there is a direct one.
+//! Monitors the path to a connected node: replaces a dead path, and replaces a relayed path as soon
+//! as a direct one exists.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +17,8 @@ use crate::vocabulary::PathKind;
 
 /// Pause after no other path was found.
 const AGAIN: Duration = Duration::from_secs(1);
-/// The first and the longest pause between attempts to leave a relay: NATs and networks change.
+/// The first and the longest pause between attempts to replace a relayed path: NATs and networks
+/// change.
 const IMPROVE_FIRST: Duration = Duration::from_secs(1);
 const IMPROVE_LAST: Duration = Duration::from_secs(60);
 
@@ -50,8 +51,7 @@ impl PathMonitor {
         });
     }
 
-    /// Notices that a path is dead while something is expected on it, and finds another. Never
-    /// returns.
+    /// Detects a dead path while data is expected on it, and finds another path. Never returns.
     async fn replace_dead_paths(&self, peer: &Arc<Peer>) {
         let mut activity = peer.activity();
         loop {
@@ -75,7 +75,7 @@ impl PathMonitor {
                 }
             }
             if !connection.is_alive() {
-                // Until another connection takes over, or the peer is gone.
+                // Wait until another connection replaces this one, or the peer is gone.
                 connection.retired.cancelled().await;
             }
         }
@@ -120,7 +120,7 @@ impl PathMonitor {
         let mut connections = peer.connections();
         loop {
             let connection = connections.borrow_and_update().clone();
-            // It is enough that the side that dialled tries.
+            // Only the side that dialled needs to try.
             if connection.path == PathKind::Relay && connection.is_dialled {
                 tokio::select! {
                     () = self.leave_relay(peer) => {}

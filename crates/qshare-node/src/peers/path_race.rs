@@ -1,8 +1,9 @@
-//! Finding a path to a node: a direct dial, hole punching from both sides after an introduction,
-//! and finally a relay. All are tried at once and the first to succeed wins, but the relay is used
-//! only after the others had some time.
+//! Finds a path to a node: a direct dial, hole punching from both sides after an introduction, and
+//! finally a relay. All are tried in parallel and the first to succeed wins, but the relay is used
+//! only after a head start of the others.
 //!
-//! The race returns a session; whether it becomes the node's connection is for others to decide.
+//! The race returns a session. The caller decides whether the session becomes the node's
+//! connection.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -27,67 +28,69 @@ use tracing::debug;
 use crate::error::{AskError, PathFault, ReachError};
 use crate::trackers::{IntroductionFrom, Trackers, local_candidates, resolve_candidates};
 
-/// Time for one attempt to reach a node at one address.
+/// Deadline of one attempt to reach a node at one address.
 const DIAL_DEADLINE: Duration = Duration::from_secs(5);
-/// A node with a public address answers before this, and needs no introduction.
+/// Head start of the direct dial: a node with a public address answers before this, and needs no
+/// introduction.
 const INTRODUCE_AFTER: Duration = Duration::from_millis(50);
-/// The relayed path is dialled after this time without a direct one, and used after that one.
+/// The relayed path is dialled after the first of these times without a direct one, and used after
+/// the second.
 const RELAY_READY_AFTER: Duration = Duration::from_millis(400);
 const RELAY_AFTER: Duration = Duration::from_millis(800);
-/// How long after an introduction an answer to a probe is waited for.
+/// How long an answer to a probe is awaited after an introduction.
 const PUNCH_WAIT: Duration = Duration::from_secs(5);
 
-/// Which paths are wanted.
+/// The kinds of paths to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PathsWanted {
     /// Any path.
     All,
-    /// Only a direct path, because there is a relayed one already.
+    /// Only a direct path, because a relayed one exists already.
     Direct,
 }
 
 /// The result of a race.
 pub(crate) struct Won {
     pub(crate) session: Session,
-    /// Probes that are unanswered, if the path is relayed.
+    /// The outstanding probes, if the path is relayed.
     pub(crate) late: Option<LateProbes>,
 }
 
-/// Probes that may still be answered after the relay was taken.
+/// Probes that may still be answered after the relayed path won.
 pub(crate) struct LateProbes {
     answered: mpsc::Receiver<SocketAddr>,
     until: Instant,
 }
 
 impl LateProbes {
-    /// Waits until a probe is answered, and returns the address. None if none is in time.
+    /// Waits until a probe is answered, and returns the address. Returns None after the deadline.
     pub(crate) async fn answered(mut self) -> Option<SocketAddr> {
         timeout_at(self.until, self.answered.recv()).await.ok()?
     }
 }
 
-/// What an introduction led to.
+/// The result of an introduction.
 struct Meeting {
     answered: mpsc::Receiver<SocketAddr>,
-    /// The node's virtual address, or why there is none.
+    /// The node's virtual address, or the reason why it has none.
     relay: Result<SocketAddr, PathFault>,
     /// The number of addresses and of ports that are probed.
     addresses: usize,
     ports: usize,
 }
 
-/// When a race takes its steps. Pure: it is told the time and what happened.
+/// The schedule of a race. Pure: the caller passes the time and the events.
 #[derive(Debug)]
 struct Timeline {
     begun: Instant,
     introduce_at: Instant,
     wanted: PathsWanted,
     is_introducing: bool,
-    /// Until when probes may be answered.
+    /// Deadline for answers to probes.
     punch_until: Option<Instant>,
     /// When to dial the relayed path.
     dial_relay_at: Option<Instant>,
-    /// Whether the relayed path is established and held back.
+    /// Whether the relayed path is established and held back until [`RELAY_AFTER`].
     is_relay_ready: bool,
 }
 
@@ -120,7 +123,7 @@ impl Timeline {
         self.is_introducing = false;
     }
 
-    /// A probe was answered, or the wait for that is over.
+    /// Handles the answer to a probe, or the deadline for answers.
     fn handle_probing_over(&mut self) {
         self.punch_until = None;
     }
@@ -133,7 +136,7 @@ impl Timeline {
         self.is_relay_ready = true;
     }
 
-    /// When the relayed path may be used.
+    /// Returns when the relayed path may be used.
     fn use_relay_at(&self) -> Option<Instant> {
         self.is_relay_ready.then(|| self.begun + RELAY_AFTER)
     }
@@ -142,7 +145,7 @@ impl Timeline {
         self.is_relay_ready = false;
     }
 
-    /// Whether nothing is left to wait for, given the number of dials under way.
+    /// Whether nothing is left to wait for, given the number of running dials.
     fn is_over(&self, dials: usize) -> bool {
         dials == 0
             && !self.is_introducing
@@ -236,8 +239,8 @@ impl PathRace {
                 address = answered(&mut meeting), if timeline.punch_until.is_some() => {
                     timeline.handle_probing_over();
                     debug!(peer = %node, %address, "answers probes");
-                    // Even if the address is being dialled: those packets may have met a closed
-                    // NAT, and would be repeated only after a while.
+                    // Send even if the address is being dialled: the packets of that dial may have
+                    // met a closed NAT, and QUIC retransmits them only after a while.
                     dials.dial_again(address);
                 }
                 () = at(timeline.punch_until) => {
@@ -285,7 +288,7 @@ impl PathRace {
             .ok()
     }
 
-    /// Has all trackers introduce this node, and starts to probe upon the first introduction.
+    /// Makes all trackers introduce this node, and starts to probe at the first introduction.
     async fn introduce(&self, node: NodeId) -> Result<Meeting, AskError> {
         let mut asked = JoinSet::new();
         for up in self.trackers.established() {
@@ -307,7 +310,7 @@ impl PathRace {
         Err(fault)
     }
 
-    /// Follows an introduction that the other node asked for.
+    /// Handles an introduction that the other node requested.
     pub(crate) fn handle_introduction(&self, introduced: IntroductionFrom) {
         debug!(peer = %introduced.introduction.peer, "introduced");
         self.meet(introduced.introduction, introduced.tracker);
@@ -325,8 +328,8 @@ impl PathRace {
             ..
         } = introduction;
         let addresses = resolve_candidates(candidates.iter(), tracker);
-        // A tracker sets the flag only where both nodes agree; it is not trusted with this node's
-        // own consent.
+        // The tracker sets the flag only if both nodes agree. This node checks its own consent
+        // itself, instead of trusting the tracker.
         let agrees = self.greeting.features & FEATURE_BIRTHDAY_PUNCH != 0;
         let birthday = match may_birthday_punch && agrees {
             true => seen_in_public(&candidates),
@@ -363,7 +366,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// Waits until a probe is answered. The wait has no end where none is; a deadline ends it.
+/// Waits until a probe is answered. Stays pending if none is; the caller has a deadline.
 async fn answered(meeting: &mut Option<Meeting>) -> SocketAddr {
     if let Some(meeting) = meeting
         && let Some(address) = meeting.answered.recv().await
@@ -393,7 +396,7 @@ impl<'a> Dials<'a> {
         }
     }
 
-    /// Dials an address, once in a race.
+    /// Dials an address, once in each race.
     fn dial(&mut self, address: SocketAddr) {
         if self.dialled.insert(address) {
             self.dial_again(address);
@@ -430,7 +433,7 @@ impl<'a> Dials<'a> {
         None
     }
 
-    /// The address as it is reported; None for the relayed path.
+    /// Returns the address for reports; None for the relayed path.
     fn named(&self, address: SocketAddr) -> Option<SocketAddr> {
         (!is_virtual(address.ip())).then(|| self.race.endpoint.real_address(address))
     }
@@ -442,8 +445,8 @@ impl<'a> Dials<'a> {
     }
 }
 
-/// Returns the public IPv4 address at which a tracker sees a node. Only such an address is sent
-/// the many probes of birthday punching.
+/// Returns the public IPv4 address at which a tracker sees a node. The many probes of birthday
+/// punching are sent only to such an address.
 fn seen_in_public(candidates: &[Candidate]) -> Option<SocketAddr> {
     let seen = candidates
         .iter()

@@ -1,5 +1,5 @@
-//! The connected nodes: which connection stays, who is shunned, how the receive windows are
-//! shared.
+//! The connected nodes: which connection is kept, which nodes are shunned, and how the receive
+//! windows are shared.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,32 +12,33 @@ use tokio::sync::watch;
 
 use super::connection::{Peer, PeerConnection};
 
-/// Two dials within this time of each other crossed. Later, the newest connection wins, because
-/// the older one may be dead without this node knowing.
+/// Two dials crossed if they are within this time of each other. Otherwise the newer connection is
+/// kept, because the older one may be dead unnoticed.
 const CROSSING: Duration = Duration::from_secs(10);
 /// A node that sent corrupt bytes of this many contents is shunned.
 const LIES_MAX: u32 = 3;
-/// Nodes whose corrupt bytes are remembered.
+/// Limit on the nodes whose corrupt bytes are remembered.
 const LIARS_MAX: usize = 4096;
 
-/// Largest receive window of one connection, in bytes. 1 Gbit/s over 100 ms is 12.5 MB, and data
-/// behind a lost packet of its stream is not read for another RTT: with 16 MiB one lost packet in
-/// a thousand costs a quarter of that rate.
+/// Largest receive window of one connection, in bytes. The bandwidth-delay product of 1 Gbit/s and
+/// 100 ms is 12.5 MB, and data behind a lost packet of its stream is not read for another RTT. With
+/// 16 MiB, one lost packet in a thousand costs a quarter of that rate.
 const WINDOW_MAX_BYTES: u32 = 32 << 20;
 
-/// What decides which of two connections to one node stays.
+/// The properties that decide which of two connections to one node is kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claim {
     pub(super) is_relayed: bool,
     /// Whether this node dialled.
     pub(super) is_dialled: bool,
     pub(super) since: Instant,
-    /// Nothing is received on it although something should be.
+    /// Whether nothing is received on it although an answer is outstanding.
     pub(super) is_suspect: bool,
 }
 
-/// Whether the older of two connections to `node` stays: a direct path rather than a relayed one;
-/// of two crossing dials the one from the smaller id; else the newer one.
+/// Whether the older of two connections to `node` is kept. A direct path replaces a relayed one. Of
+/// two crossing dials, the direct one is kept, else the one from the smaller id. Otherwise the
+/// newer connection is kept.
 fn keeps_older(us: NodeId, node: NodeId, older: Claim, newer: Claim) -> bool {
     if older.is_suspect {
         return false;
@@ -54,19 +55,19 @@ fn keeps_older(us: NodeId, node: NodeId, older: Claim, newer: Claim) -> bool {
     }
 }
 
-/// What became of a new connection.
+/// The result of inserting a connection.
 pub(super) enum Inserted {
-    /// It is the node's first.
+    /// It is the first connection of the node.
     New(Arc<Peer>),
-    /// It replaced this one.
+    /// It replaced this connection.
     Replaced(Arc<Peer>, Arc<PeerConnection>),
-    /// The older one stays.
+    /// The older connection is kept.
     Refused,
 }
 
 #[derive(Default)]
 struct Slot {
-    /// Held by the task that dials, so that others wait for its result.
+    /// Held by the task that dials; other tasks wait for its result.
     dialling: Arc<tokio::sync::Mutex<()>>,
     connected: Option<Arc<Peer>>,
 }
@@ -108,12 +109,12 @@ impl PeerTable {
             .count()
     }
 
-    /// Notes that a node sent corrupt bytes of one more content.
+    /// Records that a node sent corrupt bytes of one more content.
     pub(crate) fn note_lie(&self, node: NodeId) {
         self.lies.note(node);
     }
 
-    /// Whether a node sent corrupt bytes of so many contents that no connection to it is kept.
+    /// Whether a node is shunned, because it sent corrupt bytes of [`LIES_MAX`] contents.
     pub(crate) fn is_shunned(&self, node: &NodeId) -> bool {
         self.lies.is_shunned(node)
     }
@@ -143,7 +144,7 @@ impl PeerTable {
         }
     }
 
-    /// Makes a connection the one to its node, unless an older one stays.
+    /// Makes a connection the one to its node, unless an older one is kept.
     pub(super) fn insert(&self, node: NodeId, newer: Arc<PeerConnection>) -> Inserted {
         let mut slots = self.lock();
         let slot = slots.entry(node).or_default();
@@ -170,8 +171,8 @@ impl PeerTable {
         inserted
     }
 
-    /// Removes a peer whose connection was lost. Returns false if another connection has taken
-    /// over, so that the peer stays.
+    /// Removes a peer whose connection was lost. Returns false if another connection has replaced
+    /// that one, so that the peer stays.
     pub(super) fn remove(&self, peer: &Arc<Peer>, connection: &Arc<PeerConnection>) -> bool {
         let mut slots = self.lock();
         if !Arc::ptr_eq(&peer.connection(), connection) {
@@ -188,11 +189,11 @@ impl PeerTable {
         true
     }
 
-    /// Forgets a node that is neither connected nor being dialled, so that the table does not grow
-    /// with every node that was ever tried.
+    /// Removes the entry of a node that is neither connected nor being dialled, so that the table
+    /// does not grow with every node that was ever tried.
     pub(super) fn forget_if_empty(&self, node: &NodeId) {
         let mut slots = self.lock();
-        // The table's own and the caller's.
+        // The references of the table and of the caller.
         let is_unused =
             |slot: &Slot| slot.connected.is_none() && Arc::strong_count(&slot.dialling) <= 2;
         if slots.get(node).is_some_and(is_unused) {
@@ -223,7 +224,7 @@ fn window_bytes(budget_bytes: u32, shares: usize) -> u32 {
     (budget_bytes / shares).min(WINDOW_MAX_BYTES)
 }
 
-/// How many contents each node sent corrupt bytes of.
+/// Number of contents of which each node sent corrupt bytes.
 #[derive(Default)]
 struct Lies {
     count_by_node: Mutex<HashMap<NodeId, u32>>,
@@ -291,7 +292,7 @@ mod tests {
         let older = claim(true, start);
         let late = claim(false, start + CROSSING);
         assert!(!keeps_older(SMALL, LARGE, older, late));
-        // Twice from the same side: the first one is dead, as far as that side knows.
+        // Two dials from the same side: that side considers the first connection dead.
         let again = claim(true, start + Duration::from_secs(1));
         assert!(!keeps_older(SMALL, LARGE, older, again));
     }
@@ -306,7 +307,8 @@ mod tests {
         };
         assert!(!keeps_older(SMALL, LARGE, relayed(true), direct));
         assert!(!keeps_older(LARGE, SMALL, relayed(false), direct));
-        // A relayed dial that crossed a direct one loses; one that comes later has a reason.
+        // A relayed dial that crossed a direct one loses. A later relayed dial has a reason, and
+        // wins.
         assert!(keeps_older(LARGE, SMALL, direct, relayed(false)));
         assert!(!keeps_older(SMALL, LARGE, direct, relayed(true)));
     }

@@ -1,7 +1,7 @@
-//! Telling other nodes, in batches, about chunks of a download as they become available.
+//! Reports chunks of a download to other nodes, in batches, as they become available.
 //!
-//! Which chunks are verified is [`Part`](qshare_storage::Part)'s knowledge; this module keeps no
-//! second record of it, only what has not been told yet.
+//! [`Part`](qshare_storage::Part) records which chunks are verified. This module keeps no second
+//! record of them, only the chunks that it has not reported yet.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,8 @@ use qshare_swarm::PeerKey;
 use tokio::sync::broadcast;
 use tokio::time::sleep_until;
 
-/// Batches that a slow subscriber may lag behind. One that lags further is sent the whole bitmap.
+/// Batches that a slow subscriber may lag behind. A subscriber that lags further gets the whole
+/// bitmap.
 const BATCHES_KEPT: usize = 64;
 /// After a batch, new chunks are collected for this long before the next one.
 const BATCH: Duration = Duration::from_millis(20);
@@ -21,7 +22,7 @@ const BATCH: Duration = Duration::from_millis(20);
 pub(crate) struct Availability {
     pending: Mutex<Pending>,
     batches: broadcast::Sender<Arc<[ChunkIndex]>>,
-    /// The chunks that each peer says it has: it need not be told about these.
+    /// The chunks that each peer reported; they need not be reported to that peer.
     held_by_peer: Mutex<HashMap<PeerKey, Bitmap>>,
 }
 
@@ -40,10 +41,12 @@ impl Availability {
         })
     }
 
-    /// Tells subscribers that a chunk is verified and can be served. To be called once a chunk.
+    /// Reports to subscribers that a chunk is verified and can be served. To be called once for
+    /// each chunk.
     ///
-    /// The first chunk is told at once. Those that follow within 20 ms of a batch are collected
-    /// and told together, because waking each subscriber costs time and each message a packet.
+    /// The first chunk is reported at once. Chunks that follow within 20 ms of a batch are
+    /// collected and reported together, because waking each subscriber costs time and each message
+    /// costs a packet.
     pub(crate) fn add(self: &Arc<Self>, chunk: ChunkIndex) {
         let mut pending = self.lock();
         pending.chunks.push(chunk);
@@ -65,7 +68,7 @@ impl Availability {
     fn send(&self, pending: &mut Pending) {
         pending.last_batch_at = Some(Instant::now());
         let chunks = std::mem::take(&mut pending.chunks);
-        // Without subscribers nobody needs to be told.
+        // Without subscribers, there is nothing to send.
         let _ = self.batches.send(chunks.into());
     }
 
@@ -86,7 +89,7 @@ impl Availability {
         }
     }
 
-    /// Forgets a peer.
+    /// Removes a peer.
     pub(crate) fn forget_peer(&self, peer: PeerKey) {
         self.lock_held().remove(&peer);
     }

@@ -1,4 +1,4 @@
-//! What this node announces: the entries, and every change to them in order.
+//! The entries that this node announces, and every change to them in order.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -15,22 +15,22 @@ use tokio::sync::{broadcast, watch};
 /// Changes that a slow tracker session may lag behind before it announces everything again.
 const DELTAS_KEPT: usize = 4096;
 
-/// Entries that one page of a listing looks at: less than a millisecond of them.
+/// Entries that one page of a listing scans, in less than a millisecond.
 const SCAN_MAX: usize = 4096;
-/// Steps of work that one page of a listing may cost, some 4 ns each: 1 ms. A glob may cost many
-/// for each name.
+/// Steps of work that one page of a listing may cost, about 4 ns each: 1 ms. A glob may cost many
+/// steps for each name.
 const STEPS_MAX: u64 = 250_000;
-/// Steps that it takes to pass over an entry.
+/// Steps of work to skip an entry.
 const ENTRY_STEPS: u64 = 25;
 
-/// One change of what is announced.
+/// A change of the announced entries.
 #[derive(Debug, Clone)]
 pub(crate) enum Delta {
     Upsert(Announced),
     Remove(Arc<Asset>),
 }
 
-/// An announced asset. The asset is the library's own, if the library has it.
+/// An announced asset. It is shared with the library, if the library has it.
 #[derive(Debug, Clone)]
 pub(crate) struct Announced {
     pub(crate) asset: Arc<Asset>,
@@ -38,12 +38,12 @@ pub(crate) struct Announced {
     pub(crate) complete: bool,
 }
 
-/// Everything that this node shares, by name and content, and whether it is complete.
+/// All shared entries, ordered by name and content, each complete or partial.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
     entries: Mutex<BTreeMap<Listed, bool>>,
     deltas: broadcast::Sender<Delta>,
-    /// Whether there was ever an entry.
+    /// Whether there ever was an entry.
     offers: watch::Sender<bool>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Listing {
     pub(crate) entries: Vec<Announced>,
     /// The cursor of the next page, if there may be one.
     pub(crate) more: Option<Vec<u8>>,
-    /// The work that it took, in steps of about 4 ns.
+    /// The work of the page, in steps of about 4 ns.
     pub(crate) steps: u64,
 }
 
@@ -70,14 +70,14 @@ impl Catalogue {
         }
     }
 
-    /// Announces an asset, or that it is complete or partial now.
+    /// Announces an asset, or a change of its completeness.
     pub(crate) fn upsert(&self, asset: Arc<Asset>, complete: bool) {
         let mut entries = self.lock();
         if entries.insert(Listed(asset.clone()), complete) == Some(complete) {
             return;
         }
-        // Sent under the lock, so that subscribers see changes in their order. Later subscribers
-        // read the entries.
+        // Sent under the lock, so that subscribers get the changes in order. A later subscriber
+        // reads the entries.
         let _ = self
             .deltas
             .send(Delta::Upsert(Announced { asset, complete }));
@@ -85,7 +85,7 @@ impl Catalogue {
             .send_if_modified(|any| !std::mem::replace(any, true));
     }
 
-    /// Tells when there is an entry for the first time.
+    /// Returns a watch that reports when there is a first entry.
     pub(crate) fn watch_offers(&self) -> watch::Receiver<bool> {
         self.offers.subscribe()
     }
@@ -106,8 +106,8 @@ impl Catalogue {
         (all, self.deltas.subscribe())
     }
 
-    /// Lists the entries that a query means, from where the last page ended. A page looks at a
-    /// bounded number of entries, so it may be empty and still be followed by another.
+    /// Lists the entries that match a query, from the end of the last page on. A page scans a
+    /// bounded number of entries, so it may be empty although more pages follow.
     pub(crate) fn list(
         &self,
         us: NodeId,
@@ -191,7 +191,7 @@ impl Catalogue {
 }
 
 impl Announced {
-    /// Returns the entry as trackers are told it.
+    /// Returns the entry in the form that is sent to trackers.
     pub(crate) fn to_entry(&self) -> Entry {
         Entry {
             name: self.asset.name.clone(),
@@ -211,7 +211,7 @@ impl From<(&Listed, &bool)> for Announced {
     }
 }
 
-/// Returns the key by which trackers are told that an asset was removed.
+/// Returns the key that is sent to trackers when an asset was removed.
 pub(crate) fn key_of(asset: &Asset) -> EntryKey {
     EntryKey {
         name: asset.name.clone(),

@@ -1,4 +1,4 @@
-//! Where the served bytes come from: shared directories, finished files elsewhere, and unfinished
+//! The sources of served bytes: shared directories, finished files elsewhere, and unfinished
 //! downloads.
 
 use std::collections::HashMap;
@@ -12,8 +12,8 @@ use super::availability::Availability;
 
 /// An unfinished download that other nodes are served from.
 ///
-/// [`Part`] alone records which chunks are verified. [`mark_verified`](Self::mark_verified) is the
-/// one place where a chunk that the scheduler completed is recorded and told to others.
+/// Only [`Part`] records which chunks are verified. [`mark_verified`](Self::mark_verified) is the
+/// one place where a completed chunk is recorded and reported to other nodes.
 pub(crate) struct PartialContent {
     pub(crate) info: ContentInfo,
     pub(crate) chunks: Chunks,
@@ -31,7 +31,7 @@ impl PartialContent {
         }
     }
 
-    /// Records that a chunk was verified and written, and tells other nodes.
+    /// Records that a chunk was verified and written, and reports it to other nodes.
     pub(crate) fn mark_verified(&self, chunk: ChunkIndex) {
         self.part.mark_verified(chunk);
         self.availability.add(chunk);
@@ -42,8 +42,8 @@ impl PartialContent {
         self.part.is_complete()
     }
 
-    /// Returns the verified chunks, and subscribes to batches of those that follow. A chunk that
-    /// was verified just before may be in both.
+    /// Returns the verified chunks, and subscribes to batches of later ones. A chunk that was
+    /// verified just before may be in both.
     pub(crate) fn subscribe(&self) -> (Bitmap, broadcast::Receiver<Arc<[ChunkIndex]>>) {
         // In this order, so that no chunk is missed.
         let batches = self.availability.subscribe();
@@ -101,7 +101,7 @@ impl Contents {
         self.library.as_ref()
     }
 
-    /// Returns the content if any of it can be served.
+    /// Returns the content if any of its bytes can be served.
     pub(crate) fn find(&self, id: &ContentId) -> Option<Holding> {
         if let Some(asset) = self.library.as_ref().and_then(|library| library.find(id)) {
             return Some(Holding::Shared(asset.info));
@@ -127,7 +127,7 @@ impl Contents {
         self.lock().insert(partial.info.id(), partial);
     }
 
-    /// Stops serving an unfinished download. Answers under way go on.
+    /// Stops serving an unfinished download. Running answers continue.
     pub(crate) fn remove(&self, partial: &Arc<PartialContent>) {
         let mut map = self.lock();
         let id = partial.info.id();

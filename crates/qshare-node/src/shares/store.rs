@@ -1,4 +1,5 @@
-//! The one interface to what this node offers. Serving and announcing change together here.
+//! The one interface to the files that this node offers. Serving and announcing change together
+//! here.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,9 +27,9 @@ pub(crate) struct Finished {
     pub(crate) path: PathBuf,
     /// The chunk hashes; empty if unknown, and for a content of one chunk.
     pub(crate) hashes: Vec<Hash>,
-    /// Whether its target lies beneath a directory that may be shared.
+    /// Whether the target lies beneath a directory that may be shared.
     pub(crate) is_beneath: bool,
-    /// Whether to serve it until the node stops if it lies in no shared directory.
+    /// Whether to serve the file until the node stops if it is in no shared directory.
     pub(crate) keep_serving: bool,
 }
 
@@ -39,8 +40,8 @@ pub(crate) struct ShareStore {
 }
 
 impl ShareStore {
-    /// Opens the library of the shared directories, if there are any. What the library reports is
-    /// announced, and passed on as [`NodeEvent::Library`] if a person should read it.
+    /// Opens the library of the shared directories, if there are any. Announces the events of the
+    /// library, and passes them on as [`NodeEvent::Library`] if they are meant for the user.
     pub(crate) async fn open(
         shares: Option<Shares>,
         events: broadcast::Sender<NodeEvent>,
@@ -55,7 +56,8 @@ impl ShareStore {
                         match &event {
                             LibraryEvent::Added(asset) => catalogue.upsert(asset.clone(), true),
                             LibraryEvent::Removed(asset) => catalogue.remove(asset.clone()),
-                            // A hundred thousand of these would displace what a person should read.
+                            // A hundred thousand of these would displace the events that the user
+                            // should read.
                             LibraryEvent::Hashing { .. } => {}
                             _ => {
                                 let _ = events.send(NodeEvent::Library(event));
@@ -72,7 +74,7 @@ impl ShareStore {
         })
     }
 
-    /// Returns the content if any of it can be served.
+    /// Returns the content if any of its bytes can be served.
     pub(crate) fn find(&self, content: &ContentId) -> Option<Holding> {
         self.contents.find(content)
     }
@@ -82,7 +84,7 @@ impl ShareStore {
         self.contents.library()?.path(content)
     }
 
-    /// Returns the shared files that programs go on writing.
+    /// Returns the shared files that programs are still writing.
     pub(crate) fn still_written(&self) -> Vec<PathBuf> {
         let library = self.contents.library();
         library.map_or_else(Vec::new, |library| library.still_written())
@@ -105,7 +107,7 @@ impl ShareStore {
     }
 
     /// Stops serving a download that was [adopted](Self::adopt). Its announcement stays if the
-    /// content is served from elsewhere now.
+    /// content is still served from elsewhere.
     pub(crate) fn withdraw_adopted(&self, name: &AssetName, partial: &Arc<PartialContent>) {
         self.contents.remove(partial);
         if self.contents.find(&partial.info.id()).is_none() {
@@ -113,8 +115,8 @@ impl ShareStore {
         }
     }
 
-    /// Takes over a finished download: into the library if it lies in a shared directory, else
-    /// for as long as the node runs, if that was asked for.
+    /// Adopts a finished download. The library takes it if it is in a shared directory. Otherwise
+    /// it is served until the node stops, if the request asked for that.
     pub(crate) async fn adopt(&self, finished: Finished) {
         let Finished {
             name,
@@ -166,12 +168,12 @@ impl ShareStore {
         self.catalogue.subscribe()
     }
 
-    /// Tells when there is something to offer for the first time.
+    /// Returns a watch that reports when there is a first entry.
     pub(crate) fn watch_offers(&self) -> watch::Receiver<bool> {
         self.catalogue.watch_offers()
     }
 
-    /// Lists what a query means, from where the last page ended.
+    /// Lists the entries that match a query, from the end of the last page on.
     ///
     /// # Errors
     ///
