@@ -1,8 +1,8 @@
 //! Admission of incoming connections: bounded in number, and shared fairly between networks.
 //!
-//! Identities are free, so a bound on connections is shared out by [`Network`]. It acts only when
-//! all slots are taken: then the connection that has been idle for the longest in the network
-//! with the most connections yields to a newcomer from a network with fewer.
+//! Identities are free, so connections are shared out by [`Network`]. The shares matter only when
+//! all slots are taken. A newcomer from a network with fewer connections then evicts a connection
+//! of the network with the most: the one that has been idle longest.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -19,10 +19,10 @@ use tracing::debug;
 use crate::session::{AcceptError, Greeting, Session, accept};
 
 /// How long a connection may take from its first packet to its Hello before a newcomer of the same
-/// network may replace it: several round trips of a slow path.
+/// network may replace it: several RTTs of a slow path.
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 
-/// Idle connections that are considered for eviction when no network has more than its share.
+/// Idle connections that are considered for eviction when no network exceeds its share.
 const CANDIDATES_MAX: usize = 32;
 
 /// Admits incoming connections up to their Hello, a bounded number at once.
@@ -39,11 +39,11 @@ impl Admission {
         }
     }
 
-    /// Gives an incoming connection a slot. Otherwise the connection is refused, or asked to
-    /// prove its address first (QUIC Retry, RFC 9000 section 8.1.2), and the result is None.
+    /// Gives an incoming connection a slot. Otherwise, refuses the connection or asks it to prove
+    /// its address first (QUIC Retry, RFC 9000 section 8.1.2), and returns None.
     ///
-    /// From half of all slots on, every address must be proven, so that a forged source address
-    /// takes no slot from anybody.
+    /// When half of all slots are taken, every address must be proven, so that connections from
+    /// forged addresses take no slots.
     pub fn admit(&self, incoming: Incoming) -> Option<HalfOpen> {
         let from = incoming.remote_address();
         let is_busy = self.half_open.len() >= self.half_open.max().div_ceil(2);
@@ -62,7 +62,7 @@ impl Admission {
     }
 }
 
-/// An incoming connection that has a slot and has not said Hello yet.
+/// An incoming connection that has a slot and has not sent its Hello yet.
 pub struct HalfOpen {
     incoming: Incoming,
     slot: Slot,
@@ -74,7 +74,7 @@ impl HalfOpen {
         self.incoming.remote_address()
     }
 
-    /// Performs the handshake and exchanges Hellos; see [`accept`]. The slot is free afterwards.
+    /// Performs the handshake and exchanges Hellos; see [`accept`]. Frees the slot afterwards.
     ///
     /// # Errors
     ///
@@ -109,14 +109,14 @@ struct State {
     slots: HashMap<u64, Entry>,
     networks: HashMap<Network, Members>,
     networks_by_count: BTreeSet<(usize, Network)>,
-    /// Slots that may be evicted, by the time since when they are idle.
+    /// Slots that may be evicted, by the time since which they have been idle.
     idle: BTreeSet<(Instant, u64)>,
 }
 
 struct Entry {
     network: Network,
     idle_since: Instant,
-    /// Uses under way; a slot in use is not evicted.
+    /// Number of running uses; a slot in use is not evicted.
     uses: usize,
     evicted: Arc<Notify>,
 }
@@ -129,8 +129,8 @@ struct Members {
 }
 
 impl ConnectionSlots {
-    /// `max` slots. If no network has more slots than the newcomer's would have, a connection
-    /// yields only once it has been idle for `grace`.
+    /// Creates `max` slots. If no network has more slots than the newcomer's would have, a
+    /// connection is evicted only once it has been idle for `grace`.
     pub fn new(max: usize, grace: Duration) -> ConnectionSlots {
         ConnectionSlots {
             max,
@@ -153,8 +153,8 @@ impl ConnectionSlots {
         self.max
     }
 
-    /// Takes a slot for a connection from `network`, if need be that of another connection, whose
-    /// owner learns of it through [`Slot::evicted`]. None where nobody has to yield.
+    /// Takes a slot for a connection from `network`. If all are taken, evicts another connection,
+    /// which learns of it through [`Slot::evicted`]. Returns None if no connection may be evicted.
     pub fn take(&self, now: Instant, network: Network) -> Option<Slot> {
         let mut state = self.lock();
         if state.slots.len() >= self.max {
@@ -190,9 +190,10 @@ impl fmt::Debug for ConnectionSlots {
 }
 
 impl State {
-    /// The slot that yields to a newcomer: the longest idle one of the network with the most
-    /// slots, if that leaves the network no fewer than the newcomer's then has; else one that has
-    /// been idle for `grace` in a network that has no fewer than the newcomer's.
+    /// Returns the slot to evict for a newcomer. That is the longest idle slot of the network with
+    /// the most slots, if the network then still has at least as many as the newcomer's. Otherwise,
+    /// it is a slot that has been idle for `grace`, in a network that has no fewer slots than the
+    /// newcomer's.
     fn victim(&self, now: Instant, newcomer: Network, grace: Duration) -> Option<u64> {
         let own = self.count(newcomer);
         let fuller = self
@@ -254,7 +255,7 @@ impl State {
         Some(entry)
     }
 
-    /// Makes a slot one that may be evicted, idle since `since`, or one that may not.
+    /// Makes a slot evictable, idle since `since`, or not evictable.
     fn set_idle(&mut self, id: u64, since: Option<Instant>) {
         let Some(entry) = self.slots.get_mut(&id) else {
             return;
@@ -273,7 +274,7 @@ impl State {
     }
 }
 
-/// A connection's slot. It is free again when this is dropped.
+/// A connection's slot. Dropping it frees the slot.
 pub struct Slot {
     state: Arc<Mutex<State>>,
     id: u64,
@@ -281,7 +282,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Notes that the connection was used just now.
+    /// Records that the connection was used just now.
     pub fn touch(&self, now: Instant) {
         let mut state = self.lock();
         if state.slots.get(&self.id).is_some_and(|slot| slot.uses == 0) {
@@ -289,8 +290,8 @@ impl Slot {
         }
     }
 
-    /// Protects the connection from eviction until the result is dropped, from when on it counts as
-    /// idle. Several uses may overlap.
+    /// Protects the connection from eviction until the result is dropped. From then on, the
+    /// connection counts as idle. Several uses may overlap.
     pub fn begin_use(self: &Arc<Self>) -> InUse {
         let mut state = self.lock();
         if let Some(entry) = state.slots.get_mut(&self.id) {
@@ -302,11 +303,11 @@ impl Slot {
         }
     }
 
-    /// Waits until the slot has gone to another connection: close this one with
+    /// Waits until the slot was given to another connection. The caller then closes this one with
     /// [`qshare_wire::CloseCode::Busy`]. For one waiter; cancel safe.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
-        // Whoever waits again learns it again.
+        // A later call must return at once, too.
         self.evicted.notify_one();
     }
 

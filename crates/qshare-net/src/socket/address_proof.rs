@@ -1,12 +1,12 @@
 //! Proof that the peer of a connection receives at the address from which its packets come.
 //!
 //! quinn reports a new remote address with the first authenticated packet from there, before its
-//! own path validation (RFC 9000 section 8.2), and does not report the end of that. A peer can
-//! forge the source of its packets, so such an address may be a victim's. Proving it takes a round
-//! trip outside QUIC, because QUIC retransmits what it sends on whatever path comes next: a probe
-//! with a fresh cookie goes to that address only, and the echo must come from there. The probe
-//! names the connection by a number that only its two ends can compute, so that another node at
-//! that address does not answer for the peer.
+//! own path validation (RFC 9000 section 8.2), and does not report the result of that validation. A
+//! peer can forge the source of its packets, so such an address may belong to a victim. The proof
+//! takes a round trip outside QUIC, because QUIC retransmits data on other paths. A probe with a
+//! fresh cookie goes to that address only, and the echo must come from there. The probe names the
+//! connection by a number that only the connection's two ends can compute, so that another node at
+//! the address does not answer for the peer.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -15,15 +15,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use qshare_wire::datagram::Datagram;
 use tokio::sync::Notify;
 
-/// Address proofs under way on one socket, and those that it answers.
+/// Running address proofs of one socket, and the connections whose probes it answers.
 #[derive(Debug, Default)]
 pub(crate) struct AddressProofs(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Connections of ours whose probes are echoed.
+    /// Dialled connections whose probes are echoed.
     answered: HashSet<u64>,
-    /// Connections of others whose address is being proven.
+    /// Accepted connections whose address is being proven.
     pending: HashMap<u64, Pending>,
 }
 
@@ -44,7 +44,7 @@ impl AddressProofs {
         }
     }
 
-    /// Begins a proof; a second one for the same connection replaces the first.
+    /// Starts a proof; a second one for the same connection replaces the first.
     pub(crate) fn begin(
         self: &Arc<Self>,
         connection_id: u64,
@@ -66,7 +66,7 @@ impl AddressProofs {
         }
     }
 
-    /// Takes a probe or echo that came from `from`; returns what to send back there.
+    /// Handles a probe or echo from `from`; returns the datagram to send back.
     pub(super) fn handle(&self, from: SocketAddr, datagram: &[u8]) -> Option<Vec<u8>> {
         match Datagram::parse(datagram)? {
             Datagram::AddressProbe { id, cookie } => {
@@ -91,7 +91,7 @@ impl AddressProofs {
 }
 
 /// Echoes the address probes of one dialled connection for as long as it lives. Keep it as long as
-/// the connection: otherwise the acceptor does not tell others of an address that changed.
+/// the connection: otherwise the acceptor does not report a changed address to others.
 #[derive(Debug)]
 pub struct AddressResponder {
     proofs: Arc<AddressProofs>,
@@ -104,7 +104,7 @@ impl Drop for AddressResponder {
     }
 }
 
-/// A proof under way; given up when it is dropped.
+/// A running proof. Dropping it cancels the proof.
 pub(crate) struct AddressProof {
     proofs: Arc<AddressProofs>,
     connection_id: u64,
@@ -119,7 +119,7 @@ impl AddressProof {
         Datagram::AddressProbe { id, cookie }.to_bytes()
     }
 
-    /// Waits until the echo came from the address.
+    /// Waits until the echo arrives from the address.
     pub(crate) async fn proven(&self) {
         self.proven.notified().await;
     }
@@ -165,7 +165,7 @@ mod tests {
     fn another_node_at_the_address_another_address_and_a_guess_prove_nothing() {
         let (ours, theirs) = (Arc::<AddressProofs>::default(), Arc::default());
         let proof = ours.begin(7, at("192.0.2.1:5000"), [1; 8]);
-        // Somebody else's node has no such connection.
+        // Another node has no such connection.
         let _other = AddressProofs::answer(&theirs, 8);
         assert_eq!(theirs.handle(at("198.51.100.1:1"), &proof.probe()), None);
         let (id, cookie) = (7, [1; 8]);

@@ -1,14 +1,14 @@
 //! Coalescing: combines packets that quinn sends in groups of ten into fewer, larger system calls.
 //!
-//! A sending call costs about as much as encrypting ten packets, whatever it carries, and so does
-//! the receiving call at the other end. quinn hands over at most ten packets at once and then
-//! yields; with segmentation offload (GSO) the system takes as many as fit into 64 KiB. Full
-//! packets therefore wait here, bundled by destination, until a call is full or the runtime has
-//! polled every task twice, which takes microseconds while a connection is sending.
+//! A system call that sends costs about as much as encrypting ten packets, however many packets it
+//! carries, and so does the receiving call at the other end. quinn hands over at most ten packets
+//! at once and then yields. With segmentation offload (GSO), the system takes as many as fit into
+//! 64 KiB. Full packets therefore wait here, bundled by destination, until a call is full or the
+//! runtime has polled every task twice, which takes microseconds while a connection is sending.
 //!
-//! A call carries no more than is sent in a millisecond: on a slow link larger ones gain nothing,
-//! delay other packets, and overflow short queues. A receiving call takes no more than what stays
-//! in the CPU cache until quinn has copied it.
+//! A call carries at most the bytes that are sent in a millisecond: on a slow link, larger calls
+//! gain nothing, delay other packets, and overflow short queues. A receiving call takes at most the
+//! bytes that stay in the CPU cache until quinn has copied them.
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
@@ -25,22 +25,22 @@ use tokio::sync::Notify;
 
 /// Most bytes of one call: the largest UDP datagram without its headers.
 const CALL_MAX_BYTES: usize = 65_487;
-/// Most bundles that wait at once. Another one makes the oldest leave.
+/// Limit on waiting bundles. A further bundle forces out the oldest.
 const BUNDLES_MAX: usize = 16;
 /// Rounds of the runtime's task queue before waiting packets are sent. quinn's connections take two
 /// turns for forty packets.
 const ROUNDS: u32 = 2;
 
-/// A call may carry the bytes that were recently sent in this time.
+/// A call may carry the bytes that were recently sent within this time.
 const CALL_MAX_TIME: Duration = Duration::from_millis(1);
 /// Period over which sent bytes are counted.
 const COUNTED: Duration = Duration::from_millis(8);
 
-/// Bytes that a receiving call takes, estimated from the size of earlier datagrams. quinn copies
-/// them once more, and should find them in the cache.
+/// Limit on the bytes of a receiving call, estimated from the size of earlier datagrams. quinn
+/// copies them once more, and should find them in the cache.
 const TAKEN_MAX_BYTES: usize = 128 << 10;
 
-/// A socket that delays full packets for microseconds to send more of them in one call.
+/// A socket that delays full packets for microseconds, to send more of them in one call.
 #[derive(Debug)]
 pub(crate) struct CoalescingSocket {
     inner: Arc<dyn AsyncUdpSocket>,
@@ -51,7 +51,7 @@ pub(crate) struct CoalescingSocket {
     taken_bytes: AtomicUsize,
 }
 
-/// Packets that wait: one bundle for each destination, the oldest first.
+/// Waiting packets: one bundle for each destination, oldest first.
 #[derive(Debug, Default)]
 struct Waiting {
     bundles: Vec<Bundle>,
@@ -72,7 +72,7 @@ struct Bundle {
 struct Rate {
     since: Option<Instant>,
     bytes: usize,
-    /// Bytes that a call may carry.
+    /// Returns the bytes that a call may carry.
     call_bytes: usize,
 }
 
@@ -117,8 +117,8 @@ impl CoalescingSocket {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a bundle. It keeps waiting only on [`io::ErrorKind::WouldBlock`]; QUIC retransmits
-    /// what other errors lost.
+    /// Sends a bundle. The bundle stays queued only on [`io::ErrorKind::WouldBlock`]. After any
+    /// other error, QUIC retransmits the lost packets.
     fn flush(&self, waiting: &mut Waiting, at: usize) -> io::Result<()> {
         let Some(Bundle { head, contents }) = waiting.bundles.get(at) else {
             return Ok(());
@@ -142,7 +142,7 @@ impl CoalescingSocket {
         }
     }
 
-    /// Sends all bundles, the oldest first; returns false when the system's buffer is full.
+    /// Sends all bundles, oldest first; returns false when the system's buffer is full.
     fn flush_all(&self, waiting: &mut Waiting) -> bool {
         while !waiting.bundles.is_empty() {
             let sent = self.flush(waiting, 0);
@@ -213,7 +213,8 @@ impl AsyncUdpSocket for CoalescingSocket {
                 bundle = None;
             }
         }
-        // Only full packets are likely to be followed by more; others leave at once, behind them.
+        // Only full packets are likely to be followed by more. Other packets are sent at once,
+        // after the waiting ones.
         let full = transmit.segment_size.is_some() && length.is_multiple_of(segment_size);
         let alone = !full || length + segment_size > room;
         if alone && bundle.is_none() {
@@ -285,15 +286,15 @@ mod tests {
 
     const SEGMENT: usize = 1400;
 
-    /// Where to, what, and how long its packets are if there are several.
+    /// The destination, the bytes, and the length of a packet if there are several.
     type Call = (SocketAddr, Vec<u8>, Option<usize>);
 
-    /// Takes calls down; refuses them while the network is busy.
+    /// Records calls; refuses them while the network is busy.
     #[derive(Debug, Default)]
     struct Recorder {
         calls: Mutex<Vec<Call>>,
         is_busy: AtomicBool,
-        /// Datagrams of this length come in, as many as a call may take; none while it is 0.
+        /// Received datagrams have this length and fill a call; none arrive while it is 0.
         coming_bytes: AtomicUsize,
     }
 
@@ -361,7 +362,7 @@ mod tests {
         })
     }
 
-    /// A socket that has lately sent a lot.
+    /// A socket that has sent much recently.
     fn fast(recorder: &Arc<Recorder>) -> Arc<CoalescingSocket> {
         let socket = CoalescingSocket::new(recorder.clone());
         socket.waiting().rate = Rate {
@@ -394,7 +395,7 @@ mod tests {
         assert!(rate.call_bytes < 100);
     }
 
-    /// Lets what waits be sent: nothing else runs.
+    /// Lets the waiting packets be sent: no other task runs.
     async fn rounds() {
         for _ in 0..2 * ROUNDS + 2 {
             tokio::task::yield_now().await;
@@ -432,7 +433,7 @@ mod tests {
         send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
         send(&socket, 1, &[0; 50]).unwrap();
         send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
-        // Elsewhere nothing waits, and nothing is in the way.
+        // On other systems, packets neither wait nor block others.
         send(&socket, 2, &[0; 60]).unwrap();
         send(&socket, 1, &[0; 10 * SEGMENT]).unwrap();
         send(&socket, 1, &[0; 2 * SEGMENT + 7]).unwrap();

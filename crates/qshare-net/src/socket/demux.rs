@@ -1,5 +1,5 @@
-//! Demultiplexing: QUIC on the one UDP socket, and datagrams that are not QUIC's
-//! ([`qshare_wire::datagram`]).
+//! Demultiplexing: separates QUIC packets from the other datagrams ([`qshare_wire::datagram`]) of
+//! the one UDP socket.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Debug};
@@ -20,28 +20,28 @@ use super::address_proof::AddressProofs;
 use super::extra::{Extras, Poller};
 use super::virtual_address::{is_extra, is_virtual};
 
-/// The real route of packets to a virtual address.
+/// The route of packets to a virtual address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// The relay.
     pub relay: SocketAddr,
-    /// Our end of the channel.
+    /// This node's end of the channel.
     pub handle: u64,
 }
 
-/// What a [`NonQuic`] handler decided about a datagram.
+/// The decision of a [`NonQuic`] handler about a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It was handled, or is to be dropped.
+    /// The datagram was handled, or is to be dropped.
     Done,
-    /// After the relay's header it holds a QUIC packet from this virtual address.
+    /// The datagram holds, after the relay's header, a QUIC packet from this virtual address.
     RelayedFrom(SocketAddr),
 }
 
-/// Handles the datagrams on the endpoint's socket that are not QUIC's. Called on the endpoint's own
-/// task: it must not block.
+/// Handles the datagrams on the endpoint's socket that are not QUIC packets. Called on the
+/// endpoint's own task, so it must not block.
 pub trait NonQuic: Send + Sync {
-    /// Handles a datagram that came from `from`.
+    /// Handles a datagram from `from`.
     fn handle(&self, from: SocketAddr, datagram: &[u8]) -> Verdict;
     /// Returns the route of packets to a virtual address; None drops them.
     fn route(&self, to: SocketAddr) -> Option<Route>;
@@ -49,13 +49,13 @@ pub trait NonQuic: Send + Sync {
 
 pub(crate) struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
-    /// The socket is of IPv4 but shown to quinn as one of IPv6, because virtual addresses are of
-    /// IPv6.
+    /// Whether the socket is IPv4 but presented to quinn as IPv6, because virtual addresses are
+    /// IPv6 addresses.
     is_v4: bool,
     non_quic: OnceLock<Box<dyn NonQuic>>,
     address_proofs: Arc<AddressProofs>,
     extras: Arc<Extras>,
-    /// Packets from relays that quinn has not taken yet; at most what one call received.
+    /// Packets from relays that quinn has not taken yet; at most those of one receiving call.
     relayed: Mutex<VecDeque<(SocketAddr, Bytes)>>,
     relayed_count: AtomicUsize,
 }
@@ -68,8 +68,8 @@ impl Debug for Socket {
     }
 }
 
-/// Sends datagrams that are not QUIC's on an endpoint's socket. Does nothing once the endpoint is
-/// gone.
+/// Sends datagrams that are not QUIC packets on an endpoint's socket. Does nothing once the
+/// endpoint is gone.
 #[derive(Debug, Clone)]
 pub struct NonQuicSender(Weak<Socket>);
 
@@ -85,8 +85,8 @@ impl NonQuicSender {
     ///
     /// # Errors
     ///
-    /// Only [`io::ErrorKind::WouldBlock`]: the system's buffer is full. Any other error counts as a
-    /// datagram that the network lost.
+    /// Only [`io::ErrorKind::WouldBlock`]: the system's buffer is full. After any other error, the
+    /// datagram counts as lost by the network.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let Some(socket) = self.0.upgrade() else {
             return Ok(());
@@ -100,12 +100,13 @@ impl NonQuicSender {
         socket.send_raw(to, datagram)
     }
 
-    /// Adds a socket on which the node at `peer` is heard; returns the virtual address at which the
-    /// node can be dialled through it. The socket is closed when it received nothing for a minute.
+    /// Adds a socket that receives from the node at `peer`; returns the virtual address at which
+    /// the node can be dialled through it. The socket is closed when it has received nothing for a
+    /// minute.
     ///
     /// # Errors
     ///
-    /// When there are too many sockets, here or in the system.
+    /// When there are too many extra sockets, or the system refuses another one.
     pub fn add_socket(&self, socket: UdpSocket, peer: SocketAddr) -> io::Result<SocketAddr> {
         let gone = || io::Error::from(io::ErrorKind::NotConnected);
         self.0.upgrade().ok_or_else(gone)?.extras.add(socket, peer)
@@ -116,7 +117,7 @@ impl NonQuicSender {
         self.0.upgrade().is_some_and(|socket| socket.extras.prune())
     }
 
-    /// Notes that the connection through an added socket has ended. Ignores other addresses.
+    /// Records that the connection through an added socket has ended. Ignores other addresses.
     pub fn end_socket(&self, address: SocketAddr) {
         if is_extra(address.ip())
             && let Some(extra) = self.0.upgrade().and_then(|one| one.extras.get(address))
@@ -166,12 +167,12 @@ impl Socket {
         NonQuicSender(Arc::downgrade(self))
     }
 
-    /// The proofs of addresses that this socket takes part in.
+    /// The address proofs of this socket.
     pub(crate) fn address_proofs(&self) -> &Arc<AddressProofs> {
         &self.address_proofs
     }
 
-    /// Sends one datagram that is not QUIC's to a real address.
+    /// Sends one datagram that is not a QUIC packet to a real address.
     fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         self.send_to(Transmit {
             destination: to,
@@ -224,8 +225,8 @@ impl Socket {
         })
     }
 
-    /// Removes the datagrams that are not QUIC's from a buffer, and closes the gaps. All remaining
-    /// ones but the last keep the length of `stride`.
+    /// Removes the datagrams that are not QUIC packets from a buffer, and closes the gaps. All
+    /// remaining datagrams but the last have the length of `stride`.
     fn sift(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
         let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
         let (mut at, mut kept) = (0, 0);
@@ -265,7 +266,7 @@ impl Socket {
         }
     }
 
-    /// Gives quinn the packets that came through relays.
+    /// Passes the packets that came through relays to quinn.
     fn take_relayed(&self, buffers: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
         let mut relayed = self.relayed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
@@ -334,7 +335,7 @@ fn to_mapped(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Returns whether any datagram in a buffer is not QUIC's.
+/// Returns whether any datagram in a buffer is not a QUIC packet.
 fn holds_non_quic(buffer: &[u8], stride: usize) -> bool {
     match buffer.len() <= stride {
         true => buffer.first().is_some_and(|&first| is_non_quic(first)),

@@ -1,5 +1,5 @@
-//! Extra sockets beside the main one. Each was opened for one node, whose packets reach only that
-//! socket ([`crate::traversal::punch`]). quinn knows such a node by a virtual address.
+//! Extra sockets in addition to the main one. Each was opened for one node, whose packets reach
+//! only that socket ([`crate::traversal::punch`]). quinn knows such a node by a virtual address.
 
 use std::fmt::{self, Debug};
 use std::io::{self, IoSliceMut};
@@ -24,9 +24,10 @@ const SOCKETS_MAX: usize = 32;
 /// A socket that received nothing for this long is closed: a live connection receives something
 /// every 15 s (keep-alive), and times out after 30 s.
 const UNUSED_AFTER: Duration = Duration::from_secs(60);
-/// The same where another socket needs the slot; still more than the keep-alive interval.
+/// The shorter time-out that applies when another socket needs the slot; still longer than the
+/// keep-alive interval.
 const SPARE_AFTER: Duration = Duration::from_secs(20);
-/// How long a socket stays open after its connection ended, so that the close gets through.
+/// How long a socket stays open after its connection ended, so that the close packet is sent.
 const GOODBYE: Duration = Duration::from_secs(3);
 
 /// An extra socket for one node.
@@ -43,7 +44,7 @@ pub(super) struct Extra {
     heard_at: Mutex<Instant>,
     /// When its connection ended.
     ended_at: OnceLock<Instant>,
-    /// The system's send buffer was full when quinn last sent.
+    /// Whether the system's send buffer was full when quinn last sent.
     is_blocked: AtomicBool,
 }
 
@@ -122,7 +123,7 @@ impl Extras {
         found.cloned()
     }
 
-    /// Receives from any of the sockets, beginning with another one each time.
+    /// Receives from any of the sockets, starting with a different one each time.
     pub(super) fn poll_recv(
         &self,
         cx: &mut Context<'_>,
@@ -190,7 +191,7 @@ impl Extra {
         self.heard_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that the connection has ended; the socket is closed after [`GOODBYE`].
+    /// Records that the connection has ended; the socket is closed after [`GOODBYE`].
     pub(super) fn end(&self) {
         let _ = self.ended_at.set(Instant::now());
     }

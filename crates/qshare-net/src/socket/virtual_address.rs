@@ -1,5 +1,5 @@
-//! Virtual addresses: quinn knows by them a node that is reached through a relay, or through an
-//! extra socket. They never leave the process.
+//! Virtual addresses, by which quinn knows nodes that are reached through a relay or an extra
+//! socket. They never leave the process.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 

@@ -1,12 +1,14 @@
 //! Birthday punching: hole punching where one side is behind a symmetric NAT.
 //!
 //! A symmetric NAT assigns another external port for each destination, and the other side's NAT
-//! lets in only packets from an address and port that it sent to. Neither side knows where to send.
+//! accepts packets only from an address and port that it sent to. Neither side knows the port to
+//! send to.
 //!
 //! The side behind the symmetric NAT opens many sockets and sends a probe from each to the address
-//! at which the tracker saw the other: its NAT then has as many ports open towards the other. The
-//! other sends probes to random ports of the first one's address. By the birthday paradox one of
-//! them soon hits an open port. Neither side knows which one it is, so both do both.
+//! at which the tracker saw the other side. Its NAT then has as many ports open towards that
+//! address. The other side sends probes to random ports of the first side's address. By the
+//! birthday paradox, one of them soon hits an open port. Neither side knows which side is behind
+//! the symmetric NAT, so both do both.
 //!
 //! All these probes go to the one public address at which the tracker saw the peer, at most
 //! [`BIRTHDAY_PROBES_PER_SECOND_MAX`] a second and [`BIRTHDAY_PROBES_PER_HOUR_MAX`] an hour.
@@ -33,9 +35,9 @@ const SOCKETS_PER_TICK: u32 = 32;
 const ROUND: Duration = Duration::from_millis(600);
 /// Time after the last probe within which an answer may arrive.
 const LISTEN: Duration = Duration::from_secs(1);
-/// Most probes to random ports in one group, which is how overdue ones are caught up with.
+/// Limit on the probes to random ports in one group. Overdue probes are sent at this rate.
 const PORTS_PER_TICK_MAX: u32 = 32;
-/// Most addresses whose probes are counted.
+/// Limit on the addresses whose probes are counted.
 const ADDRESSES_MAX: usize = 256;
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -44,7 +46,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(super) enum Due {
     /// From the main socket to a random port.
     Port(SocketAddr),
-    /// From an extra socket to the address at which the peer was seen.
+    /// From an extra socket to the address at which the tracker saw the peer.
     Socket(u16, SocketAddr),
 }
 
@@ -54,7 +56,7 @@ pub(super) struct BirthdayPunch {
     /// The address at which the tracker saw the peer.
     seen_at: SocketAddr,
     begins: Instant,
-    /// Ports of the peer's address that are still to be probed.
+    /// Ports of the peer's address that have not been probed yet.
     ports: Vec<u16>,
     sockets_sent: u32,
     next_at: Instant,

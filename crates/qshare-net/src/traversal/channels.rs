@@ -1,6 +1,6 @@
-//! Channels through relays: which are open, and when each must be bound again.
+//! Channels through relays: which channels are open, and when each must be bound again.
 //!
-//! Pure: every call takes the time, and returns datagrams to send.
+//! Pure: the caller passes the time, and sends the datagrams that are returned.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ use qshare_wire::introduction::RelayTicket;
 
 use crate::socket::{Route, virtual_address};
 
-/// Most channels at once; no further ones are opened.
+/// Limit on the open channels; no further ones are opened.
 const CHANNELS_MAX: usize = 1024;
-/// Pause before an unconfirmed bind is repeated; grows by itself with each attempt.
+/// Pause before an unconfirmed bind is repeated; it grows by itself with each attempt.
 const BIND_RETRY: Duration = Duration::from_millis(100);
-/// A bound channel is bound again this often: our address may have changed, and no other packet may
-/// leave for long.
+/// Interval at which a bound channel is bound again. The address of this node may have changed, and
+/// a channel may carry no other packet for long.
 const BIND_REFRESH: Duration = Duration::from_secs(10);
 /// Longest lifetime of a ticket that is honoured.
 const LIFETIME_MAX: Duration = Duration::from_secs(3600);
@@ -40,7 +40,7 @@ struct Channel {
     expires: Instant,
 }
 
-/// A datagram to send, and where to.
+/// A datagram to send, and its destination.
 pub(super) type Outgoing = (SocketAddr, Vec<u8>);
 
 impl Channel {
@@ -73,7 +73,7 @@ impl Channels {
         match self.by_address.get_mut(&address) {
             Some(known) if known.route == route && known.secret == ticket.secret => {
                 known.expires = now + lifetime;
-                // The relay may have forgotten the binding.
+                // The relay may have lost the binding.
                 known.next_at = now;
                 known.attempts = 0;
             }
@@ -132,7 +132,7 @@ impl Channels {
             .min()
     }
 
-    /// Takes a relay's challenge; returns the bind that answers it.
+    /// Handles a relay's challenge; returns the bind that answers it.
     pub(super) fn handle_challenge(
         &mut self,
         from: SocketAddr,
@@ -143,7 +143,7 @@ impl Channels {
             .map(|(_, channel)| channel.bind(cookie))
     }
 
-    /// Takes a relay's confirmation.
+    /// Handles a relay's confirmation.
     pub(super) fn handle_bound(&mut self, now: Instant, from: SocketAddr, handle: u64) {
         if let Some((_, channel)) = self.channel(from, handle) {
             channel.is_bound = true;
@@ -151,19 +151,19 @@ impl Channels {
         }
     }
 
-    /// Returns the virtual address that a relayed packet comes from.
+    /// Returns the virtual address from which a relayed packet comes.
     pub(super) fn sender(&mut self, from: SocketAddr, handle: u64) -> Option<SocketAddr> {
         self.channel(from, handle).map(|(address, _)| address)
     }
 
-    /// Returns where packets to a virtual address go.
+    /// Returns the route of packets to a virtual address.
     pub(super) fn route(&self, to: SocketAddr) -> Option<Route> {
         // quinn may add a scope or flow of its own.
         let key = SocketAddr::new(to.ip(), to.port());
         self.by_address.get(&key).map(|channel| channel.route)
     }
 
-    /// The channel of a handle, if `from` is its relay.
+    /// Returns the channel of a handle, if `from` is its relay.
     fn channel(&mut self, from: SocketAddr, handle: u64) -> Option<(SocketAddr, &mut Channel)> {
         let address = *self.addresses.get(&handle)?;
         let channel = self.by_address.get_mut(&address)?;
@@ -211,7 +211,7 @@ mod tests {
         let minute = second + Duration::from_secs(60);
         assert_eq!(binds_until(&mut channels, minute), 6);
         assert_eq!(channels.route(address).unwrap().handle, 5);
-        // The ticket ends.
+        // The ticket expires.
         channels.handle_timeout(begun + Duration::from_secs(301));
         assert_eq!(channels.route(address), None);
         assert_eq!(channels.sender(relay, 5), None);

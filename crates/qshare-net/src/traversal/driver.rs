@@ -1,5 +1,5 @@
-//! Runs hole punching ([`super::punch`]) and relay channels on the endpoint's socket, and takes the
-//! datagrams that are not QUIC's from it.
+//! Runs hole punching ([`super::punch`]) and relay channels on the endpoint's socket, and handles
+//! the socket's datagrams that are not QUIC packets.
 
 use std::collections::HashMap;
 use std::io;
@@ -39,19 +39,19 @@ struct Driver {
     /// Where extra sockets are bound.
     bind: SocketAddr,
     state: Mutex<State>,
-    /// Something is due earlier than it was.
+    /// Notified when something becomes due earlier than before.
     wake: Notify,
 }
 
 struct State {
     puncher: Puncher,
-    /// Receivers of the address that answered, by introduction.
+    /// Channels that report the address that answered, by introduction.
     listeners: HashMap<u64, mpsc::Sender<SocketAddr>>,
     channels: Channels,
-    /// Sockets that no peer was heard on yet, by introduction.
+    /// Sockets on which no peer was heard yet, by introduction.
     birthday_sockets: HashMap<u64, BirthdaySockets>,
     prune_at: Option<Instant>,
-    /// Expected knocks by their id, and whether each has come.
+    /// Expected knocks by id, and whether each has arrived.
     knocks: HashMap<u64, Arc<AtomicBool>>,
 }
 
@@ -65,11 +65,11 @@ struct BirthdaySockets {
 }
 
 impl Traversal {
-    /// Takes over the datagrams on this endpoint's socket that are not QUIC's.
-    /// [`Traversal::run`] must run.
+    /// Takes over the datagrams on this endpoint's socket that are not QUIC packets. The caller
+    /// must run [`Traversal::run`].
     pub fn install(endpoint: &Endpoint) -> Traversal {
         let sender = endpoint.non_quic().clone();
-        // Symmetric NATs, for which extra sockets are, are of IPv4.
+        // Extra sockets serve symmetric NATs, which exist for IPv4 only.
         let ip = match endpoint.local_addr().map(|address| address.ip()) {
             Ok(IpAddr::V4(ip)) => ip,
             _ => Ipv4Addr::UNSPECIFIED,
@@ -92,7 +92,7 @@ impl Traversal {
         Traversal { driver }
     }
 
-    /// Begins to probe for an introduced node. The receiver gets the address at which the node
+    /// Starts to probe for an introduced node. The receiver gets the address at which the node
     /// answered, and ends when the introduction is over.
     pub fn introduced(&self, introduced: Introduced) -> mpsc::Receiver<SocketAddr> {
         let (sender, receiver) = mpsc::channel(1);
@@ -176,7 +176,7 @@ impl Driver {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out the puncher's outputs. A datagram that the system has no room for counts as
+    /// Carries out the puncher's outputs. If the system's buffer is full, a datagram counts as
     /// lost.
     fn drain(self: &Arc<Self>, state: &mut State) {
         while let Some(output) = state.puncher.poll_output() {
@@ -295,7 +295,7 @@ fn open(bind: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket)
 }
 
-/// An expected knock. Dropped, knocks with its id are no longer answered.
+/// An expected knock. Once it is dropped, knocks with its id are no longer answered.
 pub(super) struct ExpectedKnock {
     driver: Arc<Driver>,
     id: u64,
@@ -303,7 +303,7 @@ pub(super) struct ExpectedKnock {
 }
 
 impl ExpectedKnock {
-    /// Returns whether the knock has come.
+    /// Returns whether the knock has arrived.
     pub(super) fn was_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
     }
@@ -352,7 +352,7 @@ impl NonQuic for Handler {
                     let _ = driver.sender.send(from, &heard.to_bytes());
                 }
             }
-            // Sent by nodes only, or taken by the socket itself.
+            // Only nodes send these, or the socket itself handles them.
             Datagram::Bind { .. }
             | Datagram::Heard { .. }
             | Datagram::AddressProbe { .. }
