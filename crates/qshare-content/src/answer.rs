@@ -1,10 +1,10 @@
-//! Whether an answer belongs to the question. Trackers and nodes of the local network are strangers
-//! and may answer a lookup with something else.
+//! Checks whether an answer belongs to its query. Trackers and nodes of the local network are
+//! untrusted, and may answer a lookup with other files.
 
 use crate::{AssetName, ContentId, NamePattern, Query, is_glob};
 
-/// Decides which answers a [`Query`] allows. Made once for each lookup, because it compiles the
-/// query's glob.
+/// Decides which answers a [`Query`] allows. Create it once for each lookup, because it compiles
+/// the query's glob.
 #[derive(Clone, Debug)]
 pub struct AnswerFilter {
     query: Query,
@@ -45,8 +45,8 @@ impl AnswerFilter {
 }
 
 impl Query {
-    /// Whether the query says how files are called. An answer to any other query brings a name
-    /// that nobody asked for.
+    /// Whether the query determines the names of files. The name in an answer to any other query
+    /// was not asked for.
     pub fn is_about_names(&self) -> bool {
         match self {
             Query::Id(_) | Query::IdPrefix(_) => false,

@@ -10,12 +10,12 @@ pub const LEAF_BYTES: u64 = 16 * 1024;
 /// Largest file, in bytes (16 TiB). A length from the network is refused above it.
 pub const LENGTH_MAX_BYTES: u64 = 1 << 44;
 
-/// Smallest chunk. With smaller ones the cost of requests outweighs the faster spreading.
+/// Smallest chunk. With smaller chunks, the cost of requests outweighs the faster spreading.
 const CHUNK_MIN_BYTES: u64 = 128 * 1024;
-/// Largest chunk. A larger one would occupy a peer's upload for too long.
+/// Largest chunk. A larger chunk would occupy a peer's uplink for too long.
 const CHUNK_MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// Number of chunks that a file has at least, unless its chunks are the smallest: fewer chunks
-/// spread too slowly (docs/protocol.md).
+/// Minimum number of chunks of a file, unless its chunks have the smallest size. A file of fewer
+/// chunks spreads too slowly (docs/protocol.md).
 const CHUNKS_WANTED: u64 = 512;
 
 /// Position of a chunk in its file, from 0.

@@ -1,12 +1,12 @@
-//! Fair shares of a bounded resource: who yields when it is full.
+//! Fair shares of a bounded resource: decides which user yields when the resource is full.
 //!
-//! Identities are free, so a limit for each identity limits nobody. What an attacker has to pay
-//! for is addresses, and these come in networks: a /24 of IPv4, a /48 of IPv6. So use is counted
-//! by network first and by user within the network. Nobody is limited while the resource lasts.
-//! Once it is full, the heaviest user of the heaviest network yields to whoever uses less.
+//! Identities are free, so a limit per identity limits no attacker. Addresses cost money, and they
+//! come in networks: a /24 of IPv4, a /48 of IPv6. Use is therefore counted by network first, and
+//! by user within the network. There is no limit until the resource is full. Then the heaviest user
+//! of the heaviest network yields to users that use less.
 //!
-//! [`FairShares`] only counts and decides. Its owner takes the resource away from the one who
-//! yields, and says so to them.
+//! [`FairShares`] only counts and decides. Its owner takes the resource away from the user that
+//! yields, and informs that user.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,8 +19,8 @@ pub enum Network {
     V4([u8; 3]),
     /// A /48 of IPv6, by its first six octets.
     V6([u8; 6]),
-    /// A single address: loopback, private, link-local, or of a carrier's inner network. Such
-    /// networks hold many parties, or belong to the operator.
+    /// A single address: loopback, private, link-local, or in a carrier's inner network. Networks
+    /// of such addresses hold many parties, or belong to the operator.
     Address(IpAddr),
 }
 
@@ -75,25 +75,25 @@ fn is_local_v6(address: Ipv6Addr) -> bool {
 /// A user of a resource: a node or a session, and the network that it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct User<U> {
-    /// Where it is.
+    /// The network of the user.
     pub network: Network,
-    /// Who it is within the network.
+    /// The identity of the user within the network.
     pub id: U,
 }
 
-/// What [`FairShares::claim`] decides.
+/// The decision of [`FairShares::claim`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim<U> {
     /// There was room; the amount is counted.
     Granted,
-    /// There is no room, and this user must yield some of what it has. Take something from it,
-    /// [`FairShares::release`] that, and claim again.
+    /// There is no room, and this user must yield some of its use. The caller takes something from
+    /// it, calls [`FairShares::release`] for that, and claims again.
     Yields(User<U>),
-    /// There is no room, and nobody uses more than the claimant would: the shares are fair.
+    /// There is no room, and no user uses more than the claimant would: the shares are fair.
     Refused,
 }
 
-/// Who uses how much of a resource that all share.
+/// The use of a shared resource, by user.
 ///
 /// Amounts are in any unit: bytes, entries, connections. Each operation takes time logarithmic in
 /// the number of users. A user that uses nothing takes no memory.
@@ -102,14 +102,14 @@ pub struct FairShares<U> {
     capacity: u64,
     used: u64,
     users: BTreeMap<User<U>, u64>,
-    /// The id is always there; None only bounds a range.
+    /// The id is always present; None only bounds a range.
     users_by_use: BTreeSet<(Network, u64, Option<U>)>,
     networks: BTreeMap<Network, u64>,
     networks_by_use: BTreeSet<(u64, Network)>,
 }
 
 impl<U: Copy + Ord> FairShares<U> {
-    /// A resource of which nothing is used.
+    /// Creates a resource that is unused.
     pub fn new(capacity: u64) -> FairShares<U> {
         FairShares {
             capacity,
@@ -121,27 +121,27 @@ impl<U: Copy + Ord> FairShares<U> {
         }
     }
 
-    /// Returns how much there is.
+    /// Returns the capacity.
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// Returns how much all use together.
+    /// Returns the use of all users together.
     pub fn used(&self) -> u64 {
         self.used
     }
 
-    /// Returns how much a network uses.
+    /// Returns the use of a network.
     pub fn used_by_network(&self, network: Network) -> u64 {
         self.networks.get(&network).copied().unwrap_or(0)
     }
 
-    /// Returns how much a user uses.
+    /// Returns the use of a user.
     pub fn used_by(&self, user: User<U>) -> u64 {
         self.users.get(&user).copied().unwrap_or(0)
     }
 
-    /// Returns whether this much more fits.
+    /// Returns whether this amount fits in addition.
     pub fn fits(&self, amount: u64) -> bool {
         amount <= self.capacity.saturating_sub(self.used)
     }
@@ -160,7 +160,7 @@ impl<U: Copy + Ord> FairShares<U> {
         Some(User { network, id: id? })
     }
 
-    /// Counts `amount` more for `user` if it fits. Otherwise says who must yield
+    /// Adds `amount` to the use of `user` if it fits. Otherwise returns the user that must yield
     /// ([`FairShares::yields_to`]).
     pub fn claim(&mut self, user: User<U>, amount: u64) -> Claim<U> {
         if self.fits(amount) {
@@ -171,10 +171,11 @@ impl<U: Copy + Ord> FairShares<U> {
             .map_or(Claim::Refused, Claim::Yields)
     }
 
-    /// Returns who must yield if `user` wants `amount` more and there is no room: the heaviest
-    /// user of the heaviest network if that uses more than the claimant's would afterwards, else
-    /// the heaviest user of the claimant's own network if that uses more than the claimant would.
-    /// So no two users can take the same room from each other in turn.
+    /// Returns the user that must yield if `user` claims `amount` and there is no room. This is the
+    /// heaviest user of the heaviest network, if that network uses more than the claimant's would
+    /// afterwards. Otherwise it is the heaviest user of the claimant's own network, if that user
+    /// uses more than the claimant would. Two users can therefore not take the same room from each
+    /// other in turn.
     pub fn yields_to(&self, user: User<U>, amount: u64) -> Option<User<U>> {
         let wanted = |used: u64| used.saturating_add(amount);
         let heaviest = self.heaviest()?;
@@ -187,26 +188,26 @@ impl<U: Copy + Ord> FairShares<U> {
         (own != user && wanted(self.used_by(user)) < self.used_by(own)).then_some(own)
     }
 
-    /// Counts `amount` more, whether it fits or not.
+    /// Adds `amount` to the use of a user, whether it fits or not.
     pub fn add(&mut self, user: User<U>, amount: u64) {
         let used = self.used_by(user);
         self.set(user, used.saturating_add(amount));
     }
 
-    /// Counts `amount` less.
+    /// Subtracts `amount` from the use of a user.
     pub fn release(&mut self, user: User<U>, amount: u64) {
         let used = self.used_by(user);
         self.set(user, used.saturating_sub(amount));
     }
 
-    /// Counts nothing for a user any more; returns what it used.
+    /// Sets the use of a user to zero; returns the former use.
     pub fn forget(&mut self, user: User<U>) -> u64 {
         let used = self.used_by(user);
         self.set(user, 0);
         used
     }
 
-    /// Counts `amount` for a user in place of what it used, whether it fits or not.
+    /// Sets the use of a user to `amount`, whether it fits or not.
     pub fn set(&mut self, user: User<U>, amount: u64) {
         let User { network, id } = user;
         // The largest is the end of a range.
@@ -247,7 +248,7 @@ mod tests {
         User { network, id }
     }
 
-    /// Claims until it is granted or refused; those who yield give up one each time.
+    /// Claims until the claim is granted or refused; each user that yields gives up one unit.
     fn insist(shares: &mut FairShares<u32>, user: User<u32>, amount: u64) -> bool {
         loop {
             match shares.claim(user, amount) {

@@ -1,9 +1,9 @@
 //! Names of assets, which arrive from the network and become paths on disk.
 //!
-//! A name is refused if it could leave its directory, reach a hidden or a working file, or look
-//! like another name. Everything else that a file system allows is a name: spaces, colons, names
-//! that look like ids or options. What only Windows cannot store is refused there, when it is
-//! written ([`AssetName::is_writable_on_windows`]).
+//! A name is refused if it could leave its directory, refer to a hidden file or a working file, or
+//! look like another name. All other names that a file system allows are valid: spaces, colons,
+//! names that look like ids or options. Names that only Windows cannot store are refused there,
+//! when the file is written ([`AssetName::is_writable_on_windows`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -49,26 +49,26 @@ pub enum NameError {
     /// from the network.
     #[error("{0:?} begins with a dot")]
     Hidden(String),
-    /// A character that does not show, or changes how the text around it shows.
+    /// A character that is invisible, or changes how the text around it is displayed.
     #[error("the name holds the control or invisible character U+{:04X}", u32::from(*.0))]
     ControlCharacter(char),
     /// The text is not in Unicode normal form C.
     #[error("{0:?} is not in Unicode normal form C")]
     NotNormal(String),
-    /// A component ends like one of qshare's own working files, in whatever case.
+    /// A component ends with a suffix of qshare's own working files, in upper or lower case.
     #[error("{0:?} ends like one of qshare's own working files")]
     OwnSuffix(String),
 }
 
 impl AssetName {
-    /// Checks a name from the network or from a user.
+    /// Parses a name from the network or from a user.
     pub fn new(text: impl Into<String>) -> Result<AssetName, NameError> {
         let text = text.into();
         check(&text)?;
         Ok(AssetName(text.into()))
     }
 
-    /// Makes a name of the text of a local path: normalises it to form C, then checks it.
+    /// Creates a name from the text of a local path: normalises it to form C, then checks it.
     pub fn from_local(text: &str) -> Result<AssetName, NameError> {
         AssetName::new(text.nfc().collect::<String>())
     }
@@ -121,7 +121,7 @@ fn check(text: &str) -> Result<(), NameError> {
         if component.len() > COMPONENT_MAX_BYTES {
             return Err(NameError::ComponentTooLong(component.into()));
         }
-        // Directories too: one called `x.qshare.part` would stand in the way of a download of `x`.
+        // Directories too: a directory `x.qshare.part` would block a download of `x`.
         if has_own_suffix(component) {
             return Err(NameError::OwnSuffix(component.into()));
         }
@@ -206,7 +206,7 @@ impl TryFrom<String> for AssetName {
     }
 }
 
-/// The name of a content that has none: its id.
+/// Uses the id of a content that has no name as its name.
 impl From<ContentId> for AssetName {
     fn from(id: ContentId) -> AssetName {
         AssetName(id.to_string().into())
