@@ -1,5 +1,5 @@
 //! Knocks: a tracker verifies whether its packets from another port reach this node, and reports
-//! where this node's packets to that port come from ([`qshare_wire::knock`]).
+//! the source address of this node's packets to that port ([`qshare_wire::knock`]).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::framed::{self, ReadError};
 
 /// Deadline for the tracker's answer. The tracker itself waits a second for our datagram.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// Interval of unsolicited datagrams to the second port, of which some may be lost.
+/// Interval of unsolicited datagrams to the second port. Some of them may be lost.
 const AGAIN: Duration = Duration::from_millis(150);
 
 /// The port at which the tracker shall knock.

@@ -26,7 +26,7 @@ const SERVICE: &str = "_qshare._udp.local.";
 const VERSION: &str = "1";
 /// Most addresses of one node; its interfaces may have more.
 const ADDRESSES_MAX: usize = 4;
-/// Most instances at once. More are taken for a flood, and discovery ends.
+/// Limit on the instances at once. More instances are considered a flood, and discovery ends.
 const INSTANCES_MAX: usize = 2_000;
 /// Interval at which the library looks for new interfaces.
 const INTERFACES_EVERY_SECONDS: u32 = 30;
@@ -133,7 +133,7 @@ impl LanDiscovery {
                 ServiceEvent::ServiceFound(..) => {
                     self.instances += 1;
                     if self.instances > INSTANCES_MAX {
-                        // The library would keep every one of them in memory.
+                        // Otherwise the library would keep every one of them in memory.
                         let _ = self.daemon.shutdown();
                         return None;
                     }

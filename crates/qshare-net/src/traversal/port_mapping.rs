@@ -23,8 +23,8 @@ use rand::Rng;
 use tokio::time::timeout;
 use tracing::debug;
 
-/// Requested lifetime of a mapping. It is renewed at half of that; one that a killed process left
-/// behind expires after it.
+/// Requested lifetime of a mapping. The mapping is renewed at half of its lifetime. If the process
+/// is killed, the mapping expires.
 const LIFETIME: Duration = Duration::from_secs(1800);
 /// Shortest pause between renewals, however short the granted lifetime.
 const RENEW_MIN: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ const TIMES: TimeoutConfig = TimeoutConfig {
 const SEARCH: Duration = Duration::from_millis(2500);
 /// Deadline for each other request to a UPnP router.
 const UPNP_DEADLINE: Duration = Duration::from_secs(5);
-/// External ports that are tried where another client has ours.
+/// External ports that are tried if another client holds the requested one.
 const PORTS_TRIED: usize = 4;
 /// Description of the mapping in the router's user interface (UPnP).
 const DESCRIPTION: &str = "qshare";
@@ -184,7 +184,7 @@ impl PortMapping {
         }
     }
 
-    /// Deletes the mapping. Where the router does not answer, the mapping expires by itself.
+    /// Deletes the mapping. If the router does not answer, the mapping expires by itself.
     pub async fn remove(self) {
         let protocol = self.protocol();
         let removed = match self.by {
@@ -208,8 +208,8 @@ impl PortMapping {
     }
 }
 
-/// Asks the router to forward a UDP port, the same one if it is free, to `local_port` of this
-/// machine. Takes up to four seconds.
+/// Asks the router to forward a UDP port to `local_port` of this machine, the same port if it is
+/// free. Takes up to four seconds.
 ///
 /// # Errors
 ///
@@ -261,7 +261,7 @@ pub async fn map_port(local_port: u16) -> Result<PortMapping, MappingError> {
     }
 }
 
-/// Deletes a mapping whose port may not be offered.
+/// Deletes a mapping whose port must not be offered to peers.
 async fn checked(mapping: PortMapping) -> Result<PortMapping, MappingError> {
     let (protocol, port) = (mapping.protocol(), mapping.external_port());
     if port < CANDIDATE_PORT_MIN {
