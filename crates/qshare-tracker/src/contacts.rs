@@ -1,4 +1,4 @@
-//! Which addresses of a node the tracker tells to which other node.
+//! Decides which addresses of a node the tracker sends to which other node.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use qshare_wire::limits::CANDIDATES_MAX;
 use qshare_wire::tracker::{NodeContact, Readiness};
 use qshare_wire::{Address, Candidate, CandidateKind, is_private};
 
-/// Returns an address in the form in which it is compared and told: an IPv4 address mapped into
+/// Returns an address in the form in which it is compared and sent: an IPv4 address mapped into
 /// IPv6 becomes IPv4.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
@@ -27,7 +27,7 @@ pub(crate) fn claimed(candidates: &[Candidate]) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Returns the addresses of `holder` that a node observed at `asker` is told.
+/// Returns the addresses of `holder` that are sent to a node observed at `asker`.
 pub(crate) fn contact_for(holder: &Holder, asker: IpAddr) -> NodeContact {
     NodeContact {
         node: holder.node,
@@ -35,7 +35,7 @@ pub(crate) fn contact_for(holder: &Holder, asker: IpAddr) -> NodeContact {
     }
 }
 
-/// Returns a registry's readiness as it is told to nodes.
+/// Returns a registry's readiness in the form that is sent to nodes.
 pub(crate) fn readiness(readiness: registry::Readiness) -> Readiness {
     match readiness {
         registry::Readiness::Ready => Readiness::Ready,
@@ -43,10 +43,11 @@ pub(crate) fn readiness(readiness: registry::Readiness) -> Readiness {
     }
 }
 
-/// Returns the addresses of a node that another, observed at `asker`, is told.
+/// Returns the addresses of a node that are sent to another node, observed at `asker`.
 ///
-/// No node is led to an address that was not observed. A claimed public address is told only at the
-/// observed IP address, a claimed private one only to nodes observed at the same IP address.
+/// No address is sent that could direct traffic to a third party. A claimed public address is sent
+/// only if the node was observed at its IP address. A claimed private address is sent only to nodes
+/// observed at the same IP address.
 pub(crate) fn candidates_for(contact: &Contact, asker: IpAddr) -> Vec<Candidate> {
     let observed = contact.observed;
     let seen = (observed.ip().is_loopback().then_some(Candidate {

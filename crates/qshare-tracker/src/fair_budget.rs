@@ -1,8 +1,9 @@
 //! A bounded resource that sessions share fairly: memory for announcements and answers, and open
 //! request streams.
 //!
-//! A session may use all that nobody else asks for. When the resource is used up, the heaviest
-//! session of the heaviest network yields to whoever uses less ([`qshare_content::fair`]).
+//! A session may use everything that no other session needs. When the resource is used up, the
+//! heaviest session of the heaviest network yields to sessions that use less
+//! ([`qshare_content::fair`]).
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -36,7 +37,7 @@ struct Holding {
     evicted: CancellationToken,
 }
 
-/// A part of the resource, held until this is dropped, or until it is evicted.
+/// A part of the resource, held until it is dropped or evicted.
 pub(crate) struct Reservation {
     budget: FairBudget,
     user: SessionUser,
@@ -44,7 +45,7 @@ pub(crate) struct Reservation {
     evicted: CancellationToken,
 }
 
-/// There is no room, and nobody who uses more could yield.
+/// There is no room, and no heavier user could yield.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
@@ -60,8 +61,8 @@ impl FairBudget {
         }))
     }
 
-    /// Reserves `amount`, if need be at the cost of a heavier user. `evicted` is cancelled when
-    /// this reservation has to yield; its owner then gives up what it holds.
+    /// Reserves `amount`, if necessary by evicting a heavier user. `evicted` is cancelled when this
+    /// reservation has to yield; its owner then releases it.
     pub(crate) fn try_reserve(
         &self,
         user: SessionUser,
@@ -98,7 +99,7 @@ impl FairBudget {
 }
 
 impl Reservation {
-    /// Waits until the reservation has to yield.
+    /// Waits until the reservation is evicted.
     pub(crate) fn evicted(&self) -> WaitForCancellationFuture<'_> {
         self.evicted.cancelled()
     }
@@ -142,7 +143,7 @@ impl Reservation {
         }
     }
 
-    /// Counts `amount` more whether there is room or not: memory that is in use already.
+    /// Adds `amount` whether there is room or not, for memory that is in use already.
     pub(crate) fn count(&self, amount: u64) {
         let mut state = self.budget.lock();
         if let Some(holding) = state.holding(self.user, self.id) {
@@ -172,7 +173,7 @@ impl State {
         }
     }
 
-    /// Evicts the largest reservation of a user, of equal ones the newest.
+    /// Evicts the largest reservation of a user; of equally large ones, the newest.
     fn evict_one(&mut self, user: SessionUser) {
         let holdings = self.holdings.get(&user);
         let largest = holdings.and_then(|holdings| {
@@ -181,7 +182,8 @@ impl State {
         });
         match largest.and_then(|id| self.remove(user, id)) {
             Some(holding) => holding.evicted.cancel(),
-            // Nothing is held: the books are wrong, and must not keep a claimant waiting.
+            // The user holds nothing, so the accounts are wrong. They must not keep a claimant
+            // waiting.
             None => _ = self.shares.forget(user),
         }
     }
@@ -218,7 +220,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Sessions of these networks, in their order. Only a registry makes session ids.
+    /// Returns sessions of these networks, in order. Only a registry creates session ids.
     pub(crate) fn users(networks: &[u8]) -> Vec<SessionUser> {
         let now = Instant::now();
         let mut registry = Registry::new(RegistryConfig::default(), now, 1);

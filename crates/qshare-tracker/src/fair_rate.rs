@@ -1,4 +1,4 @@
-//! A rate that those who ask share fairly: introductions to one node.
+//! A rate limit that askers share fairly: introductions to one node.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,22 +7,23 @@ use qshare_content::NodeId;
 use qshare_content::fair::{Claim, FairShares, User};
 use qshare_net::TokenBucket;
 
-/// A rate of events, each asked for by somebody.
+/// A rate limit on events that askers request.
 ///
-/// One asker may use all of the rate while nobody else asks. Then the network that used the most of
-/// the last events yields: an asker that used less is served beyond the rate, up to twice of it.
+/// One asker may use the whole rate while no other asks. Otherwise the network that used most of
+/// the last events yields: an asker that used less is served in excess of the rate, up to twice the
+/// rate.
 #[derive(Debug)]
 pub(crate) struct FairRate {
-    /// The events that count, those of the last `burst / per_second`.
+    /// The counted events: those within the last `burst / per_second`.
     recent: FairShares<NodeId>,
     order: VecDeque<(Instant, User<NodeId>)>,
     window: Duration,
-    /// What is granted at the cost of others.
+    /// Events that were granted in excess of the rate.
     beyond: TokenBucket,
 }
 
 impl FairRate {
-    /// `burst` events within `burst / per_second` seconds.
+    /// Allows `burst` events within `burst / per_second` seconds.
     pub(crate) fn new(now: Instant, per_second: f64, burst: u32) -> FairRate {
         FairRate {
             recent: FairShares::new(burst.into()),
@@ -32,7 +33,7 @@ impl FairRate {
         }
     }
 
-    /// Counts an event if the asker may have it.
+    /// Counts an event, and returns whether the asker may have it.
     pub(crate) fn try_take(&mut self, now: Instant, asker: User<NodeId>) -> bool {
         while let Some(&(at, user)) = self.order.front()
             && now.saturating_duration_since(at) >= self.window

@@ -62,7 +62,7 @@ pub(crate) async fn find(
     Ok(())
 }
 
-/// Returns a page as it is sent to a node observed at `asker`; each holder is described once.
+/// Returns a page as it is sent to a node observed at `asker`. The page describes each holder once.
 fn found(page: Page, asker: IpAddr) -> Found {
     let mut nodes: Vec<NodeContact> = Vec::new();
     let mut position_by_node: HashMap<NodeId, u16> = HashMap::new();
@@ -112,8 +112,8 @@ fn encode_cursor(cursor: &Cursor) -> Vec<u8> {
     [&[order], &cursor.content.0[..], cursor.name.as_bytes()].concat()
 }
 
-/// Decodes a cursor. None if the bytes are not one: restarting at the first page would make the
-/// node list for ever.
+/// Decodes a cursor. Returns None for invalid bytes: if the listing restarted at the first page,
+/// the node would list endlessly.
 fn decode_cursor(bytes: &[u8]) -> Option<Cursor> {
     let (&order, rest) = bytes.split_first()?;
     let (content, name) = rest.split_first_chunk::<32>()?;

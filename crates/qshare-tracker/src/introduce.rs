@@ -1,4 +1,4 @@
-//! The introduction request: two nodes are told of each other at the same moment.
+//! The introduction request: the tracker informs two nodes of each other at the same moment.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ pub(crate) async fn introduce(
         extensions,
     };
     debug!(to = %request.node.short(), "introducing");
-    // A node that does not read its control stream holds the other up for the deadline at most.
+    // A node that does not read its control stream delays the other node by the deadline at most.
     let deadline = services.limits.transfer_deadline;
     let tell = async {
         let mut control = other.control.lock().await;

@@ -1,8 +1,8 @@
-//! The tracker's second port, from which it tests what a node's router lets in.
+//! The tracker's second port, from which it tests which packets a node's router lets in.
 //!
-//! A knock is three datagrams of 17 bytes, sent only to the IP address at which the asker is seen.
-//! Knocks are limited per session by the request budget, and for all sessions together here.
-//! Nothing that arrives at the second port is answered.
+//! A knock is three datagrams of 17 bytes. It is sent only to the IP address at which the asking
+//! node was observed. The request budget limits the knocks of each session, and this module limits
+//! those of all sessions together. Nothing that arrives at the second port is answered.
 
 mod state;
 
@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 use self::state::PendingKnocks;
 use crate::contacts::canonical;
 
-/// The second port and the knocks that await an answer there. Clones share both.
+/// The second port and its pending knocks. Clones share both.
 #[derive(Clone)]
 pub(crate) struct Knocker(Arc<SecondPort>);
 
@@ -122,7 +122,7 @@ impl SecondPort {
     }
 }
 
-/// The answer to a knock. The knock is forgotten when this is dropped.
+/// A pending knock. Dropping it cancels the knock.
 pub(crate) struct ExpectedAnswer {
     second_port: Arc<SecondPort>,
     id: u64,
@@ -130,7 +130,7 @@ pub(crate) struct ExpectedAnswer {
 }
 
 impl ExpectedAnswer {
-    /// Waits for the answer; returns the address it came from.
+    /// Waits for the answer; returns its source address.
     pub(crate) async fn received(&mut self) -> Option<SocketAddr> {
         (&mut self.answer).await.ok()
     }

@@ -1,4 +1,4 @@
-//! A node in session, as the tracker introduces others to it.
+//! A connected node, as the tracker introduces others to it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,19 +15,19 @@ use crate::fair_rate::FairRate;
 /// The tracker's half of a control stream: acknowledgements, and introductions between them.
 pub(crate) type Control = Arc<tokio::sync::Mutex<SendStream>>;
 
-/// Introductions that a node gets without having asked for them: at once, and per second.
+/// Limit on introductions that a node gets unasked: burst, and rate per second.
 const INTRODUCTIONS_BURST: u32 = 100;
 const INTRODUCTIONS_PER_SECOND: f64 = 20.0;
-/// The same for introductions after which the node sends 2,048 probes: its probe budget of an hour
-/// is four of them to one address.
+/// The same limit for introductions after which the node sends 2,048 probes. The node's hourly
+/// probe budget suffices for four of them to one address.
 const BIRTHDAY_INTRODUCTIONS_BURST: u32 = 8;
 const BIRTHDAY_INTRODUCTIONS_PER_SECOND: f64 = 0.2;
 
-/// The address at which a node is known to receive: that of its handshake, or one that a round trip
-/// proved since. Clones share it.
+/// The address at which a node is known to receive: that of its handshake, or one that a later
+/// address proof confirmed. Clones share it.
 ///
 /// The connection's own remote address follows every authenticated packet, whose source may be
-/// forged. Others are never told of that one, and nothing is decided by it.
+/// forged. That address is never sent to others, and no decision depends on it.
 #[derive(Clone)]
 pub(crate) struct ObservedAddress(Arc<Mutex<SocketAddr>>);
 
@@ -45,7 +45,7 @@ impl ObservedAddress {
     }
 }
 
-/// A node in session, as others are introduced to it.
+/// A connected node, as others are introduced to it.
 pub(crate) struct Member {
     pub(crate) connection: Connection,
     pub(crate) observed: ObservedAddress,
@@ -54,7 +54,7 @@ pub(crate) struct Member {
     claimed: Vec<SocketAddr>,
     /// Whether its Hello agrees to many probes.
     pub(crate) may_birthday_punch: bool,
-    /// The address that answered a knock, if others may be told.
+    /// The address that answered a knock, if the node allows it to be sent to others.
     proven: Mutex<Option<SocketAddr>>,
     introductions: Mutex<FairRate>,
     birthday_introductions: Mutex<FairRate>,
@@ -92,8 +92,8 @@ impl Member {
         }
     }
 
-    /// Returns where the node is besides its observed address: the proven address first, then
-    /// those that it claimed.
+    /// Returns the addresses of the node besides its observed address: the proven address first,
+    /// then the claimed ones.
     pub(crate) fn claims(&self) -> Vec<SocketAddr> {
         self.proven()
             .into_iter()
@@ -101,7 +101,7 @@ impl Member {
             .collect()
     }
 
-    /// Returns the address that answered a knock, if others may be told.
+    /// Returns the address that answered a knock, if the node allows it to be sent to others.
     pub(crate) fn proven(&self) -> Option<SocketAddr> {
         *self.lock_proven()
     }
@@ -131,7 +131,8 @@ impl Member {
         entries
     }
 
-    /// Charges one introduction to an asker; false if that has had its share of the node's rate.
+    /// Charges one introduction to an asker; returns false if the asker has used up its share of
+    /// the node's rate.
     pub(crate) fn may_be_introduced(&self, asker: User<NodeId>) -> bool {
         try_take(&self.introductions, asker)
     }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::client::Client;
 use crate::fair_budget::{NoRoom, Reservation};
 
-/// Retry time in a refusal for lack of memory or of a share: some of it is free again by then.
+/// Retry time in a refusal for lack of memory or of a share: some is free again by then.
 pub(crate) const BUSY_RETRY: Duration = Duration::from_secs(1);
 
 /// Sends the only message of an answer and ends the stream.
@@ -21,7 +21,7 @@ pub(crate) async fn respond<M: Message>(client: &Client, send: &mut SendStream, 
     }
 }
 
-/// Refuses a request. A retry time of zero says nothing.
+/// Refuses a request. A retry time of zero means none.
 pub(crate) async fn refuse(
     client: &Client,
     send: &mut SendStream,
@@ -32,10 +32,10 @@ pub(crate) async fn refuse(
     respond(client, send, &refused(refusal, reason, retry_after)).await;
 }
 
-/// Sends one message of an answer, which the node must take before the transfer deadline.
+/// Sends one message of an answer, which the node must accept before the transfer deadline.
 ///
-/// Returns false if the stream has ended instead: the node took nothing in time, or there was no
-/// memory for the message and the node was refused with [`Refusal::Busy`].
+/// Returns false if the stream has ended instead: the node accepted no data in time, or the message
+/// did not fit into the memory budget and the node was refused with [`Refusal::Busy`].
 pub(crate) async fn send_message<M: Message>(
     client: &Client,
     send: &mut SendStream,

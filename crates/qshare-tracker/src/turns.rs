@@ -1,9 +1,10 @@
-//! A fair queue that decides which lookup runs next on the tracker's one thread.
+//! The order in which lookups run on the one thread.
 //!
-//! A lookup takes at most about 1 ms, but a session may request hundreds at once, and identities
-//! are free. So lookups take turns while others wait. A turn goes to the network that has had the
-//! least work so far, and within the network to the session that has had the least (start-time
-//! fair queueing, Goyal, Vin and Cheng 1996). A session is not limited while no other waits.
+//! A lookup never takes longer than about a millisecond, but a session may request hundreds at
+//! once, and identities are free. Waiting lookups therefore take turns: by network first, then by
+//! session within the network. Each turn goes to the waiter with the least work so far (start-time
+//! fair queueing, Goyal, Vin and Cheng 1996). A session is not limited while no other session
+//! waits.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,11 +15,10 @@ use qshare_registry::SessionId;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Longest time that a lookup waits for its turn. The tracker then refuses the lookup, and the node
-/// may retry it later.
+/// A lookup that has waited for this long is refused, and may be retried later.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Steps of work in one turn, about 4 ns each, after which the thread polls its sockets before the
-/// next turn begins: 0.1 ms in total.
+/// Steps of work, about 4 ns each, after which the thread serves its sockets before the next turn:
+/// 0.1 ms.
 const LONG_STEPS: u64 = 25_000;
 
 /// The lookup turns of all sessions of a tracker.
@@ -29,22 +29,21 @@ pub(crate) struct Turns {
 
 #[derive(Default)]
 struct State {
-    /// Whether a session has the turn.
+    /// Whether a lookup has the turn.
     taken: bool,
     queue: FairQueue<oneshot::Sender<Turn>>,
 }
 
-/// The right to run a lookup. Dropping the turn passes it to the next waiter.
+/// The right to run a lookup. Dropping it passes the turn to the next waiter.
 pub(crate) struct Turn {
     turns: Turns,
     user: User<SessionId>,
-    /// False if the waiter had timed out when the turn was handed over. Dropping such a turn does
-    /// not pass it on.
+    /// False if the turn was never handed over.
     is_live: bool,
 }
 
 impl Turns {
-    /// Waits for a turn. Returns None if other sessions' turns took all of [`PATIENCE`].
+    /// Waits for a turn. Returns None after [`PATIENCE`].
     pub(crate) async fn take(&self, user: User<SessionId>) -> Option<Turn> {
         let turn = {
             let mut state = self.lock();
@@ -73,7 +72,7 @@ impl Turns {
         while let Some((user, waiting)) = state.queue.pop() {
             match waiting.send(self.turn_of(user)) {
                 Ok(()) => return,
-                // The waiter has timed out.
+                // The waiter has given up.
                 Err(mut turn) => turn.is_live = false,
             }
         }
@@ -86,11 +85,11 @@ impl Turns {
 }
 
 impl Turn {
-    /// Ends the turn and charges its session for `steps` of work.
+    /// Ends the turn, and charges the work that was done in it.
     pub(crate) async fn end(self, steps: u64) {
         self.turns.lock().queue.charge(self.user, steps);
         if steps >= LONG_STEPS {
-            // The runtime polls its sockets before it resumes this task.
+            // The runtime serves its sockets before it polls this task again.
             tokio::task::yield_now().await;
         }
     }
@@ -104,14 +103,14 @@ impl Drop for Turn {
     }
 }
 
-/// Waiters by network and, within a network, by session. The one that has had the least work comes
-/// first. A newcomer starts with as much work as the one that was served last.
+/// Waiting networks and, within these, waiting sessions. The one with the least work comes first. A
+/// newcomer starts with the work of the current turn.
 struct FairQueue<T> {
-    /// The work that the network served last had had when its turn began.
+    /// The work of the network that had the last turn.
     clock: u64,
     networks: BTreeMap<Network, NetworkQueue<T>>,
     ready: BTreeSet<(u64, Network)>,
-    /// Number of networks that the last cleanup kept. A cleanup drops those not ahead of the clock.
+    /// Number of networks that remained after the last purge of those not ahead of the clock.
     kept: usize,
 }
 
@@ -175,7 +174,7 @@ impl<T> FairQueue<T> {
         session.waiting.push_back(waiting);
     }
 
-    /// Removes and returns the next waiter. Resets all work to zero if no session waits.
+    /// Returns the next waiter. If there is none, the accounts are cleared.
     fn pop(&mut self) -> Option<(User<SessionId>, T)> {
         let Some(&(work, network)) = self.ready.first() else {
             *self = FairQueue::default();
@@ -196,7 +195,7 @@ impl<T> FairQueue<T> {
         Some((User { network, id }, waiting))
     }
 
-    /// Charges a session and its network for a turn. The charge matters only while a session waits.
+    /// Charges the work of a turn, which matters only while other lookups wait.
     fn charge(&mut self, user: User<SessionId>, steps: u64) {
         if self.ready.is_empty() {
             return;
@@ -216,8 +215,9 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Drops networks and sessions that neither wait nor are ahead of the clock. Does so only when
-    /// there are at least `2 * FEW` networks and at least twice as many as the last cleanup kept.
+    /// Drops networks and sessions that neither wait nor are ahead of the others, once there are
+    /// many.
+    /// many.
     fn forget_the_idle(&mut self) {
         const FEW: usize = 64;
         if self.networks.len() < 2 * self.kept.max(FEW) {
@@ -239,7 +239,7 @@ impl<T> FairQueue<T> {
 mod tests {
     use super::*;
 
-    /// Returns `count` session ids. Only a registry can create them.
+    /// Creates session ids, which only a registry can create.
     fn sessions(count: usize) -> Vec<SessionId> {
         use std::net::SocketAddr;
         use std::time::Instant;
@@ -264,7 +264,7 @@ mod tests {
         Network::of([203, 0, n, 1].into())
     }
 
-    /// Serves all waiters. Returns them in the order in which they were served.
+    /// Serves all waiters; returns them in the order of service.
     fn order(queue: &mut FairQueue<u32>, steps: impl Fn(u32) -> u64) -> Vec<u32> {
         let mut served = Vec::new();
         while let Some((user, who)) = queue.pop() {
@@ -318,7 +318,8 @@ mod tests {
                 n,
             );
         }
-        // Each lookup of the first costs ten times as much work, so it gets a tenth of the turns.
+        // The first session requests ten times as much work in each turn, so it gets a tenth of the
+        // turns.
         let served = order(&mut queue, |who| if who >= 100 { 1000 } else { 100 });
         let last_light = served.iter().rposition(|&who| who < 100).unwrap();
         let heavy = served[..last_light].iter().filter(|&&who| who >= 100);
