@@ -1,4 +1,4 @@
-//! One group: its nodes, what they announced, and who watches.
+//! One group: its nodes, their entries, and the watches.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,9 +14,9 @@ use crate::slab::{Key, Slab};
 use crate::types::{Announced, Contact, EntryKey, Evicted, Holder, HolderChange, Refusal, WatchId};
 use crate::watch::{Untold, Watches};
 
-/// Everything of one group.
+/// The state of one group.
 pub(crate) struct Group {
-    /// Tells groups apart in less space than their ids.
+    /// Identifies a group in fewer bytes than its id.
     pub(crate) number: u32,
     pub(crate) catalog: Catalog,
     pub(crate) nodes: Slab<Node>,
@@ -35,7 +35,7 @@ impl Group {
         }
     }
 
-    /// The node with this id, unless it is gone.
+    /// Returns the node with this id, unless it left.
     pub(crate) fn node(&self, id: NodeId) -> Option<Key<Node>> {
         self.by_id.get(&id).copied()
     }
@@ -63,8 +63,8 @@ impl Group {
         key
     }
 
-    /// A node left: it is no longer found by its id, and neither offered nor told of anything. Its
-    /// entries are still there.
+    /// Handles a node that left: it is no longer found by its id, is not offered, and gets no
+    /// reports. Its entries remain for now.
     pub(crate) fn detach(&mut self, key: Key<Node>, resources: &mut Resources) {
         self.close_watches(key);
         let user = self.user(key);
@@ -123,8 +123,8 @@ impl Group {
         }
     }
 
-    /// Changes the addresses of a node. Returns whether they differ and somebody may have to be
-    /// told, with [`Group::tell_moved`].
+    /// Changes the addresses of a node. Returns whether they differ and watchers may need a report
+    /// ([`Group::tell_moved`]).
     pub(crate) fn set_contact(
         &mut self,
         key: Key<Node>,
@@ -146,7 +146,7 @@ impl Group {
         !self.watches.is_empty()
     }
 
-    /// Tells watchers of up to `max` of a node's entries after `after` that its addresses changed.
+    /// Reports the new addresses to watchers of up to `max` of a node's entries after `after`.
     /// Returns the last of these entries, or None at the end.
     pub(crate) fn tell_moved(
         &mut self,
@@ -181,8 +181,8 @@ impl Group {
         node.announcing = true;
     }
 
-    /// Ends a full announcement. Returns its round, and the number of entries that were not part
-    /// of it and must go, with [`Group::sweep`]; None if no announcement had begun.
+    /// Ends a full announcement. Returns its round, and the number of entries that were not part of
+    /// it and must be removed with [`Group::sweep`]. Returns None if no announcement had begun.
     pub(crate) fn end_announcement(&mut self, key: Key<Node>) -> Option<(u16, usize)> {
         let node = &mut self.nodes[key];
         if !std::mem::take(&mut node.announcing) {
@@ -193,8 +193,8 @@ impl Group {
         Some((round, entries.filter(|entry| entry.round != round).count()))
     }
 
-    /// Removes those of up to `max` entries after `after` that were last announced before `round`.
-    /// Returns the last entry that was looked at, or None at the end.
+    /// Removes, of up to `max` entries after `after`, those that were last announced before
+    /// `round`. Returns the last entry that was checked, or None at the end.
     pub(crate) fn sweep(
         &mut self,
         key: Key<Node>,
@@ -222,7 +222,7 @@ impl Group {
         last
     }
 
-    /// A new session begins: an announcement that the previous one left open is void.
+    /// Starts a new session: an announcement that the previous session left open is void.
     pub(crate) fn abandon_announcement(&mut self, key: Key<Node>) {
         self.nodes[key].announcing = false;
     }
@@ -255,7 +255,8 @@ impl Group {
             if was_complete != *complete {
                 let held = self.catalog.assets[asset].content;
                 let holders = &mut self.catalog.contents[held].holders;
-                // Added before the other is taken away: the node stays a holder throughout.
+                // Added before the other entry is removed, so that the node stays a holder
+                // throughout.
                 let (before, _) = holders.add(key, *complete);
                 let (_, after) = holders.remove(key, was_complete);
                 self.note(held, key, before, after, resources);
@@ -297,8 +298,8 @@ impl Group {
         }
     }
 
-    /// Removes one entry of a node to make room, and remembers it for the node. Returns false if
-    /// it has none.
+    /// Removes one entry of a node to make room, and records it for the node. Returns false if the
+    /// node has none.
     pub(crate) fn evict_one(&mut self, key: Key<Node>, resources: &mut Resources) -> bool {
         let node = &mut self.nodes[key];
         let Some((&asset, _)) = node.entries.last_key_value() else {
@@ -318,7 +319,7 @@ impl Group {
         true
     }
 
-    /// Brings the shares of memory up to date with what a node has.
+    /// Updates the memory shares of a node.
     pub(crate) fn count_memory(&self, key: Key<Node>, resources: &mut Resources) {
         let node = &self.nodes[key];
         if !node.is_gone {
@@ -360,7 +361,7 @@ impl Group {
         }
     }
 
-    /// A random sample of the holders of a content, `asking` left out.
+    /// Returns a random sample of the holders of a content, without `asking`.
     pub(crate) fn sample(
         &mut self,
         content: Key<Content>,
@@ -387,8 +388,8 @@ impl Group {
             .collect()
     }
 
-    /// The next change that a watcher has not been told, as things stand now: a holder that came
-    /// and went in between is left out.
+    /// Returns the next change that was not reported to a watcher, in its current state. A holder
+    /// that joined and left in between is skipped.
     pub(crate) fn poll_watch(&mut self, id: WatchId) -> Option<HolderChange> {
         while let Some((content, node_id, Untold { before, moved })) = self.watches.next_untold(id)
         {

@@ -1,5 +1,5 @@
-//! What a registry does besides answering: it makes room when it is full, and works off, a bounded
-//! amount at each call, what would take too long at once.
+//! Background work of a registry: eviction when it is full, and work that is spread over several
+//! calls because it would take too long at once.
 
 use std::time::Instant;
 
@@ -13,13 +13,14 @@ use crate::resources::NodeRef;
 use crate::slab::Key;
 use crate::types::{Announced, GroupId, Output};
 
-/// Entries that one call works off: about a millisecond with a million entries.
+/// Entries that one call processes: about a millisecond of work with a million entries.
 const ENTRIES_PER_CALL: usize = 256;
 /// Leases that one call ends: each takes about a microsecond.
 const LEASES_PER_CALL: usize = 1024;
-/// Entries that may go to make room for one: names that others announce, too, free no memory.
+/// Entries that may be evicted for one new entry. Several may be necessary, because a name that
+/// other nodes also announce frees no memory.
 const EVICTIONS_PER_ENTRY_MAX: usize = 64;
-/// Leases that are looked through for one of the network that must yield a node.
+/// Leases that are searched for one of the network that must yield a node.
 const LEASES_SEARCHED_MAX: usize = 1024;
 
 /// Work on the entries of one node.
@@ -32,31 +33,31 @@ pub(crate) struct Chore {
 
 #[derive(Debug)]
 pub(crate) enum ChoreKind {
-    /// The node left: its entries go.
+    /// The node left: its entries are removed.
     Remove,
-    /// The node ended a full announcement: its entries of earlier rounds go.
+    /// The node ended a full announcement: its entries of earlier rounds are removed.
     Sweep {
         round: u16,
         after: Option<Key<Asset>>,
     },
-    /// The node's addresses changed: those who watch its contents are told.
+    /// The node's addresses changed: the change is reported to those who watch its contents.
     TellMoved { after: Option<Key<Asset>> },
 }
 
 impl Registry {
-    /// Adds work and does what one call may.
+    /// Adds work, and does as much as one call may.
     pub(crate) fn add_chore(&mut self, group: GroupId, node: Key<Node>, kind: ChoreKind) {
         self.chores.push_back(Chore { group, node, kind });
         self.do_chores();
     }
 
-    /// Works off a bounded number of entries.
+    /// Processes a bounded number of entries.
     pub(crate) fn do_chores(&mut self) {
         let mut left = ENTRIES_PER_CALL;
         while left > 0
             && let Some(chore) = self.chores.pop_front()
         {
-            // A chore without entries costs something, too.
+            // Work without entries has a cost, too.
             left -= 1;
             let Some(group) = self.groups.get_mut(&chore.group) else {
                 continue;
@@ -127,7 +128,7 @@ impl Registry {
     }
 
     /// Makes room for one more node of `network`. Returns false if no network has more nodes than
-    /// this one would have.
+    /// `network` would then have.
     pub(crate) fn make_room_for_node(&mut self, network: Network) -> bool {
         let newcomer = User {
             network,
@@ -151,7 +152,7 @@ impl Registry {
         true
     }
 
-    /// A node of this network that only its lease keeps.
+    /// Returns a node of this network that has a lease but no session.
     fn lost_node_of(&self, network: Network) -> Option<(GroupId, Key<Node>)> {
         let leases = self.leases.iter().take(LEASES_SEARCHED_MAX);
         let mut lost = leases.filter_map(|(_, id, node)| {
@@ -162,8 +163,8 @@ impl Registry {
         lost.next()
     }
 
-    /// Makes room for an entry of a node in a registry that is full. Returns false if nobody uses
-    /// more than this node would, or if what goes does not free enough.
+    /// Makes room for an entry of a node in a full registry. Returns false if no node uses more
+    /// than this node would, or if the evicted entries do not free enough.
     pub(crate) fn make_room_for_entry(
         &mut self,
         group: GroupId,
@@ -181,7 +182,7 @@ impl Registry {
             {
                 return true;
             }
-            // What nodes left behind goes first.
+            // Entries of nodes that left are removed first.
             if !self.chores.is_empty() {
                 self.do_chores();
                 continue;

@@ -1,4 +1,4 @@
-//! Watches: which sessions are told when holders of a content come, change and go.
+//! Watches: which sessions get the changes of a content's holders.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,10 +12,10 @@ use crate::resources::Resources;
 use crate::slab::Key;
 use crate::types::{Output, WatchId};
 
-/// A change that a watcher has not been told yet.
+/// A change that has not been reported to a watcher yet.
 #[derive(Clone, Copy)]
 pub(crate) struct Untold {
-    /// What the node had when the watcher was last told.
+    /// What the node had in the last report to the watcher.
     pub(crate) before: Presence,
     /// Whether its addresses changed since then.
     pub(crate) moved: bool,
@@ -35,7 +35,7 @@ struct Watch {
 pub(crate) struct Watches {
     by_id: BTreeMap<WatchId, Watch>,
     by_content: BTreeMap<ContentId, Vec<WatchId>>,
-    /// Untold changes of all watches.
+    /// Unreported changes of all watches.
     untold: usize,
 }
 
@@ -75,11 +75,10 @@ impl Watches {
 
     /// Records that `node`, whose key is `key`, had `untold.before` of a content that now has
     /// `holders` holders.
-    ///
-    /// While there are few holders, all watchers are told of every change. Beyond that each
-    /// watcher is told with the probability that keeps what it was told a uniform sample of the
-    /// holders (reservoir sampling): a thousand nodes that join would otherwise cost a million
-    /// messages.
+    /// While there are few holders, every change is reported to all watchers. Beyond that, a change
+    /// is reported to each watcher with a certain probability, so that the reported holders remain
+    /// a uniform sample (reservoir sampling). Otherwise a thousand joining nodes would cost a
+    /// million messages.
     pub(crate) fn note(
         &mut self,
         content: ContentId,
@@ -96,12 +95,12 @@ impl Watches {
         let told = if holders <= enough {
             watches.len()
         } else {
-            // Rounded at random, so that a few watchers of many holders are told something, too.
+            // Rounded at random, so that a few watchers of many holders get some reports, too.
             let scaled = watches.len() * enough;
             scaled / holders
                 + usize::from(resources.rng.random_range(0..holders) < scaled % holders)
         };
-        // If all watches together have as many as may be kept, each may still have its share.
+        // If all watches together are at the limit, each may still have its share.
         let share = resources.config.changes_total / self.by_id.len().max(1);
         for at in index::sample(&mut resources.rng, watches.len(), told) {
             let id = watches[at];
@@ -130,7 +129,8 @@ impl Watches {
         }
     }
 
-    /// Takes the oldest untold change of a watch: its content, the node, and what it had before.
+    /// Removes the oldest unreported change of a watch; returns its content, its node, and what the
+    /// node had before.
     pub(crate) fn next_untold(&mut self, id: WatchId) -> Option<(ContentId, NodeId, Untold)> {
         let watch = self.by_id.get_mut(&id)?;
         let Some(node) = watch.order.pop_front() else {
