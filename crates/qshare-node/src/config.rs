@@ -39,12 +39,12 @@ pub struct NodeConfig {
     pub limits: Limits,
 }
 
-/// What a node does beside looking up and downloading.
+/// The tasks of a node in addition to lookups and downloads.
 #[derive(Debug, Clone)]
 pub enum NodeRole {
-    /// Shares directories until it is stopped, and goes on with the downloads of an earlier run.
+    /// Shares directories until it is stopped, and resumes the downloads of an earlier run.
     Full(Shares),
-    /// Serves only what it downloads, and leaves when that is done.
+    /// Serves only its own downloads, and leaves when they are complete.
     OneShot,
 }
 
@@ -75,7 +75,7 @@ impl NodeConfig {
     }
 }
 
-/// What a node shares, and where its downloads go.
+/// The shared directories of a node, and the directory of its downloads.
 #[derive(Debug, Clone)]
 pub struct Shares {
     /// Directory whose files are shared; created if it does not exist.
@@ -94,10 +94,10 @@ pub struct Shares {
 pub struct Limits {
     /// Peers that one download is connected to at once.
     pub peers_per_download_max: usize,
-    /// Connections that are accepted at once. When all are taken, the longest idle one of the
-    /// network with the most connections yields to a newcomer.
+    /// Limit on accepted connections. When it is reached, a newcomer evicts the longest idle
+    /// connection of the network with the most connections.
     pub accepted_connections_max: usize,
-    /// Connections that are accepted and have not said Hello yet.
+    /// Limit on accepted connections that have not sent their Hello yet.
     pub half_open_max: usize,
     /// Bytes of answers in memory: read, and not yet acknowledged by the other side.
     pub answers_max_bytes: u32,
@@ -124,7 +124,7 @@ pub struct Limits {
     /// and whenever this many bytes were written since.
     pub checkpoint_bytes: u64,
     /// A partial download is withdrawn from trackers when it had no source for this long, so that
-    /// its name does not lead others to a content that nobody can complete.
+    /// its name does not attract nodes to a content that none of them can complete.
     pub withdraw_partial_after: Duration,
 }
 
@@ -139,7 +139,7 @@ impl Default for Limits {
             windows_max_bytes: 64 << 20,
             buffers_kept_bytes: 16 << 20,
             downloads_max: 64,
-            // Leaves streams of a connection for everything else.
+            // Leaves streams of a connection for all other requests.
             small_downloads_max: 192,
             transport: TransportConfig {
                 // For requests, which have at most 16 KiB each.

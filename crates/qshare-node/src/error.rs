@@ -34,7 +34,7 @@ pub enum StartError {
     Thread {
         /// The thread's name.
         name: &'static str,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
 }
@@ -223,7 +223,7 @@ pub enum ReachError {
     /// Every path failed.
     #[error("{}", paths(.0))]
     NoPath(Vec<PathFault>),
-    /// A connection was established, and gave way to another one that is gone by now.
+    /// A connection was established and then replaced by another one, which is closed by now.
     #[error("its connection was replaced")]
     Replaced,
 }
@@ -257,7 +257,7 @@ pub enum PathFault {
     Introduction(AskError),
     /// The tracker offers no relay.
     NoRelay,
-    /// This node has as many relay channels as it may have.
+    /// This node has the maximum number of relay channels.
     TooManyChannels,
     /// No probe was answered.
     ProbesUnanswered {
@@ -334,7 +334,7 @@ pub enum SourceFault {
     /// It has no usable answer.
     #[error("{0}")]
     Ask(#[from] AskError),
-    /// What it claims to have is no valid bitmap of this content.
+    /// Its `have` message holds no valid bitmap of this content.
     #[error("invalid `have` message")]
     InvalidHave,
     /// It sends `have` messages faster than the protocol allows.

@@ -30,10 +30,10 @@ use crate::vocabulary::{Findings, NodeEvent, NodeStatus};
 const EVENTS_KEPT: usize = 1024;
 /// Introductions that may wait; a tracker that sends more waits.
 const INTRODUCTIONS_MAX: usize = 64;
-/// Time for telling peers and trackers that this node leaves. The first packets leave at once; the
-/// rest of the time is for repeating lost ones.
+/// Time for announcing to peers and trackers that this node leaves. The first packets are sent at
+/// once; the rest of the time is for retransmissions.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// The same for a one-shot command, whose user waits for it.
+/// The shorter time of a one-shot command, whose user waits for it.
 const SHORT_GOODBYE: Duration = Duration::from_millis(10);
 /// Time for tasks to end by themselves after that.
 const WIND_DOWN: Duration = Duration::from_secs(2);
@@ -46,8 +46,8 @@ pub struct Node {
     first_events: Arc<Mutex<Option<broadcast::Receiver<NodeEvent>>>>,
 }
 
-/// What the methods of [`Node`] use. No part sees this struct: each gets its collaborators when it
-/// is created.
+/// The state behind the methods of [`Node`]. No part sees this struct: each gets its collaborators
+/// when it is created.
 struct Parts {
     endpoint: Endpoint,
     neighbours: Arc<Neighbours>,
@@ -267,8 +267,8 @@ impl Node {
         first.unwrap_or_else(|| self.parts.events.subscribe())
     }
 
-    /// Waits until a part of the node is lost, because its task panicked, for example. The node is
-    /// of no use any more then. Pending for ever while all is well.
+    /// Waits until a part of the node fails, because its task panicked, for example. The node is
+    /// unusable from then on. Stays pending while no part fails.
     pub async fn failure(&self) -> PartFailed {
         self.parts.tasks.failure().await
     }
@@ -289,8 +289,8 @@ impl Node {
         self.find_all(query, limit, patience, patience).await
     }
 
-    /// Asks for up to `limit` files, as [`Node::find`] does: a tracker must be reached within
-    /// `patience`, and what has been listed when `deadline` has passed is the result, truncated.
+    /// Asks for up to `limit` files, as [`Node::find`] does. A tracker must be reached within
+    /// `patience`. The listing is truncated when `deadline` has passed.
     ///
     /// # Errors
     ///
@@ -339,8 +339,8 @@ impl Node {
         }
     }
 
-    /// Stops the node: downloads at once and resumably, answers under way after at most `grace`,
-    /// and connections with a goodbye. A second call does nothing.
+    /// Stops the node. Downloads stop at once and can be resumed, running answers stop after at
+    /// most `grace`, and connections are closed with a goodbye. A second call does nothing.
     pub async fn shutdown(&self, grace: Duration) {
         let parts = &self.parts;
         parts.downloads.stop();
@@ -387,7 +387,7 @@ async fn route_introductions(
     std::future::pending::<()>().await;
 }
 
-/// Tells subscribers when a part of the node is lost.
+/// Reports to subscribers when a part of the node fails.
 fn report_failure(tasks: &Tasks, events: &broadcast::Sender<NodeEvent>) {
     let (watched, events) = (tasks.clone(), events.clone());
     tasks.spawn(async move {

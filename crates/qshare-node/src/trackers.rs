@@ -1,7 +1,7 @@
-//! Sessions with trackers: kept up, announced over, asked.
+//! Sessions with trackers: maintains them, announces over them, and sends requests.
 //!
-//! Trackers know nothing about peers. What a tracker says about another node goes up through a
-//! channel of [`IntroductionFrom`]; that a session began or ended is told by a watch.
+//! This module knows nothing about peers. It passes introductions to other nodes on through a
+//! channel of [`IntroductionFrom`]. A watch reports that a session began or ended.
 
 mod announce;
 mod ask;

@@ -1,5 +1,5 @@
-//! The words that all parts share, and what a node tells its owner: found files, progress,
-//! results, states, events.
+//! Shared types of all parts, and the types that a node reports to its owner: found files,
+//! progress, results, states, events.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use qshare_storage::LibraryEvent;
 
 use crate::error::{NoSource, PartFailed, SourceFault, TrackerFault};
 
-/// A file that other nodes share, as trackers and neighbours tell it.
+/// A file that other nodes share, as trackers and neighbours report it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {
     /// Its name.
@@ -58,7 +58,7 @@ pub enum Stage {
     /// Waiting for its turn.
     #[default]
     Queued,
-    /// Hashing what an earlier run left.
+    /// Hashing the files of an earlier run.
     Recovering,
     /// Looking for sources.
     Searching,
@@ -104,7 +104,7 @@ pub enum PathKind {
     Relay,
 }
 
-/// What one node contributed to a download.
+/// The contribution of one node to a download.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// The node.
@@ -193,16 +193,17 @@ pub enum PortMappingState {
         /// The result of each protocol.
         cause: String,
     },
-    /// The router granted a port, but nothing comes through. Other nodes are not told about it.
+    /// The router granted a port, but a tracker's knock got no answer. The port is not reported to
+    /// other nodes.
     NotProven {
-        /// What it granted.
+        /// The granted mapping.
         mapping: MappedPort,
         /// Why it is not verified.
         cause: String,
     },
-    /// A tracker's knock came through, and other nodes are told.
+    /// A tracker's knock arrived, and the port is reported to other nodes.
     Proven {
-        /// What the router granted.
+        /// The granted mapping.
         mapping: MappedPort,
         /// The address at which other nodes reach this one.
         address: SocketAddr,
@@ -291,11 +292,11 @@ pub struct SwarmView {
     pub in_flight_bytes: u64,
     /// Payload bytes received over the network.
     pub received_bytes: u64,
-    /// Of those, bytes that were received twice or failed verification.
+    /// The part of these bytes that was received twice or failed verification.
     pub wasted_bytes: u64,
     /// The sum of the recent best rates of all peers that hold missing chunks. The download would
-    /// run at this rate if none of them ever served others or lacked chunks, so the difference to
-    /// its own rate is what could be gained.
+    /// run at this rate if none of them served others or lacked chunks, so the difference from its
+    /// own rate is the possible gain.
     pub possible_bytes_per_second: u64,
     /// Its peers.
     pub peers: Vec<PeerView>,
@@ -312,15 +313,15 @@ pub struct PeerView {
     pub path: PathKind,
     /// The number of chunks that it claims to have.
     pub chunks: u32,
-    /// Of those, chunks that are missing here.
+    /// Those of these chunks that are missing here.
     pub wanted_chunks: u32,
     /// Requests that it has not begun to answer.
     pub waiting: u32,
     /// Requests that it is answering.
     pub answering: u32,
-    /// Bytes queued at it for all its clients, as it said last.
+    /// Bytes queued at the peer for all its clients, as last advertised.
     pub queue_bytes: u64,
-    /// Time until it is asked again, after a refusal or a stall.
+    /// Remaining back-off after a refusal or a stall.
     pub asked_again_in: Option<Duration>,
     /// Bytes requested from it and not yet received.
     pub outstanding_bytes: u64,

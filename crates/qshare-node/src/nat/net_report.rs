@@ -19,21 +19,21 @@ use crate::error::{FindError, StartError, TrackerFault};
 use crate::trackers::{dial_tracker, resolve_tracker};
 use crate::vocabulary::MappedPort;
 
-/// Time for saying goodbye.
+/// Deadline for saying goodbye.
 const GOODBYE: Duration = Duration::from_millis(50);
-/// Time for the router to take back what it was asked for.
+/// Deadline for the router to remove the port mapping.
 const GIVE_BACK: Duration = Duration::from_millis(1500);
 
-/// What [`net_report`] needs to know.
+/// The configuration of [`net_report`].
 #[derive(Debug)]
 pub struct NetReportConfig {
     /// The tracker to ask.
     pub tracker: TrackerAddress,
     /// The group that it must belong to.
     pub group: Option<GroupSecret>,
-    /// Where tracker keys are remembered.
+    /// Storage of remembered tracker keys.
     pub known_trackers: Option<KnownTrackers>,
-    /// Whether the router is asked for a port, which is given back at once.
+    /// Whether the router is asked for a port mapping, which is removed at once.
     pub port_mapping: bool,
 }
 
@@ -51,7 +51,7 @@ pub enum NetReportError {
     Tracker(#[from] FindError),
 }
 
-/// What a tracker sees of this machine.
+/// The diagnosis of this machine's network.
 #[derive(Debug, Clone)]
 pub struct NetReport {
     /// The tracker's id.
@@ -64,7 +64,7 @@ pub struct NetReport {
     pub port_mapping: PortMappingFound,
 }
 
-/// What a tracker sees of one address family.
+/// The observations of a tracker over one address family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// This machine's own address on the path to the tracker.
@@ -163,11 +163,11 @@ pub enum PortMappingFound {
     },
     /// The router granted a port.
     Mapped {
-        /// What it granted.
+        /// The granted mapping.
         mapping: MappedPort,
-        /// Its external address, as it claims.
+        /// The external address that the router claims.
         external_ip: Option<Ipv4Addr>,
-        /// Whether a knock came through.
+        /// Whether a knock arrived.
         is_proven: bool,
     },
 }
@@ -212,7 +212,7 @@ pub async fn net_report(config: &NetReportConfig) -> Result<NetReport, NetReport
         Err(fault) => Err(fault.clone()),
     };
     let (ipv4, ipv6) = tokio::join!(look(&over_v4), look(&over_v6));
-    // Afterwards, because a mapping changes what is let in.
+    // Done last, because a mapping changes which packets the router lets in.
     let port_mapping = match (&over_v4, &ipv4) {
         (Ok(station), Ok(seen)) => station.ask_for_port(config, seen).await,
         _ => PortMappingFound::NotAsked(NotAsked::NoIpv4),
@@ -329,7 +329,7 @@ impl Station {
         };
         seen.filtering = match (stranger.was_heard, ours.came_from) {
             (true, _) => Filtering::Open,
-            // Silence means something only where an answer comes in.
+            // Silence is significant only if an answer from the same address arrives.
             (false, Some(from)) if from.ip() == seen.observed.ip() => {
                 match self.knock(at(from.port())).await?.was_heard {
                     true => Filtering::Answers,
@@ -429,7 +429,7 @@ mod tests {
         assert_eq!(kind(Mapping::Same, Filtering::Answers), NatKind::Cone);
         assert_eq!(kind(Mapping::Same, Filtering::Unknown), NatKind::Unknown);
         assert_eq!(kind(Mapping::Unknown, Filtering::Open), NatKind::Unknown);
-        // Whatever it lets in, others do not know where to send.
+        // Whichever packets the NAT lets in, other nodes do not know its external port.
         let symmetric = kind(Mapping::PerDestination, Filtering::Unknown);
         assert_eq!(symmetric, NatKind::Symmetric);
         let mut here = seen(Mapping::None, Filtering::Open);

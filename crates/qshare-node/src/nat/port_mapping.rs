@@ -208,7 +208,7 @@ impl PortMapper {
                 Ok(None) if self.trackers.established().next().is_some() => {
                     return self.set(PortMappingState::NotNeeded);
                 }
-                // No tracker to ask; the session may come back.
+                // No tracker is available; a session may be established later.
                 Ok(None) => {}
                 Err(cause) if is_unverified => {
                     let cause = match renewed {
@@ -237,8 +237,8 @@ impl PortMapper {
         }
     }
 
-    /// Has every tracker that sees this node behind a NAT knock at a port, and tell other nodes if
-    /// the knock was heard. None if there is no such tracker.
+    /// Makes every tracker that sees this node behind a NAT knock at a port, and report the port to
+    /// other nodes if the knock arrived. Returns None if there is no such tracker.
     async fn verify(&self, port: u16) -> Result<Option<SocketAddr>, Unverified> {
         let mut verified = None;
         let mut fault = None;

@@ -14,7 +14,7 @@ const JOBS_MAX: usize = 64;
 /// Batches that run at once: a disk can serve several reads at a time.
 const BATCHES_MAX: usize = 2;
 
-/// Does the work, and returns what delivers its result.
+/// Does the work, and returns a function that delivers the result.
 type Job = Box<dyn FnOnce() -> Deliver + Send>;
 type Deliver = Box<dyn FnOnce() + Send>;
 

@@ -1,8 +1,8 @@
-//! BufferPool for the bytes of chunks, used again and again.
+//! A pool of reusable buffers for the bytes of chunks.
 //!
 //! A megabyte that is allocated anew for every chunk is mapped, zeroed and faulted in page by page,
-//! and unmapped afterwards: a tenth of what a transfer costs. Here a buffer returns when its last
-//! reader lets go of it.
+//! and unmapped afterwards, which is a tenth of the cost of a transfer. Here, a buffer returns to
+//! the pool when its last reader drops it.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! The tasks of a node: how they are stopped together, and what a panic in one of them means.
+//! The tasks of a node: how they are stopped together, and how a panic in one of them is handled.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -95,7 +95,7 @@ impl Tasks {
         });
     }
 
-    /// Waits until a part is lost. Pending for ever while all is well.
+    /// Waits until a part fails. Stays pending while no part fails.
     pub(crate) async fn failure(&self) -> PartFailed {
         let mut failed = self.failed.subscribe();
         let first = failed
@@ -128,7 +128,7 @@ pub(crate) struct Panicked {
 }
 
 impl Panicked {
-    /// From what a panic carried.
+    /// Creates the error from the payload of a panic.
     pub(crate) fn new(payload: &(dyn Any + Send)) -> Panicked {
         let message = payload
             .downcast_ref::<&str>()

@@ -109,7 +109,7 @@ impl Established {
         }
     }
 
-    /// Tells who holds a content, until the session is lost or the receiver is dropped.
+    /// Reports the holders of a content, until the session is lost or the receiver is dropped.
     async fn watch(&self, content: ContentId, news: &mpsc::Sender<HolderNews>) {
         let request = Watch {
             content,
@@ -161,8 +161,9 @@ impl Established {
     }
 }
 
-/// Returns those of a stranger's matches that answer `query`, at most `limit`. Names and contents
-/// that nobody asked for go no further: a match decides what is fetched, and where it is written.
+/// Returns those of a tracker's or node's matches that answer `query`, at most `limit`. Other names
+/// and contents are dropped, because a match decides which content is fetched and where it is
+/// written.
 pub(crate) fn answers_to(query: &Query, matches: Vec<Match>, limit: usize) -> Vec<Match> {
     let filter = AnswerFilter::new(query);
     let told = matches.len();
@@ -176,7 +177,7 @@ pub(crate) fn answers_to(query: &Query, matches: Vec<Match>, limit: usize) -> Ve
     answers
 }
 
-/// Watches who holds a content at one tracker, across reconnections, until the receiver is
+/// Watches the holders of a content at one tracker, across reconnections, until the receiver is
 /// dropped.
 pub(crate) async fn watch_holders(
     session: Arc<TrackerSession>,

@@ -1,4 +1,4 @@
-//! Addresses of this node as it tells them, and addresses of others as a tracker tells them.
+//! Addresses of this node that are sent to trackers, and addresses of other nodes from trackers.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -42,7 +42,7 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-/// Returns the socket addresses of plausible candidates, as told by the tracker at `tracker`.
+/// Returns the socket addresses of plausible candidates that the tracker at `tracker` sent.
 pub(crate) fn resolve_candidates<'a>(
     candidates: impl Iterator<Item = &'a Candidate>,
     tracker: SocketAddr,

@@ -123,7 +123,7 @@ impl TrackerSession {
         self.state()
     }
 
-    /// Sets the state. Returns what to report if that differs from before.
+    /// Sets the state. Returns the state to report if it has changed.
     pub(super) fn set(&self, state: SessionState) -> Option<TrackerState> {
         let report = state.to_report();
         let old = self.state.send_replace(state).to_report();

@@ -49,7 +49,7 @@ pub(crate) struct Trackers {
     tasks: Tasks,
 }
 
-/// What a [`Trackers`] works with.
+/// The collaborators of a [`Trackers`].
 pub(crate) struct TrackersConfig {
     pub(crate) endpoint: Endpoint,
     pub(crate) greeting: Greeting,
@@ -104,7 +104,7 @@ impl Trackers {
             .filter_map(|session| session.established())
     }
 
-    /// Tells when any session begins, ends or is refused.
+    /// Returns a watch that reports when a session begins, ends or is refused.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -115,7 +115,7 @@ impl Trackers {
         sessions.map(|session| session.to_status()).collect()
     }
 
-    /// Watches who holds a content at all trackers, until the receiver is dropped.
+    /// Watches the holders of a content at all trackers, until the receiver is dropped.
     pub(crate) fn watch_holders(&self, content: ContentId, news: &mpsc::Sender<HolderNews>) {
         for session in &self.sessions {
             let watch = watch_holders(session.clone(), content, news.clone());
@@ -171,7 +171,7 @@ impl Trackers {
         dial_tracker(&self.endpoint, &greeting, tracker, addresses, known).await
     }
 
-    /// Announces over a session, and reads what the tracker says, until the session is lost.
+    /// Announces over a session, and reads the tracker's messages, until the session is lost.
     async fn attend(&self, state: &TrackerSession, session: Session) -> TrackerFault {
         let Session {
             connection,
@@ -179,7 +179,7 @@ impl Trackers {
             hello,
             control_send,
             control_recv,
-            // Kept as long as the session: the tracker tells others of a new address of this node
+            // Kept as long as the session: the tracker reports a new address of this node to others
             // only after a probe there was answered.
             responder: _responder,
             ..
