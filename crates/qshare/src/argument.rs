@@ -1,4 +1,4 @@
-//! What an argument of `get` and `ls`, or a line at the prompt, means.
+//! The meaning of an argument of `get` and `ls`, or of a line at the prompt.
 //!
 //! An argument is classified by its form alone, before anything is sent. Text in the form of a link
 //! or a code may be a secret: if it cannot be used, it is an error that does not repeat the text,
@@ -8,25 +8,25 @@ use std::fmt;
 
 use qshare_node::content::{AssetName, Link, LinkParseError, NameError, Query, QueryParseError};
 
-/// Forces what follows to be a name: `name:id:notes.txt`.
+/// Marks the rest of an argument as a name: `name:id:notes.txt`.
 const NAME_PREFIX: &str = "name:";
-/// What a person writes before a file of the current directory; here, too, a name follows.
+/// Prefix of a file in the current directory. The rest of the argument is a name here, too.
 const HERE_PREFIX: &str = "./";
 const LINK_PREFIX: &str = "qshare:";
 const DIGEST_PREFIX: &str = "sha256:";
 
-/// One thing that a person asks for.
+/// One thing that the user asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// A file by exactly this name: `name:TEXT`. No glob.
     Name(AssetName),
-    /// An ID, the start of one, `NODEID/NAME`, a name or a glob, to be looked up.
+    /// An ID, an ID prefix, `NODEID/NAME`, a name or a glob, to be looked up.
     Query(Query),
-    /// A link, which says itself what the content is.
+    /// A link, which identifies the content without a lookup.
     Link(Box<Link>),
 }
 
-/// Why an argument means nothing. Never holds the text of a link or a code.
+/// Why an argument is invalid. Never holds the text of a link or a code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ArgumentError {
     /// It has the form of a link.
@@ -41,9 +41,9 @@ pub(crate) enum ArgumentError {
     Folder(String),
     /// A link, where only names and ids make sense.
     LinkNotAllowed,
-    /// What `name:` or `./` precedes cannot be the name of a shared file.
+    /// The text after `name:` or `./` cannot be the name of a shared file.
     Name(NameError),
-    /// None of these, and no name or glob either.
+    /// None of these forms, and no valid name or glob.
     Query(QueryParseError),
 }
 

@@ -1,5 +1,5 @@
-//! From what was found to what is downloaded: which files a query means, where it means several,
-//! and how they are called here.
+//! Chooses the files to download from the findings: which files a query means, where it is
+//! ambiguous, and the local name of each.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use qshare_node::content::{AssetName, ContentId, Query};
 use crate::argument::printed_name;
 use crate::output;
 
-/// What the files that a query found come to.
+/// The choice among the files that a query found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Choice {
     /// To be downloaded: each name once.

@@ -1,4 +1,4 @@
-//! From arguments to the configuration of the node, once for every command.
+//! Converts arguments to the configuration of the node, in one place for all commands.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ impl LsArgs {
 }
 
 impl NetArgs {
-    /// Returns what is asked of each tracker.
+    /// Returns the configuration of the report from each tracker.
     pub(crate) fn net_report_configs(&self) -> Result<Vec<NetReportConfig>, Failure> {
         let trackers = self.trackers.resolve().into_iter();
         let configs = trackers.map(|tracker| {

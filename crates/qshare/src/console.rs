@@ -124,7 +124,7 @@ impl Console {
         *self.screen() = Screen::Clear;
     }
 
-    /// Writes to the terminal directly from now on; the line of an open prompt stays as it is.
+    /// Writes to the terminal directly from now on; the line of an open prompt stays unchanged.
     pub(crate) fn leave_prompt(&self) {
         let before = std::mem::replace(&mut *self.screen(), Screen::Clear);
         if matches!(before, Screen::Prompt(_)) {

@@ -80,8 +80,8 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
     }
 }
 
-/// Prints a panic, of whatever thread or task, as an internal error. Writes to stderr itself: the
-/// thread that panicked may hold the console's lock.
+/// Prints a panic of any thread or task as an internal error. Writes to stderr directly: the thread
+/// that panicked may hold the console's lock.
 fn report_panic(panic: &PanicHookInfo<'_>) {
     let cause = panic.payload_as_str().unwrap_or("unknown cause");
     let message = messages::panicked(cause, panic.location());

@@ -1,8 +1,8 @@
 //! The wording of every error, with its remedy.
 //!
-//! Libraries say what happened in typed errors. This module is the one place that decides how the
-//! program says it, which exit code it has, and what a person can do about it. An error names the
-//! operation, the object and the cause; the remedy follows on a line of its own.
+//! Libraries return typed errors. This module alone decides the wording of an error, its exit code,
+//! and its remedy. An error names the operation, the object and the cause; the remedy follows on a
+//! line of its own.
 
 use std::io;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::argument::{ArgumentError, glob_of_folder};
 use crate::exit::{Exit, Failure};
 use crate::neutral::{neutral_line, shown};
 
-/// Where a message is read, which decides what its remedy can be.
+/// Where a message is read, which decides which remedies are possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
     /// A person or script that ran a command and can run another.

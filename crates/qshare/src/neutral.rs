@@ -96,7 +96,7 @@ pub(crate) fn as_plain(text: &OsStr) -> Option<&str> {
     text.to_str().filter(|text| !text.contains(is_deceptive))
 }
 
-/// Returns a path for people: as it is if it can be printed, else in the form `$'a\xff'`, which
+/// Returns a path for display: unchanged if it can be printed, else in the form `$'a\xff'`, which
 /// bash, zsh and POSIX.1-2024 shells read back.
 pub(crate) fn shown(path: &Path) -> String {
     match as_plain(path.as_os_str()) {
@@ -128,7 +128,7 @@ pub(crate) fn dollar_quoted(text: &OsStr) -> String {
     out
 }
 
-/// Three octal digits: unlike `\x`, they end where they should whatever follows.
+/// Writes three octal digits: unlike `\x`, their end does not depend on the next character.
 fn push_octal(out: &mut String, byte: u8) {
     let _ = write!(out, "\\{byte:03o}");
 }

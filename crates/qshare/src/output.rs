@@ -145,8 +145,8 @@ pub(crate) fn without_dot(path: &Path) -> &Path {
     path.strip_prefix(".").unwrap_or(path)
 }
 
-/// Returns a path for people and JSON: as it is, or in the form `$'a\377'` if it is not Unicode.
-/// In JSON, control characters are escaped by the console.
+/// Returns a path for display and JSON: unchanged, or in the form `$'a\377'` if it is not Unicode.
+/// In JSON, the console escapes control characters.
 fn path(path: &Path) -> String {
     let path = without_dot(path);
     match path.to_str() {

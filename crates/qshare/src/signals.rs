@@ -43,7 +43,7 @@ fn listen(kind: SignalKind) -> io::Result<Option<Signal>> {
     }
 }
 
-/// Waits for the next signal; for ever if it is ignored.
+/// Waits for the next signal. Stays pending if the signal is ignored.
 async fn next(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => _ = signal.recv().await,

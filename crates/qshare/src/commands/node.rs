@@ -136,7 +136,7 @@ async fn serve(
         .iter()
         .filter(|download| is_under_way(download))
         .count();
-    // What is not finished by then is left to the next start, which loses no data.
+    // Work that is not finished by then is resumed at the next start, without loss of data.
     let _ = tokio::time::timeout(SHUTDOWN_MAX, node.shutdown(GRACE)).await;
     if unfinished > 0 {
         let what = output::count(unfinished as u64, "unfinished download");
@@ -248,7 +248,7 @@ impl DownloadWatcher {
     }
 }
 
-/// What has been printed about the node's events.
+/// The events of the node that have been printed.
 #[derive(Default)]
 struct Heard {
     /// The last printed state of each tracker, by its address as written.
@@ -273,7 +273,7 @@ impl Heard {
             NodeEvent::PortMapping(state @ PortMappingState::Proven { .. }) => {
                 console.note(&format!("port mapping: {state}"));
             }
-            // The end of the command says what was lost.
+            // The end of the command reports the failure.
             NodeEvent::PortMapping(_) | NodeEvent::Failed(_) => {}
             NodeEvent::Library(LibraryEvent::ScanFinished { assets, bytes }) => {
                 let (files, size) = (output::count(*assets, "file"), output::bytes(*bytes));
@@ -318,7 +318,7 @@ impl Heard {
     }
 }
 
-/// Returns what distinguishes a tracker's state from the last one, and the line about it.
+/// Returns a key that distinguishes a tracker's state from the last one, and the line to print.
 fn describe(place: &str, state: &TrackerState) -> (String, String) {
     let words = messages::tracker_state(state);
     match state {

@@ -304,7 +304,7 @@ fn written_bytes(part: &Path) -> u64 {
     fs::metadata(part).map_or(0, |metadata| metadata.blocks() * 512)
 }
 
-/// Returns an address that is free now. A fixed address tells a process from others in reports.
+/// Returns an unused address. A fixed address identifies a process in reports.
 fn free_address() -> Result<String, Failure> {
     let bound = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
     let address = bound.map_err(|error| failed(format!("no free port: {error}")))?;

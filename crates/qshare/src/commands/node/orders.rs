@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const COMPLETION_PATIENCE: Duration = Duration::from_millis(300);
 /// Maximum number of completions; a longer list does not help.
 const COMPLETIONS_MAX: usize = 200;
-/// A script's download fails after this time without a source. A person's download waits for ever:
-/// `status` shows it, and it resumes at the next start.
+/// A script's download fails after this time without a source. A user's download waits without
+/// limit: `status` shows it, and it resumes at the next start.
 const SCRIPT_SOURCE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Handles the lines of the prompt.
@@ -155,7 +155,7 @@ impl PromptHandler {
                         Some(name) => name.clone(),
                         None => choice::local_name(&file.name, content),
                     },
-                    // The link says itself what the content is; only holders come from others.
+                    // The link identifies the content; other nodes contribute only holders.
                     content,
                     info: link.info,
                     ..file
@@ -176,7 +176,7 @@ impl PromptHandler {
         Ok(())
     }
 
-    /// Returns the files that a query means, and prints what is ambiguous or was passed over.
+    /// Returns the files that a query means, and prints ambiguous and skipped names.
     fn choose(&self, query: &Query, found: Vec<FoundFile>) -> Vec<FoundFile> {
         let choice = choice::choose(query, found);
         for candidates in &choice.ambiguous {
