@@ -7,22 +7,22 @@ use qshare_content::{AssetName, META_SUFFIX, NameError, PART_SUFFIX};
 
 use crate::SkipReason;
 
-/// What a path is called.
+/// The name of a path, or the reason why it has none.
 pub(crate) enum Naming {
-    /// It can be told to others under this name.
+    /// The path can be shared under this name.
     Shared(AssetName),
-    /// Hidden, or an unfinished download: left out silently.
+    /// A hidden path or an unfinished download: skipped without a report.
     Silent,
-    /// It cannot be told to others.
+    /// The path cannot be shared.
     Unfit(SkipReason),
 }
 
-/// The name of a path relative to its root.
+/// Returns the name of a path relative to its root.
 pub(crate) fn naming(relative: &Path) -> Naming {
     let Some(text) = relative.to_str() else {
         return Naming::Unfit(SkipReason::NotUnicode);
     };
-    // Names use `/` whatever the system does.
+    // Names use `/` on every system.
     let text = if std::path::MAIN_SEPARATOR == '/' {
         text.to_owned()
     } else {
@@ -40,7 +40,7 @@ pub(crate) fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// Whether an entry is called as an unfinished download is, in whatever case.
+/// Whether an entry has the suffix of an unfinished download, in upper or lower case.
 pub(crate) fn is_own_suffix(name: &OsStr) -> bool {
     let bytes = name.as_encoded_bytes();
     [PART_SUFFIX, META_SUFFIX].iter().any(|suffix| {

@@ -1,5 +1,5 @@
-//! Files of qshare's own, which are never offered: recognised by what they hold, whatever they
-//! are called and wherever in a shared directory they lie.
+//! qshare's own files, which are never offered. They are recognised by their contents, under any
+//! name and anywhere in a shared directory.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -11,25 +11,25 @@ use data_encoding::BASE64;
 use crate::meta::MAGIC;
 use crate::system::read_at;
 
-/// How a file begins that holds an access token of a node's.
+/// The first bytes of a file that holds a node's access token.
 pub const TOKEN_FILE_PREFIX: &str = "qshare-token:";
 
-/// A key or certificate may stand anywhere in a file of at most this length; qshare's own are
-/// below 1 KiB, a file with a whole chain below 16.
+/// Largest file that is searched for a key or certificate. qshare's own are smaller than 1 KiB; a
+/// file with a whole chain is smaller than 16 KiB.
 pub(crate) const SMALL_MAX_BYTES: u64 = 16 * 1024;
 /// Length of a group file: 64 hex digits and a line feed.
 const GROUP_BYTES: u64 = 65;
-/// How a redb database begins.
+/// The first bytes of a redb database.
 const REDB_MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 /// Base64 of the first 15 bytes of an Ed25519 private key in PKCS#8, version 1 (RFC 8410, which
 /// OpenSSL writes) and version 2 (RFC 5958, which qshare writes): everything before the key.
 const ED25519_KEYS: [&str; 2] = ["MC4CAQAwBQYDK2VwBCIE", "MFECAQEwBQYDK2VwBCIE"];
-/// In the DER of every certificate that qshare makes: no issuer, valid from 1975 to 4096, no
+/// Part of the DER of every certificate that qshare creates: no issuer, valid from 1975 to 4096, no
 /// subject.
 const CERTIFICATE_MARK: &[u8] =
     b"\x30\x00\x30\x20\x17\x0d750101000000Z\x18\x0f40960101000000Z\x30\x00";
 
-/// What a file of qshare's own is.
+/// The kinds of qshare's own files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnFile {
     /// An identity's private key.
@@ -62,7 +62,7 @@ impl fmt::Display for OwnFile {
     }
 }
 
-/// What a file is if it is one of qshare's own. Reads at most 16 KiB of it.
+/// Returns the kind of a file if it is one of qshare's own. Reads at most 16 KiB of it.
 pub(crate) fn recognise(file: &File, name: &OsStr, size: u64) -> io::Result<Option<OwnFile>> {
     match name.to_str() {
         Some("known_trackers") => return Ok(Some(OwnFile::State)),

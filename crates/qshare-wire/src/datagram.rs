@@ -21,8 +21,8 @@
 //! └──────┴─────────────┴───────────────────
 //! ```
 //!
-//! Nodes that a tracker introduced to each other exchange probes and answers; everything else is
-//! between a node and its tracker. No answer is longer than what it answers.
+//! Nodes that a tracker introduced to each other exchange probes and answers. All other datagrams
+//! are between a node and its tracker. No answer is longer than its request.
 
 use crate::limits::DATAGRAM_MAX_BYTES;
 

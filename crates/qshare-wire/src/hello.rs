@@ -63,7 +63,7 @@ pub struct Hello {
     pub agent: PeerText,
     /// HMAC-SHA-256 under the group's secret over TLS exporter, side and both ids.
     pub group_proof: Option<[u8; 32]>,
-    /// Addresses at which the sender listens (at most 8), beyond what others observe.
+    /// Addresses at which the sender listens (at most 8), besides those that others observe.
     pub candidates: Vec<Candidate>,
     /// The address that the sender sees the receiver at.
     pub observed: Option<SocketAddr>,

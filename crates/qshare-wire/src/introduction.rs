@@ -1,5 +1,5 @@
-//! Introductions: a tracker tells two nodes of each other at the same moment, so that both open
-//! their NATs to the other.
+//! Introductions: a tracker sends two nodes each other's addresses at the same moment, so that both
+//! open their NATs to the other.
 //!
 //! A node asks on a stream of its own with [`Introduce`], which is answered by an
 //! [`Introduction`] or a refusal. The other node gets an [`Introduction`] on its control stream.

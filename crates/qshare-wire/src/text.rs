@@ -25,7 +25,7 @@ pub struct PeerText(String);
 impl PeerText {
     /// Makes a text: neutralizes it and cuts it to its bound.
     pub fn new(text: &str) -> PeerText {
-        // Cut first: what follows the bound need not be looked at. Replacing may lengthen the text.
+        // Cut first: text beyond the bound need not be processed. Replacing may lengthen the text.
         let end = text.floor_char_boundary(TEXT_MAX_BYTES);
         let mut text = neutralize(&text[..end]).into_owned();
         text.truncate(text.floor_char_boundary(TEXT_MAX_BYTES));
