@@ -75,6 +75,7 @@ impl Watches {
 
     /// Records that `node`, whose key is `key`, had `untold.before` of a content that now has
     /// `holders` holders.
+    ///
     /// While there are few holders, every change is reported to all watchers. Beyond that, a change
     /// is reported to each watcher with a certain probability, so that the reported holders remain
     /// a uniform sample (reservoir sampling). Otherwise a thousand joining nodes would cost a

@@ -217,7 +217,6 @@ impl<T> FairQueue<T> {
 
     /// Drops networks and sessions that neither wait nor are ahead of the others, once there are
     /// many.
-    /// many.
     fn forget_the_idle(&mut self) {
         const FEW: usize = 64;
         if self.networks.len() < 2 * self.kept.max(FEW) {
