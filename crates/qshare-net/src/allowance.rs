@@ -1,10 +1,10 @@
-//! Limits on what may be sent to a destination that does not answer: probes and dials together.
+//! Limits on datagrams to a destination that does not answer: probes and dials together.
 //!
-//! Trackers and peers name addresses, and identities are free, so any address may be a victim's.
-//! Each destination has one allowance, regardless of who names it, for which node, and how often.
-//! An answer renews it.
+//! Trackers and peers name addresses, and identities are free, so any address may belong to a
+//! victim. Each destination has one allowance, regardless of which peer names it, for which node,
+//! and how often. An answer renews the allowance.
 //!
-//! Pure: every call takes the time.
+//! Pure: the caller passes the time.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,17 +17,18 @@ use crate::TokenBucket;
 
 /// Probes and answers a second to all addresses together.
 pub(crate) const PROBES_MAX: u32 = 400;
-/// An address that nothing was sent to for this long counts as one never tried.
+/// An address to which nothing was sent for this long counts as never tried.
 const FORGIVEN: Duration = Duration::from_secs(600);
-/// Addresses that are remembered; half of them, those not tried for longest, yield to new ones.
+/// Limit on the addresses that are remembered. When it is reached, the half that was not tried for
+/// longest is evicted.
 const ADDRESSES_MAX: usize = 4096;
 
-/// Dials of one address and port that may stay unanswered at once, and how many come back in a
-/// second. A dial sends up to eight datagrams of 1,200 bytes, so a silent address gets 58 kB at
-/// first and then 2 kB a second. A node that restarts is dialled again within 5 s.
+/// Burst of unanswered dials of one address and port, and the allowance of dials per second
+/// afterwards. A dial sends up to eight datagrams of 1,200 bytes, so a silent address gets 58 kB at
+/// first and then 2 kB/s. A node that restarts is dialled again within 5 s.
 const DIALS_BURST: f64 = 6.0;
 const DIALS_PER_SECOND: f64 = 0.2;
-/// The same for all ports of one public IP address, behind which may be a whole office.
+/// The same limits for all ports of one public IP address, which many users may share.
 const DIALS_PER_IP_BURST: f64 = 48.0;
 const DIALS_PER_IP_PER_SECOND: f64 = 2.0;
 
@@ -105,7 +106,7 @@ impl Allowances {
         allowance.dials.try_take(now, 1.0)
     }
 
-    /// Notes that the address has answered a probe or a dial.
+    /// Records that the address has answered a probe or a dial.
     pub(crate) fn handle_answered(&mut self, now: Instant, from: SocketAddr) {
         let from = canonical(from);
         if let Some(allowance) = self.by_address.get_mut(&from) {
@@ -113,7 +114,7 @@ impl Allowances {
             allowance.dials = TokenBucket::new(now, DIALS_PER_SECOND, DIALS_BURST);
         }
         if let Some(dials) = self.dials_by_ip.get_mut(&from.ip()) {
-            // Gives the dial back.
+            // Returns the dial to the allowance.
             dials.charge(now, -1.0);
         }
     }

@@ -199,7 +199,7 @@ impl Endpoint {
             .connect_with(self.to_peer.clone(), address, &name)
     }
 
-    /// Closes every connection and waits, for at most `deadline`, until the peers were told.
+    /// Closes every connection. Waits up to `deadline` until the peers have been notified.
     pub async fn close(&self, code: CloseCode, deadline: Duration) {
         self.quinn
             .close(VarInt::from_u32(code.code()), code.to_string().as_bytes());

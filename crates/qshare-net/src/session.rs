@@ -1,4 +1,5 @@
-//! Sessions: from a dialled or accepted connection to a peer that said Hello and proved its group.
+//! Sessions: from a dialled or accepted connection to a peer that sent its Hello and proved its
+//! group.
 
 mod address;
 pub mod framed;
@@ -24,14 +25,14 @@ use crate::{Endpoint, GroupSecret, certificate};
 pub use self::address::prove_address;
 pub use self::lost::{LostConnection, close_reason, is_goodbye};
 
-/// What a node or tracker says about itself to every peer.
+/// The properties that a node or tracker reports to every peer.
 #[derive(Debug, Clone)]
 pub struct Greeting {
     /// Its role.
     pub role: Role,
     /// The group that every peer must belong to; None serves peers without a group.
     pub group: Option<GroupSecret>,
-    /// Addresses at which it listens, beyond what others observe (at most 8).
+    /// Addresses at which it listens, besides those that others observe (at most 8).
     pub candidates: Vec<Candidate>,
     /// Feature bits of [`qshare_wire::hello`].
     pub features: u64,
@@ -44,8 +45,8 @@ pub struct Session {
     pub connection: Connection,
     /// The peer's id, from its certificate.
     pub peer: NodeId,
-    /// The peer's address during the handshake, which proved it. That of the connection may be
-    /// another one by now, and forged: see [`prove_address`].
+    /// The peer's address during the handshake, which proved it. The connection's current address
+    /// may differ, and may be forged: see [`prove_address`].
     pub address: SocketAddr,
     /// The peer's Hello.
     pub hello: Hello,
@@ -53,8 +54,8 @@ pub struct Session {
     pub control_send: SendStream,
     /// The peer's half of the control stream.
     pub control_recv: RecvStream,
-    /// Answers the acceptor's probes when our address changes. Keep it as long as the connection;
-    /// None where the connection was accepted.
+    /// Answers the acceptor's probes when our address changes. Keep it as long as the connection.
+    /// None if the connection was accepted.
     pub responder: Option<AddressResponder>,
 }
 
@@ -64,13 +65,13 @@ pub enum DialError {
     /// The address cannot be dialled at all.
     #[error(transparent)]
     Address(#[from] quinn::ConnectError),
-    /// The address left too many dials unanswered lately; nothing was sent.
+    /// The address left too many recent dials unanswered; nothing was sent.
     #[error("{0} left several dials unanswered; it is dialled again in some seconds")]
     Unanswered(SocketAddr),
     /// There was no answer before the deadline.
     #[error("no answer from {0}")]
     TimedOut(SocketAddr),
-    /// Another peer answered than the wanted one.
+    /// Another peer than the wanted one answered.
     #[error("{address} is {found}, not {wanted}")]
     WrongIdentity {
         /// The address that was dialled.
@@ -83,7 +84,8 @@ pub enum DialError {
     /// The groups differ.
     #[error("group refused: {0}")]
     GroupRefused(GroupMismatch),
-    /// The two sides have no protocol version in common. Names the peer's program if it said so.
+    /// The two sides have no protocol version in common. Names the peer's program if the peer sent
+    /// it.
     #[error("no protocol version in common{}", .0.as_ref().map(|agent| format!(" with {agent}")).unwrap_or_default())]
     Version(Option<PeerText>),
     /// The peer closed the connection with this code.
@@ -134,7 +136,7 @@ pub enum AcceptError {
 /// The peer that a dial must reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DialTarget {
-    /// A tracker, with this id if there is one; else any, and [`crate::KnownTrackers`] decides.
+    /// A tracker with this id; without an id, any tracker, and [`crate::KnownTrackers`] decides.
     Tracker(Option<NodeId>),
     /// Exactly this node.
     Node(NodeId),
@@ -158,8 +160,8 @@ pub async fn dial(
 }
 
 /// Dials `address` up to the end of the handshake, which proves the peer's id. The caller may
-/// choose among several such connections before the peer sees a Hello on any of them; [`greet`]
-/// goes on from here.
+/// choose among several such connections before the peer gets a Hello on any of them, and continues
+/// with [`greet`].
 pub async fn connect(
     endpoint: &Endpoint,
     target: DialTarget,
@@ -202,8 +204,8 @@ async fn perform_handshake(
     Ok(connection)
 }
 
-/// Exchanges Hellos on a connection that [`connect`] made. Has no deadline: drop the future to
-/// give up.
+/// Exchanges Hellos on a connection that [`connect`] established. Has no deadline: drop the future
+/// to give up.
 pub async fn greet(
     endpoint: &Endpoint,
     greeting: &Greeting,
@@ -214,7 +216,7 @@ pub async fn greet(
     // Only a dialler's address may change: the one that was dialled stays proven.
     let address = connection.remote_address();
     let responder = address::connection_id(&connection).map(|id| endpoint.answer_probes(id));
-    // The close code says more than the error of the stream that ended with the connection.
+    // The close code is more specific than the error of the stream that ended with the connection.
     let lost = |error: ReadError| match connection.close_reason() {
         Some(closed) => DialError::from(closed),
         None => DialError::Hello(error),
@@ -254,7 +256,7 @@ pub async fn greet(
     }
 }
 
-/// Takes an incoming connection through handshake and Hello, or closes it with a code.
+/// Performs the handshake and Hello of an incoming connection, or closes it with a code.
 pub async fn accept(
     us: NodeId,
     greeting: &Greeting,
@@ -330,7 +332,7 @@ pub fn close(connection: &Connection, code: CloseCode) {
     close_because(connection, code, &code.to_string());
 }
 
-/// Closes a connection with a code and a reason that a person can read.
+/// Closes a connection with a code and a readable reason.
 pub fn close_because(connection: &Connection, code: CloseCode, reason: &str) {
     connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
 }

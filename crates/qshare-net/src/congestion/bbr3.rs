@@ -29,7 +29,7 @@ const UP_GAIN: f64 = 1.25;
 const UP_GROWTH: f64 = 1.08;
 /// Window gain while draining the queue.
 const DOWN_GAIN: f64 = 0.9;
-/// Largest window as a multiple of the BDP, whatever queue other flows build.
+/// Largest window as a multiple of the BDP, regardless of the queue that other flows build.
 const CAP_GAIN: f64 = 2.0;
 /// Share of the queueing delay that counts in the window. With all of it a queue of our own would
 /// persist; with none of it the queues of other flows would starve us.
@@ -38,7 +38,7 @@ const QUEUE_SHARE: f64 = 0.75;
 /// equal shares by it, because it is a larger part of a smaller window.
 const EXTRA_TIME: Duration = Duration::from_millis(10);
 const EXTRA_PACKETS: Range<u64> = 4..16;
-/// Smallest RTT that is calculated with: on one machine or a local network, waking both programs
+/// Lower bound of the RTT in calculations. On one machine or a local network, waking both programs
 /// takes longer than the path, and a queue of a few milliseconds is harmless.
 const ROUND_TRIP_FLOOR: Duration = Duration::from_millis(40);
 /// Pause between two probes, in round trips, with a minimum and a maximum.
@@ -203,7 +203,7 @@ impl Bbr3 {
         self.deliveries.handle_sent(now, bytes, self.smoothed_trip);
     }
 
-    /// Takes one packet of an acknowledgement; `handle_acks_end` follows.
+    /// Handles one packet of an acknowledgement; `handle_acks_end` follows.
     pub(super) fn handle_acked(&mut self, sent_at: Instant, bytes: u64, smoothed_trip: Duration) {
         self.smoothed_trip = smoothed_trip;
         self.deliveries.handle_acked(sent_at, bytes);
@@ -244,8 +244,8 @@ impl Bbr3 {
         self.make_window(sample.acked_bytes, sample.is_limited);
     }
 
-    /// Takes a loss, by the send time of the newest lost packet. Zero bytes are a congestion mark
-    /// (ECN).
+    /// Handles a loss; takes the send time of the newest lost packet. Zero bytes are a congestion
+    /// mark (ECN).
     pub(super) fn handle_lost(
         &mut self,
         now: Instant,
@@ -273,7 +273,7 @@ impl Bbr3 {
         }
     }
 
-    /// Starts again after persistent congestion: the path may have changed.
+    /// Restarts after persistent congestion: the path may have changed.
     fn start_again(&mut self, now: Instant) {
         self.phase = STARTUP;
         self.rates = [0.0; 2];
@@ -328,7 +328,7 @@ impl Bbr3 {
         self.make_window(0, true);
     }
 
-    /// Begins a round trip with the next packet that is sent.
+    /// Starts a round trip with the next packet that is sent.
     fn start_trip_of_what_is_sent_now(&mut self) {
         let in_flight_bytes = self.deliveries.in_flight_bytes();
         self.trip = Trip::starting(self.deliveries.delivered_bytes() + in_flight_bytes);

@@ -22,7 +22,7 @@ pub enum ReadError {
     Refused(Refused),
 }
 
-/// How a stream broke off.
+/// How a stream was interrupted.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokenStream {
     /// The peer ended it within a frame.
@@ -94,7 +94,7 @@ pub async fn write<M: Message>(stream: &mut SendStream, message: &M) -> Result<(
     stream.write_chunk(bytes.into()).await
 }
 
-/// Reads the header of the next frame. [`ReadError::Ended`] if the stream ends before it.
+/// Reads the header of the next frame. Returns [`ReadError::Ended`] if the stream ends before it.
 pub async fn read_header(stream: &mut RecvStream) -> Result<FrameHeader, ReadError> {
     let mut header = [0; FRAME_HEADER_BYTES];
     match stream.read_exact(&mut header).await {
@@ -110,8 +110,8 @@ const BODY_START_BYTES: usize = 512;
 
 /// The body of a frame while it arrives.
 ///
-/// Its buffer doubles as bytes arrive, so that a header that promises much holds
-/// [`BODY_START_BYTES`] and not what it promises. Check the header's length before.
+/// Its buffer doubles as bytes arrive. A header that announces a large body therefore allocates
+/// only [`BODY_START_BYTES`]. Check the header's length before.
 #[derive(Debug)]
 pub struct IncomingBody {
     kind: u16,
@@ -120,7 +120,7 @@ pub struct IncomingBody {
 }
 
 impl IncomingBody {
-    /// Begins a body; allocates nothing.
+    /// Starts a body; allocates nothing.
     pub fn new(header: FrameHeader) -> IncomingBody {
         IncomingBody {
             kind: header.kind,
@@ -134,7 +134,7 @@ impl IncomingBody {
         self.bytes.len()
     }
 
-    /// Returns whether all bytes are there.
+    /// Returns whether all bytes have arrived.
     pub fn is_complete(&self) -> bool {
         self.bytes.len() == self.length
     }
@@ -149,7 +149,7 @@ impl IncomingBody {
         (2 * filled).max(BODY_START_BYTES).min(self.length) - room
     }
 
-    /// Waits for bytes of the body and takes them; at most as many as the buffer has room for.
+    /// Waits for bytes of the body and stores them, at most as many as the buffer has room for.
     ///
     /// Cancel safe: bytes are taken from the stream only with the result.
     pub async fn read_more(&mut self, stream: &mut RecvStream) -> Result<(), ReadError> {
