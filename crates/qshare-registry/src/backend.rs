@@ -1,4 +1,4 @@
-//! What a tracker needs of a registry, whatever keeps it.
+//! The interface of a registry to a tracker, independent of its implementation.
 
 use std::net::SocketAddr;
 use std::time::Instant;

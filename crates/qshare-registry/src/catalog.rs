@@ -1,7 +1,7 @@
-//! What one group has: names, contents, and which name stands for which content.
+//! The index of one group: names, contents, and the contents of each name.
 //!
 //! A million entries must fit in 200 MB, so the indexes hold four-byte keys and compare the values
-//! themselves. An entry whose name and content nobody else announces takes some 190 bytes beyond
+//! themselves. An entry whose name and content no other node announces takes about 190 bytes beyond
 //! its name: 72 in [`Content`], 32 in [`Asset`], 32 around the name, 14 in its node, and the rest
 //! in five indexes.
 
@@ -52,7 +52,7 @@ pub(crate) struct Content {
     pub(crate) holders: Holders,
     /// Head of the list of its assets.
     assets: Key<Asset>,
-    /// Whether somebody watches it.
+    /// Whether any session watches it.
     pub(crate) is_watched: bool,
 }
 
@@ -410,7 +410,7 @@ fn head_of(id: &ContentId) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// SipHash with a secret first word, so that nobody can make names that collide.
+/// SipHash with a secret first word, so that an attacker cannot choose names that collide.
 fn hash(seed: u64, value: &(impl Hash + ?Sized)) -> u64 {
     let mut hasher = DefaultHasher::new();
     seed.hash(&mut hasher);

@@ -1,13 +1,13 @@
-//! Who holds what, until when: the registry behind a tracker.
+//! The registry behind a tracker: which nodes hold which contents, and until when.
 //!
 //! Pure: no socket, no clock, no log. The caller passes the time in, randomness comes from one
 //! seed, and the same calls in the same order give the same answers.
 //!
-//! [`Registry`] is told what happened (`handle_*`), answers lookups ([`Registry::find`],
-//! [`Registry::holders`]) and says what to do ([`Registry::poll_output`],
-//! [`Registry::poll_timeout`]). After each call, drain the outputs. A call takes a few
-//! milliseconds at most: lookups end with a cursor, and what remains of other calls is worked off
-//! by the following ones. A tracker uses it through the trait [`RegistryBackend`].
+//! The caller reports events (`handle_*`), looks up files and holders ([`Registry::find`],
+//! [`Registry::holders`]), and carries out the outputs ([`Registry::poll_output`],
+//! [`Registry::poll_timeout`]). After each call, drain the outputs. A call takes a few milliseconds
+//! at most: lookups end with a cursor, and later calls finish the remaining work of earlier ones. A
+//! tracker uses the registry through the trait [`RegistryBackend`].
 //!
 //! Everything is kept per [`GroupId`]: entries of one group cannot be seen from another.
 

@@ -47,12 +47,12 @@ pub enum Order {
 pub enum Readiness {
     /// It has run for long enough that all nodes have announced themselves.
     Ready,
-    /// It has just started; what was not found may still be announced.
+    /// The registry has just started: a file that was not found may still be announced.
     Warming,
 }
 
-/// A name and the content that it stands for. Counts and holders are claims of strangers, and
-/// include all holders of the content, under whatever name.
+/// A name and its content. Counts and holders are unverified claims, and include all holders of the
+/// content, under any name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match {
     /// The name.

@@ -77,8 +77,8 @@ struct Text {
     kinds: [u8; KINDS],
 }
 
-/// Kinds of characters that are told apart: by the last bits of their code, so that letters and
-/// digits of one script rarely fall together.
+/// Number of classes of characters, by the last bits of their code, so that letters and digits of
+/// one script rarely share a class.
 const KINDS: usize = 64;
 
 impl Text {

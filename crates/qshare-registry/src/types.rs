@@ -113,7 +113,7 @@ pub enum OpenError {
 /// Why an entry is refused. The other entries of its batch are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No file may be so long.
+    /// The file is longer than any file may be.
     #[error("the length is over {} bytes", qshare_content::LENGTH_MAX_BYTES)]
     TooLong,
     /// The node has reached its limit.
@@ -122,13 +122,13 @@ pub enum Refusal {
         /// [`crate::RegistryConfig::entries_per_node`].
         limit: usize,
     },
-    /// The registry is full, and nobody uses more of it than this node would.
+    /// The registry is full, and no node uses more of it than this node would.
     #[error("the tracker is full: it keeps {limit} entries")]
     RegistryFull {
         /// [`crate::RegistryConfig::entries_total`].
         limit: usize,
     },
-    /// The memory for names is full, and nobody uses more of the registry than this node would.
+    /// The memory for names is full, and no node uses more of the registry than this node would.
     #[error("the tracker is full: it keeps {limit_bytes} bytes of names")]
     NamesFull {
         /// [`crate::RegistryConfig::name_bytes_total`].

@@ -214,7 +214,7 @@ fn slot_checksum(id: &ContentId, rest: &[u8]) -> [u8; 32] {
         .into()
 }
 
-/// A head with this body, whatever it holds, and a checksum that fits.
+/// Returns a head with this body, valid or not, and a matching checksum.
 #[cfg(fuzzing)]
 pub(crate) fn with_checksum(body: &[u8]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();

@@ -1,12 +1,12 @@
-//! The tracker: a service that knows which node holds what.
+//! The tracker: a service that knows which node holds which content.
 //!
 //! [`Tracker::start`] listens. Each node has one session, in which it announces on the control
 //! stream and asks on streams of its own. The registry ([`qshare_registry`]) keeps the announced
 //! entries for a lease beyond the session. The tracker also introduces nodes to each other and
 //! relays the packets of those that find no direct path; it cannot read these packets.
 //!
-//! [`TrackerLimits`], [`RelayLimits`] and [`RegistryConfig`] bound what strangers may consume. When
-//! a resource is used up, the heaviest user of the heaviest network yields
+//! [`TrackerLimits`], [`RelayLimits`] and [`RegistryConfig`] bound the resources that nodes may
+//! use. When a resource is used up, the heaviest user of the heaviest network yields
 //! ([`qshare_content::fair`]).
 //!
 //! | module | contents |
@@ -16,7 +16,7 @@
 //! | `find`, `watch`, `introduce`, `knock` | the handlers, one a request type |
 //! | `client`, `reply` | what handlers use of a session and of the services |
 //! | `registry_service`, `member` | the registry behind its lock; nodes in session |
-//! | `contacts` | which addresses are told to which node |
+//! | `contacts` | which addresses are sent to which node |
 //! | `budget`, `turns` | limits of one session's requests; turns of lookups on the thread |
 //! | `fair_budget`, `fair_rate` | shares of memory and streams; of introductions to a node |
 //! | `relay`, `knocker` | datagrams: the relay, and the second port |

@@ -195,7 +195,8 @@ impl RegistryService {
         state.connections.get(session).map(Arc::clone)
     }
 
-    /// Replaces the address of a node that a knock has proven; others are told of it from then on.
+    /// Replaces the address of a node that a knock has proven. From then on, it is sent to other
+    /// nodes.
     pub(crate) fn set_proven(&self, session: SessionId, at: Option<SocketAddr>) {
         let mut state = self.lock();
         let State {
@@ -299,8 +300,8 @@ impl RegistryService {
         })
     }
 
-    /// Ends leases when they expire, so that watchers are told, and does the work that other calls
-    /// left. Never returns.
+    /// Ends leases when they expire, so that watchers get reports, and finishes the work of earlier
+    /// calls. Never returns.
     pub(crate) async fn expire_leases(&self) {
         loop {
             let due = self.with(|registry, now| {

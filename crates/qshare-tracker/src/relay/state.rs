@@ -604,7 +604,7 @@ mod tests {
         // The other end has not said where it is.
         assert_eq!(state.handle(now, at(1), &packet), Reply::Nothing);
         assert!(bind(&mut state, now, at(2), &b));
-        // From elsewhere: a challenge, no longer than the packet, to whoever is there.
+        // From another address: the relay answers with a challenge, no longer than the packet.
         let Reply::Send(to, challenge) = state.handle(now, at(66), &packet) else {
             panic!("no challenge");
         };
