@@ -3,11 +3,12 @@
 //! Pure: no socket, no clock, no log. The caller passes the time in, randomness comes from one
 //! seed, and the same calls in the same order give the same answers.
 //!
-//! The caller reports events (`handle_*`), looks up files and holders ([`Registry::find`],
-//! [`Registry::holders`]), and carries out the outputs ([`Registry::poll_output`],
-//! [`Registry::poll_timeout`]). After each call, drain the outputs. A call takes a few milliseconds
-//! at most: lookups end with a cursor, and later calls finish the remaining work of earlier ones. A
-//! tracker uses the registry through the trait [`RegistryBackend`].
+//! The caller of a [`Registry`] reports events (`handle_*`), looks up files and holders
+//! ([`Registry::find`], [`Registry::holders`]), and carries out the outputs
+//! ([`Registry::poll_output`], [`Registry::poll_timeout`]). After each call, drain the outputs. A
+//! call takes a few milliseconds at most: lookups end with a cursor, and later calls finish the
+//! remaining work of earlier ones. A tracker uses the registry through the trait
+//! [`RegistryBackend`].
 //!
 //! Everything is kept per [`GroupId`]: entries of one group cannot be seen from another.
 
