@@ -111,7 +111,7 @@ const BODY_START_BYTES: usize = 512;
 /// The body of a frame while it arrives.
 ///
 /// Its buffer doubles as bytes arrive. A header that announces a large body therefore allocates
-/// only [`BODY_START_BYTES`]. Check the header's length before.
+/// only `BODY_START_BYTES`. Check the header's length before.
 #[derive(Debug)]
 pub struct IncomingBody {
     kind: u16,

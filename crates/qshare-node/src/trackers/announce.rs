@@ -34,9 +34,24 @@ pub(super) enum Reply {
     Evicted(EntriesEvicted),
 }
 
-impl Announcer {
-    /// Creates an announcer; `acks` yields the tracker's acknowledgements.
-    pub(super) fn new(send: SendStream, acks: mpsc::Receiver<AnnounceAck>) -> Announcer {
+/// The announcing side of a session's control stream.
+pub(super) struct Announcer<'a> {
+    tracker: &'a TrackerSession,
+    send: SendStream,
+    replies: mpsc::Receiver<Reply>,
+    sequence: u64,
+    /// When everything is announced again, because the tracker removed entries.
+    again_at: Option<Instant>,
+}
+
+impl<'a> Announcer<'a> {
+    /// `replies` yields what the tracker says. The number of entries that it does not list goes to
+    /// `tracker`.
+    pub(super) fn new(
+        tracker: &'a TrackerSession,
+        send: SendStream,
+        replies: mpsc::Receiver<Reply>,
+    ) -> Announcer<'a> {
         Announcer {
             tracker,
             send,
@@ -87,7 +102,8 @@ impl Announcer {
             .await
     }
 
-    /// Announces changes as they come. Returns Ok when some changes were missed.
+    /// Announces changes as they come. Returns Ok once everything needs to be announced again:
+    /// because changes were missed, or some time after the tracker removed entries.
     async fn announce_changes(
         &mut self,
         deltas: &mut broadcast::Receiver<Delta>,
