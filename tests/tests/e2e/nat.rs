@@ -176,7 +176,7 @@ fn without_a_relay_it_is_said_what_was_tried() {
         ended
             .with(5)
             .saying("no answer to probes of 1 addresses")
-            .saying("the tracker does not relay");
+            .saying("relay: the tracker offers none");
     });
 }
 
