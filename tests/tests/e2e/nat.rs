@@ -81,7 +81,7 @@ fn two_who_dial_each_other_at_once_are_connected() {
             world.get(lab.host(name), tracker, &arguments)
         });
         for get in &gets {
-            get.says("serving what was downloaded");
+            get.says("serving the downloaded files");
             let log = get.err.text();
             let came = log.matches(": connected peer=").count();
             let went = log.matches(": disconnected peer=").count();
