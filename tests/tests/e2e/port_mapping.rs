@@ -132,7 +132,7 @@ fn a_mapped_port_lets_in_those_who_would_need_the_relay() {
             assert_eq!(found["state"], "proven", "{found} {}", daemon.log());
             assert_eq!(router.mapped_ports().unwrap(), 0, "{}", daemon.log());
             let (bytes, node) = case.share();
-            node.says("others reach us at");
+            node.says("reachable at");
             let said_so = node.err.text();
             assert!(said_so.contains(said), "{said_so}");
             assert_eq!(router.mapped_ports().unwrap(), 1, "{}", daemon.log());
@@ -155,7 +155,7 @@ fn a_router_that_has_forgotten_is_asked_anew() {
         let mut case = Case::new();
         let daemon = case.router_of_a().map_ports(Asked::ByPcp).unwrap();
         let (bytes, node) = case.share();
-        node.says("others reach us at");
+        node.says("reachable at");
         drop(daemon);
         case.router_of_a().forget_mapped_ports().unwrap();
         let daemon = case.router_of_a().map_ports(Asked::ByPcp).unwrap();
@@ -201,7 +201,7 @@ fn a_router_that_lies_is_not_believed() {
                 .lie_about_ports(to_neighbour.then_some(neighbour))
                 .unwrap();
             let (bytes, node) = case.share();
-            node.says("not believed");
+            node.says("unverified");
             assert!(liar.was_asked());
             assert_eq!(case.net()["port_mapping"]["state"], "not-proven");
             assert_eq!(case.path(&bytes), "relay");
@@ -220,7 +220,7 @@ fn status_tells_of_the_port() {
         command.args(["--json", "--certs", "certs", "-vv", "--tracker", &tracker]);
         let mut node = Process::start(command);
         node.ready();
-        node.says("not believed");
+        node.says("unverified");
         let told = Case::status(&mut node)["port_mapping"].clone();
         assert_eq!(told["state"], "not-proven", "{told}");
         assert_eq!(told["protocol"], "NAT-PMP");
