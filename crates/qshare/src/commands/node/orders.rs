@@ -283,7 +283,7 @@ fn is_meant(wanted: &Wanted, name: &AssetName, content: &ContentId) -> bool {
         Wanted::Query(Query::Name(text)) => text == name.as_str(),
         Wanted::Query(Query::OfNode(_, wanted)) => wanted == name,
         Wanted::Query(Query::Id(id)) => id == content,
-        Wanted::Query(Query::IdPrefix(prefix)) => content.to_string().starts_with(prefix.digits()),
+        Wanted::Query(Query::IdPrefix(prefix)) => prefix.matches(content),
         Wanted::Link(link) => link.info.id() == *content,
     }
 }
