@@ -63,6 +63,6 @@ pub use refused::{Refusal, Refused};
 pub use text::{PeerText, is_unsafe_to_print, neutralize};
 
 /// ALPN between a node and a tracker.
-pub const ALPN_TRACKER: &[u8] = b"qshare-tracker/1";
+pub const ALPN_TRACKER: &[u8] = b"qshare-tracker/2";
 /// ALPN between two nodes.
-pub const ALPN_PEER: &[u8] = b"qshare-peer/1";
+pub const ALPN_PEER: &[u8] = b"qshare-peer/2";
