@@ -42,7 +42,7 @@ pub(crate) const INITIAL_WINDOW_BYTES: u64 = 64 * 1024;
 
 /// A name that is no controller's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is none of auto, cubic, bbr and bbr3")]
+#[error("unknown congestion control {0:?}; known are auto, cubic, bbr and bbr3")]
 pub struct UnknownCongestion(String);
 
 impl Congestion {

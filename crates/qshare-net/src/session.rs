@@ -66,7 +66,7 @@ pub enum DialError {
     #[error(transparent)]
     Address(#[from] quinn::ConnectError),
     /// The address left too many recent dials unanswered; nothing was sent.
-    #[error("{0} left several dials unanswered; it is dialled again in some seconds")]
+    #[error("{0} did not answer several dials; the next one is tried in some seconds")]
     Unanswered(SocketAddr),
     /// There was no answer before the deadline.
     #[error("no answer from {0}")]
@@ -129,7 +129,7 @@ pub enum AcceptError {
     #[error("{0}")]
     Refused(CloseCode),
     /// Its half-open slot went to a connection from a network that has fewer.
-    #[error("its half-open slot went to another connection")]
+    #[error("too many unfinished connections; this one was dropped")]
     Evicted,
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use qshare_content::{AssetName, NodeId, TrackerAddress};
 use qshare_net::framed::ReadError;
-use qshare_net::{BindError, DialError, ResolveError, TrustError};
+use qshare_net::{BindError, DialError, KnockError, MappingError, ResolveError, TrustError};
 use qshare_storage::{DiskError, LibraryError, OpenError};
 use qshare_swarm::DropReason;
 use qshare_wire::{Refusal, Refused};
@@ -215,7 +215,7 @@ fn list(faults: &[(TrackerAddress, TrackerFault)]) -> String {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReachError {
     /// The node is this node.
-    #[error("that is this node itself")]
+    #[error("the node is this node itself")]
     Ourselves,
     /// The node sent bytes that failed verification for several contents.
     #[error("it sent bytes that failed verification for several contents")]
@@ -226,6 +226,15 @@ pub enum ReachError {
     /// A connection was established and then replaced by another one, which is closed by now.
     #[error("its connection was replaced")]
     Replaced,
+}
+
+/// Returns a number with its noun: `1 port`, `2 ports`.
+fn counted(number: impl fmt::Display, one: &str, many: &str) -> String {
+    let number = number.to_string();
+    match number == "1" {
+        true => format!("1 {one}"),
+        false => format!("{number} {many}"),
+    }
 }
 
 fn paths(faults: &[PathFault]) -> String {
@@ -304,17 +313,61 @@ impl fmt::Display for PathFault {
                 addresses,
                 ports: 0,
             } => {
-                write!(f, "no answer to probes of {addresses} addresses")
+                write!(
+                    f,
+                    "no answer to probes, {}",
+                    counted(*addresses, "address", "addresses")
+                )
             }
             PathFault::ProbesUnanswered { addresses, ports } => {
                 write!(
                     f,
-                    "no answer to probes of {addresses} addresses and {ports} ports"
+                    "no answer to probes, {} and {}",
+                    counted(*addresses, "address", "addresses"),
+                    counted(*ports, "port", "ports")
                 )
             }
         }
     }
 }
+
+/// Why a port that the router granted is not verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnverifiedPort {
+    /// Why the check through a tracker failed.
+    pub check: PortCheckFault,
+    /// Why the router did not renew the mapping after an earlier check failed.
+    pub renewal: Option<MappingError>,
+}
+
+impl fmt::Display for UnverifiedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.renewal {
+            None => write!(f, "{}", self.check),
+            Some(renewal) => write!(f, "{} ({renewal})", self.check),
+        }
+    }
+}
+
+/// Why a check through a tracker did not verify a port.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PortCheckFault {
+    /// The tracker's knock did not arrive.
+    #[error("no packet arrived through {0}")]
+    Silent(SocketAddr),
+    /// The tracker did not knock.
+    #[error("{0}")]
+    Knock(Arc<KnockError>),
+}
+
+/// Two faults are the same if they read the same.
+impl PartialEq for PortCheckFault {
+    fn eq(&self, other: &PortCheckFault) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for PortCheckFault {}
 
 /// Why a holder of a content is not fetched from at the moment.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use qshare_content::{AssetName, ContentId, ContentInfo, NodeId, TrackerAddress};
-use qshare_net::MappingProtocol;
+use qshare_net::{MappingError, MappingProtocol};
 use qshare_storage::LibraryEvent;
 
-use crate::error::{NoSource, PartFailed, SourceFault, TrackerFault};
+use crate::error::{NoSource, PartFailed, SourceFault, TrackerFault, UnverifiedPort};
 
 /// A file that other nodes share, as trackers and neighbours report it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +191,7 @@ pub enum PortMappingState {
     /// No router granted a port.
     Failed {
         /// The result of each protocol.
-        cause: String,
+        cause: MappingError,
     },
     /// The router granted a port, but a tracker's knock got no answer. The port is not reported to
     /// other nodes.
@@ -199,7 +199,7 @@ pub enum PortMappingState {
         /// The granted mapping.
         mapping: MappedPort,
         /// Why it is not verified.
-        cause: String,
+        cause: UnverifiedPort,
     },
     /// A tracker's knock arrived, and the port is reported to other nodes.
     Proven {

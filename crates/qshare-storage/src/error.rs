@@ -26,7 +26,7 @@ pub enum DiskError {
         source: io::Error,
     },
     /// A symbolic link or a file is where a directory should be.
-    #[error("cannot {doing} {}: a symbolic link or a file is in the way", .path.display())]
+    #[error("cannot {doing} {}: it is a symbolic link or a file, not a directory", .path.display())]
     InTheWay {
         /// The operation, as a verb.
         doing: &'static str,
@@ -92,7 +92,7 @@ pub enum LibraryError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The content, or the requested part of it, is not here.
-    #[error("not here")]
+    #[error("this node does not have the content")]
     NotHere,
     /// The file has changed since it was hashed. It is not offered any more.
     #[error("the file has changed")]

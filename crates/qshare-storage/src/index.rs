@@ -171,7 +171,7 @@ impl Index {
         {
             Ok(fresh) => opened.database = Some(fresh),
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "no index from now on");
+                tracing::warn!(path = %self.path.display(), %error, "the index cannot be created; files are hashed again at each start");
             }
         }
         opened.generation += 1;

@@ -54,7 +54,7 @@ pub enum AdoptError {
     #[error("{} is not in a shared directory", .0.display())]
     NotShared(PathBuf),
     /// The hashes do not hash to the root, or the length differs.
-    #[error("{} is not the content that it should be", .0.display())]
+    #[error("the bytes of {} differ from the content that was announced", .0.display())]
     Mismatch(PathBuf),
     /// An operation on this machine's files failed.
     #[error(transparent)]

@@ -63,7 +63,7 @@ impl Knocker {
                 pending: Mutex::new(PendingKnocks::new(Instant::now())),
             }))),
             Err(cause) => {
-                warn!(%cause, "no second port: nodes cannot test what their routers let in");
+                warn!(%cause, "no second port: nodes cannot test whether their routers let packets in");
                 None
             }
         }

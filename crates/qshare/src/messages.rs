@@ -92,7 +92,7 @@ pub(crate) fn argument(text: &str, error: &ArgumentError, reader: Reader) -> Fai
             );
         }
         ArgumentError::LinkNotAllowed => (
-            "cannot list a link: it stands for one file".to_owned(),
+            "`ls` takes names and IDs, not links".to_owned(),
             "List names, or download the link with `get`",
         ),
         ArgumentError::Name(cause) => (
@@ -219,7 +219,36 @@ impl From<TrustError> for Failure {
             TrustError::KeyChanged { .. } | TrustError::NotThePinned { .. } => Exit::Refused,
             TrustError::Io { cause, .. } => exit_of_io(cause),
         };
-        Failure::new(exit, error.to_string())
+        let remedy = trust_remedy(&error).map_or_else(String::new, |remedy| format!("\n{remedy}"));
+        Failure::new(exit, format!("{error}{remedy}"))
+    }
+}
+
+/// Returns what to do about a tracker whose identity is not the expected one.
+fn trust_remedy(error: &TrustError) -> Option<String> {
+    match error {
+        TrustError::KeyChanged { place, .. } => Some(format!(
+            "Somebody may be impersonating it. If it really was set up anew, run `qshare forget \
+             {place}`"
+        )),
+        TrustError::NotThePinned { .. } => Some(
+            "Somebody may be impersonating it. If it was set up anew, ask its operator for the new \
+             address"
+                .to_owned(),
+        ),
+        TrustError::Io { .. } => None,
+    }
+}
+
+/// Returns what to do about a tracker that refuses this node, or whose identity is not the
+/// expected one.
+pub(crate) fn refused_remedy(fault: &TrackerFault) -> Option<String> {
+    match fault {
+        TrackerFault::Trust(error) => trust_remedy(error),
+        fault if fault.is_group_mismatch() => {
+            Some("Name the group file that the tracker was started with: --group FILE".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -248,7 +277,7 @@ pub(crate) fn disk(error: &DiskError, reader: Reader) -> Failure {
         ),
         DiskError::InTheWay { doing, path } => (
             format!(
-                "cannot {doing} {}: a symbolic link or a file is in the way",
+                "cannot {doing} {}: it is a symbolic link or a file, not a directory",
                 shown(path)
             ),
             "Move it away, or name another directory",
@@ -370,12 +399,17 @@ pub(crate) fn find(error: &FindError, reader: Reader) -> Failure {
             ),
         ),
         FindError::Refused(causes) => {
-            let in_shell = match causes.iter().any(|(_, cause)| cause.is_group_mismatch()) {
-                true => "Name the group file that the tracker was started with: --group FILE",
-                false => "",
-            };
+            let in_shell = causes.iter().find_map(|(_, cause)| refused_remedy(cause));
             let problem = format!("refused: {}", list_trackers(causes));
-            Failure::new(Exit::Refused, reader.advise(problem, in_shell, ""))
+            let in_shell = in_shell.unwrap_or_default();
+            // A running node does not change its group.
+            let at_prompt = causes.iter().find_map(|(_, cause)| match cause {
+                TrackerFault::Trust(error) => trust_remedy(error),
+                _ => None,
+            });
+            let at_prompt = at_prompt.unwrap_or_default();
+            let message = reader.advise(problem, &in_shell, &at_prompt);
+            Failure::new(Exit::Refused, message)
         }
         FindError::Internal(cause) => internal(cause),
         FindError::Failed { tracker, cause } => Failure::new(
@@ -498,7 +532,9 @@ pub(crate) fn not_found(wanted: &str, near: &[AssetName]) -> String {
 pub(crate) fn nothing_to_discard(text: &str) -> Failure {
     Failure::new(
         Exit::NotFound,
-        format!("cannot discard {text:?}: no unfinished download is named so\n`status` lists them"),
+        format!(
+            "cannot discard {text:?}: no unfinished download has this name\n`status` lists them"
+        ),
     )
 }
 

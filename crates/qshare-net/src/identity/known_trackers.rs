@@ -20,8 +20,7 @@ use super::{created, private_file};
 pub enum TrustError {
     /// It is not the one that was seen before at this address.
     #[error(
-        "the tracker at {place} has another key than before: it was {known} and now is {found}. \
-         Somebody may be impersonating it; if it really was set up anew, run `qshare forget {place}`"
+        "the tracker at {place} has another key than before: its ID was {known} and now is {found}"
     )]
     KeyChanged {
         /// `HOST:PORT`.
@@ -32,7 +31,7 @@ pub enum TrustError {
         found: NodeId,
     },
     /// It is not the one whose id was given.
-    #[error("the tracker at {place} is {found}, not {wanted} as its address demands")]
+    #[error("the tracker at {place} has the ID {found}, but its address names {wanted}")]
     NotThePinned {
         /// `HOST:PORT`.
         place: String,

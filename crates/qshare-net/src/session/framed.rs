@@ -12,7 +12,7 @@ pub enum ReadError {
     #[error("the stream ended")]
     Ended,
     /// The stream ended, was reset, or lost its connection within a frame: the peer left.
-    #[error("the stream broke off: {0}")]
+    #[error("the stream ended early: {0}")]
     Broken(#[from] BrokenStream),
     /// The bytes are not a message: the peer misbehaved.
     #[error(transparent)]

@@ -207,7 +207,7 @@ fn run(shared: &Shared, commit: impl Fn(&Shared, Vec<Job>)) {
     while let Some(jobs) = shared.first() {
         // Dropping the files of a batch that panicked reports the error to their downloads.
         if catch_unwind(AssertUnwindSafe(|| commit(shared, jobs))).is_err() {
-            error!("the writing thread panicked over a batch of small files");
+            error!("writing a batch of small files panicked");
         }
     }
 }

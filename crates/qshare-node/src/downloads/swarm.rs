@@ -567,7 +567,7 @@ impl Swarm<'_> {
                 cause,
                 moved,
             } => {
-                trace!(?request, %cause, moved, "request broke off");
+                trace!(?request, %cause, moved, "request failed");
                 self.running.remove(&request);
                 match moved {
                     true => fetch.handle_way_lost(now, request),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use qshare_content::{NodeId, TrackerAddress};
 use qshare_net::{
     Endpoint, EndpointConfig, Greeting, GroupSecret, Identity, IdentityError, KnockError,
-    KnockTarget, KnownTrackers, Session, TransportConfig, Traversal, knock, map_port,
+    KnockTarget, KnownTrackers, MappingError, Session, TransportConfig, Traversal, knock, map_port,
 };
 use qshare_wire::hello::Role;
 use qshare_wire::{ALPN_PEER, CloseCode, is_private};
@@ -159,7 +159,7 @@ pub enum PortMappingFound {
     /// No router granted a port.
     None {
         /// The result of each protocol.
-        cause: String,
+        cause: MappingError,
     },
     /// The router granted a port.
     Mapped {
@@ -363,11 +363,7 @@ impl Station {
         };
         let mapping = match map_port(local.port()).await {
             Ok(mapping) => mapping,
-            Err(error) => {
-                return PortMappingFound::None {
-                    cause: error.to_string(),
-                };
-            }
+            Err(cause) => return PortMappingFound::None { cause },
         };
         let mapped = MappedPort {
             protocol: mapping.protocol(),

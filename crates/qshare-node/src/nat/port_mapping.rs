@@ -7,13 +7,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use qshare_net::{Endpoint, KnockError, KnockTarget, PortMapping, Traversal, knock, map_port};
+use qshare_net::{Endpoint, KnockTarget, PortMapping, Traversal, knock, map_port};
 use qshare_wire::is_private;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use crate::error::{PortCheckFault, UnverifiedPort};
 use crate::trackers::{Established, Trackers};
 use crate::vocabulary::{MappedPort, NodeEvent, PortMappingState};
 
@@ -35,15 +36,6 @@ pub(crate) struct PortMapper {
     trackers: Arc<Trackers>,
     state: Mutex<PortMappingState>,
     events: broadcast::Sender<NodeEvent>,
-}
-
-/// Why a mapped port is not verified.
-#[derive(Debug, thiserror::Error)]
-enum Unverified {
-    #[error("nothing comes through at {0}")]
-    Silent(SocketAddr),
-    #[error("{0}")]
-    Knock(#[from] KnockError),
 }
 
 /// Waits for changes of the trackers' sessions.
@@ -143,10 +135,7 @@ impl PortMapper {
                         return;
                     }
                 }
-                Err(error) => {
-                    let cause = error.to_string();
-                    self.set(PortMappingState::Failed { cause });
-                }
+                Err(cause) => self.set(PortMappingState::Failed { cause }),
             }
             let pause = async {
                 sleep(AGAIN_ELSEWHERE).await;
@@ -210,11 +199,9 @@ impl PortMapper {
                 }
                 // No tracker is available; a session may be established later.
                 Ok(None) => {}
-                Err(cause) if is_unverified => {
-                    let cause = match renewed {
-                        Ok(()) => cause.to_string(),
-                        Err(error) => format!("{cause} ({error})"),
-                    };
+                Err(check) if is_unverified => {
+                    let renewal = renewed.err();
+                    let cause = UnverifiedPort { check, renewal };
                     let mapping = mapped;
                     return self.set(PortMappingState::NotProven { mapping, cause });
                 }
@@ -239,7 +226,7 @@ impl PortMapper {
 
     /// Makes every tracker that sees this node behind a NAT knock at a port, and report the port to
     /// other nodes if the knock arrived. Returns None if there is no such tracker.
-    async fn verify(&self, port: u16) -> Result<Option<SocketAddr>, Unverified> {
+    async fn verify(&self, port: u16) -> Result<Option<SocketAddr>, PortCheckFault> {
         let mut verified = None;
         let mut fault = None;
         for up in self.translated() {
@@ -251,10 +238,10 @@ impl PortMapper {
                     if knocked.was_heard && knocked.came_from == Some(address) {
                         verified = Some(address);
                     } else {
-                        fault = Some(Unverified::Silent(address));
+                        fault = Some(PortCheckFault::Silent(address));
                     }
                 }
-                Err(error) => fault = Some(error.into()),
+                Err(error) => fault = Some(PortCheckFault::Knock(Arc::new(error))),
             }
         }
         match (verified, fault) {

@@ -53,10 +53,10 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum PartError {
     /// The bytes do not lie within the chunk; an error of the caller.
-    #[error("chunk {chunk} does not have these bytes", chunk = .0.0)]
+    #[error("the bytes lie outside of chunk {chunk}", chunk = .0.0)]
     OutOfRange(ChunkIndex),
     /// The hashes do not hash to the root.
-    #[error("the chunk hashes do not belong to this content")]
+    #[error("the chunk hashes do not hash to the root of this content")]
     WrongHashes,
     /// The options' `cancel` was raised while existing bytes were hashed.
     #[error("cancelled")]

@@ -54,6 +54,7 @@ async fn list(
             found.map_err(|error| Failure::from(&error))
         }
         () = stop.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        lost = node.failure() => Err(lost.into()),
     };
     let trackers = node.status().trackers;
     node.shutdown(GOODBYE_MAX).await;

@@ -55,7 +55,7 @@ fn describe(place: &str, found: &NetReport) -> Vec<String> {
     let mut lines = vec![format!("tracker       {place} ({})", found.tracker.short())];
     for (family, seen) in [("IPv4", &found.ipv4), ("IPv6", &found.ipv6)] {
         match seen {
-            Err(cause) => lines.push(format!("{family}          no contact: {cause}")),
+            Err(cause) => lines.push(format!("{family}          no answer: {cause}")),
             Ok(seen) => lines.extend(describe_family(family, seen)),
         }
     }
@@ -103,9 +103,9 @@ fn describe_family(family: &str, seen: &Seen) -> Vec<String> {
 /// Why no port mapping was requested.
 fn not_asked(why: NotAsked) -> &'static str {
     match why {
-        NotAsked::TurnedOff => "--no-port-mapping",
+        NotAsked::TurnedOff => "turned off by --no-port-mapping",
         NotAsked::NoNat => "the tracker sees no NAT",
-        NotAsked::NoSocket => "there is no socket",
+        NotAsked::NoSocket => "no socket could be opened",
         NotAsked::NoIpv4 => "the tracker was not reached over IPv4",
     }
 }
@@ -284,7 +284,7 @@ impl MappingJson {
             },
             PortMappingFound::None { cause } => MappingJson {
                 state: "none",
-                cause: Some(cause.clone()),
+                cause: Some(cause.to_string()),
                 ..MappingJson::default()
             },
             PortMappingFound::Mapped {
@@ -308,6 +308,7 @@ impl MappingJson {
 
 #[cfg(test)]
 mod tests {
+    use qshare_node::MappingFailure;
     use qshare_node::content::NodeId;
 
     use super::*;
@@ -330,7 +331,7 @@ mod tests {
 
     fn cone() -> NetReport {
         let none = PortMappingFound::None {
-            cause: "no answer".into(),
+            cause: MappingFailure::NoGateway.into(),
         };
         found(AddressMapping::Same, Filtering::Answers, none)
     }
@@ -363,7 +364,7 @@ mod tests {
         let id = NodeId([1; 32]);
         let printed = output::json(&NetJson::new("t:65000", &cone()));
         let wanted = format!(
-            r#"{{"tracker":"t:65000","id":"{id}","ipv4":{{"reached":true,"local":"10.0.0.2","seen_at":"192.0.2.1:40000","kind":"cone","mapping":"same","filtering":"answers"}},"ipv6":{{"reached":false,"cause":"it has no IPv6 address"}},"port_mapping":{{"state":"none","cause":"no answer"}},"summary":"#
+            r#"{{"tracker":"t:65000","id":"{id}","ipv4":{{"reached":true,"local":"10.0.0.2","seen_at":"192.0.2.1:40000","kind":"cone","mapping":"same","filtering":"answers"}},"ipv6":{{"reached":false,"cause":"it has no IPv6 address"}},"port_mapping":{{"state":"none","cause":"no default gateway"}},"summary":"#
         );
         assert!(printed.starts_with(&wanted), "{printed}");
     }

@@ -303,7 +303,7 @@ impl Heard {
                 let outcome = if *restarted {
                     "scanning again"
                 } else {
-                    "changes are no longer seen; restart this node"
+                    "changes to files are no longer noticed; restart this node"
                 };
                 console.note(&format!(
                     "internal error while following the shared directories: {cause}; {outcome}"
@@ -333,7 +333,14 @@ fn describe(place: &str, state: &TrackerState) -> (String, String) {
             );
             ("away".into(), text)
         }
-        TrackerState::Refused { cause } => (cause.to_string(), format!("tracker {place}: {words}")),
+        TrackerState::Refused { cause } => {
+            let remedy = messages::refused_remedy(cause);
+            let remedy = remedy.map_or_else(String::new, |remedy| format!(". {remedy}"));
+            (
+                cause.to_string(),
+                format!("tracker {place}: {words}{remedy}"),
+            )
+        }
     }
 }
 

@@ -216,8 +216,10 @@ impl From<&PortMappingState> for PortMappingJson {
             PortMappingState::Off | PortMappingState::NotNeeded | PortMappingState::Asking => {
                 (None, None, None)
             }
-            PortMappingState::Failed { cause } => (None, None, Some(cause)),
-            PortMappingState::NotProven { mapping, cause } => (Some(mapping), None, Some(cause)),
+            PortMappingState::Failed { cause } => (None, None, Some(cause.to_string())),
+            PortMappingState::NotProven { mapping, cause } => {
+                (Some(mapping), None, Some(cause.to_string()))
+            }
             PortMappingState::Proven { mapping, address } => (Some(mapping), Some(address), None),
         };
         PortMappingJson {
@@ -226,7 +228,7 @@ impl From<&PortMappingState> for PortMappingJson {
             gateway: mapping.map(|mapping| mapping.gateway.to_string()),
             port: mapping.map(|mapping| mapping.port),
             address: address.map(ToString::to_string),
-            cause: cause.cloned(),
+            cause,
         }
     }
 }
