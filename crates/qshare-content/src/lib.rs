@@ -3,7 +3,8 @@
 //! Pure: no tokio, no quinn, no files. A clock is read once, to compare the hashing kernels.
 //! Start with [`ContentInfo`] (length and root, hence [`ContentId`]), then [`Chunks`] (the
 //! division into chunks), then [`tree`] (the verification of a chunk against the root).
-//! [`AssetName`], [`Query`] and [`Link`] are what people type.
+//! [`AssetName`], [`Query`] and [`Link`] are what people type. [`manifest`] lists what a folder
+//! holds.
 
 mod answer;
 mod bitmap;
@@ -12,6 +13,7 @@ pub mod fair;
 mod glob;
 mod id;
 mod link;
+pub mod manifest;
 mod name;
 mod query;
 mod sha256;

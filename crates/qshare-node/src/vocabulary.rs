@@ -12,7 +12,7 @@ use qshare_storage::LibraryEvent;
 
 use crate::error::{NoSource, PartFailed, SourceFault, TrackerFault, UnverifiedPort};
 
-/// A file that other nodes share, as trackers and neighbours report it.
+/// A file or collection that other nodes share, as trackers and neighbours report it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {
     /// Its name.
@@ -21,6 +21,9 @@ pub struct FoundFile {
     pub content: ContentId,
     /// Length and root.
     pub info: ContentInfo,
+    /// Whether this is a folder, shared as a collection: the content is its manifest. A claim, as
+    /// the name is.
+    pub is_collection: bool,
     /// The number of nodes that claim to have all of it.
     pub complete: u32,
     /// The number of nodes that claim to have part of it.

@@ -172,6 +172,7 @@ fn announced(owner: u64, file: u64) -> Announced {
             length: file,
             root: Hash(root),
         },
+        is_collection: false,
         complete: true,
     }
 }

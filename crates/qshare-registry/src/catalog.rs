@@ -18,21 +18,24 @@ use crate::slab::{Key, Slab};
 pub(crate) struct Asset {
     pub(crate) name: AssetName,
     pub(crate) content: Key<Content>,
-    announcers: Announcers,
+    pub(crate) announcers: Announcers,
     /// Neighbours among the assets of the same content. A doubly linked list, because the empty
     /// file may have a hundred thousand names that all go at once.
     previous: Option<Key<Asset>>,
     next: Option<Key<Asset>>,
 }
 
-/// How many nodes announce an asset (31 bits), and whether other contents may have its name.
-struct Announcers(u32);
+/// How many nodes announce an asset (30 bits), whether other contents may have its name, and whether
+/// it is a collection.
+pub(crate) struct Announcers(u32);
 
 impl Announcers {
     const SHARES_NAME: u32 = 1 << 31;
+    const IS_COLLECTION: u32 = 1 << 30;
+    const FLAGS: u32 = Self::SHARES_NAME | Self::IS_COLLECTION;
 
     fn count(&self) -> u32 {
-        self.0 & !Self::SHARES_NAME
+        self.0 & !Self::FLAGS
     }
 
     fn shares_name(&self) -> bool {
@@ -40,7 +43,15 @@ impl Announcers {
     }
 
     fn set_shares_name(&mut self, shares: bool) {
-        self.0 = self.count() | if shares { Self::SHARES_NAME } else { 0 };
+        self.set(Self::SHARES_NAME, shares);
+    }
+
+    pub(crate) fn is_collection(&self) -> bool {
+        self.0 & Self::IS_COLLECTION != 0
+    }
+
+    fn set(&mut self, flag: u32, on: bool) {
+        self.0 = self.0 & !flag | if on { flag } else { 0 };
     }
 }
 
@@ -140,6 +151,12 @@ impl Catalog {
             Some(key) if self.assets[key].announcers.shares_name() => Err(SeveralContents),
             found => Ok(found),
         }
+    }
+
+    /// Records whether an asset is a collection.
+    pub(crate) fn set_collection(&mut self, key: Key<Asset>, is_collection: bool) {
+        let announcers = &mut self.assets[key].announcers;
+        announcers.set(Announcers::IS_COLLECTION, is_collection);
     }
 
     /// Counts one more announcer of an asset.

@@ -48,6 +48,7 @@ impl Group {
             matches.push(Match {
                 name: self.catalog.assets[asset].name.clone(),
                 info: *info,
+                is_collection: self.catalog.assets[asset].announcers.is_collection(),
                 complete: holders.complete(),
                 partial: holders.partial(),
                 holders: sample.clone(),

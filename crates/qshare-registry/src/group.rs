@@ -237,6 +237,7 @@ impl Group {
         let Announced {
             name,
             info,
+            is_collection,
             complete,
         } = announced;
         if info.length > qshare_content::LENGTH_MAX_BYTES {
@@ -274,7 +275,11 @@ impl Group {
                 self.catalog.share(asset);
                 asset
             }
-            None => self.catalog.add(name, *info, id, known_content),
+            None => {
+                let asset = self.catalog.add(name, *info, id, known_content);
+                self.catalog.set_collection(asset, *is_collection);
+                asset
+            }
         };
         let entry = Entry {
             round,

@@ -59,6 +59,8 @@ pub struct Match {
     pub name: AssetName,
     /// Length and root.
     pub info: ContentInfo,
+    /// Whether the content is the manifest of a collection. A claim, as the name is.
+    pub is_collection: bool,
     /// Number of nodes that have all of the content.
     pub complete: usize,
     /// Number of nodes that have some of it.

@@ -70,6 +70,9 @@ pub struct Announced {
     pub name: AssetName,
     /// Length and root.
     pub info: ContentInfo,
+    /// Whether the content is the manifest of a collection, not a file. The first node that
+    /// announces a name and content decides.
+    pub is_collection: bool,
     /// Whether the node has all of it.
     pub complete: bool,
 }

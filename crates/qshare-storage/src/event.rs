@@ -19,6 +19,8 @@ pub struct Asset {
     pub info: ContentInfo,
     /// Attributes that travel with the file.
     pub attributes: FileAttributes,
+    /// Whether the content is the manifest of a collection, which is found as a folder.
+    pub is_collection: bool,
 }
 
 impl Asset {
@@ -31,6 +33,15 @@ impl Asset {
             id,
             info,
             attributes,
+            is_collection: false,
+        }
+    }
+
+    /// Creates the entry of a collection; `info` is that of its manifest.
+    pub fn collection(name: AssetName, info: ContentInfo) -> Asset {
+        Asset {
+            is_collection: true,
+            ..Asset::new(name, info)
         }
     }
 }

@@ -181,10 +181,9 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Sessi
         .withdraw(client.id, &removed)
         .await
         .map_err(|_| SessionError::Gone)?;
-    let announced = entries.len();
-    let files: Vec<Announced> = entries.into_iter().filter_map(file).collect();
+    let entries: Vec<Announced> = entries.into_iter().map(announced).collect();
     let refused = registry
-        .announce(client.id, &files)
+        .announce(client.id, &entries)
         .await
         .map_err(|_| SessionError::Gone)?;
     if stage == AnnounceStage::FullEnd {
@@ -196,32 +195,26 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Sessi
             })?;
         debug!(dropped, "announced everything");
     }
-    let reserved = announced - files.len();
     Ok(AnnounceAck {
         sequence,
-        refused: u32::try_from(refused.len() + reserved).unwrap_or(u32::MAX),
-        reason: reason(&refused, reserved).into(),
+        refused: u32::try_from(refused.len()).unwrap_or(u32::MAX),
+        reason: reason(&refused).into(),
     })
 }
 
 /// Converts an entry to the registry's form. Flags and metadata have no meaning yet.
-fn file(entry: Entry) -> Option<Announced> {
-    match entry.kind {
-        EntryKind::File => Some(Announced {
-            name: entry.name,
-            info: entry.info,
-            complete: entry.complete,
-        }),
-        EntryKind::Collection => None,
+fn announced(entry: Entry) -> Announced {
+    Announced {
+        name: entry.name,
+        info: entry.info,
+        is_collection: entry.kind == EntryKind::Collection,
+        complete: entry.complete,
     }
 }
 
-fn reason(refused: &[Refused], reserved: usize) -> String {
-    match refused.first() {
-        Some(first) => first.refusal.to_string(),
-        None if reserved > 0 => "collections are not kept yet".into(),
-        None => String::new(),
-    }
+fn reason(refused: &[Refused]) -> String {
+    let first = refused.first();
+    first.map_or_else(String::new, |first| first.refusal.to_string())
 }
 
 /// Reads the next frame's header. Returns None if the stream ends cleanly.

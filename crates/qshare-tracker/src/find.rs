@@ -84,7 +84,10 @@ fn found(page: Page, asker: IpAddr) -> Found {
         }
         matches.push(Match {
             name: found.name,
-            kind: EntryKind::File,
+            kind: match found.is_collection {
+                true => EntryKind::Collection,
+                false => EntryKind::File,
+            },
             info: found.info,
             complete: count(found.complete),
             partial: count(found.partial),

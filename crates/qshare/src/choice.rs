@@ -202,6 +202,7 @@ mod tests {
             name: AssetName::new(name).unwrap(),
             content: info.id(),
             info,
+            is_collection: false,
             complete: 1,
             partial: 0,
             holders: Vec::new(),

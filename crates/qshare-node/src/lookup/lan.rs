@@ -11,7 +11,7 @@ use std::time::Duration;
 use qshare_content::{ContentId, NodeId, Query};
 use qshare_net::framed;
 use qshare_wire::limits::MATCHES_MAX;
-use qshare_wire::tracker::{Find, Found};
+use qshare_wire::tracker::{EntryKind, Find, Found};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -253,6 +253,7 @@ impl Question {
                     name: entry.name,
                     content: entry.info.id(),
                     info: entry.info,
+                    is_collection: entry.kind == EntryKind::Collection,
                     complete: u32::from(complete),
                     partial: u32::from(!complete),
                     holders: vec![Contact {

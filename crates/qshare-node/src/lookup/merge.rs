@@ -108,6 +108,7 @@ mod tests {
             name: AssetName::new(name).unwrap(),
             content: info.id(),
             info,
+            is_collection: false,
             complete: holders.len() as u32,
             partial: 0,
             holders: holders.iter().map(holder).collect(),

@@ -191,11 +191,19 @@ impl Catalogue {
 }
 
 impl Announced {
+    /// Returns whether this is a file or a collection.
+    pub(crate) fn kind(&self) -> EntryKind {
+        match self.asset.is_collection {
+            true => EntryKind::Collection,
+            false => EntryKind::File,
+        }
+    }
+
     /// Returns the entry in the form that is sent to trackers.
     pub(crate) fn to_entry(&self) -> Entry {
         Entry {
             name: self.asset.name.clone(),
-            kind: EntryKind::File,
+            kind: self.kind(),
             info: self.asset.info,
             complete: self.complete,
             flags: 0,

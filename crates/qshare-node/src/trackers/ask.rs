@@ -10,7 +10,7 @@ use qshare_wire::CandidateKind;
 use qshare_wire::introduction::{Introduce, Introduction};
 use qshare_wire::limits::{HOLDERS_MAX, HOLDERS_PER_MATCH_MAX};
 use qshare_wire::tracker::{
-    Find, Found, Holder, Holders, HoldersChanged, Match, NodeContact, Readiness, Watch,
+    EntryKind, Find, Found, Holder, Holders, HoldersChanged, Match, NodeContact, Readiness, Watch,
 };
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -75,6 +75,7 @@ impl Established {
             content: found.info.id(),
             name: found.name,
             info: found.info,
+            is_collection: found.kind == EntryKind::Collection,
             complete: found.complete,
             partial: found.partial,
             holders: found

@@ -8,7 +8,7 @@ use std::time::Instant;
 use qshare_content::NodeId;
 use qshare_net::TokenBucket;
 use qshare_wire::limits::MATCHES_MAX;
-use qshare_wire::tracker::{EntryKind, Find, Found, Match, Readiness};
+use qshare_wire::tracker::{Find, Found, Match, Readiness};
 use qshare_wire::{Frame, Refusal, Refused};
 use quinn::SendStream;
 use tokio::sync::Semaphore;
@@ -89,7 +89,7 @@ impl LookupAnswers {
         self.askers.charge(address, Instant::now(), steps);
         let matches = entries.iter().map(|entry| Match {
             name: entry.asset.name.clone(),
-            kind: EntryKind::File,
+            kind: entry.kind(),
             info: entry.asset.info,
             complete: u32::from(entry.complete),
             partial: u32::from(!entry.complete),

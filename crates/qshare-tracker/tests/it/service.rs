@@ -244,7 +244,7 @@ async fn only_members_are_admitted_to_a_group() {
 }
 
 #[tokio::test]
-async fn what_is_not_taken_is_counted_with_a_reason() {
+async fn a_collection_keeps_its_kind_and_what_is_not_taken_is_counted_with_a_reason() {
     let mut config = config();
     config.registry.entries_per_node = 2;
     let tracker = Tracker::start(config).unwrap();
@@ -254,9 +254,10 @@ async fn what_is_not_taken_is_counted_with_a_reason() {
     let mut collection = entry("c", 4);
     collection.kind = EntryKind::Collection;
     let ack = session.batch(stage, vec![collection], vec![]).await;
-    assert_eq!(ack.refused, 1);
-    assert!(ack.reason.contains("collections"), "{}", ack.reason);
-    let entries = vec![entry("a", 1), entry("b", 2), entry("c", 3)];
+    assert_eq!(ack.refused, 0);
+    let found = session.find("c").await;
+    assert_eq!(found.matches[0].kind, EntryKind::Collection);
+    let entries = vec![entry("b", 2), entry("d", 3)];
     let ack = session.batch(stage, entries, vec![]).await;
     assert_eq!(ack.refused, 1);
     assert!(ack.reason.contains("2 files"), "{}", ack.reason);

@@ -160,6 +160,7 @@ pub(crate) fn info(content: u8) -> ContentInfo {
 
 pub(crate) fn entry(name: &str, content: u8) -> Announced {
     Announced {
+        is_collection: false,
         name: AssetName::new(name).unwrap(),
         info: info(content),
         complete: true,
@@ -168,6 +169,7 @@ pub(crate) fn entry(name: &str, content: u8) -> Announced {
 
 pub(crate) fn part(name: &str, content: u8) -> Announced {
     Announced {
+        is_collection: false,
         complete: false,
         ..entry(name, content)
     }

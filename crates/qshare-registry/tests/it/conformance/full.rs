@@ -27,6 +27,7 @@ fn numbered(name: impl Into<String>, number: u32) -> Announced {
     let mut root = [0; 32];
     root[..4].copy_from_slice(&number.to_le_bytes());
     Announced {
+        is_collection: false,
         name: AssetName::new(name).unwrap(),
         info: ContentInfo {
             length: 1,

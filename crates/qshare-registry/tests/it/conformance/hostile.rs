@@ -19,6 +19,7 @@ fn long_names() -> impl Iterator<Item = Announced> {
         let name = format!("{n:05}/{component}/{component}/{component}/{:a<236}", "");
         assert_eq!(name.len(), 965);
         Announced {
+            is_collection: false,
             name: AssetName::new(name).unwrap(),
             info: ContentInfo {
                 length: u64::from(n),
@@ -130,6 +131,7 @@ fn a_name_with_many_contents_is_answered_in_pages_of_bounded_work() {
     let (one, two) = (world.open(1), world.open(2));
     let same: Vec<Announced> = long_names()
         .map(|entry| Announced {
+            is_collection: false,
             name: AssetName::new("same").unwrap(),
             ..entry
         })

@@ -138,6 +138,7 @@ impl PromptHandler {
                     content: link.info.id(),
                     name: link.name.unwrap_or_else(|| link.info.id().into()),
                     info: link.info,
+                    is_collection: false,
                     complete: 0,
                     partial: 0,
                     holders: Vec::new(),
