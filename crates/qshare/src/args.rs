@@ -1,5 +1,6 @@
 //! The command line: every subcommand, option and help text.
 
+mod config;
 mod get;
 mod local;
 mod ls;
@@ -11,6 +12,9 @@ mod tracker;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::configuration::{self, Fault, variable_of};
+
+pub(crate) use config::{ConfigArg, ConfigArgs};
 pub(crate) use get::{GetArgs, Wait};
 pub(crate) use local::{
     CompletionsArgs, DemoArgs, ForgetArgs, GroupArgs, GroupCommand, HashArgs, IdArgs, ManArgs,
@@ -32,7 +36,8 @@ To begin:
 
 Environment:
   Every option can also be set as a variable: --tracker as QSHARE_TRACKER, --no-sync as
-  QSHARE_NO_SYNC, and so on. An empty variable counts as unset.
+  QSHARE_NO_SYNC, and so on. An empty variable counts as unset. What neither sets is read from
+  the configuration file: `qshare config` prints every value and where it comes from.
   QSHARE_LOG takes log directives that override -q and -v, such as
   QSHARE_LOG=warn,qshare_node=debug (levels: error, warn, info, debug, trace).
 
@@ -63,6 +68,8 @@ On other machines, add --tracker HOST:65000 with the host of the tracker.
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) verbosity: Verbosity,
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -103,6 +110,8 @@ pub(crate) enum Command {
     Forget(ForgetArgs),
     /// Create the secret of a private group
     Group(GroupArgs),
+    /// Print the configuration in force, and where each value comes from
+    Config(ConfigArgs),
     /// Run a swarm of several nodes on this machine and verify the result
     Demo(DemoArgs),
     /// Print a completion script for a shell
@@ -124,7 +133,7 @@ fn read_environment(command: clap::Command) -> clap::Command {
             let Some(long) = arg.get_long() else {
                 return arg;
             };
-            let variable = format!("QSHARE_{}", long.to_uppercase().replace('-', "_"));
+            let variable = variable_of(long);
             // clap would parse the empty text as the option's value.
             let is_empty = std::env::var_os(&variable).is_some_and(|value| value.is_empty());
             match is_empty {
@@ -135,13 +144,27 @@ fn read_environment(command: clap::Command) -> clap::Command {
         .mut_subcommands(read_environment)
 }
 
-/// Parses the arguments of this process.
+/// Why the arguments are not usable.
+#[derive(Debug)]
+pub(crate) enum ParseError {
+    /// clap's error for wrong usage, and for `--help` and `--version`.
+    Usage(clap::Error),
+    /// The configuration file is wrong.
+    Configuration(Fault),
+}
+
+/// Parses the arguments of this process, and what they and the environment leave to the
+/// configuration file.
 ///
 /// # Errors
 ///
-/// Returns clap's error for wrong usage, and for `--help` and `--version`.
-pub(crate) fn parse() -> Result<Cli, clap::Error> {
-    parse_from(std::env::args_os())
+/// [`ParseError::Usage`] for wrong usage, and for `--help` and `--version`, which do not depend on
+/// the configuration file; [`ParseError::Configuration`] if that cannot be used.
+pub(crate) fn parse() -> Result<Cli, ParseError> {
+    let arguments = std::env::args_os().collect();
+    let arguments = configuration::with_configuration(&definition(), arguments)
+        .map_err(ParseError::Configuration)?;
+    parse_from(arguments).map_err(ParseError::Usage)
 }
 
 fn parse_from(

@@ -1,6 +1,7 @@
 //! The subcommands, one module each, and the runtime of those that use the network.
 
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod forget;
 pub(crate) mod get;

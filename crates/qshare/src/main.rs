@@ -14,6 +14,7 @@ mod argument;
 mod choice;
 mod commands;
 mod config;
+mod configuration;
 mod console;
 mod exit;
 mod jobs;
@@ -32,7 +33,7 @@ use std::io::{Write, stderr};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process::ExitCode;
 
-use args::{Cli, Command};
+use args::{Cli, Command, ParseError};
 use console::Console;
 use exit::{Exit, Failure};
 
@@ -43,7 +44,12 @@ fn main() -> ExitCode {
     }
     let cli = match args::parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(ParseError::Usage(error)) => return usage(&error),
+        Err(ParseError::Configuration(fault)) => {
+            let Failure { exit, message } = messages::configuration(&fault);
+            Console::new(false).error(&message);
+            return ExitCode::from(exit.code());
+        }
     };
     let console = Console::new(cli.verbosity.quiet);
     logs::start(&cli.verbosity, &console);
@@ -74,6 +80,7 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Command::Id(args) => commands::id::run(&args, console),
         Command::Forget(args) => commands::forget::run(&args, console),
         Command::Group(args) => commands::group::run(&args, console),
+        Command::Config(args) => commands::config::run(&args, &cli.config.named(), console),
         Command::Demo(args) => commands::demo::run(&args, console),
         Command::Completions(args) => commands::completions::run(&args, console),
         Command::Man(args) => commands::man::run(&args, console),

@@ -4,6 +4,8 @@
 //! and its remedy. An error names the operation, the object and the cause; the remedy follows on a
 //! line of its own.
 
+mod configuration;
+
 use std::io;
 use std::path::Path;
 
@@ -19,6 +21,8 @@ use qshare_node::{
 use crate::argument::{ArgumentError, glob_of_folder};
 use crate::exit::{Exit, Failure};
 use crate::neutral::{neutral_line, shown};
+
+pub(crate) use configuration::{configuration, no_such_command};
 
 /// Where a message is read, which decides which remedies are possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::stage::{GENERATED, Stage};
+use super::stage::{GENERATED, NO_CONFIGURATION, Stage};
 use crate::exit::{Exit, Failure};
 use crate::neutral::shown;
 
@@ -141,7 +141,7 @@ impl<'a> Cast<'a> {
         self.getter(stopped.name, true, tracker)
     }
 
-    /// Returns a command of this program that ignores the user's qshare variables.
+    /// Returns a command of this program that ignores the user's qshare variables and configuration.
     fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(&self.program);
         for (key, _) in std::env::vars_os() {
@@ -156,6 +156,7 @@ impl<'a> Cast<'a> {
             .kill_on_drop(true);
         command.arg("--certs").arg(certs);
         command.env("QSHARE_NO_LAN", "true");
+        command.env("QSHARE_CONFIG", self.stage.dir(NO_CONFIGURATION));
         command
     }
 

@@ -12,6 +12,8 @@ use crate::exit::{Exit, Failure};
 
 /// The file that is large enough for several sources.
 pub(super) const GENERATED: &str = "generated.bin";
+/// An empty configuration file, which replaces the user's.
+pub(super) const NO_CONFIGURATION: &str = "config.toml";
 /// Maximum size of the files that are copied from the user's own assets.
 const ASSETS_MAX_BYTES: u64 = 16 << 20;
 
@@ -29,6 +31,8 @@ impl Stage {
         let temporary = tempfile::Builder::new().prefix("qshare-demo-").tempdir();
         let temporary =
             temporary.map_err(|error| disk("make a directory in", &std::env::temp_dir(), error))?;
+        let configuration = temporary.path().join(NO_CONFIGURATION);
+        fs::write(&configuration, "").map_err(|error| disk("write", &configuration, error))?;
         let shared = temporary.path().join("first/assets");
         fs::create_dir_all(&shared).map_err(|error| disk("make", &shared, error))?;
         let mut budget = ASSETS_MAX_BYTES;
