@@ -17,6 +17,7 @@ pub mod manifest;
 mod name;
 mod query;
 mod sha256;
+mod share_key;
 pub mod tree;
 
 pub use answer::AnswerFilter;
@@ -30,3 +31,4 @@ pub use link::{
 };
 pub use name::{AssetName, META_SUFFIX, NAME_MAX_BYTES, NameError, PART_SUFFIX};
 pub use query::{Query, QueryParseError, is_glob};
+pub use share_key::{ShareKey, ShareKeyError, Topic};

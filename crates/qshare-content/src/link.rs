@@ -1,12 +1,15 @@
 //! Links: `qshare:CONTENTID,s=SIZE,r=ROOT,t=TRACKERID@HOST:PORT,a=NODEID@HOST:PORT,n=NAME`, and the
-//! addresses of trackers and nodes in them.
+//! addresses of trackers and nodes in them. A link that needs more than that to be understood, such
+//! as a share key, begins with `qshare:2,`, so that older programs refuse it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::{AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, NameError, NodeId};
+use crate::{
+    AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, NameError, NodeId, ShareKey, Topic,
+};
 
 /// Default UDP port of a tracker.
 pub const DEFAULT_TRACKER_PORT: u16 = 65000;
@@ -188,6 +191,8 @@ pub struct Link {
     pub nodes: Vec<NodeAddress>,
     /// The suggested name.
     pub name: Option<AssetName>,
+    /// The key of a private share; None if the content is public.
+    pub key: Option<ShareKey>,
 }
 
 /// Why a text is not a link.
@@ -205,6 +210,9 @@ pub enum LinkParseError {
     /// Size and root do not match the id: the link is damaged.
     #[error("the link is damaged: its size and root do not match its id")]
     Mismatch,
+    /// The link has another version, or a field that must be understood and is not known.
+    #[error("the link needs a newer version of qshare (unknown {0})")]
+    Newer(String),
     /// The name is invalid.
     #[error("the link's name is invalid: {0}")]
     Name(#[from] NameError),
@@ -221,17 +229,30 @@ impl Link {
     pub fn is_link(text: &str) -> bool {
         text.starts_with("qshare:")
     }
+
+    /// Returns the topic of a private share; None if the content is public.
+    pub fn topic(&self) -> Option<Topic> {
+        let key = self.key.as_ref()?;
+        Some(key.topic(&self.info.id()))
+    }
 }
+
+/// Begins every link of version 2, whose fields in upper case must be understood.
+const VERSION_2: &str = "2,";
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "qshare:{},s={},r={}",
+            "qshare:{}{},s={},r={}",
+            if self.key.is_some() { VERSION_2 } else { "" },
             self.info.id(),
             self.info.length,
             self.info.root
         )?;
+        if let Some(key) = &self.key {
+            write!(f, ",K={}", key.to_text())?;
+        }
         for tracker in &self.trackers {
             write!(
                 f,
@@ -259,16 +280,27 @@ impl FromStr for Link {
         let rest = text
             .strip_prefix("qshare:")
             .ok_or(LinkParseError::NotALink)?;
+        let rest = match rest.split_once(',') {
+            Some((version, _)) if is_other_version(version) => {
+                return Err(LinkParseError::Newer(format!("version {version}")));
+            }
+            _ => rest,
+        };
+        let (is_version_2, rest) = match rest.strip_prefix(VERSION_2) {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
         let mut fields = rest.split(',');
         let id: ContentId = fields
             .next()
             .unwrap_or("")
             .parse()
             .map_err(|_| LinkParseError::NotALink)?;
-        let (mut length, mut root, mut name) = (None, None, None);
+        let (mut length, mut root, mut name, mut share_key) = (None, None, None, None);
         let (mut trackers, mut nodes) = (Vec::new(), Vec::new());
         for field in fields {
-            let refused = || LinkParseError::Field(field.chars().take(80).collect());
+            // The value may be a secret.
+            let refused = || LinkParseError::Field(field_name(field).into());
             let (key, value) = field.split_once('=').ok_or_else(refused)?;
             let value = percent_decode_str(value)
                 .decode_utf8()
@@ -281,8 +313,15 @@ impl FromStr for Link {
                 "a" if nodes.len() == LINK_NODES_MAX => return Err(LinkParseError::TooLong),
                 "a" => nodes.push(value.parse()?),
                 "n" => name = Some(AssetName::from_local(&value)?),
-                // Later versions add fields. Unknown ones are ignored, so that old and new versions
-                // read each other's links.
+                "K" if is_version_2 => {
+                    share_key = Some(value.parse::<ShareKey>().map_err(|_| refused())?);
+                }
+                // Later versions add fields. Those in upper case must be understood; unknown
+                // others are ignored, so that old and new versions read each other's links.
+                _ if key.starts_with(|first: char| first.is_ascii_uppercase()) => {
+                    let field = format!("field {:?}", field_name(field));
+                    return Err(LinkParseError::Newer(field));
+                }
                 _ => {}
             }
         }
@@ -301,7 +340,22 @@ impl FromStr for Link {
             trackers,
             nodes,
             name,
+            key: share_key,
         })
+    }
+}
+
+/// Whether the first field is the number of a version that this program does not know.
+fn is_other_version(first: &str) -> bool {
+    let is_number = !first.is_empty() && first.len() <= 8;
+    is_number && first != "2" && first.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Returns the name of a field without its value, for errors.
+fn field_name(field: &str) -> &str {
+    match field.split_once('=') {
+        Some((name, _)) if name.len() <= 16 => name,
+        _ => "…",
     }
 }
 
@@ -330,7 +384,59 @@ mod tests {
                     .unwrap(),
             ],
             name: Some(AssetName::new("data, été/100%.bin").unwrap()),
+            key: None,
         }
+    }
+
+    fn private() -> Link {
+        let key = Some(ShareKey::from_bytes([0x5a; 16]));
+        Link { key, ..link() }
+    }
+
+    #[test]
+    fn a_private_link_has_version_2_and_round_trips() {
+        let text = private().to_string();
+        assert!(text.starts_with("qshare:2,"), "{text}");
+        assert_eq!(text.parse::<Link>().unwrap(), private());
+        assert_eq!(
+            private().topic(),
+            Some(private().key.unwrap().topic(&link().info.id()))
+        );
+        assert!(!link().to_string().starts_with("qshare:2,"));
+    }
+
+    #[test]
+    fn unknown_fields_in_upper_case_are_refused_and_others_ignored() {
+        let text = private().to_string();
+        assert_eq!(format!("{text},z=1").parse::<Link>().unwrap(), private());
+        for newer in [
+            format!("{text},Z=1"),
+            format!("{},Z=1", link()),
+            text.replace("qshare:2,", "qshare:3,"),
+            // A key in a link that older programs would take for a public one.
+            text.replace("qshare:2,", "qshare:"),
+        ] {
+            let refused = newer.parse::<Link>();
+            assert!(matches!(refused, Err(LinkParseError::Newer(_))), "{newer}");
+        }
+    }
+
+    #[test]
+    fn errors_do_not_repeat_the_key() {
+        let key = private().key.unwrap().to_text();
+        for broken in [
+            format!("K={key}x"),
+            format!("K{key}"),
+            format!("{key}=1,K="),
+        ] {
+            let text = private().to_string().replace(&format!("K={key}"), &broken);
+            let error = text.parse::<Link>().unwrap_err();
+            assert!(
+                !format!("{error} {error:?}").contains(&key[..25]),
+                "{error:?}"
+            );
+        }
+        assert!(!format!("{:?}", private()).contains(&key));
     }
 
     #[test]

@@ -47,8 +47,9 @@ pub use identity::{
 };
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{
-    AcceptError, DialError, DialTarget, Greeting, GroupMismatch, LostConnection, Session, accept,
-    close, close_because, close_reason, connect, dial, framed, greet, is_goodbye, prove_address,
+    AcceptError, DialError, DialTarget, Greeting, GroupMismatch, LostConnection, Session,
+    ShareBinding, ShareRole, accept, close, close_because, close_reason, connect, dial, framed,
+    greet, is_goodbye, prove_address,
 };
 pub use socket::{
     AddressResponder, NonQuic, NonQuicSender, Route, Verdict, is_virtual, virtual_address,

@@ -5,6 +5,7 @@ mod address;
 pub mod framed;
 mod hello;
 mod lost;
+mod share_proof;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::{Endpoint, GroupSecret, certificate};
 
 pub use self::address::prove_address;
 pub use self::lost::{LostConnection, close_reason, is_goodbye};
+pub use self::share_proof::{ShareBinding, ShareRole};
 
 /// The properties that a node or tracker reports to every peer.
 #[derive(Debug, Clone)]

@@ -215,6 +215,7 @@ mod tests {
             trackers: Vec::new(),
             nodes: Vec::new(),
             name: Some(name("x")),
+            key: None,
         }
     }
 

@@ -207,6 +207,7 @@ mod tests {
             trackers: trackers.iter().map(|text| text.parse().unwrap()).collect(),
             nodes: Vec::new(),
             name: None,
+            key: None,
         }))
     }
 

@@ -495,6 +495,7 @@ mod tests {
                 trackers: Vec::new(),
                 nodes: Vec::new(),
                 name: name.map(|name| AssetName::new(name).unwrap()),
+                key: None,
             }))
         };
         let query = |text: &str| Wanted::Query(text.parse().unwrap());

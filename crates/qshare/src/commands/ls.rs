@@ -102,6 +102,7 @@ async fn list(
                     false => Vec::new(),
                 },
                 name: Some(file.name.clone()),
+                key: None,
             });
             let link = link.map(|link| link.to_string());
             match (args.json.on, link) {
