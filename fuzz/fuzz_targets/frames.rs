@@ -11,6 +11,7 @@ use qshare_wire::knock::{Knock, Knocked};
 use qshare_wire::peer::{
     ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest, Ping,
 };
+use qshare_wire::private::{AnnounceTopics, Unlock, Unlocked, WatchTopic};
 use qshare_wire::tracker::{
     Announce, AnnounceAck, EntriesEvicted, Find, Found, Holders, HoldersChanged, Watch,
 };
@@ -39,6 +40,10 @@ const DECODERS: &[fn(&[u8])] = &[
     decode::<Ping>,
     decode::<Refused>,
     decode::<EntriesEvicted>,
+    decode::<AnnounceTopics>,
+    decode::<WatchTopic>,
+    decode::<Unlock>,
+    decode::<Unlocked>,
 ];
 
 fn decode<M: Message>(body: &[u8]) {

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use qshare_content::{ContentId, NodeId};
+use qshare_content::{ContentId, NodeId, Topic};
 
 use crate::lookup::{Find, FindError, Page, Readiness, Sample};
 use crate::registry::Registry;
 use crate::types::{
-    Announced, Counts, EntryKey, Evicted, GroupId, HolderChange, NotAnnouncing, OpenError, Output,
-    Refused, SessionGone, SessionId, Timeout, WatchError, WatchId,
+    Announced, AnnouncedTopic, Counts, EntryKey, Evicted, GroupId, HolderChange, NotAnnouncing,
+    OpenError, Output, Refused, SessionGone, SessionId, Timeout, WatchError, WatchId,
 };
 
 /// A registry as a tracker uses it. [`Registry`] keeps everything in memory; an implementation
@@ -66,6 +66,22 @@ pub trait RegistryBackend {
         batch: &[EntryKey],
     ) -> Result<(), SessionGone>;
 
+    /// Adds or changes topics; see [`Registry::handle_topics_announced`].
+    fn handle_topics_announced(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        batch: &[AnnouncedTopic],
+    ) -> Result<Vec<Refused>, SessionGone>;
+
+    /// Removes topics; see [`Registry::handle_topics_withdrawn`].
+    fn handle_topics_withdrawn(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        batch: &[Topic],
+    ) -> Result<(), SessionGone>;
+
     /// Ends a full announcement; see [`Registry::handle_announcement_ended`].
     fn handle_announcement_ended(
         &mut self,
@@ -89,6 +105,16 @@ pub trait RegistryBackend {
         asking: Option<NodeId>,
     ) -> Sample;
 
+    /// Returns some holders of a topic; see [`Registry::topic_holders`].
+    fn topic_holders(
+        &mut self,
+        now: Instant,
+        group: GroupId,
+        topic: Topic,
+        limit: usize,
+        asking: Option<NodeId>,
+    ) -> Sample;
+
     /// Returns whether an empty answer is final; see [`Registry::readiness`].
     fn readiness(&self, now: Instant) -> Readiness;
 
@@ -98,6 +124,14 @@ pub trait RegistryBackend {
         now: Instant,
         session: SessionId,
         content: ContentId,
+    ) -> Result<WatchId, WatchError>;
+
+    /// Begins a watch of a topic; see [`Registry::watch_topic`].
+    fn watch_topic(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        topic: Topic,
     ) -> Result<WatchId, WatchError>;
 
     /// Ends a watch; see [`Registry::unwatch`].
@@ -148,6 +182,12 @@ impl RegistryBackend for Registry {
         fn handle_withdrawn(
             &mut self, now: Instant, session: SessionId, batch: &[EntryKey]
         ) -> Result<(), SessionGone>;
+        fn handle_topics_announced(
+            &mut self, now: Instant, session: SessionId, batch: &[AnnouncedTopic]
+        ) -> Result<Vec<Refused>, SessionGone>;
+        fn handle_topics_withdrawn(
+            &mut self, now: Instant, session: SessionId, batch: &[Topic]
+        ) -> Result<(), SessionGone>;
         fn handle_announcement_ended(
             &mut self, now: Instant, session: SessionId
         ) -> Result<usize, NotAnnouncing>;
@@ -157,8 +197,15 @@ impl RegistryBackend for Registry {
             &mut self, now: Instant, group: GroupId, content: ContentId, limit: usize,
             asking: Option<NodeId>
         ) -> Sample;
+        fn topic_holders(
+            &mut self, now: Instant, group: GroupId, topic: Topic, limit: usize,
+            asking: Option<NodeId>
+        ) -> Sample;
         fn watch(
             &mut self, now: Instant, session: SessionId, content: ContentId
+        ) -> Result<WatchId, WatchError>;
+        fn watch_topic(
+            &mut self, now: Instant, session: SessionId, topic: Topic
         ) -> Result<WatchId, WatchError>;
         fn unwatch(&mut self, watch: WatchId);
         fn poll_change(&mut self, now: Instant, watch: WatchId) -> Option<HolderChange>;

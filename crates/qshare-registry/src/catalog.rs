@@ -8,7 +8,9 @@
 use std::cmp::Ordering;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use qshare_content::{AssetName, ContentId, ContentInfo};
+use qshare_content::{
+    AssetName, ContentId, ContentInfo, Hash as RootHash, LENGTH_MAX_BYTES, Topic,
+};
 
 use crate::holders::Holders;
 use crate::index::{HashIndex, Place, SortedIndex};
@@ -67,6 +69,24 @@ pub(crate) struct Content {
     pub(crate) is_watched: bool,
 }
 
+/// The length that stands for a topic: no content is as long.
+const TOPIC_LENGTH: u64 = u64::MAX;
+const _: () = assert!(TOPIC_LENGTH > LENGTH_MAX_BYTES);
+
+/// Returns the info under which a topic is kept, as a content that no lookup finds: it is in the
+/// index by hash of the id only, and its id follows from the topic.
+pub(crate) fn topic_info(topic: Topic) -> ContentInfo {
+    ContentInfo {
+        length: TOPIC_LENGTH,
+        root: RootHash(topic.0),
+    }
+}
+
+/// Whether this is the info of a topic.
+pub(crate) fn is_topic(info: &ContentInfo) -> bool {
+    info.length == TOPIC_LENGTH
+}
+
 /// Names and contents of one group.
 pub(crate) struct Catalog {
     pub(crate) assets: Slab<Asset>,
@@ -121,8 +141,21 @@ impl Catalog {
         })
     }
 
-    /// The asset of this name and content.
+    /// Returns the content with this id; None for a topic.
+    pub(crate) fn listed_content(&self, id: ContentId) -> Option<Key<Content>> {
+        self.content(id).filter(|&key| !self.is_topic(key))
+    }
+
+    /// Whether a content stands for a topic.
+    pub(crate) fn is_topic(&self, content: Key<Content>) -> bool {
+        is_topic(&self.contents[content].info)
+    }
+
+    /// The asset of this name and content. A topic has one asset, whatever the name.
     pub(crate) fn asset(&self, name: &str, content: Key<Content>) -> Option<Key<Asset>> {
+        if self.is_topic(content) {
+            return Some(self.contents[content].assets);
+        }
         let named = self.named(name)?;
         if self.assets[named].content == content {
             return Some(named);
@@ -187,6 +220,9 @@ impl Catalog {
             self.assets[next].previous = Some(key);
         }
         self.contents[content].assets = key;
+        if is_topic(&info) {
+            return key;
+        }
         let listing = Listing {
             name: name.as_str(),
             content: id,
@@ -214,8 +250,10 @@ impl Catalog {
             assets: Key::DANGLING,
             is_watched: false,
         });
-        let place = self.place_of_id(|key| self.cmp_id(key, &id).is_lt());
-        self.by_id.insert(place, key);
+        if !is_topic(&info) {
+            let place = self.place_of_id(|key| self.cmp_id(key, &id).is_lt());
+            self.by_id.insert(place, key);
+        }
         let (seed, contents) = (self.seed, &self.contents);
         let hash_of = |key: Key<Content>| hash(seed, &contents[key].id_head);
         self.by_id_hash.insert(hash(seed, &id_head), key, hash_of);
@@ -231,7 +269,9 @@ impl Catalog {
         }
         let content = asset.content;
         let id = self.contents[content].info.id();
-        self.unlist(key, id);
+        if !self.is_topic(content) {
+            self.unlist(key, id);
+        }
         let Some(asset) = self.assets.remove(key) else {
             return 0;
         };
@@ -290,9 +330,11 @@ impl Catalog {
     }
 
     fn remove_content(&mut self, content: Key<Content>, id: ContentId) {
-        let place = self.place_of_id(|key| self.cmp_id(key, &id).is_lt());
-        debug_assert!(self.by_id.get(place) == Some(content));
-        self.by_id.remove(place);
+        if !self.is_topic(content) {
+            let place = self.place_of_id(|key| self.cmp_id(key, &id).is_lt());
+            debug_assert!(self.by_id.get(place) == Some(content));
+            self.by_id.remove(place);
+        }
         self.by_id_hash
             .remove(hash(self.seed, &head_of(&id)), content);
         self.contents.remove(content);

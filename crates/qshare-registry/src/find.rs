@@ -78,7 +78,7 @@ impl Group {
         };
         work.add(SEEK_STEPS);
         Ok(match &find.query {
-            Query::Id(id) => scan.content(self.catalog.content(*id), config, work),
+            Query::Id(id) => scan.content(self.catalog.listed_content(*id), config, work),
             Query::IdPrefix(prefix) => scan.id_prefix(prefix, config, work),
             Query::OfNode(id, name) => match self.node(*id) {
                 Some(node) => {

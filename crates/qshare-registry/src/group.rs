@@ -240,9 +240,6 @@ impl Group {
             is_collection,
             complete,
         } = announced;
-        if info.length > qshare_content::LENGTH_MAX_BYTES {
-            return Err(Refusal::TooLong);
-        }
         let id = info.id();
         let known_content = self.catalog.content(id);
         let known = known_content.and_then(|content| self.catalog.asset(name.as_str(), content));
@@ -312,7 +309,9 @@ impl Group {
         };
         let evicted = node.evicted.get_or_insert_default();
         evicted.count += 1;
-        if evicted.entries.len() < Evicted::LISTED_MAX {
+        // A topic has no name to tell.
+        let is_listed = !self.catalog.is_topic(self.catalog.assets[asset].content);
+        if is_listed && evicted.entries.len() < Evicted::LISTED_MAX {
             evicted.entries.push(EntryKey {
                 name: self.catalog.assets[asset].name.clone(),
                 content: self.catalog.id_of(asset),

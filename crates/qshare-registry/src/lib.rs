@@ -35,7 +35,7 @@ pub use config::RegistryConfig;
 pub use lookup::{Cursor, Find, FindError, Match, Order, Page, Readiness, Sample};
 pub use registry::Registry;
 pub use types::{
-    Announced, Contact, Counts, EntryKey, Evicted, GroupId, Holder, HolderChange, NotAnnouncing,
-    OpenError, Output, Refusal, Refused, SessionGone, SessionId, Timeout, TimeoutReason,
-    WatchError, WatchId,
+    Announced, AnnouncedTopic, Contact, Counts, EntryKey, Evicted, GroupId, Holder, HolderChange,
+    NotAnnouncing, OpenError, Output, Refusal, Refused, SessionGone, SessionId, Timeout,
+    TimeoutReason, WatchError, WatchId,
 };

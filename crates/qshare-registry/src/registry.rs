@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use qshare_content::fair::{FairShares, Network};
-use qshare_content::{ContentId, NodeId};
+use qshare_content::{AssetName, ContentId, LENGTH_MAX_BYTES, NodeId, Topic};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::catalog::topic_info;
 use crate::config::RegistryConfig;
 use crate::group::Group;
 use crate::lookup::{Find, FindError, Page, Readiness, Sample};
@@ -16,11 +17,18 @@ use crate::node::Node;
 use crate::resources::Resources;
 use crate::slab::Key;
 use crate::types::{
-    Announced, Contact, Counts, EntryKey, Evicted, GroupId, HolderChange, NotAnnouncing, OpenError,
-    Output, Refusal, Refused, SessionGone, SessionId, Timeout, TimeoutReason, WatchError, WatchId,
+    Announced, AnnouncedTopic, Contact, Counts, EntryKey, Evicted, GroupId, HolderChange,
+    NotAnnouncing, OpenError, Output, Refusal, Refused, SessionGone, SessionId, Timeout,
+    TimeoutReason, WatchError, WatchId,
 };
 use crate::upkeep::{Chore, ChoreKind};
 use crate::work::{DRAWN_STEPS, HOLDER_STEPS, NAME_STEPS};
+
+/// Stands in the place of a topic's name, and is never listed.
+fn topic_name() -> AssetName {
+    #[expect(clippy::expect_used, reason = "a constant, which a test parses")]
+    AssetName::new("topic").expect("a valid name")
+}
 
 /// The node of a session.
 #[derive(Clone, Copy)]
@@ -204,6 +212,36 @@ impl Registry {
         session: SessionId,
         batch: &[Announced],
     ) -> Result<Vec<Refused>, SessionGone> {
+        self.announce(now, session, batch, LENGTH_MAX_BYTES)
+    }
+
+    /// Adds or changes topics, under the same rules and limits as entries. A topic is found by
+    /// [`Registry::topic_holders`] and [`Registry::watch_topic`] only: no lookup lists it. Returns
+    /// the topics that were refused.
+    pub fn handle_topics_announced(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        batch: &[AnnouncedTopic],
+    ) -> Result<Vec<Refused>, SessionGone> {
+        let batch: Vec<Announced> = batch
+            .iter()
+            .map(|announced| Announced {
+                name: topic_name(),
+                info: topic_info(announced.topic),
+                complete: announced.complete,
+            })
+            .collect();
+        self.announce(now, session, &batch, u64::MAX)
+    }
+
+    fn announce(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        batch: &[Announced],
+        length_max: u64,
+    ) -> Result<Vec<Refused>, SessionGone> {
         let mut refused = Vec::new();
         let mut position = 0;
         loop {
@@ -212,7 +250,10 @@ impl Registry {
                 .iter()
                 .enumerate()
                 .find_map(|(at, entry)| {
-                    let refusal = group.announce(key, entry, resources).err()?;
+                    let refusal = match entry.info.length > length_max {
+                        true => Refusal::TooLong,
+                        false => group.announce(key, entry, resources).err()?,
+                    };
                     Some((position + at, refusal))
                 });
             group.count_memory(key, resources);
@@ -249,6 +290,23 @@ impl Registry {
         }
         group.count_memory(key, resources);
         Ok(())
+    }
+
+    /// Removes topics. Unknown ones are ignored.
+    pub fn handle_topics_withdrawn(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        batch: &[Topic],
+    ) -> Result<(), SessionGone> {
+        let keys: Vec<EntryKey> = batch
+            .iter()
+            .map(|&topic| EntryKey {
+                name: topic_name(),
+                content: topic_info(topic).id(),
+            })
+            .collect();
+        self.handle_withdrawn(now, session, &keys)
     }
 
     /// Ends a full announcement: entries of the node that were not part of it go. Returns their
@@ -305,6 +363,18 @@ impl Registry {
         }
     }
 
+    /// Returns a random sample of the holders of a topic, as [`Registry::holders`] does.
+    pub fn topic_holders(
+        &mut self,
+        now: Instant,
+        group: GroupId,
+        topic: Topic,
+        limit: usize,
+        asking: Option<NodeId>,
+    ) -> Sample {
+        self.holders(now, group, topic_info(topic).id(), limit, asking)
+    }
+
     /// Returns whether nodes have had the time to announce themselves since the start.
     pub fn readiness(&self, now: Instant) -> Readiness {
         if now < self.warm_at {
@@ -335,6 +405,16 @@ impl Registry {
         self.watches.insert(id, owner.group);
         self.last_watch = id.0;
         Ok(id)
+    }
+
+    /// Lets a session watch the holders of a topic, as [`Registry::watch`] does.
+    pub fn watch_topic(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        topic: Topic,
+    ) -> Result<WatchId, WatchError> {
+        self.watch(now, session, topic_info(topic).id())
     }
 
     /// Ends a watch. One that ended with its session is ignored.

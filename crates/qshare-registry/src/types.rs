@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use qshare_content::{AssetName, ContentId, ContentInfo, NodeId};
+use qshare_content::{AssetName, ContentId, ContentInfo, NodeId, Topic};
 
 /// Identifies a group without revealing its secret; all zero is the open swarm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +74,15 @@ pub struct Announced {
     /// announces a name and content decides.
     pub is_collection: bool,
     /// Whether the node has all of it.
+    pub complete: bool,
+}
+
+/// A topic of a node: a content that only those find who know its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnnouncedTopic {
+    /// The topic.
+    pub topic: Topic,
+    /// Whether the node has all of the content.
     pub complete: bool,
 }
 

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use qshare_net::framed::{self, BrokenStream, IncomingBody, ReadError};
-use qshare_registry::{Announced, EntryKey, NotAnnouncing, Refused};
+use qshare_registry::{Announced, AnnouncedTopic, EntryKey, NotAnnouncing, Refused};
+use qshare_wire::private::AnnounceTopics;
 use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, Entry, EntryKind};
 use qshare_wire::{Frame, FrameHeader, Message, Refusal};
 use quinn::RecvStream;
@@ -47,30 +48,51 @@ pub(crate) async fn receive_announcements(
         // too fast.
         sleep(client.charge(1.0)).await;
         let (frame, memory) = receive_body(client, recv, header).await?;
-        if frame.kind != Announce::TYPE {
-            let refused = qshare_wire::Refused::because(Refusal::Invalid, "unknown type of frame");
-            write(client, send, &refused).await?;
-            continue;
-        }
-        let announce: Announce = frame
-            .decode()
-            .map_err(|error| SessionError::Protocol(error.to_string()))?;
+        let batch = match frame.kind {
+            Announce::TYPE => frame.decode().map(Batch::Entries),
+            AnnounceTopics::TYPE => frame.decode().map(Batch::Topics),
+            _ => {
+                let reason = "unknown type of frame";
+                let refused = qshare_wire::Refused::because(Refusal::Invalid, reason);
+                write(client, send, &refused).await?;
+                continue;
+            }
+        };
+        let batch = batch.map_err(|error| SessionError::Protocol(error.to_string()))?;
         drop(frame);
-        if announce.sequence != next_sequence {
+        let (sequence, count) = batch.measure();
+        if sequence != next_sequence {
             return Err(SessionError::Protocol(format!(
-                "announcement {} in place of {next_sequence}",
-                announce.sequence
+                "announcement {sequence} in place of {next_sequence}"
             )));
         }
         next_sequence += 1;
-        let count = announce.entries.len() + announce.removed.len();
         memory.count(count as u64 * ENTRY_EXTRA_BYTES);
         sleep(client.charge(count as f64 / ENTRIES_PER_REQUEST)).await;
-        let acknowledged = apply(client, announce).await?;
+        let acknowledged = match batch {
+            Batch::Entries(announce) => apply(client, announce).await?,
+            Batch::Topics(announce) => apply_topics(client, announce).await?,
+        };
         drop(memory);
         write(client, send, &acknowledged).await?;
     }
     Ok(())
+}
+
+/// A batch of an announcement.
+enum Batch {
+    Entries(Announce),
+    Topics(AnnounceTopics),
+}
+
+impl Batch {
+    /// Returns the batch's number, and how many entries or topics it adds and removes.
+    fn measure(&self) -> (u64, usize) {
+        match self {
+            Batch::Entries(batch) => (batch.sequence, batch.entries.len() + batch.removed.len()),
+            Batch::Topics(batch) => (batch.sequence, batch.topics.len() + batch.removed.len()),
+        }
+    }
 }
 
 /// Receives a frame's body and reserves memory for it as its bytes arrive. Fails if the body
@@ -199,6 +221,34 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Sessi
         sequence,
         refused: u32::try_from(refused.len()).unwrap_or(u32::MAX),
         reason: reason(&refused).into(),
+    })
+}
+
+async fn apply_topics(
+    client: &Client,
+    announce: AnnounceTopics,
+) -> Result<AnnounceAck, SessionError> {
+    let registry = &client.services.registry;
+    registry
+        .withdraw_topics(client.id, &announce.removed)
+        .await
+        .map_err(|_| SessionError::Gone)?;
+    let topics: Vec<AnnouncedTopic> = announce
+        .topics
+        .into_iter()
+        .map(|entry| AnnouncedTopic {
+            topic: entry.topic,
+            complete: entry.complete,
+        })
+        .collect();
+    let refused = registry
+        .announce_topics(client.id, &topics)
+        .await
+        .map_err(|_| SessionError::Gone)?;
+    Ok(AnnounceAck {
+        sequence: announce.sequence,
+        refused: u32::try_from(refused.len()).unwrap_or(u32::MAX),
+        reason: reason(&refused, 0).into(),
     })
 }
 

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_content::{ContentId, NodeId};
+use qshare_content::{ContentId, NodeId, Topic};
 use qshare_net::{Endpoint, close, close_because, framed, prove_address};
 use qshare_registry::{
-    Announced, Counts, EntryKey, Find, FindError, GroupId, HolderChange, NotAnnouncing, OpenError,
-    Output, Page, Readiness, Refused, Registry, RegistryConfig, Sample, SessionGone, SessionId,
-    TimeoutReason, WatchError, WatchId,
+    Announced, AnnouncedTopic, Counts, EntryKey, Find, FindError, GroupId, HolderChange,
+    NotAnnouncing, OpenError, Output, Page, Readiness, Refused, Registry, RegistryConfig, Sample,
+    SessionGone, SessionId, TimeoutReason, WatchError, WatchId,
 };
 use qshare_wire::CloseCode;
 use qshare_wire::tracker::EntriesEvicted;
@@ -33,6 +33,13 @@ const EVICTION_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 const EVICTION_REPORT_DEADLINE: Duration = Duration::from_secs(30);
 /// When a node may announce again what was evicted: one lease later, others may have left.
 const EVICTION_RETRY_MS: u32 = 30_000;
+
+/// What a watch is about.
+#[derive(Clone, Copy)]
+pub(crate) enum Watched {
+    Content(ContentId),
+    Topic(Topic),
+}
 
 /// The registry behind one lock, which is never held across an await.
 pub(crate) struct RegistryService {
@@ -256,6 +263,34 @@ impl RegistryService {
         Ok(())
     }
 
+    /// Adds topics; returns how many were refused, and why the first of them was.
+    pub(crate) async fn announce_topics(
+        &self,
+        session: SessionId,
+        topics: &[AnnouncedTopic],
+    ) -> Result<Vec<Refused>, SessionGone> {
+        let mut refused = Vec::new();
+        for topics in topics.chunks(ENTRIES_AT_ONCE) {
+            refused.extend(
+                self.with(|registry, now| registry.handle_topics_announced(now, session, topics))?,
+            );
+            tokio::task::yield_now().await;
+        }
+        Ok(refused)
+    }
+
+    pub(crate) async fn withdraw_topics(
+        &self,
+        session: SessionId,
+        topics: &[Topic],
+    ) -> Result<(), SessionGone> {
+        for topics in topics.chunks(ENTRIES_AT_ONCE) {
+            self.with(|registry, now| registry.handle_topics_withdrawn(now, session, topics))?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
     pub(crate) fn find(&self, find: Find) -> Result<Page, FindError> {
         let find = Find {
             group: self.group,
@@ -268,11 +303,15 @@ impl RegistryService {
     pub(crate) fn watch(
         self: &Arc<Self>,
         session: SessionId,
-        content: ContentId,
+        watched: Watched,
         ready: Arc<Notify>,
     ) -> Result<Watching, WatchError> {
         let mut state = self.lock();
-        let watch = state.registry.watch(Instant::now(), session, content)?;
+        let (registry, now) = (&mut state.registry, Instant::now());
+        let watch = match watched {
+            Watched::Content(content) => registry.watch(now, session, content)?,
+            Watched::Topic(topic) => registry.watch_topic(now, session, topic)?,
+        };
         state.watchers.insert(watch, ready);
         state.drain();
         Ok(Watching {
@@ -283,12 +322,16 @@ impl RegistryService {
 
     pub(crate) fn holders(
         &self,
-        content: ContentId,
+        watched: Watched,
         limit: usize,
         asking: NodeId,
     ) -> (Sample, Readiness) {
         self.with(|registry, now| {
-            let holders = registry.holders(now, self.group, content, limit, Some(asking));
+            let (group, asking) = (self.group, Some(asking));
+            let holders = match watched {
+                Watched::Content(content) => registry.holders(now, group, content, limit, asking),
+                Watched::Topic(topic) => registry.topic_holders(now, group, topic, limit, asking),
+            };
             (holders, registry.readiness(now))
         })
     }

@@ -4,6 +4,7 @@ use qshare_net::framed::{self, ReadError};
 use qshare_wire::introduction::Introduce;
 use qshare_wire::knock::Knock;
 use qshare_wire::limits::{HELLO_DEADLINE, SMALL_BODY_MAX_BYTES};
+use qshare_wire::private::WatchTopic;
 use qshare_wire::tracker::{Find, Watch};
 use qshare_wire::{Frame, Message, Refusal, Refused, WireError};
 use quinn::{RecvStream, SendStream, VarInt};
@@ -15,6 +16,7 @@ use crate::client::{Client, SessionError};
 use crate::find::find;
 use crate::introduce::introduce;
 use crate::knock::knock;
+use crate::registry_service::Watched;
 use crate::reply::{end_busy, respond};
 use crate::watch::watch;
 
@@ -60,7 +62,20 @@ pub(crate) async fn answer_stream(
         Watch::TYPE => {
             let request: Watch = decode(&frame)?;
             match client.request(1.0) {
-                Verdict::Granted => watch(client, request, &stream, send, recv).await,
+                Verdict::Granted => {
+                    let (watched, limit) = (Watched::Content(request.content), request.limit);
+                    watch(client, watched, limit, &stream, send, recv).await
+                }
+                verdict => refuse_busy(client, send, verdict).await,
+            }
+        }
+        WatchTopic::TYPE => {
+            let request: WatchTopic = decode(&frame)?;
+            match client.request(1.0) {
+                Verdict::Granted => {
+                    let (watched, limit) = (Watched::Topic(request.topic), request.limit);
+                    watch(client, watched, limit, &stream, send, recv).await
+                }
                 verdict => refuse_busy(client, send, verdict).await,
             }
         }
@@ -100,7 +115,14 @@ async fn too_large(
 ) -> Result<(), SessionError> {
     match error {
         WireError::TooLarge { kind, .. }
-            if ![Find::TYPE, Watch::TYPE, Introduce::TYPE, Knock::TYPE].contains(&kind) =>
+            if ![
+                Find::TYPE,
+                Watch::TYPE,
+                WatchTopic::TYPE,
+                Introduce::TYPE,
+                Knock::TYPE,
+            ]
+            .contains(&kind) =>
         {
             refuse_unknown(client, send).await
         }

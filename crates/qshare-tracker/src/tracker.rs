@@ -9,6 +9,7 @@ use qshare_content::NodeId;
 use qshare_net::{Admission, BindError, ConnectionSlots, Endpoint, EndpointConfig, Greeting};
 use qshare_registry::{Counts, GroupId};
 use qshare_wire::hello::Role;
+use qshare_wire::private::FEATURE_PRIVATE_SHARES;
 use qshare_wire::{ALPN_TRACKER, CloseCode};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -73,7 +74,7 @@ impl Tracker {
             role: Role::Tracker,
             group: config.group,
             candidates: Vec::new(),
-            features: 0,
+            features: FEATURE_PRIVATE_SHARES,
         };
         let relay = config
             .relay

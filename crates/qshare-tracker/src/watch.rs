@@ -1,4 +1,4 @@
-//! The watch request: a sample of a content's holders, then every change until the stream ends.
+//! The watch requests: a sample of the holders of a content or topic, then every change until the stream ends.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,19 +6,21 @@ use std::sync::Arc;
 use qshare_registry::HolderChange;
 use qshare_wire::Refusal;
 use qshare_wire::limits::HOLDERS_MAX;
-use qshare_wire::tracker::{Holder, Holders, HoldersChanged, Watch};
+use qshare_wire::tracker::{Holder, Holders, HoldersChanged};
 use quinn::{RecvStream, SendStream};
 use tokio::sync::Notify;
 
 use crate::client::{Client, SessionError};
 use crate::contacts::{contact_for, readiness};
 use crate::fair_budget::Reservation;
+use crate::registry_service::Watched;
 use crate::reply::{BUSY_RETRY, end_busy, refuse, send_message};
 
 /// Serves a watch until the node closes either half of the stream.
 pub(crate) async fn watch(
     client: &Client,
-    request: Watch,
+    watched: Watched,
+    limit: u16,
     stream: &Reservation,
     send: &mut SendStream,
     recv: &mut RecvStream,
@@ -26,15 +28,15 @@ pub(crate) async fn watch(
     let registry = &client.services.registry;
     let ready = Arc::new(Notify::new());
     // The watch begins before the sample is taken, so that no change is missed in between.
-    let watching = match registry.watch(client.id, request.content, Arc::clone(&ready)) {
+    let watching = match registry.watch(client.id, watched, Arc::clone(&ready)) {
         Ok(watching) => watching,
         Err(error) => {
             refuse(client, send, Refusal::Busy, error.to_string(), BUSY_RETRY).await;
             return Ok(());
         }
     };
-    let limit = usize::from(request.limit).min(HOLDERS_MAX);
-    let (sample, state) = registry.holders(request.content, limit, client.node);
+    let limit = usize::from(limit).min(HOLDERS_MAX);
+    let (sample, state) = registry.holders(watched, limit, client.node);
     client.charge_steps(sample.steps);
     let asker = client.observed_ip();
     let first = Holders {

@@ -39,7 +39,7 @@
 //! struct as its fields in order, and an enum as the varint index of its variant and that
 //! variant's fields.
 //!
-//! Messages are in [`hello`], [`tracker`], [`introduction`], [`knock`] and [`peer`], datagrams
+//! Messages are in [`hello`], [`tracker`], [`introduction`], [`knock`], [`peer`] and [`private`], datagrams
 //! beside QUIC in [`datagram`], all limits in [`limits`]. docs/protocol.md describes the order of
 //! events.
 
@@ -52,6 +52,7 @@ pub mod introduction;
 pub mod knock;
 pub mod limits;
 pub mod peer;
+pub mod private;
 mod refused;
 mod text;
 pub mod tracker;

@@ -127,6 +127,7 @@ fn link_cause(cause: &LinkParseError) -> String {
         LinkParseError::Mismatch => {
             "its size and root do not match its content ID, so it was damaged".into()
         }
+        LinkParseError::Newer(_) => "it needs a newer version of qshare".into(),
         LinkParseError::Field(_) => "a field is missing or cannot be read".into(),
         LinkParseError::Name(_) => "no shared file can have its name".into(),
         LinkParseError::Tracker(_) => "the address of its tracker cannot be read".into(),

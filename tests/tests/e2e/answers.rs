@@ -74,6 +74,7 @@ fn a_link_decides_what_is_fetched_at_the_prompt() {
         trackers: Vec::new(),
         nodes: Vec::new(),
         name: Some(AssetName::new("report.pdf").unwrap()),
+        key: None,
     };
     let address = tracker.address.to_string();
     let arguments = [

@@ -14,6 +14,8 @@ mod hostile;
 mod model;
 #[path = "conformance/registry.rs"]
 mod registry;
+#[path = "conformance/topics.rs"]
+mod topics;
 
 /// The implementation that is tested.
 type Backend = Registry;

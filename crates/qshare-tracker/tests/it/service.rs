@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use crate::common::{DEADLINE, Node, config, entry, find, names, start, within};
-use qshare_net::framed::ReadError;
+use qshare_content::{ContentId, Topic};
+use qshare_net::framed::{self, ReadError};
 use qshare_net::{BindError, DialError, GroupSecret, Identity, IdentityRole};
 use qshare_tracker::{StartError, Tracker};
-use qshare_wire::tracker::{AnnounceStage, EntryKind, Readiness};
+use qshare_wire::private::FEATURE_PRIVATE_SHARES;
+use qshare_wire::tracker::{AnnounceStage, EntryKind, HoldersChanged, Readiness};
 use qshare_wire::{Address, CandidateKind, CloseCode, Refusal};
 
 #[tokio::test]
@@ -277,4 +279,35 @@ async fn a_full_tracker_turns_newcomers_away() {
         Err(other) => panic!("{other}"),
     }
     assert!(first.find("a").await.matches.is_empty());
+}
+
+#[tokio::test]
+async fn a_topic_is_watched_by_those_who_know_it_and_listed_to_nobody() {
+    let tracker = start();
+    let (sharer, asker) = (Node::new(None), Node::new(None));
+    let mut sharing = sharer.join(&tracker).await;
+    assert_eq!(
+        sharing.session.hello.features & FEATURE_PRIVATE_SHARES,
+        FEATURE_PRIVATE_SHARES
+    );
+    let topic = Topic([0x5a; 32]);
+    sharing.announce_topics(&[(topic, false)], &[]).await;
+    let asking = asker.join(&tracker).await;
+    let prefix = "id:5a".to_owned();
+    for query in ["**", "topic", &prefix, &ContentId(topic.0).to_string()] {
+        let found = asking.find(query).await;
+        assert_eq!((names(&found).len(), found.near.len()), (0, 0), "{query}");
+    }
+    let (first, mut changes) = asking.watch_topic(topic).await;
+    let holder = &first.holders[0];
+    assert_eq!(
+        (holder.contact.node, holder.complete),
+        (sharer.endpoint.id(), false)
+    );
+    sharing.announce_topics(&[(topic, true)], &[]).await;
+    let changed: HoldersChanged = within(framed::read(&mut changes.1)).await.unwrap();
+    assert!(changed.joined[0].complete);
+    sharing.announce_topics(&[], &[topic]).await;
+    let changed: HoldersChanged = within(framed::read(&mut changes.1)).await.unwrap();
+    assert_eq!(changed.left, [sharer.endpoint.id()]);
 }

@@ -6,11 +6,14 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use qshare_content::{AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, NodeId, Query};
+use qshare_content::{
+    AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, NodeId, Query, Topic,
+};
 use qshare_wire::hello::{Hello, Role};
 use qshare_wire::introduction::{EXTENSION_BIRTHDAY_PUNCH, Introduce, Introduction, RelayTicket};
 use qshare_wire::knock::{Knock, Knocked};
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
+use qshare_wire::private::{AnnounceTopics, TopicEntry, Unlock, Unlocked, WatchTopic};
 use qshare_wire::tracker::{
     Announce, AnnounceAck, AnnounceStage, Entry, EntryKey, EntryKind, Find, Found, Holder, Holders,
     HoldersChanged, Match, NodeContact, Readiness, Watch,
@@ -223,6 +226,30 @@ fn every_message_round_trips_and_is_refused_when_cut_short() {
         height: 3,
         index: 9,
         path_levels: 2,
+        extensions: extensions.clone(),
+    });
+    let topic = Topic([4; 32]);
+    round_trip(&AnnounceTopics {
+        sequence: 300,
+        topics: vec![TopicEntry {
+            topic,
+            complete: true,
+        }],
+        removed: vec![topic],
+        extensions: extensions.clone(),
+    });
+    round_trip(&WatchTopic {
+        topic,
+        limit: 16,
+        extensions: extensions.clone(),
+    });
+    round_trip(&Unlock {
+        topic,
+        proof: [6; 32],
+        extensions: extensions.clone(),
+    });
+    round_trip(&Unlocked {
+        proof: [7; 32],
         extensions,
     });
     round_trip(&ChunkData {
@@ -289,7 +316,9 @@ fn a_long_reason_is_cut_at_a_character() {
 proptest! {
     #[test]
     fn no_bytes_make_a_reader_panic_or_write_what_it_cannot_read(
-        kind in prop::sample::select(vec![1u16, 2, 16, 17, 18, 19, 20, 21, 22, 32, 33, 34, 35, 36, 37, 38]),
+        kind in prop::sample::select(vec![
+            1u16, 2, 16, 17, 18, 19, 20, 21, 22, 28, 29, 32, 33, 34, 35, 36, 37, 38, 40, 41,
+        ]),
         body in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         fn check<M: Message + Debug + PartialEq>(frame: &Frame) {
@@ -319,5 +348,9 @@ proptest! {
         check::<Hashes>(&frame);
         check::<ChunkRequest>(&frame);
         check::<ChunkData>(&frame);
+        check::<AnnounceTopics>(&frame);
+        check::<WatchTopic>(&frame);
+        check::<Unlock>(&frame);
+        check::<Unlocked>(&frame);
     }
 }

@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use qshare_content::{AssetName, ContentId, ContentInfo, Hash, NodeId, Query};
+use qshare_content::{AssetName, ContentId, ContentInfo, Hash, NodeId, Query, Topic};
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{
     DialError, DialTarget, Endpoint, EndpointConfig, Greeting, GroupSecret, Identity, Session,
@@ -13,6 +13,7 @@ use qshare_net::{
 };
 use qshare_tracker::{Tracker, TrackerConfig};
 use qshare_wire::hello::Role;
+use qshare_wire::private::{AnnounceTopics, TopicEntry, WatchTopic};
 use qshare_wire::tracker::{
     Announce, AnnounceAck, AnnounceStage, Entry, EntryKey, EntryKind, Find, Found, Holders,
     HoldersChanged, Watch,
@@ -134,6 +135,38 @@ impl Joined {
         let ack = within(read).await.unwrap();
         assert_eq!(ack.sequence, announce.sequence);
         ack
+    }
+
+    /// Announces topics, each with whether it is complete, and removes others.
+    pub(crate) async fn announce_topics(&mut self, topics: &[(Topic, bool)], removed: &[Topic]) {
+        let topics = topics
+            .iter()
+            .map(|&(topic, complete)| TopicEntry { topic, complete });
+        let announce = AnnounceTopics {
+            sequence: self.sequence,
+            topics: topics.collect(),
+            removed: removed.to_vec(),
+            extensions: Vec::new(),
+        };
+        self.sequence += 1;
+        framed::write(&mut self.session.control_send, &announce)
+            .await
+            .unwrap();
+        let read = framed::read::<AnnounceAck>(&mut self.session.control_recv);
+        let ack = within(read).await.unwrap();
+        assert_eq!((ack.sequence, ack.refused), (announce.sequence, 0));
+    }
+
+    /// Watches a topic. Returns the first answer and the stream of changes.
+    pub(crate) async fn watch_topic(&self, topic: Topic) -> (Holders, (SendStream, RecvStream)) {
+        let request = WatchTopic {
+            topic,
+            limit: 16,
+            extensions: Vec::new(),
+        };
+        let asked = framed::ask::<WatchTopic, Holders>(&self.session.connection, &request);
+        let (holders, send, recv) = within(asked).await.unwrap();
+        (holders, (send, recv))
     }
 
     pub(crate) async fn announce(&mut self, entries: Vec<Entry>) {
