@@ -229,6 +229,7 @@ impl Registry {
             .map(|announced| Announced {
                 name: topic_name(),
                 info: topic_info(announced.topic),
+                is_collection: false,
                 complete: announced.complete,
             })
             .collect();

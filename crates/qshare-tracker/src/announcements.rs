@@ -248,7 +248,7 @@ async fn apply_topics(
     Ok(AnnounceAck {
         sequence: announce.sequence,
         refused: u32::try_from(refused.len()).unwrap_or(u32::MAX),
-        reason: reason(&refused, 0).into(),
+        reason: reason(&refused).into(),
     })
 }
 
