@@ -8,6 +8,10 @@ use libfuzzer_sys::fuzz_target;
 use qshare_wire::hello::Hello;
 use qshare_wire::introduction::{Introduce, Introduction};
 use qshare_wire::knock::{Knock, Knocked};
+use qshare_wire::mailbox::{
+    MailboxAnswer, MailboxClaim, MailboxClaimed, MailboxComplete, MailboxConfirm, MailboxForward,
+    MailboxOpen, MailboxSealed,
+};
 use qshare_wire::peer::{
     ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest, Ping,
 };
@@ -44,6 +48,14 @@ const DECODERS: &[fn(&[u8])] = &[
     decode::<WatchTopic>,
     decode::<Unlock>,
     decode::<Unlocked>,
+    decode::<MailboxClaim>,
+    decode::<MailboxClaimed>,
+    decode::<MailboxOpen>,
+    decode::<MailboxAnswer>,
+    decode::<MailboxConfirm>,
+    decode::<MailboxSealed>,
+    decode::<MailboxForward>,
+    decode::<MailboxComplete>,
 ];
 
 fn decode<M: Message>(body: &[u8]) {

@@ -3,12 +3,13 @@
 //! Pure: no tokio, no quinn, no files. A clock is read once, to compare the hashing kernels.
 //! Start with [`ContentInfo`] (length and root, hence [`ContentId`]), then [`Chunks`] (the
 //! division into chunks), then [`tree`] (the verification of a chunk against the root).
-//! [`AssetName`], [`Query`] and [`Link`] are what people type. [`manifest`] lists what a folder
-//! holds.
+//! [`AssetName`], [`Query`], [`Link`] and [`Code`] are what people type. [`manifest`] lists what a
+//! folder holds.
 
 mod answer;
 mod bitmap;
 mod chunks;
+mod code;
 pub mod fair;
 mod glob;
 mod id;
@@ -23,6 +24,7 @@ pub mod tree;
 pub use answer::AnswerFilter;
 pub use bitmap::Bitmap;
 pub use chunks::{ChunkIndex, Chunks, LEAF_BYTES, LENGTH_MAX_BYTES};
+pub use code::{CODE_BITS, Code, CodeError, WrongWords, code_words};
 pub use glob::{GLOB_MAX_BYTES, GlobError, NamePattern};
 pub use id::{ContentId, ContentInfo, Hash, IdParseError, IdPrefix, NodeId};
 pub use link::{

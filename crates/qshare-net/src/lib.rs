@@ -16,6 +16,7 @@
 //! | `endpoint`, `transport` | the QUIC endpoint and its settings |
 //! | `admission` | half-open and established connections, shared fairly between networks |
 //! | `token_bucket` | rate limits |
+//! | `pake` | the key exchange of codes |
 //! | `session` | dial, accept, Hello, frames on streams |
 //! | `socket` | the UDP socket below quinn: demultiplexing, relayed packets, coalescing |
 //! | `traversal` | hole punching, relay channels, port mapping, knocks, multicast DNS |
@@ -29,6 +30,7 @@ mod certificate;
 mod congestion;
 mod endpoint;
 mod identity;
+mod pake;
 mod resolve;
 mod session;
 mod socket;
@@ -44,6 +46,9 @@ pub use endpoint::{BindError, Endpoint, EndpointConfig, udp_socket};
 pub use identity::{
     GroupError, GroupSecret, Identity, IdentityDir, IdentityError, IdentityFault, IdentityLock,
     IdentityRole, KnownTrackers, TrustError, default_identity_dir, exclude_from_core_dumps,
+};
+pub use pake::{
+    OpenedLink, PakeAwaitingLink, PakeError, PakeReceiver, PakeSharer, SealedLink, VerifiedReceiver,
 };
 pub use resolve::{ResolveError, resolve, resolve_host};
 pub use session::{

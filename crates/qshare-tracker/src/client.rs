@@ -18,6 +18,7 @@ use crate::TrackerLimits;
 use crate::budget::{Budget, Verdict};
 use crate::fair_budget::{FairBudget, SessionUser};
 use crate::knocker::Knocker;
+use crate::mailboxes::Mailboxes;
 use crate::member::ObservedAddress;
 use crate::registry_service::RegistryService;
 use crate::relay::Relay;
@@ -42,6 +43,7 @@ pub(crate) struct Services {
     pub(crate) relay: Option<Relay>,
     /// None if there is no second port.
     pub(crate) knocker: Option<Knocker>,
+    pub(crate) mailboxes: Mailboxes,
     pub(crate) limits: TrackerLimits,
 }
 

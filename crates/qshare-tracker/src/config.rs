@@ -68,6 +68,8 @@ pub struct TrackerLimits {
     pub answers_max_bytes: u64,
     /// Open request streams and watches, all sessions together.
     pub open_streams_max: u64,
+    /// Mailboxes of codes: those that are claimed, and those that ended less than a day ago.
+    pub mailboxes_max: usize,
     /// Bytes that a node may have in flight to the tracker while it announces much; until then
     /// [`TransportConfig::receive_window_bytes`] of [`TrackerLimits::transport`].
     pub announcement_window_bytes: u32,
@@ -91,6 +93,8 @@ impl Default for TrackerLimits {
             answers_max_bytes: 256 << 20,
             // Some 4 kB each: 256 MB.
             open_streams_max: 65_536,
+            // Some 300 bytes each.
+            mailboxes_max: 20_000,
             announcement_window_bytes: 256 << 10,
             transfer_deadline: Duration::from_secs(30),
             moves_interval: Duration::from_secs(2),

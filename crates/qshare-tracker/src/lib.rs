@@ -14,6 +14,7 @@
 //! | `tracker`, `acceptor` | start, stop, admission of nodes |
 //! | `session`, `announcements`, `request` | a connection, its control stream, its requests |
 //! | `find`, `watch`, `introduce`, `knock` | the handlers, one a request type |
+//! | `mailboxes` | where sharers and receivers of codes meet |
 //! | `client`, `reply` | what handlers use of a session and of the services |
 //! | `registry_service`, `member` | the registry behind its lock; nodes in session |
 //! | `contacts` | which addresses are sent to which node |
@@ -33,6 +34,7 @@ mod find;
 mod introduce;
 mod knock;
 mod knocker;
+mod mailboxes;
 mod member;
 mod registry_service;
 mod relay;

@@ -4,6 +4,7 @@ use qshare_net::framed::{self, ReadError};
 use qshare_wire::introduction::Introduce;
 use qshare_wire::knock::Knock;
 use qshare_wire::limits::{HELLO_DEADLINE, SMALL_BODY_MAX_BYTES};
+use qshare_wire::mailbox::{MailboxClaim, MailboxOpen};
 use qshare_wire::private::WatchTopic;
 use qshare_wire::tracker::{Find, Watch};
 use qshare_wire::{Frame, Message, Refusal, Refused, WireError};
@@ -16,9 +17,21 @@ use crate::client::{Client, SessionError};
 use crate::find::find;
 use crate::introduce::introduce;
 use crate::knock::knock;
+use crate::mailboxes;
 use crate::registry_service::Watched;
 use crate::reply::{end_busy, respond};
 use crate::watch::watch;
+
+/// The requests that this version knows.
+const KNOWN: [u16; 7] = [
+    Find::TYPE,
+    Watch::TYPE,
+    WatchTopic::TYPE,
+    Introduce::TYPE,
+    Knock::TYPE,
+    MailboxClaim::TYPE,
+    MailboxOpen::TYPE,
+];
 
 /// What a knock costs, in requests: a session may have 20 at once, and one a second.
 const KNOCK_COST: f64 = 100.0;
@@ -86,6 +99,23 @@ pub(crate) async fn answer_stream(
                 verdict => refuse_busy(client, send, verdict).await,
             }
         }
+        MailboxClaim::TYPE => {
+            let request: MailboxClaim = decode(&frame)?;
+            match client.request(1.0) {
+                Verdict::Granted => mailboxes::claim(client, request, &stream, send, recv).await,
+                verdict => refuse_busy(client, send, verdict).await,
+            }
+        }
+        MailboxOpen::TYPE => {
+            let request: MailboxOpen = decode(&frame)?;
+            match client.request(1.0) {
+                Verdict::Granted => {
+                    mailboxes::open(client, request, send, recv).await;
+                    Ok(())
+                }
+                verdict => refuse_busy(client, send, verdict).await,
+            }
+        }
         Knock::TYPE => {
             let request: Knock = decode(&frame)?;
             match client.request(KNOCK_COST) {
@@ -114,16 +144,7 @@ async fn too_large(
     error: WireError,
 ) -> Result<(), SessionError> {
     match error {
-        WireError::TooLarge { kind, .. }
-            if ![
-                Find::TYPE,
-                Watch::TYPE,
-                WatchTopic::TYPE,
-                Introduce::TYPE,
-                Knock::TYPE,
-            ]
-            .contains(&kind) =>
-        {
+        WireError::TooLarge { kind, .. } if !KNOWN.contains(&kind) => {
             refuse_unknown(client, send).await
         }
         error => Err(SessionError::Protocol(error.to_string())),

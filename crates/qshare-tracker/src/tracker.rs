@@ -8,7 +8,7 @@ use std::time::Duration;
 use qshare_content::NodeId;
 use qshare_net::{Admission, BindError, ConnectionSlots, Endpoint, EndpointConfig, Greeting};
 use qshare_registry::{Counts, GroupId};
-use qshare_wire::hello::Role;
+use qshare_wire::hello::{FEATURE_CODES, Role};
 use qshare_wire::private::FEATURE_PRIVATE_SHARES;
 use qshare_wire::{ALPN_TRACKER, CloseCode};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,6 +21,7 @@ use crate::client::Services;
 use crate::contacts::canonical;
 use crate::fair_budget::FairBudget;
 use crate::knocker::Knocker;
+use crate::mailboxes::{Mailboxes, MemoryMailboxes};
 use crate::registry_service::RegistryService;
 use crate::relay::{Relay, RelayCounts};
 use crate::turns::Turns;
@@ -74,12 +75,13 @@ impl Tracker {
             role: Role::Tracker,
             group: config.group,
             candidates: Vec::new(),
-            features: FEATURE_PRIVATE_SHARES,
+            features: FEATURE_CODES | FEATURE_PRIVATE_SHARES,
         };
         let relay = config
             .relay
             .map(|limits| Relay::install(endpoint.non_quic(), limits));
         let knocker = Knocker::bind(listen);
+        let mailboxes = MemoryMailboxes::new(config.limits.mailboxes_max);
         let moves_interval = config.limits.moves_interval;
         let acceptor = Arc::new(Acceptor {
             endpoint: endpoint.clone(),
@@ -94,6 +96,7 @@ impl Tracker {
                 turns: Turns::default(),
                 relay: relay.clone(),
                 knocker: knocker.clone(),
+                mailboxes: Mailboxes::new(Arc::new(mailboxes)),
                 limits: config.limits,
             }),
         });

@@ -34,6 +34,10 @@ pub(crate) fn check_extensions<M: Message>(extensions: &Extensions) -> Result<()
 /// [`crate::introduction::EXTENSION_BIRTHDAY_PUNCH`]).
 pub const FEATURE_BIRTHDAY_PUNCH: u64 = 1;
 
+/// Bit of [`Hello::features`]: a tracker keeps mailboxes for codes ([`crate::mailbox`]); a node
+/// answers at its own mailboxes.
+pub const FEATURE_CODES: u64 = 4;
+
 /// The role of a participant. On the wire: 0 tracker, 1 node, 2 one-shot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {

@@ -39,9 +39,9 @@
 //! struct as its fields in order, and an enum as the varint index of its variant and that
 //! variant's fields.
 //!
-//! Messages are in [`hello`], [`tracker`], [`introduction`], [`knock`], [`peer`] and [`private`], datagrams
-//! beside QUIC in [`datagram`], all limits in [`limits`]. docs/protocol.md describes the order of
-//! events.
+//! Messages are in [`hello`], [`tracker`], [`introduction`], [`knock`], [`mailbox`], [`peer`] and
+//! [`private`], datagrams beside QUIC in [`datagram`], all limits in [`limits`]. docs/protocol.md
+//! describes the order of events.
 
 mod address;
 mod close;
@@ -51,6 +51,7 @@ pub mod hello;
 pub mod introduction;
 pub mod knock;
 pub mod limits;
+pub mod mailbox;
 pub mod peer;
 pub mod private;
 mod refused;

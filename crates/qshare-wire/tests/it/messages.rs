@@ -12,6 +12,11 @@ use qshare_content::{
 use qshare_wire::hello::{Hello, Role};
 use qshare_wire::introduction::{EXTENSION_BIRTHDAY_PUNCH, Introduce, Introduction, RelayTicket};
 use qshare_wire::knock::{Knock, Knocked};
+use qshare_wire::mailbox::{
+    EXCHANGE_MAX_BYTES, MailboxAnswer, MailboxClaim, MailboxClaimed, MailboxComplete,
+    MailboxConfirm, MailboxFault, MailboxForward, MailboxOpen, MailboxSealed, MailboxStep,
+    SEALED_MAX_BYTES,
+};
 use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest};
 use qshare_wire::private::{AnnounceTopics, TopicEntry, Unlock, Unlocked, WatchTopic};
 use qshare_wire::tracker::{
@@ -311,6 +316,82 @@ fn a_name_that_would_leave_the_directory_is_refused_on_arrival() {
 fn a_long_reason_is_cut_at_a_character() {
     let refused = Refused::because(Refusal::Failed, "é".repeat(500));
     assert!(refused.reason.len() <= 256 && refused.reason.ends_with('é'));
+}
+
+#[test]
+fn mailbox_messages_round_trip_within_their_bounds() {
+    let node = NodeId([5; 32]);
+    round_trip(&MailboxClaim {
+        number: 7,
+        token: [1; 32],
+        extensions: vec![],
+    });
+    round_trip(&MailboxClaimed {
+        lifetime_seconds: 86_400,
+        extensions: vec![],
+    });
+    round_trip(&MailboxOpen {
+        number: 7,
+        exchange: vec![2; 33],
+        extensions: vec![],
+    });
+    round_trip(&MailboxAnswer {
+        sharer: node,
+        exchange: vec![2; 33],
+        extensions: vec![],
+    });
+    round_trip(&MailboxConfirm { proof: [3; 32] });
+    round_trip(&MailboxSealed {
+        proof: [3; 32],
+        sealed: vec![4; SEALED_MAX_BYTES],
+    });
+    round_trip(&MailboxComplete {
+        receipt: [6; 32],
+        extensions: vec![],
+    });
+    let steps = [
+        MailboxStep::Opened {
+            receiver: node,
+            exchange: vec![2; EXCHANGE_MAX_BYTES],
+        },
+        MailboxStep::Answer {
+            exchange: vec![2; 33],
+        },
+        MailboxStep::Confirm { proof: [3; 32] },
+        MailboxStep::Sealed {
+            proof: [3; 32],
+            sealed: vec![4; 100],
+        },
+        MailboxStep::Refused {
+            code: 21,
+            retry_after_ms: 5,
+        },
+        MailboxStep::Gone,
+        MailboxStep::Close { code: 17 },
+    ];
+    for step in steps {
+        round_trip(&MailboxForward { run: 9, step });
+    }
+    for step in [
+        MailboxStep::Answer {
+            exchange: vec![2; EXCHANGE_MAX_BYTES + 1],
+        },
+        MailboxStep::Sealed {
+            proof: [3; 32],
+            sealed: vec![4; SEALED_MAX_BYTES + 1],
+        },
+    ] {
+        let encoded = Frame::encode(&MailboxForward { run: 9, step });
+        assert!(matches!(encoded, Err(WireError::TooMany { .. })));
+    }
+}
+
+#[test]
+fn a_mailboxs_refusal_is_told_from_others() {
+    let refused = Refused::new(MailboxFault::Guessed.into());
+    assert_eq!(MailboxFault::of(&refused), Some(MailboxFault::Guessed));
+    let busy = Refused::new(Refusal::Busy);
+    assert_eq!(MailboxFault::of(&busy), None);
 }
 
 proptest! {
