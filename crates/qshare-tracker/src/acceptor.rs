@@ -57,9 +57,16 @@ impl Acceptor {
         let network = Network::of(address.ip());
         let Some(slot) = self.sessions.take(Instant::now(), network) else {
             debug!(%address, "refused: too many sessions");
+            self.services.metrics.session_refused();
             close(&session.connection, CloseCode::Busy);
             return;
         };
+        if !self.services.access.may_connect(&session.peer) {
+            debug!(%address, "refused: denied");
+            self.services.metrics.session_refused();
+            close(&session.connection, CloseCode::NotAllowed);
+            return;
+        }
         serve(session, slot, Arc::clone(&self.services)).await;
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use qshare_net::framed::{self, BrokenStream, IncomingBody, ReadError};
 use qshare_registry::{Announced, AnnouncedTopic, EntryKey, NotAnnouncing, Refused};
-use qshare_wire::private::AnnounceTopics;
+use qshare_wire::private::{AnnounceTopics, TopicEntry};
 use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, Entry, EntryKind};
 use qshare_wire::{Frame, FrameHeader, Message, Refusal};
 use quinn::RecvStream;
@@ -203,7 +203,12 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Sessi
         .withdraw(client.id, &removed)
         .await
         .map_err(|_| SessionError::Gone)?;
-    let entries: Vec<Announced> = entries.into_iter().map(announced).collect();
+    let offered = entries.len();
+    let may_announce = client.services.access.may_announce(&client.node);
+    let entries: Vec<Announced> = match may_announce {
+        true => entries.into_iter().map(announced).collect(),
+        false => Vec::new(),
+    };
     let refused = registry
         .announce(client.id, &entries)
         .await
@@ -217,11 +222,13 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Sessi
             })?;
         debug!(dropped, "announced everything");
     }
-    Ok(AnnounceAck {
+    Ok(acknowledge(
+        client,
         sequence,
-        refused: u32::try_from(refused.len()).unwrap_or(u32::MAX),
-        reason: reason(&refused).into(),
-    })
+        offered,
+        may_announce,
+        &refused,
+    ))
 }
 
 async fn apply_topics(
@@ -233,23 +240,54 @@ async fn apply_topics(
         .withdraw_topics(client.id, &announce.removed)
         .await
         .map_err(|_| SessionError::Gone)?;
-    let topics: Vec<AnnouncedTopic> = announce
-        .topics
-        .into_iter()
-        .map(|entry| AnnouncedTopic {
-            topic: entry.topic,
-            complete: entry.complete,
-        })
-        .collect();
+    let offered = announce.topics.len();
+    let may_announce = client.services.access.may_announce(&client.node);
+    let topics: Vec<AnnouncedTopic> = match may_announce {
+        true => announce.topics.iter().map(announced_topic).collect(),
+        false => Vec::new(),
+    };
     let refused = registry
         .announce_topics(client.id, &topics)
         .await
         .map_err(|_| SessionError::Gone)?;
-    Ok(AnnounceAck {
-        sequence: announce.sequence,
-        refused: u32::try_from(refused.len()).unwrap_or(u32::MAX),
-        reason: reason(&refused).into(),
-    })
+    let sequence = announce.sequence;
+    Ok(acknowledge(
+        client,
+        sequence,
+        offered,
+        may_announce,
+        &refused,
+    ))
+}
+
+/// Counts the entries of a batch and acknowledges it.
+fn acknowledge(
+    client: &Client,
+    sequence: u64,
+    offered: usize,
+    may_announce: bool,
+    refused: &[Refused],
+) -> AnnounceAck {
+    let count = match may_announce {
+        true => refused.len(),
+        false => offered,
+    };
+    client.services.metrics.announced(offered, count);
+    AnnounceAck {
+        sequence,
+        refused: u32::try_from(count).unwrap_or(u32::MAX),
+        reason: match count > 0 && !may_announce {
+            true => "only listed nodes may announce at this tracker".into(),
+            false => reason(refused).into(),
+        },
+    }
+}
+
+fn announced_topic(entry: &TopicEntry) -> AnnouncedTopic {
+    AnnouncedTopic {
+        topic: entry.topic,
+        complete: entry.complete,
+    }
 }
 
 /// Converts an entry to the registry's form. Flags and metadata have no meaning yet.

@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::TrackerLimits;
+use crate::access::Access;
 use crate::budget::{Budget, Verdict};
 use crate::fair_budget::{FairBudget, SessionUser};
 use crate::knocker::Knocker;
 use crate::mailboxes::Mailboxes;
 use crate::member::ObservedAddress;
+use crate::metrics::Metrics;
 use crate::registry_service::RegistryService;
 use crate::relay::Relay;
 use crate::turns::Turns;
@@ -44,6 +46,8 @@ pub(crate) struct Services {
     /// None if there is no second port.
     pub(crate) knocker: Option<Knocker>,
     pub(crate) mailboxes: Mailboxes,
+    pub(crate) access: Access,
+    pub(crate) metrics: Metrics,
     pub(crate) limits: TrackerLimits,
 }
 

@@ -1,6 +1,7 @@
 //! The configuration of a tracker.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use qshare_net::{GroupSecret, Identity, TransportConfig};
@@ -25,6 +26,10 @@ pub struct TrackerConfig {
     pub limits: TrackerLimits,
     /// Bounds of the relay; None switches it off.
     pub relay: Option<RelayLimits>,
+    /// File of the nodes that may announce, one ID a line; None lets every node announce.
+    pub allow: Option<PathBuf>,
+    /// File of the nodes that may not connect.
+    pub deny: Option<PathBuf>,
 }
 
 impl TrackerConfig {
@@ -43,6 +48,8 @@ impl TrackerConfig {
             },
             limits,
             relay: Some(RelayLimits::default()),
+            allow: None,
+            deny: None,
         }
     }
 }

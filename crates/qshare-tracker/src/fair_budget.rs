@@ -88,7 +88,6 @@ impl FairBudget {
     }
 
     /// Returns how much all sessions hold together.
-    #[cfg(test)]
     pub(crate) fn used(&self) -> u64 {
         self.lock().shares.used()
     }

@@ -20,9 +20,12 @@
 //! | `contacts` | which addresses are sent to which node |
 //! | `budget`, `turns` | limits of one session's requests; turns of lookups on the thread |
 //! | `fair_budget`, `fair_rate` | shares of memory and streams; of introductions to a node |
+//! | `access` | lists of nodes that may announce, or may not connect |
+//! | `metrics`, `operations` | counters, and what an operator sees |
 //! | `relay`, `knocker` | datagrams: the relay, and the second port |
 
 mod acceptor;
+mod access;
 mod announcements;
 mod budget;
 mod client;
@@ -36,6 +39,8 @@ mod knock;
 mod knocker;
 mod mailboxes;
 mod member;
+mod metrics;
+mod operations;
 mod registry_service;
 mod relay;
 mod reply;
@@ -45,7 +50,9 @@ mod tracker;
 mod turns;
 mod watch;
 
+pub use access::AccessListError;
 pub use config::{DEFAULT_TRACKER_PORT, TrackerConfig, TrackerLimits};
+pub use operations::{ListedFile, NotReady, Operations, Sample, TrackerReport};
 pub use qshare_registry::{Counts, RegistryConfig};
 pub use relay::{RelayCounts, RelayLimits};
 pub use tracker::{StartError, Tracker};

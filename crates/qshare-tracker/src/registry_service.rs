@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use crate::access::Access;
 use crate::contacts::canonical;
 use crate::member::Member;
 
@@ -193,6 +194,23 @@ impl RegistryService {
         state.registry.handle_session_closed(now, session, clean);
         state.drain();
         is_last
+    }
+
+    /// Whether the registry has run for long enough to know all entries.
+    pub(crate) fn readiness(&self) -> Readiness {
+        self.with(|registry, now| registry.readiness(now))
+    }
+
+    /// Closes the sessions of nodes that may not connect any more.
+    pub(crate) fn close_denied(&self, access: &Access) {
+        let state = self.lock();
+        for (node, session) in &state.sessions_by_node {
+            if !access.may_connect(node)
+                && let Some(member) = state.connections.get(session)
+            {
+                close(&member.connection, CloseCode::NotAllowed);
+            }
+        }
     }
 
     /// Returns a node in session, to introduce another to it.

@@ -29,6 +29,7 @@ pub(crate) async fn refuse(
     reason: impl Into<PeerText>,
     retry_after: Duration,
 ) {
+    client.services.metrics.refused(refusal);
     respond(client, send, &refused(refusal, reason, retry_after)).await;
 }
 
@@ -55,7 +56,9 @@ pub(crate) async fn send_message<M: Message>(
             });
             let written = timeout(deadline, send.write_chunk(bytes)).await;
             let taken = matches!(written, Ok(Ok(())));
-            if !taken {
+            if taken {
+                client.services.metrics.answered(M::NAME);
+            } else {
                 let _ = send.reset(VarInt::from_u32(0));
             }
             taken
@@ -70,6 +73,7 @@ pub(crate) async fn send_message<M: Message>(
 /// Refuses with [`Refusal::Busy`] and ends the stream, outside the memory budget: the message takes
 /// some 30 bytes.
 pub(crate) async fn end_busy(client: &Client, send: &mut SendStream, reason: &'static str) {
+    client.services.metrics.refused(Refusal::Busy);
     let refused = refused(Refusal::Busy, reason, BUSY_RETRY);
     let deadline = client.services.limits.transfer_deadline;
     let _ = timeout(deadline, framed::write(send, &refused)).await;

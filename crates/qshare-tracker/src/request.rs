@@ -1,5 +1,7 @@
 //! Requests: each on a stream of its own, dispatched to its handler.
 
+use std::time::Instant;
+
 use qshare_net::framed::{self, ReadError};
 use qshare_wire::introduction::Introduce;
 use qshare_wire::knock::Knock;
@@ -14,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::budget::Verdict;
 use crate::client::{Client, SessionError};
+use crate::fair_budget::Reservation;
 use crate::find::find;
 use crate::introduce::introduce;
 use crate::knock::knock;
 use crate::mailboxes;
+use crate::metrics::UNKNOWN;
 use crate::registry_service::Watched;
 use crate::reply::{end_busy, respond};
 use crate::watch::watch;
@@ -64,6 +68,37 @@ pub(crate) async fn answer_stream(
             return Ok(());
         }
     };
+    let (metrics, name, begun) = (&client.services.metrics, name_of(&frame), Instant::now());
+    metrics.requested(name);
+    let answered = answer(client, frame, &stream, send, recv).await;
+    // Others last for as long as the node wants.
+    if [Find::NAME, Introduce::NAME, Knock::NAME].contains(&name) {
+        metrics.took(name, begun.elapsed());
+    }
+    answered
+}
+
+/// Returns the name under which a request is counted.
+fn name_of(frame: &Frame) -> &'static str {
+    match frame.kind {
+        Find::TYPE => Find::NAME,
+        Watch::TYPE => Watch::NAME,
+        WatchTopic::TYPE => WatchTopic::NAME,
+        Introduce::TYPE => Introduce::NAME,
+        Knock::TYPE => Knock::NAME,
+        MailboxClaim::TYPE => MailboxClaim::NAME,
+        MailboxOpen::TYPE => MailboxOpen::NAME,
+        _ => UNKNOWN,
+    }
+}
+
+async fn answer(
+    client: &Client,
+    frame: Frame,
+    stream: &Reservation,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+) -> Result<(), SessionError> {
     match frame.kind {
         Find::TYPE => {
             let request: Find = decode(&frame)?;
@@ -77,7 +112,7 @@ pub(crate) async fn answer_stream(
             match client.request(1.0) {
                 Verdict::Granted => {
                     let (watched, limit) = (Watched::Content(request.content), request.limit);
-                    watch(client, watched, limit, &stream, send, recv).await
+                    watch(client, watched, limit, stream, send, recv).await
                 }
                 verdict => refuse_busy(client, send, verdict).await,
             }
@@ -87,7 +122,7 @@ pub(crate) async fn answer_stream(
             match client.request(1.0) {
                 Verdict::Granted => {
                     let (watched, limit) = (Watched::Topic(request.topic), request.limit);
-                    watch(client, watched, limit, &stream, send, recv).await
+                    watch(client, watched, limit, stream, send, recv).await
                 }
                 verdict => refuse_busy(client, send, verdict).await,
             }
@@ -102,7 +137,7 @@ pub(crate) async fn answer_stream(
         MailboxClaim::TYPE => {
             let request: MailboxClaim = decode(&frame)?;
             match client.request(1.0) {
-                Verdict::Granted => mailboxes::claim(client, request, &stream, send, recv).await,
+                Verdict::Granted => mailboxes::claim(client, request, stream, send, recv).await,
                 verdict => refuse_busy(client, send, verdict).await,
             }
         }
@@ -155,6 +190,7 @@ async fn refuse_unknown(client: &Client, send: &mut SendStream) -> Result<(), Se
     match client.request(1.0) {
         Verdict::Flood => Err(SessionError::Flood),
         _ => {
+            client.services.metrics.refused(Refusal::Invalid);
             let refused = Refused::because(Refusal::Invalid, "unknown type of request");
             respond(client, send, &refused).await;
             Ok(())
@@ -170,6 +206,7 @@ async fn refuse_busy(
     let Verdict::Busy(wait) = verdict else {
         return Err(SessionError::Flood);
     };
+    client.services.metrics.refused(Refusal::Busy);
     let mut refused = Refused::because(Refusal::Busy, "too many requests a second");
     refused.retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
     respond(client, send, &refused).await;

@@ -39,10 +39,12 @@ pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>)
         Ok(id) => id,
         Err(error) => {
             warn!(parent: &span, %error, "refused");
+            services.metrics.session_refused();
             close_because(&connection, CloseCode::Busy, &error.to_string());
             return;
         }
     };
+    services.metrics.session_opened();
     let client = Arc::new(Client::new(services, id, peer, connection, observed, slot));
     serve_streams(client, control, control_recv)
         .instrument(span)

@@ -17,11 +17,14 @@ use tracing::{debug, info};
 
 use crate::TrackerConfig;
 use crate::acceptor::Acceptor;
+use crate::access::{Access, AccessListError};
 use crate::client::Services;
 use crate::contacts::canonical;
 use crate::fair_budget::FairBudget;
 use crate::knocker::Knocker;
 use crate::mailboxes::{Mailboxes, MemoryMailboxes};
+use crate::metrics::Metrics;
+use crate::operations::Operations;
 use crate::registry_service::RegistryService;
 use crate::relay::{Relay, RelayCounts};
 use crate::turns::Turns;
@@ -35,6 +38,9 @@ pub enum StartError {
     /// The socket's own address cannot be read.
     #[error("cannot read the address of the UDP socket: {0}")]
     Address(io::Error),
+    /// A list of nodes cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessListError),
 }
 
 /// How long a session is idle before it yields its slot to a newcomer although its network has no
@@ -47,8 +53,7 @@ pub struct Tracker {
     id: NodeId,
     listen: SocketAddr,
     endpoint: Endpoint,
-    registry: Arc<RegistryService>,
-    relay: Option<Relay>,
+    operations: Operations,
     second_port: Option<u16>,
     tasks: TaskTracker,
     stopping: DropGuard,
@@ -57,6 +62,7 @@ pub struct Tracker {
 impl Tracker {
     /// Binds the socket and starts serving on the current tokio runtime.
     pub fn start(config: TrackerConfig) -> Result<Tracker, StartError> {
+        let access = Access::open(config.allow.as_deref(), config.deny.as_deref())?;
         let endpoint = Endpoint::bind(
             &config.identity,
             &EndpointConfig {
@@ -66,6 +72,7 @@ impl Tracker {
             },
         )?;
         let listen = canonical(endpoint.local_addr().map_err(StartError::Address)?);
+        let is_open = config.group.is_none();
         let group = match &config.group {
             Some(secret) => GroupId(secret.group_id()),
             None => GroupId::OPEN,
@@ -83,22 +90,26 @@ impl Tracker {
         let knocker = Knocker::bind(listen);
         let mailboxes = MemoryMailboxes::new(config.limits.mailboxes_max);
         let moves_interval = config.limits.moves_interval;
+        let services = Arc::new(Services {
+            registry: Arc::clone(&registry),
+            announcements: FairBudget::new(config.limits.announcements_max_bytes),
+            answers: FairBudget::new(config.limits.answers_max_bytes),
+            streams: FairBudget::new(config.limits.open_streams_max),
+            turns: Turns::default(),
+            relay: relay.clone(),
+            knocker: knocker.clone(),
+            mailboxes: Mailboxes::new(Arc::new(mailboxes)),
+            access: access.clone(),
+            metrics: Metrics::new(),
+            limits: config.limits.clone(),
+        });
+        let operations = Operations::new(endpoint.id(), is_open, Arc::clone(&services));
         let acceptor = Arc::new(Acceptor {
             endpoint: endpoint.clone(),
             greeting,
             admission: Admission::new(config.limits.half_open_max),
             sessions: ConnectionSlots::new(config.limits.sessions_max, SESSION_GRACE),
-            services: Arc::new(Services {
-                registry: Arc::clone(&registry),
-                announcements: FairBudget::new(config.limits.announcements_max_bytes),
-                answers: FairBudget::new(config.limits.answers_max_bytes),
-                streams: FairBudget::new(config.limits.open_streams_max),
-                turns: Turns::default(),
-                relay: relay.clone(),
-                knocker: knocker.clone(),
-                mailboxes: Mailboxes::new(Arc::new(mailboxes)),
-                limits: config.limits,
-            }),
+            services,
         });
 
         let tasks = TaskTracker::new();
@@ -115,7 +126,12 @@ impl Tracker {
             let (registry, endpoint) = (Arc::clone(&registry), endpoint.clone());
             async move { registry.follow_moves(endpoint, moves_interval).await }
         }));
-        if let Some(relay) = relay.clone() {
+        tasks.spawn(until(&stopping, operations.clone().sample()));
+        tasks.spawn(until(&stopping, {
+            let registry = Arc::clone(&registry);
+            access.follow(move |access| registry.close_denied(access))
+        }));
+        if let Some(relay) = relay {
             tasks.spawn(until(&stopping, relay.run()));
         }
         let second_port = knocker.as_ref().map(Knocker::port);
@@ -127,8 +143,7 @@ impl Tracker {
             id: endpoint.id(),
             listen,
             endpoint,
-            registry,
-            relay,
+            operations,
             second_port,
             tasks,
             stopping: stopping.drop_guard(),
@@ -152,12 +167,17 @@ impl Tracker {
 
     /// Returns how much the registry holds.
     pub fn counts(&self) -> Counts {
-        self.registry.counts()
+        self.operations.counts()
     }
 
     /// Returns what the relay has done; None if the tracker does not relay.
     pub fn relay_counts(&self) -> Option<RelayCounts> {
-        self.relay.as_ref().map(Relay::counts)
+        self.operations.relay_counts()
+    }
+
+    /// Returns what an operator sees of it.
+    pub fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     /// Tells all nodes that the tracker shuts down, and waits until its tasks have ended, for at

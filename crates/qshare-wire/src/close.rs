@@ -30,11 +30,13 @@ pub enum CloseCode {
     WrongIdentity = 10,
     /// The connection was unused for long.
     Idle = 11,
+    /// The acceptor's operator has barred this node.
+    NotAllowed = 12,
 }
 
 impl CloseCode {
     /// All codes, for reading one back.
-    const ALL: [CloseCode; 12] = [
+    const ALL: [CloseCode; 13] = [
         CloseCode::Goodbye,
         CloseCode::ShuttingDown,
         CloseCode::Protocol,
@@ -47,6 +49,7 @@ impl CloseCode {
         CloseCode::Flood,
         CloseCode::WrongIdentity,
         CloseCode::Idle,
+        CloseCode::NotAllowed,
     ];
 
     /// Returns the number on the wire.
@@ -77,6 +80,7 @@ impl fmt::Display for CloseCode {
             CloseCode::Flood => "too many requests",
             CloseCode::WrongIdentity => "not the node that was wanted",
             CloseCode::Idle => "idle",
+            CloseCode::NotAllowed => "this node is not allowed here",
         })
     }
 }

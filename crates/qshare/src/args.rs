@@ -10,7 +10,7 @@ mod shared;
 mod tracker;
 
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::configuration::{self, Fault, variable_of};
 
@@ -77,6 +77,15 @@ pub(crate) struct Cli {
 /// Display order of the options that every command has: after its own.
 const LAST: usize = 100;
 
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 /// How much is printed on stderr.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Verbosity {
@@ -88,6 +97,16 @@ pub(crate) struct Verbosity {
     #[arg(short, long, global = true, action = ArgAction::Count)]
     #[arg(display_order = LAST)]
     pub(crate) verbose: u8,
+    /// Form of log lines on stderr: text, or one JSON object a line
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    #[arg(display_order = LAST)]
+    pub(crate) log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]

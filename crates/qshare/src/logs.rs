@@ -5,7 +5,7 @@ use std::io;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::args::Verbosity;
+use crate::args::{LogFormat, Verbosity};
 use crate::console::Console;
 use crate::terminal;
 
@@ -26,10 +26,12 @@ pub(crate) fn start(verbosity: &Verbosity, console: &Console) {
         .unwrap_or_else(|| EnvFilter::new(directives));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(terminal::colours())
         .with_writer(ToConsole(console.clone()));
     // This fails only if a subscriber is installed, and there is no other.
-    let _ = subscriber.try_init();
+    let _ = match verbosity.log_format {
+        LogFormat::Text => subscriber.with_ansi(terminal::colours()).try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
 }
 
 struct ToConsole(Console);

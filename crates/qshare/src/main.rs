@@ -17,6 +17,7 @@ mod config;
 mod configuration;
 mod console;
 mod exit;
+mod http;
 mod jobs;
 mod logs;
 mod messages;

@@ -18,6 +18,7 @@ mod nat;
 #[cfg(target_os = "linux")]
 mod net;
 mod node_life;
+mod operations;
 #[cfg(target_os = "linux")]
 mod port_mapping;
 mod processes;

@@ -25,6 +25,10 @@ const DELTA_BATCH: Duration = Duration::from_millis(100);
 const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(600);
 
+/// Target of the log lines about entries that a tracker does not list. Unlike the state of the
+/// session, they are printed by default.
+const UNLISTED: &str = "qshare_node::unlisted";
+
 /// What a tracker says about announcements.
 #[derive(Debug)]
 pub(super) enum Reply {
@@ -181,9 +185,11 @@ impl<'a> Announcer<'a> {
                 if ack.refused > 0 {
                     self.tracker.add_unlisted(ack.refused);
                     warn!(
-                        refused = ack.refused,
+                        target: UNLISTED,
+                        tracker = %self.tracker.tracker.host_port(),
+                        files = ack.refused,
                         reason = %ack.reason,
-                        "the tracker refused entries"
+                        "the tracker does not list files of this node"
                     );
                 }
                 Some(ack.sequence)
@@ -191,8 +197,10 @@ impl<'a> Announcer<'a> {
             Reply::Evicted(evicted) => {
                 self.tracker.add_unlisted(evicted.entries);
                 warn!(
-                    entries = evicted.entries,
-                    "the tracker is full and removed entries of this node"
+                    target: UNLISTED,
+                    tracker = %self.tracker.tracker.host_port(),
+                    files = evicted.entries,
+                    "the tracker is full and removed files of this node from its list"
                 );
                 self.again_at = Some(Instant::now() + pause_before_again(&evicted));
                 None

@@ -1,6 +1,7 @@
 //! Arguments of `qshare tracker`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
@@ -12,6 +13,7 @@ Examples:
   qshare tracker
   qshare tracker --listen '[::]:7000' --certs ./tracker-identity
   qshare group new team.group && qshare tracker --group team.group
+  qshare tracker --http 127.0.0.1:9100 --deny banned.txt
 
 The tracker knows which node has which content. Files travel between nodes, never through the
 tracker; only if two nodes cannot reach each other, their encrypted packets pass its relay.";
@@ -29,6 +31,16 @@ pub(crate) struct TrackerArgs {
     pub(crate) group: GroupArg,
     #[command(flatten)]
     pub(crate) relay: RelayArgs,
+    /// Let only the nodes whose IDs are in this file announce files; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) allow: Option<PathBuf>,
+    /// Refuse the nodes whose IDs are in this file; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) deny: Option<PathBuf>,
+    /// TCP address for the operator: /metrics (Prometheus), /healthz, /readyz and a status page;
+    /// unencrypted and without a password
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) http: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) json: JsonArg,
 }

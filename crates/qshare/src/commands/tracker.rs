@@ -10,6 +10,8 @@ use qshare_node::{
 use qshare_tracker::{RelayLimits, StartError, Tracker, TrackerConfig};
 use tokio_util::sync::CancellationToken;
 
+mod operations;
+
 use super::run_on_network;
 use crate::args::{RelayArgs, TrackerArgs};
 use crate::console::Console;
@@ -43,6 +45,13 @@ async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let tracker = start(&args, identity, group)?;
+    if let Some(address) = args.http {
+        let listener = operations::bind(address).await?;
+        let bound = listener.local_addr().unwrap_or(address);
+        console.note(&format!("  status and metrics:   http://{bound}/"));
+        let operations = tracker.operations().clone();
+        tokio::spawn(operations::serve(listener, operations, stop.clone()));
+    }
     announce(&tracker, &args, console)?;
     stop.cancelled().await;
     console.note("stopping");
@@ -59,6 +68,8 @@ fn start(
         group,
         listen: args.listen,
         relay: relay_limits(&args.relay),
+        allow: args.allow.clone(),
+        deny: args.deny.clone(),
         ..TrackerConfig::new(identity)
     };
     Tracker::start(config).map_err(|error| match &error {
@@ -66,7 +77,7 @@ fn start(
             let command = suggest::on_free_port(CommandLine::of_this_process(), args.listen);
             messages::port_in_use(in_use, &command)
         }
-        StartError::Bind(_) | StartError::Address(_) => {
+        StartError::Bind(_) | StartError::Address(_) | StartError::Access(_) => {
             Failure::new(Exit::Failed, error.to_string())
         }
     })
