@@ -66,6 +66,15 @@ impl DiskError {
         }
     }
 
+    /// Returns the error of the operating system.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            DiskError::Full { .. } => io::ErrorKind::StorageFull.into(),
+            DiskError::InTheWay { .. } => io::ErrorKind::NotADirectory.into(),
+            DiskError::Permission { source, .. } | DiskError::Io { source, .. } => source,
+        }
+    }
+
     /// Returns the file or directory of the failed operation.
     pub fn path(&self) -> &Path {
         match self {

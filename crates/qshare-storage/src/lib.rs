@@ -7,6 +7,8 @@
 //!   small files, [`unfinished`] finds the downloads of earlier runs, and [`Existing`] tells what
 //!   is at a download's target.
 //!
+//! [`build_folder`] makes the manifest of a directory, and [`SharedFolder`] serves its files.
+//!
 //! docs/format.md describes the format of `.qshare.meta` files. Paths from the network are opened
 //! beneath their directory without following symbolic links.
 
@@ -18,6 +20,7 @@ mod disk;
 mod error;
 mod event;
 mod existing;
+mod folder;
 mod followed;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -48,6 +51,10 @@ pub use cancel::Cancel;
 pub use error::{DiskError, LibraryError, ReadError};
 pub use event::{Asset, LibraryEvent, SkipReason};
 pub use existing::Existing;
+pub use folder::{
+    BuiltFolder, FolderError, FolderOptions, FolderPlace, FolderProgress, FolderSkip,
+    FolderSkipReason, HashIndex, PlaceError, SharedFolder, build_folder, is_case_insensitive,
+};
 pub use hashing::{
     HashError, HashOptions, HashPage, HashedFile, OnHashed, THREAD_WORTH_BYTES, hash_file,
     hash_small_files,

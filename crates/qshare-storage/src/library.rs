@@ -13,6 +13,7 @@ use qshare_content::{ChunkIndex, Chunks, ContentId, ContentInfo, Hash, tree};
 
 use crate::error::{DiskError, LibraryError, ReadError};
 use crate::event::{Asset, LibraryEvent};
+use crate::folder::HashIndex;
 use crate::hash_jobs::hash_jobs;
 use crate::hashing::HashPage;
 use crate::index::{Entry, Hashes, Index, panic_message};
@@ -137,6 +138,11 @@ impl Library {
     /// Returns the asset of a content, with one of its names.
     pub fn find(&self, id: &ContentId) -> Option<Arc<Asset>> {
         self.state.offered_files().find(id).cloned()
+    }
+
+    /// Returns the index of hashed files, for folders outside of the shared directories.
+    pub fn hash_index(&self) -> HashIndex {
+        HashIndex::of_library(self.state.clone())
     }
 
     /// Returns the files that were reported with [`LibraryEvent::StillWritten`] and have not

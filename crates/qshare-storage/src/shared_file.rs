@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use qshare_content::{Chunks, ContentInfo, Hash, tree};
 
-use crate::hashing::{HashError, HashOptions, HashPage, hash_file};
+use crate::hashing::{HashError, HashOptions, HashPage, hash_file, hash_opened};
 use crate::reading::is_readable;
 use crate::stamp::Stamp;
 use crate::system::{read_exact_at, stamp_of};
@@ -59,6 +59,29 @@ impl SharedFile {
             page_roots,
             stamp,
         })
+    }
+
+    /// Takes a file that is open, and may have no name. Blocks until it is hashed. `path` is for
+    /// messages.
+    pub(crate) fn of_open(file: File, path: &Path) -> Result<SharedFile, HashError> {
+        let (hashed, stamp) = hash_opened(&file, path, &HashOptions::default())?;
+        Ok(SharedFile {
+            file,
+            path: path.into(),
+            info: hashed.info,
+            chunks: Chunks::of_length(hashed.info.length),
+            hashes: hashed.hashes,
+            page_roots: OnceLock::new(),
+            stamp,
+        })
+    }
+
+    /// Returns the bytes as a stream. An error of [`read_into`](Self::read_into) ends it.
+    pub fn reader(&self) -> impl io::Read + '_ {
+        FileReader {
+            file: self,
+            offset: 0,
+        }
     }
 
     /// Opens any file and hashes it. Blocks until it is hashed.
@@ -119,6 +142,23 @@ impl SharedFile {
             .metadata()
             .map(|metadata| stamp_of(&metadata, &self.path));
         now.map_or(true, |now| now != self.stamp)
+    }
+}
+
+struct FileReader<'a> {
+    file: &'a SharedFile,
+    offset: u64,
+}
+
+impl io::Read for FileReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.file.info.length - self.offset;
+        let count = left.min(buffer.len() as u64).min(1 << 20) as usize;
+        let buffer = buffer.get_mut(..count).unwrap_or_default();
+        let read = self.file.read_into(self.offset, buffer);
+        read.map_err(io::Error::other)?;
+        self.offset += count as u64;
+        Ok(count)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Systems without `openat`: paths are checked before they are used. A local process could replace
 //! a directory with a link between check and use; a peer cannot.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -81,6 +81,16 @@ impl Dir {
             Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
             None => self.rename_over(from, to),
         }
+    }
+
+    /// Refuses: symbolic links need a privilege on these systems.
+    pub(crate) fn make_link(&self, _name: &OsStr, _target: &OsStr) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns the target of a symbolic link in this directory.
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<OsString> {
+        Ok(fs::read_link(self.0.join(name))?.into_os_string())
     }
 
     /// Removes a file.

@@ -1,9 +1,10 @@
 //! Unix: all operations are relative to open directories. Linux-only parts are marked.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -119,6 +120,17 @@ impl Dir {
             }
             Err(errno) => Err(sorted(errno)),
         }
+    }
+
+    /// Makes a symbolic link in this directory.
+    pub(crate) fn make_link(&self, name: &OsStr, target: &OsStr) -> io::Result<()> {
+        rustix::fs::symlinkat(target, &self.0, name).map_err(sorted)
+    }
+
+    /// Returns the target of a symbolic link in this directory.
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<OsString> {
+        let target = rustix::fs::readlinkat(&self.0, name, Vec::new()).map_err(sorted)?;
+        Ok(OsString::from_vec(target.into_bytes()))
     }
 
     /// Removes a file.

@@ -1,6 +1,7 @@
 //! The integration tests of this crate, one binary.
 
 mod batch;
+mod folder;
 mod following;
 mod isolated;
 mod library;
