@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::socket::address_proof::{AddressProof, AddressProofs};
 use crate::socket::coalesce::CoalescingSocket;
 use crate::socket::{AddressResponder, NonQuicSender, Socket as SharedSocket};
-use crate::{Allowances, Identity, TransportConfig, tls};
+use crate::{Allowances, Identity, Pacing, TransportConfig, tls};
 
 /// Size of the socket buffers: holds a burst while the process is busy. The kernel may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -60,6 +60,7 @@ pub struct Endpoint {
     non_quic: NonQuicSender,
     address_proofs: Arc<AddressProofs>,
     allowances: Arc<Mutex<Allowances>>,
+    pacing: Arc<Pacing>,
 }
 
 impl Endpoint {
@@ -97,6 +98,7 @@ impl Endpoint {
         let socket = udp_socket(config.listen)?;
         let socket = runtime.wrap_udp_socket(socket).map_err(io_error)?;
         let socket = Arc::new(SharedSocket::new(CoalescingSocket::new(socket)).map_err(io_error)?);
+        let pacing = Arc::clone(socket.pacing());
         let non_quic = socket.sender();
         let address_proofs = Arc::clone(socket.address_proofs());
         let quinn = quinn::Endpoint::new_with_abstract_socket(
@@ -114,6 +116,7 @@ impl Endpoint {
             non_quic,
             address_proofs,
             allowances: Arc::new(Mutex::new(Allowances::new(Instant::now()))),
+            pacing,
         })
     }
 
@@ -148,6 +151,11 @@ impl Endpoint {
     pub(crate) fn begin_proof(&self, connection_id: u64, address: SocketAddr) -> AddressProof {
         self.address_proofs
             .begin(connection_id, address, rand::random())
+    }
+
+    /// Returns the rate limits of the socket, which may be changed at any time.
+    pub fn pacing(&self) -> &Arc<Pacing> {
+        &self.pacing
     }
 
     /// Waits for the next incoming connection; None once the endpoint is closed.

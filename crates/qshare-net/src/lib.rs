@@ -15,6 +15,7 @@
 //! | `tls` | TLS 1.3 with pinned self-signed certificates |
 //! | `endpoint`, `transport` | the QUIC endpoint and its settings |
 //! | `admission` | half-open and established connections, shared fairly between networks |
+//! | `pacing` | the limits on what the socket sends and receives |
 //! | `token_bucket` | rate limits |
 //! | `pake` | the key exchange of codes |
 //! | `session` | dial, accept, Hello, frames on streams |
@@ -30,6 +31,7 @@ mod certificate;
 mod congestion;
 mod endpoint;
 mod identity;
+mod pacing;
 mod pake;
 mod resolve;
 mod session;
@@ -47,6 +49,7 @@ pub use identity::{
     GroupError, GroupSecret, Identity, IdentityDir, IdentityError, IdentityFault, IdentityLock,
     IdentityRole, KnownTrackers, TrustError, default_identity_dir, exclude_from_core_dumps,
 };
+pub use pacing::{Incoming, Pacing, RateError, RateLimit, Share};
 pub use pake::{
     OpenedLink, PakeAwaitingLink, PakeError, PakeReceiver, PakeSharer, SealedLink, VerifiedReceiver,
 };

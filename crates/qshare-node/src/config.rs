@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use qshare_content::TrackerAddress;
-use qshare_net::{GroupSecret, Identity, KnownTrackers, TransportConfig};
+use qshare_net::{GroupSecret, Identity, KnownTrackers, RateLimit, TransportConfig};
 use qshare_swarm::{FetchConfig, ServeConfig};
 
 /// Default UDP port of a node.
@@ -89,6 +89,16 @@ pub struct Shares {
     pub state_dir: PathBuf,
 }
 
+/// The rate limits of a node. They count UDP packets with their headers, retransmissions and relayed
+/// packets included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RateLimits {
+    /// Limit on what is sent.
+    pub up: RateLimit,
+    /// Limit on what is received.
+    pub down: RateLimit,
+}
+
 /// Bounds on what a node does at once. Its memory follows from them.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -113,6 +123,8 @@ pub struct Limits {
     /// The same for contents of one chunk (at most 128 KiB). Their requests share a connection, so
     /// this many are answered within one RTT.
     pub small_downloads_max: usize,
+    /// Rate limits at the start; see [`crate::Node::set_rate_limits`].
+    pub rates: RateLimits,
     /// QUIC settings.
     pub transport: TransportConfig,
     /// How chunks are requested.
@@ -128,6 +140,38 @@ pub struct Limits {
     pub withdraw_partial_after: Duration,
 }
 
+impl Limits {
+    /// The least memory for [`Limits::set_memory`]: each kind of buffer holds several chunks.
+    pub const MEMORY_MIN_BYTES: u64 = 64_000_000;
+
+    /// Divides memory among the kinds of buffers, in the proportions of the default.
+    pub fn set_memory(&mut self, bytes: u64) {
+        let usual = Limits::default();
+        let sum = u64::from(usual.answers_max_bytes)
+            + u64::from(usual.requested_max_bytes)
+            + u64::from(usual.windows_max_bytes)
+            + usual.buffers_kept_bytes as u64;
+        let factor = bytes.max(Limits::MEMORY_MIN_BYTES) as f64 / sum as f64;
+        let scaled = |usual: u32| (f64::from(usual) * factor).min(f64::from(u32::MAX / 2)) as u32;
+        self.answers_max_bytes = scaled(usual.answers_max_bytes);
+        self.requested_max_bytes = scaled(usual.requested_max_bytes);
+        self.windows_max_bytes = scaled(usual.windows_max_bytes);
+        self.buffers_kept_bytes = (usual.buffers_kept_bytes as f64 * factor) as usize;
+        let in_flight = usual.fetch.in_flight_max_bytes as f64 * factor;
+        self.fetch.in_flight_max_bytes = in_flight as u64;
+    }
+
+    /// Sets the rate limits. Nothing that peers may send before they are asked exceeds a twentieth
+    /// of a second at the limit.
+    pub fn set_rates(&mut self, up: RateLimit, down: RateLimit) {
+        self.rates = RateLimits { up, down };
+        let at_once = down.bytes_within(Duration::from_millis(50)).max(32 << 10);
+        let window = u64::from(self.transport.receive_window_bytes);
+        self.transport.receive_window_bytes =
+            u32::try_from(window.min(at_once)).unwrap_or(u32::MAX);
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {
@@ -141,6 +185,7 @@ impl Default for Limits {
             downloads_max: 64,
             // Leaves streams of a connection for all other requests.
             small_downloads_max: 192,
+            rates: RateLimits::default(),
             transport: TransportConfig {
                 // For requests, which have at most 16 KiB each.
                 receive_window_bytes: 256 << 10,

@@ -4,6 +4,7 @@ mod chunk_request;
 mod committer;
 mod download;
 mod meter;
+mod rates;
 mod request;
 mod service;
 mod single_chunk;
@@ -12,5 +13,6 @@ mod swarm;
 
 pub(crate) use committer::Committer;
 pub use download::Download;
+pub use rates::Priority;
 pub use request::{DownloadRequest, discard_unfinished, unfinished_chunks};
 pub(crate) use service::{Downloads, DownloadsConfig};

@@ -74,8 +74,8 @@ mod trackers;
 mod uploads;
 mod vocabulary;
 
-pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, Shares};
-pub use downloads::{Download, DownloadRequest, discard_unfinished, unfinished_chunks};
+pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, RateLimits, Shares};
+pub use downloads::{Download, DownloadRequest, Priority, discard_unfinished, unfinished_chunks};
 pub use error::{
     AskError, DownloadError, FindError, NoSource, PartFailed, PathFault, PortCheckFault,
     ReachError, SourceFault, StartError, TrackerFault, UnverifiedPort,
@@ -89,8 +89,8 @@ pub use qshare_content as content;
 pub use qshare_net::{
     BindError, Congestion, DialError, GroupError, GroupMismatch, GroupSecret, Identity,
     IdentityDir, IdentityError, IdentityFault, IdentityLock, IdentityRole, KnownTrackers,
-    MappingError, MappingFailure, MappingProtocol, TrustError, UnknownCongestion,
-    default_identity_dir, exclude_from_core_dumps,
+    MappingError, MappingFailure, MappingProtocol, RateError, RateLimit, TrustError,
+    UnknownCongestion, default_identity_dir, exclude_from_core_dumps,
 };
 pub use qshare_storage::{
     DiskError, Durability, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent,

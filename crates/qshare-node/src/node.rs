@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::config::{NodeConfig, NodeRole};
+use crate::config::{NodeConfig, NodeRole, RateLimits};
 use crate::downloads::{Committer, Download, DownloadRequest, Downloads, DownloadsConfig};
 use crate::error::{FindError, PartFailed, StartError};
 use crate::lookup::{LanLookup, Lookup};
@@ -99,6 +99,8 @@ impl Node {
                 transport: limits.transport.clone(),
             },
         )?;
+        endpoint.pacing().set_up(limits.rates.up);
+        endpoint.pacing().down.set(limits.rates.down);
         let us = endpoint.id();
         let greeting = Greeting {
             role,
@@ -128,7 +130,11 @@ impl Node {
             tasks: tasks.clone(),
         }));
         let traversal = Traversal::install(&endpoint);
-        let table = Arc::new(PeerTable::new(us, limits.windows_max_bytes));
+        let table = Arc::new(PeerTable::new(
+            us,
+            limits.windows_max_bytes,
+            endpoint.pacing().clone(),
+        ));
         let (peer_events, peers_changed) = mpsc::unbounded_channel();
         let adopter = Arc::new(Adopter::new(
             endpoint.clone(),
@@ -182,6 +188,7 @@ impl Node {
             neighbours: neighbours.clone(),
             buffers: buffers.clone(),
             batch: batch.clone(),
+            pacing: endpoint.pacing().clone(),
             tasks: tasks.clone(),
         }));
         let downloads = Arc::new(Downloads::new(DownloadsConfig {
@@ -196,6 +203,7 @@ impl Node {
             batch,
             committer,
             events: events.clone(),
+            pacing: endpoint.pacing().clone(),
             tasks: tasks.clone(),
         }));
 
@@ -319,6 +327,23 @@ impl Node {
     /// Returns the nodes that were discovered on the local network, and their addresses.
     pub fn lan_nodes(&self) -> Vec<(NodeId, Vec<SocketAddr>)> {
         self.parts.neighbours.nodes()
+    }
+
+    /// Limits the rates at which this node sends and receives, from now on.
+    pub fn set_rate_limits(&self, limits: RateLimits) {
+        let pacing = self.parts.endpoint.pacing();
+        pacing.set_up(limits.up);
+        pacing.down.set(limits.down);
+        self.parts.table.share_windows();
+    }
+
+    /// Returns the rate limits in force.
+    pub fn rate_limits(&self) -> RateLimits {
+        let pacing = self.parts.endpoint.pacing();
+        RateLimits {
+            up: pacing.up(),
+            down: pacing.down.limit(),
+        }
     }
 
     /// Returns the node's status.

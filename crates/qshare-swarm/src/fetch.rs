@@ -96,6 +96,16 @@ impl Fetch {
         }
     }
 
+    /// Changes the limit on bytes that are requested and not yet verified. Requests that exceed it
+    /// go on.
+    pub fn set_in_flight_max(&mut self, bytes: u64) {
+        let grows = bytes > self.config.in_flight_max_bytes;
+        self.config.in_flight_max_bytes = bytes;
+        if grows {
+            self.ready.extend(self.peers.keys());
+        }
+    }
+
     /// Returns the verified chunks.
     pub fn verified(&self) -> &Bitmap {
         &self.verified

@@ -2,6 +2,7 @@
 
 mod config;
 mod get;
+mod limits;
 mod local;
 mod ls;
 mod net;

@@ -47,6 +47,7 @@ impl NodeArgs {
             ..NodeConfig::full(identity, shares, self.trackers.resolve())
         };
         config.limits.transport.congestion = self.congestion.congestion;
+        self.limits.apply(&mut config.limits);
         Ok(config)
     }
 }
@@ -63,6 +64,7 @@ impl GetArgs {
             ..NodeConfig::one_shot(Identity::ephemeral()?, self.trackers.resolve_for(wanted))
         };
         config.limits.transport.congestion = self.congestion.congestion;
+        self.limits.apply(&mut config.limits);
         Ok(config)
     }
 }

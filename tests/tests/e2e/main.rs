@@ -11,6 +11,8 @@ mod downloads;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod lan;
+#[cfg(target_os = "linux")]
+mod limits;
 mod links;
 mod messages;
 #[cfg(target_os = "linux")]

@@ -19,6 +19,7 @@ use tracing::trace;
 use super::address_proof::AddressProofs;
 use super::extra::{Extras, Poller};
 use super::virtual_address::{is_extra, is_virtual};
+use crate::pacing::{PacedPoller, Pacing};
 
 /// The route of packets to a virtual address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,7 @@ pub(crate) struct Socket {
     non_quic: OnceLock<Box<dyn NonQuic>>,
     address_proofs: Arc<AddressProofs>,
     extras: Arc<Extras>,
+    pacing: Arc<Pacing>,
     /// Packets from relays that quinn has not taken yet; at most those of one receiving call.
     relayed: Mutex<VecDeque<(SocketAddr, Bytes)>>,
     relayed_count: AtomicUsize,
@@ -158,6 +160,7 @@ impl Socket {
             non_quic: OnceLock::new(),
             address_proofs: Arc::default(),
             extras: Arc::default(),
+            pacing: Arc::default(),
             relayed: Mutex::default(),
             relayed_count: AtomicUsize::new(0),
         })
@@ -167,6 +170,11 @@ impl Socket {
         NonQuicSender(Arc::downgrade(self))
     }
 
+    /// The rate limits of this socket.
+    pub(crate) fn pacing(&self) -> &Arc<Pacing> {
+        &self.pacing
+    }
+
     /// The address proofs of this socket.
     pub(crate) fn address_proofs(&self) -> &Arc<AddressProofs> {
         &self.address_proofs
@@ -174,6 +182,7 @@ impl Socket {
 
     /// Sends one datagram that is not a QUIC packet to a real address.
     fn send_raw(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        self.pacing.up.charge(datagram.len(), datagram.len());
         self.send_to(Transmit {
             destination: to,
             ecn: None,
@@ -349,11 +358,17 @@ fn holds_non_quic(buffer: &[u8], stride: usize) -> bool {
 impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         let one = self.inner.clone().create_io_poller();
-        Box::pin(Poller::new(self.extras.clone(), one))
+        let any = Box::pin(Poller::new(self.extras.clone(), one));
+        Box::pin(PacedPoller::new(self.pacing.clone(), any))
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let ip = transmit.destination.ip();
+        let length = transmit.contents.len();
+        let segment = transmit.segment_size.unwrap_or(length);
+        if !self.pacing.up.admit(length, segment) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         if is_virtual(ip) {
             return self.send_relayed(transmit);
         }
@@ -378,6 +393,7 @@ impl AsyncUdpSocket for Socket {
         }
         let count = ready!(self.poll_any(cx, bufs, meta))?;
         for (buffer, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(count) {
+            self.pacing.down.charge(meta.len, meta.stride);
             let buffer = buffer.get_mut(..meta.len).unwrap_or_default();
             if holds_non_quic(buffer, meta.stride) {
                 self.sift(buffer, meta);
@@ -400,7 +416,8 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
+        let paced = self.pacing.up.segments_max();
+        self.inner.max_transmit_segments().min(paced)
     }
 
     fn max_receive_segments(&self) -> usize {

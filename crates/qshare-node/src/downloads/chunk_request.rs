@@ -11,6 +11,8 @@ use qshare_wire::{Message, Refused, WireError};
 use quinn::{Connection, VarInt};
 use tokio::sync::oneshot;
 
+use super::rates::Rates;
+
 /// Buffers of data that are read from the stream at once.
 const PIECES: usize = 32;
 /// Progress is reported after this many bytes, and for slow answers after this time. Reports a
@@ -54,7 +56,7 @@ pub(super) fn chunk_request(content: ContentId, chunks: &Chunks, span: Span) -> 
 
 /// Sends a request, and reads the answer of exactly `expected_bytes` into a buffer that `buffer`
 /// makes. Dropping the future abandons the request; `withdraw` withdraws it if the peer has not
-/// started to answer.
+/// started to answer. With `rates`, data is read no faster than they allow.
 pub(super) async fn fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
     connection: &Connection,
     request: &ChunkRequest,
@@ -62,6 +64,7 @@ pub(super) async fn fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
     buffer: impl FnOnce(usize) -> B + Send,
     withdraw: oneshot::Receiver<()>,
     on_step: impl FnMut(Step) -> F + Send,
+    rates: Option<&Rates>,
 ) -> Answer<B> {
     let fetched = try_fetch(
         connection,
@@ -70,6 +73,7 @@ pub(super) async fn fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
         buffer,
         withdraw,
         on_step,
+        rates,
     );
     match fetched.await {
         Ok((bytes, path)) => Answer::Data { bytes, path },
@@ -85,6 +89,7 @@ async fn try_fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
     buffer: impl FnOnce(usize) -> B + Send,
     mut withdraw: oneshot::Receiver<()>,
     mut on_step: impl FnMut(Step) -> F + Send,
+    rates: Option<&Rates>,
 ) -> Result<(B, Vec<Hash>), ReadError> {
     let (mut send, mut recv) = connection.open_bi().await?;
     framed::write(&mut send, request).await?;
@@ -110,10 +115,12 @@ async fn try_fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
     let (mut told, mut untold) = (Instant::now(), 0);
     let mut pieces = [const { Bytes::new() }; PIECES];
     while !rest.is_empty() {
-        let read = recv.read_chunks(&mut pieces).await?;
+        let packets = rates.map_or(PIECES, |rates| rates.turn_packets().min(PIECES));
+        let read = recv.read_chunks(&mut pieces[..packets]).await?;
         let Some(count) = read else {
             return Err(BrokenStream::Unfinished.into());
         };
+        let mut read_bytes = 0;
         for piece in pieces.iter_mut().take(count) {
             // Bytes beyond the answer are ignored.
             let length = piece.len().min(rest.len());
@@ -121,11 +128,15 @@ async fn try_fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
             filled.copy_from_slice(&piece[..length]);
             rest = later;
             untold += length as u64;
+            read_bytes += length as u64;
             *piece = Bytes::new();
         }
         if rest.is_empty() || untold >= TELL_BYTES || told.elapsed() >= TELL_AFTER {
             on_step(Step::Progress(untold)).await;
             (told, untold) = (Instant::now(), 0);
+        }
+        if let Some(rates) = rates {
+            rates.pay(read_bytes).await;
         }
     }
     Ok((bytes, head.path))

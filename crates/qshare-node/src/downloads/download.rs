@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::{AssetName, ContentId, ContentInfo};
+use qshare_net::RateLimit;
 use qshare_storage::Target;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::rates::{Priority, Rates};
 use super::request::DownloadRequest;
 use crate::error::DownloadError;
 use crate::vocabulary::{DownloadStatus, Progress, Report, Stage, SwarmView};
@@ -32,11 +34,16 @@ pub(super) struct DownloadState {
     outcome: watch::Sender<Option<Outcome>>,
     pub(super) stop: CancellationToken,
     pub(super) started: Instant,
+    pub(super) rates: Arc<Rates>,
 }
 
 impl Download {
     /// Creates a download that has not started; `stop` stops it.
-    pub(super) fn new(request: &DownloadRequest, stop: CancellationToken) -> Download {
+    pub(super) fn new(
+        request: &DownloadRequest,
+        stop: CancellationToken,
+        rates: Arc<Rates>,
+    ) -> Download {
         let progress = Progress {
             total_bytes: request.info.length,
             ..Progress::default()
@@ -51,6 +58,7 @@ impl Download {
             outcome: watch::Sender::new(None),
             stop,
             started: Instant::now(),
+            rates,
         };
         Download {
             state: Arc::new(state),
@@ -108,6 +116,26 @@ impl Download {
     /// Stops the download. The fetched chunks are kept, and the next attempt resumes from them.
     pub fn stop(&self) {
         self.state.stop.cancel();
+    }
+
+    /// Limits the rate of this download, beside the limit of the node, from now on.
+    pub fn set_limit(&self, limit: RateLimit) {
+        self.state.rates.set_limit(limit);
+    }
+
+    /// Returns the rate limit of this download.
+    pub fn limit(&self) -> RateLimit {
+        self.state.rates.limit()
+    }
+
+    /// Sets the priority beside the node's other downloads, from now on.
+    pub fn set_priority(&self, priority: Priority) {
+        self.state.rates.set_priority(priority);
+    }
+
+    /// Returns the priority.
+    pub fn priority(&self) -> Priority {
+        self.state.rates.priority()
     }
 
     pub(crate) fn status(&self) -> DownloadStatus {

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qshare_content::{Chunks, ContentId, NodeId};
+use qshare_net::Pacing;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
 use super::committer::Committer;
 use super::download::{Download, DownloadState};
+use super::rates::{Rates, RunningByPriority};
 use super::request::DownloadRequest;
 use super::single_chunk::SingleChunks;
 use super::sources::{Blame, SourceWatch};
@@ -39,6 +41,8 @@ pub(crate) struct Downloads {
     single_chunks: SingleChunks,
     swarms: Swarms,
     received_bytes: Arc<AtomicU64>,
+    pacing: Arc<Pacing>,
+    by_priority: Arc<RunningByPriority>,
     /// Cancelled at shutdown before anything else is stopped.
     stopping: CancellationToken,
     tasks: Tasks,
@@ -57,6 +61,7 @@ pub(crate) struct DownloadsConfig<'a> {
     pub(crate) batch: Arc<BlockingBatch>,
     pub(crate) committer: Committer,
     pub(crate) events: broadcast::Sender<NodeEvent>,
+    pub(crate) pacing: Arc<Pacing>,
     pub(crate) tasks: Tasks,
 }
 
@@ -95,6 +100,8 @@ impl Downloads {
             shares: config.shares,
             committer,
             received_bytes,
+            pacing: config.pacing,
+            by_priority: Arc::default(),
             stopping: CancellationToken::new(),
             tasks: config.tasks,
         }
@@ -107,7 +114,8 @@ impl Downloads {
         if let Some(download) = running.get(&key) {
             return download.clone();
         }
-        let download = Download::new(&request, self.stopping.child_token());
+        let rates = Rates::new(self.pacing.clone(), self.by_priority.clone());
+        let download = Download::new(&request, self.stopping.child_token(), Arc::new(rates));
         running.insert(key.clone(), download.clone());
         drop(running);
 

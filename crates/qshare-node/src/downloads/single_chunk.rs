@@ -87,6 +87,11 @@ impl SingleChunks {
             })?
         } else {
             state.set_stage(Stage::Searching);
+            // Paid before the request, so that no deadline of it includes the wait.
+            tokio::select! {
+                () = state.stop.cancelled() => return Err(DownloadError::Stopped),
+                _ = state.rates.pay(request.info.length) => {}
+            }
             tokio::select! {
                 () = state.stop.cancelled() => return Err(DownloadError::Stopped),
                 file = Box::pin(self.fetch(request, &mut meter, &mut wasted_bytes)) => file?,
@@ -314,6 +319,7 @@ async fn attempt(
         |length| vec![0; length],
         withdraw,
         |_| async {},
+        None,
     );
     let answered = timeout(ATTEMPT_DEADLINE, asked).await;
     drop(busy);

@@ -214,6 +214,7 @@ impl Swarm<'_> {
         recovered: &Bitmap,
     ) -> Result<(), DownloadError> {
         self.state.set_stage(Stage::Searching);
+        let mut counted = self.state.rates.run();
         if self.part.has_hashes() {
             self.begin(self.part.verified(), recovered);
         }
@@ -247,6 +248,8 @@ impl Swarm<'_> {
                     }
                 }
                 _ = tick.tick() => {
+                    counted.update();
+                    self.apply_limits();
                     let status = self.fetch.as_ref().map(Fetch::status);
                     if let Some(status) = &status {
                         self.publish(status);
@@ -275,7 +278,17 @@ impl Swarm<'_> {
             }
         }
         self.fetch = Some(fetch);
+        self.apply_limits();
         self.announce();
+    }
+
+    /// Follows the rate limits and the priority, which may change at any time.
+    fn apply_limits(&mut self) {
+        if let Some(fetch) = &mut self.fetch {
+            let max = self.all.limits.fetch.in_flight_max_bytes;
+            let rates = &self.state.rates;
+            fetch.set_in_flight_max(rates.in_flight_max_bytes(max, self.chunks.chunk_bytes()));
+        }
     }
 
     /// Announces the partial download, unless it is announced already.
@@ -362,6 +375,7 @@ impl Swarm<'_> {
                         writes: self.writes.clone(),
                         events: self.events.clone(),
                         withdraw,
+                        rates: self.state.rates.clone(),
                     }));
                     let withdraw = Some(sender);
                     let running = Running {

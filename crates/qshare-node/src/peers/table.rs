@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
+use qshare_net::Pacing;
 use qshare_swarm::PeerKey;
 use tokio::sync::watch;
 
@@ -82,10 +83,11 @@ pub(crate) struct PeerTable {
     adopted: watch::Sender<u64>,
     /// The sum of the receive windows of all nodes that this node requests something from.
     windows_max_bytes: u32,
+    pacing: Arc<Pacing>,
 }
 
 impl PeerTable {
-    pub(crate) fn new(us: NodeId, windows_max_bytes: u32) -> PeerTable {
+    pub(crate) fn new(us: NodeId, windows_max_bytes: u32, pacing: Arc<Pacing>) -> PeerTable {
         PeerTable {
             us,
             slots: Mutex::default(),
@@ -93,6 +95,7 @@ impl PeerTable {
             next_key: AtomicU64::new(1),
             adopted: watch::Sender::new(0),
             windows_max_bytes,
+            pacing,
         }
     }
 
@@ -201,15 +204,21 @@ impl PeerTable {
         }
     }
 
-    /// Shares the receive windows among the peers that this node requests something from.
-    pub(super) fn share_windows(&self) {
+    /// Shares the receive windows among the peers that this node requests something from. Where
+    /// receiving is limited, none is larger than the limit needs.
+    pub(crate) fn share_windows(&self) {
         let slots = self.lock();
         let asked = slots
             .values()
             .filter_map(|slot| slot.connected.as_ref())
             .filter(|peer| peer.is_asked());
         let window = window_bytes(self.windows_max_bytes, asked.clone().count());
-        asked.for_each(|peer| peer.connection().set_window(window));
+        for peer in asked {
+            let connection = peer.connection();
+            let needed = self.pacing.down.window_bytes(connection.shortest_rtt());
+            let needed = u32::try_from(needed).unwrap_or(u32::MAX);
+            connection.set_window(window.min(needed));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Slot>> {
@@ -342,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_node_that_lied_about_three_contents_is_shunned() {
-        let table = PeerTable::new(SMALL, 64 << 20);
+        let table = PeerTable::new(SMALL, 64 << 20, Arc::default());
         for lies in 0..LIES_MAX {
             assert!(!table.is_shunned(&LARGE), "after {lies}");
             table.note_lie(LARGE);
@@ -352,7 +361,7 @@ mod tests {
 
     #[test]
     fn nodes_that_were_only_tried_are_forgotten() {
-        let table = PeerTable::new(SMALL, 64 << 20);
+        let table = PeerTable::new(SMALL, 64 << 20, Arc::default());
         let dialling = table.dialling(LARGE);
         let waiting = table.dialling(LARGE);
         table.forget_if_empty(&LARGE);

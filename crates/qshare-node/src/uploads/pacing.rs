@@ -1,6 +1,7 @@
 //! Writes an answer to its stream in pieces, so that few bytes are unsent, and other answers go on
 //! while one is blocked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,12 +35,14 @@ const LONG_PATH: Duration = Duration::from_millis(5);
 /// Limits the bytes that connections buffer.
 pub(super) struct Pacing {
     send_window_max_bytes: u64,
+    rates: Arc<qshare_net::Pacing>,
 }
 
 impl Pacing {
-    pub(super) fn new(send_window_max_bytes: u64) -> Pacing {
+    pub(super) fn new(send_window_max_bytes: u64, rates: Arc<qshare_net::Pacing>) -> Pacing {
         Pacing {
             send_window_max_bytes,
+            rates,
         }
     }
 
@@ -54,6 +57,9 @@ impl Pacing {
             true => held_up_bytes(path.cwnd),
             false => path.cwnd,
         };
+        // A congestion window grows beyond what a rate limit lets pass.
+        let limit = self.rates.up();
+        let held_bytes = held_bytes.min(limit.bytes_within(connection.connection.rtt() * 2));
         let window_bytes = (held_bytes + piece_bytes).min(self.send_window_max_bytes);
         connection.connection.set_send_window(window_bytes);
         piece_bytes as usize

@@ -50,6 +50,7 @@ pub(crate) struct UploadsConfig<'a> {
     pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) batch: Arc<BlockingBatch>,
+    pub(crate) pacing: Arc<qshare_net::Pacing>,
     pub(crate) tasks: Tasks,
 }
 
@@ -62,6 +63,7 @@ impl Uploads {
             neighbours,
             buffers,
             batch,
+            pacing,
             tasks,
         } = config;
         let queue = Arc::new(UploadQueue::new(limits.serve.clone(), rand::random()));
@@ -77,7 +79,7 @@ impl Uploads {
                     memory: memory.clone(),
                 },
                 queue: queue.clone(),
-                pacing: Pacing::new(limits.transport.send_window_bytes),
+                pacing: Pacing::new(limits.transport.send_window_bytes, pacing),
                 counters: counters.clone(),
             },
             hashes: HashAnswers {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
+use super::limits::LimitsArgs;
 use super::shared::{
     CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PunchArg, TrackersArg, parse_listen,
     parse_seconds,
@@ -58,6 +59,8 @@ pub(crate) struct GetArgs {
     pub(crate) certs: CertsArg,
     #[command(flatten)]
     pub(crate) group: GroupArg,
+    #[command(flatten)]
+    pub(crate) limits: LimitsArgs,
     #[command(flatten)]
     pub(crate) congestion: CongestionArg,
     /// Keep serving the downloaded files until Ctrl-C or SIGTERM

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
+use super::limits::LimitsArgs;
 use super::shared::{
     CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PortMappingArg, PunchArg, TrackersArg,
     parse_listen,
@@ -55,6 +56,8 @@ pub(crate) struct NodeArgs {
     pub(crate) certs: CertsArg,
     #[command(flatten)]
     pub(crate) group: GroupArg,
+    #[command(flatten)]
+    pub(crate) limits: LimitsArgs,
     #[command(flatten)]
     pub(crate) congestion: CongestionArg,
     /// Run without a prompt, until Ctrl-C or SIGTERM

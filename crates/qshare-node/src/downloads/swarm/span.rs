@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::super::chunk_request::{Answer, chunk_request, fetch};
+use super::super::rates::Rates;
 use super::event::{Event, resume};
 use crate::peers::Peer;
 use crate::runtime::BufferPool;
@@ -26,6 +27,7 @@ pub(super) struct FetchSpan {
     pub(super) writes: TaskTracker,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) withdraw: oneshot::Receiver<()>,
+    pub(super) rates: Arc<Rates>,
 }
 
 /// Fetches one span, and has it verified and written on a blocking thread.
@@ -42,6 +44,7 @@ pub(super) async fn fetch_span(job: FetchSpan) {
         writes,
         events,
         withdraw,
+        rates,
     } = job;
     let asked = chunk_request(content, &chunks, span);
     let expected = span.size(&chunks);
@@ -66,6 +69,7 @@ pub(super) async fn fetch_span(job: FetchSpan) {
         buffer,
         withdraw,
         on_step,
+        Some(&rates),
     );
     let answer = answer.await;
     drop(busy);
