@@ -83,6 +83,7 @@ fn found() -> Found {
         holders: (0..4)
             .map(|holder| ((number as u16 + holder) % NODES, true))
             .collect(),
+        metadata: Vec::new(),
     };
     Found {
         readiness: Readiness::Ready,

@@ -192,6 +192,7 @@ async fn answer(
                     complete: 1,
                     partial: 0,
                     holders: Vec::new(),
+                    metadata: Vec::new(),
                 }],
                 nodes: Vec::new(),
                 more: Some(next.to_be_bytes().to_vec()),
@@ -208,6 +209,7 @@ async fn answer(
                 complete: 1,
                 partial: 0,
                 holders: vec![(0, true)],
+                metadata: Vec::new(),
             });
             let found = Found {
                 readiness: Readiness::Ready,

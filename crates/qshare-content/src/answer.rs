@@ -26,12 +26,14 @@ impl AnswerFilter {
 
     /// Whether a file of this name and content answers the query.
     ///
-    /// An id or a prefix decides about the content and leaves the name open; everything else
-    /// decides about the name and leaves the content open.
+    /// An id or a prefix decides about the content and leaves the name open, a digest leaves both
+    /// open; everything else decides about the name and leaves the content open.
     pub fn allows(&self, name: &AssetName, content: &ContentId) -> bool {
         match &self.query {
             Query::Id(id) => id == content,
             Query::IdPrefix(prefix) => prefix.matches(content),
+            // Nothing in an answer proves a digest. Whoever asked checks what was downloaded.
+            Query::Sha256(_) => true,
             Query::OfNode(_, wanted) => wanted == name,
             Query::Name(text) => {
                 text == name.as_str()
@@ -49,7 +51,7 @@ impl Query {
     /// was not asked for.
     pub fn is_about_names(&self) -> bool {
         match self {
-            Query::Id(_) | Query::IdPrefix(_) => false,
+            Query::Id(_) | Query::IdPrefix(_) | Query::Sha256(_) => false,
             Query::OfNode(..) | Query::Name(_) => true,
         }
     }

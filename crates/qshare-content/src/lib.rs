@@ -15,6 +15,7 @@ mod glob;
 mod id;
 mod link;
 pub mod manifest;
+mod metadata;
 mod name;
 mod query;
 mod sha256;
@@ -31,6 +32,7 @@ pub use link::{
     DEFAULT_TRACKER_PORT, Link, LinkParseError, NodeAddress, NodeAddressError, TrackerAddress,
     TrackerAddressError,
 };
+pub use metadata::{FileMetadata, METADATA_MAX_BYTES, MODIFIED_MAX_NS, MetadataError};
 pub use name::{AssetName, META_SUFFIX, NAME_MAX_BYTES, NameError, PART_SUFFIX};
 pub use query::{Query, QueryParseError, is_glob};
 pub use share_key::{ShareKey, ShareKeyError, Topic};

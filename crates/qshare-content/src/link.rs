@@ -1,6 +1,6 @@
-//! Links: `qshare:CONTENTID,s=SIZE,r=ROOT,t=TRACKERID@HOST:PORT,a=NODEID@HOST:PORT,n=NAME`, and the
-//! addresses of trackers and nodes in them. A link that needs more than that to be understood, such
-//! as a share key, begins with `qshare:2,`, so that older programs refuse it.
+//! Links: `qshare:CONTENTID,s=SIZE,r=ROOT,t=TRACKERID@HOST:PORT,a=NODEID@HOST:PORT,n=NAME,d=TIME,x=1`,
+//! and the addresses of trackers and nodes in them. A link that needs more than that to be
+//! understood, such as a share key, begins with `qshare:2,`, so that older programs refuse it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,8 @@ use std::str::FromStr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::{
-    AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, NameError, NodeId, ShareKey, Topic,
+    AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, MODIFIED_MAX_NS, NameError, NodeId,
+    ShareKey, Topic,
 };
 
 /// Default UDP port of a tracker.
@@ -193,6 +194,10 @@ pub struct Link {
     pub name: Option<AssetName>,
     /// The key of a private share; None if the content is public.
     pub key: Option<ShareKey>,
+    /// Modification time, nanoseconds since 1970.
+    pub modified_ns: Option<i64>,
+    /// Whether the file's owner may execute it.
+    pub executable: bool,
 }
 
 /// Why a text is not a link.
@@ -266,6 +271,12 @@ impl fmt::Display for Link {
         if let Some(name) = &self.name {
             write!(f, ",n={}", utf8_percent_encode(name.as_str(), ENCODED))?;
         }
+        if let Some(ns) = self.modified_ns {
+            write!(f, ",d={}", format_seconds(ns))?;
+        }
+        if self.executable {
+            f.write_str(",x=1")?;
+        }
         Ok(())
     }
 }
@@ -297,6 +308,7 @@ impl FromStr for Link {
             .parse()
             .map_err(|_| LinkParseError::NotALink)?;
         let (mut length, mut root, mut name, mut share_key) = (None, None, None, None);
+        let (mut modified_ns, mut executable) = (None, false);
         let (mut trackers, mut nodes) = (Vec::new(), Vec::new());
         for field in fields {
             // The value may be a secret.
@@ -312,6 +324,9 @@ impl FromStr for Link {
                 "t" => trackers.push(value.parse()?),
                 "a" if nodes.len() == LINK_NODES_MAX => return Err(LinkParseError::TooLong),
                 "a" => nodes.push(value.parse()?),
+                // A later version may write times and bits that this one does not know.
+                "d" => modified_ns = parse_seconds(&value),
+                "x" => executable = value == "1",
                 "n" => name = Some(AssetName::from_local(&value)?),
                 "K" if is_version_2 => {
                     share_key = Some(value.parse::<ShareKey>().map_err(|_| refused())?);
@@ -341,6 +356,8 @@ impl FromStr for Link {
             nodes,
             name,
             key: share_key,
+            modified_ns,
+            executable,
         })
     }
 }
@@ -357,6 +374,36 @@ fn field_name(field: &str) -> &str {
         Some((name, _)) if name.len() <= 16 => name,
         _ => "…",
     }
+}
+
+/// Formats nanoseconds since 1970 as seconds, with as many decimals as are needed.
+fn format_seconds(ns: i64) -> String {
+    const PER_SECOND: u64 = 1_000_000_000;
+    let sign = if ns < 0 { "-" } else { "" };
+    let (seconds, rest) = (
+        ns.unsigned_abs() / PER_SECOND,
+        ns.unsigned_abs() % PER_SECOND,
+    );
+    let text = format!("{sign}{seconds}.{rest:09}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Parses seconds since 1970 with at most nine decimals into nanoseconds. Returns None for another
+/// form, and for times that metadata cannot state.
+fn parse_seconds(text: &str) -> Option<i64> {
+    let (sign, text) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text),
+    };
+    let (seconds, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(seconds) || !is_number(decimals) || decimals.len() > 9 {
+        return None;
+    }
+    let seconds: i64 = seconds.parse().ok()?;
+    let rest: i64 = format!("{decimals:0<9}").parse().ok()?;
+    let ns = seconds.checked_mul(1_000_000_000)?.checked_add(rest)?;
+    (ns <= MODIFIED_MAX_NS).then_some(sign * ns)
 }
 
 #[cfg(test)]
@@ -385,6 +432,8 @@ mod tests {
             ],
             name: Some(AssetName::new("data, été/100%.bin").unwrap()),
             key: None,
+            modified_ns: Some(1_577_934_245_000_000_001),
+            executable: true,
         }
     }
 
@@ -445,6 +494,34 @@ mod tests {
         assert_eq!(text.parse::<Link>().unwrap(), link());
         let plain = |c: char| c.is_ascii_alphanumeric() || "._~@:/-=,%".contains(c);
         assert!(text.chars().all(plain), "{text}");
+    }
+
+    #[test]
+    fn times_round_trip_and_odd_ones_are_ignored() {
+        for ns in [0, 1, -1, 1_500_000_000, -2_000_000_010, MODIFIED_MAX_NS] {
+            assert_eq!(parse_seconds(&format_seconds(ns)), Some(ns), "{ns}");
+        }
+        assert_eq!(format_seconds(1_500_000_000), "1.5");
+        assert_eq!(format_seconds(20_000_000_000), "20");
+        for text in [
+            "",
+            "-",
+            "x",
+            "1.",
+            ".5",
+            "1.0000000001",
+            "1e9",
+            "+1",
+            "9999999999999",
+        ] {
+            assert_eq!(parse_seconds(text), None, "{text}");
+        }
+        let odd = link()
+            .to_string()
+            .replace(",x=1", ",x=2")
+            .replace(",d=", ",d=x");
+        let odd = odd.parse::<Link>().unwrap();
+        assert_eq!((odd.modified_ns, odd.executable), (None, false));
     }
 
     #[test]

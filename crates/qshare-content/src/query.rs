@@ -1,4 +1,4 @@
-//! Queries: an id, an id prefix, a node's name for a content, a name or a glob.
+//! Queries: an id, an id prefix, a node's name for a content, a name, a glob or a plain digest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,8 +6,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AssetName, ContentId, GlobError, IdParseError, IdPrefix, NameError, NamePattern, NodeId,
+    AssetName, ContentId, GlobError, Hash, IdParseError, IdPrefix, NameError, NamePattern, NodeId,
 };
+
+/// What a plain digest begins with.
+const SHA256_PREFIX: &str = "sha256:";
 
 /// A query.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +23,9 @@ pub enum Query {
     OfNode(NodeId, AssetName),
     /// All contents of this name; if there are none and the text is a glob, all that match it.
     Name(String),
+    /// The contents whose plain SHA-256 a node states to be this: `sha256:HEX`. The statements are
+    /// claims, which a hash tree cannot prove: check the digest of what was downloaded.
+    Sha256(Hash),
 }
 
 /// Why a text is not a query.
@@ -28,6 +34,9 @@ pub enum QueryParseError {
     /// `id:` is not followed by 1 to 64 hex digits.
     #[error(transparent)]
     Prefix(#[from] IdParseError),
+    /// `sha256:` is not followed by 64 hex digits.
+    #[error("a SHA-256 digest is sha256: and 64 hex digits")]
+    Sha256,
     /// Neither a valid name nor a glob.
     #[error("{text:?} is not a name that can be shared: {cause}")]
     Name {
@@ -61,6 +70,13 @@ impl FromStr for Query {
         if let Some(digits) = text.strip_prefix("id:") {
             return Ok(Query::IdPrefix(digits.parse()?));
         }
+        if let Some(prefix) = text.get(..SHA256_PREFIX.len())
+            && prefix.eq_ignore_ascii_case(SHA256_PREFIX)
+        {
+            let digits = text[SHA256_PREFIX.len()..].to_ascii_lowercase();
+            let digest = digits.parse().map_err(|_| QueryParseError::Sha256)?;
+            return Ok(Query::Sha256(digest));
+        }
         if let Some((node, name)) = text.split_once('/')
             && let (Ok(node), Ok(name)) = (node.parse(), AssetName::from_local(name))
         {
@@ -87,6 +103,7 @@ impl fmt::Display for Query {
             Query::IdPrefix(prefix) => write!(f, "id:{}", prefix.digits()),
             Query::OfNode(node, name) => write!(f, "{node}/{name}"),
             Query::Name(text) => write!(f, "{text}"),
+            Query::Sha256(digest) => write!(f, "{SHA256_PREFIX}{digest}"),
         }
     }
 }
@@ -111,6 +128,11 @@ mod tests {
             "**/*.txt".parse::<Query>().unwrap(),
             Query::Name("**/*.txt".into())
         );
+        let digest = Query::Sha256(Hash([0x0a; 32]));
+        let text = digest.to_string();
+        assert_eq!(text, format!("sha256:{}", "0a".repeat(32)));
+        assert_eq!(text.to_uppercase().parse::<Query>().unwrap(), digest);
+        assert_eq!("sha256:0a".parse::<Query>(), Err(QueryParseError::Sha256));
         assert!("../x".parse::<Query>().is_err());
         assert!("id:zz".parse::<Query>().is_err());
         assert!("".parse::<Query>().is_err());

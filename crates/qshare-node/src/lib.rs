@@ -93,9 +93,9 @@ pub use qshare_net::{
     UnknownCongestion, default_identity_dir, exclude_from_core_dumps,
 };
 pub use qshare_storage::{
-    DiskError, Durability, HashError, HashOptions, HashedFile, LibraryError, LibraryEvent,
-    OpenError, SkipReason, THREAD_WORTH_BYTES, Target, Unfinished, hash_file, hash_small_files,
-    unfinished,
+    DiskError, Durability, FileAttributes, HashError, HashOptions, HashedFile, LibraryError,
+    LibraryEvent, OpenError, SkipReason, THREAD_WORTH_BYTES, Target, Unfinished, hash_file,
+    hash_small_files, unfinished,
 };
 pub use vocabulary::{
     Contact, DownloadStatus, Findings, FoundFile, MappedPort, NodeEvent, NodeStatus, PathKind,

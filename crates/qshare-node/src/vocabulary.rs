@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qshare_content::{AssetName, ContentId, ContentInfo, NodeId, TrackerAddress};
+use qshare_content::{AssetName, ContentId, ContentInfo, FileMetadata, NodeId, TrackerAddress};
 use qshare_net::{MappingError, MappingProtocol};
 use qshare_storage::LibraryEvent;
 
@@ -30,6 +30,9 @@ pub struct FoundFile {
     pub partial: u32,
     /// Some of these nodes.
     pub holders: Vec<Contact>,
+    /// What these nodes state about the file, merged; what the named node states, if the lookup
+    /// was for the file of one node. A claim.
+    pub metadata: FileMetadata,
 }
 
 /// A node that holds a content, and its addresses.

@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use qshare_content::{AssetName, ContentInfo, Hash, NodeId, Query};
+use qshare_content::{AssetName, ContentInfo, FileMetadata, Hash, NodeId, Query};
 use qshare_registry::{Announced, Find, GroupId, Registry, RegistryConfig, TimeoutReason};
 
 fn main() {
@@ -174,7 +174,16 @@ fn announced(owner: u64, file: u64) -> Announced {
         },
         is_collection: false,
         complete: true,
+        metadata: FileMetadata {
+            modified_ns: with_times().then_some(1_577_934_245_123_456_789),
+            ..FileMetadata::default()
+        },
     }
+}
+
+/// Whether entries state a modification time: with a second argument, `times`.
+fn with_times() -> bool {
+    std::env::args().any(|argument| argument == "times")
 }
 
 fn node_id(n: u64) -> NodeId {

@@ -3,13 +3,14 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use qshare_content::{AssetName, IdPrefix, NamePattern, Query, is_glob};
+use qshare_content::{AssetName, FileMetadata, IdPrefix, NamePattern, Query, is_glob};
 
 use crate::catalog::{Asset, Catalog, Content, Listing, SeveralContents};
 use crate::config::RegistryConfig;
 use crate::group::Group;
 use crate::lookup::{Cursor, Find, FindError, Match, Order, Page, Readiness};
 use crate::near::near_names;
+use crate::node::Node;
 use crate::resources::Resources;
 use crate::slab::Key;
 use crate::types::Holder;
@@ -37,13 +38,21 @@ impl Group {
     ) -> Result<Page, FindError> {
         let mut work = Work::new(resources.config.lookup_steps_max);
         let selection = self.select(find, &resources.config, &mut work)?;
-        let mut samples: BTreeMap<Key<Content>, Vec<Holder>> = BTreeMap::new();
+        let mut samples: BTreeMap<Key<Content>, Vec<(Key<Node>, Holder)>> = BTreeMap::new();
+        let owner = match &find.query {
+            Query::OfNode(id, _) => self.node(*id),
+            _ => None,
+        };
         let mut matches = Vec::with_capacity(selection.assets.len());
         for asset in selection.assets {
             let content = self.catalog.assets[asset].content;
             let sample = samples
                 .entry(content)
                 .or_insert_with(|| self.sample(content, find.holders, find.asking, resources));
+            let stated = match owner {
+                Some(owner) => self.nodes[owner].metadata(asset),
+                None => self.stated(asset, sample.iter().map(|(node, _)| *node)),
+            };
             let Content { info, holders, .. } = &self.catalog.contents[content];
             matches.push(Match {
                 name: self.catalog.assets[asset].name.clone(),
@@ -51,7 +60,14 @@ impl Group {
                 is_collection: self.catalog.assets[asset].announcers.is_collection(),
                 complete: holders.complete(),
                 partial: holders.partial(),
-                holders: sample.clone(),
+                holders: sample.iter().map(|(_, holder)| holder.clone()).collect(),
+                metadata: FileMetadata {
+                    sha256: match &find.query {
+                        Query::Sha256(digest) => Some(*digest),
+                        _ => stated.sha256,
+                    },
+                    ..stated
+                },
             });
         }
         let found = !matches.is_empty() || find.after.is_some();
@@ -62,6 +78,16 @@ impl Group {
             readiness: if found { Readiness::Ready } else { readiness },
             steps: work.steps(),
         })
+    }
+
+    /// Merges what nodes state about one asset. Those that know its content by another name state
+    /// nothing about it.
+    fn stated(&self, asset: Key<Asset>, nodes: impl Iterator<Item = Key<Node>>) -> FileMetadata {
+        let mut merged = FileMetadata::default();
+        for node in nodes {
+            merged.merge(&self.nodes[node].metadata(asset));
+        }
+        merged
     }
 
     fn select(
@@ -80,6 +106,7 @@ impl Group {
         Ok(match &find.query {
             Query::Id(id) => scan.content(self.catalog.listed_content(*id), config, work),
             Query::IdPrefix(prefix) => scan.id_prefix(prefix, config, work),
+            Query::Sha256(digest) => scan.contents(self.digests.contents(*digest), config, work),
             Query::OfNode(id, name) => match self.node(*id) {
                 Some(node) => {
                     let announces = |asset| self.nodes[node].announces(asset);
@@ -133,6 +160,22 @@ impl Scan<'_> {
             assets,
             ..Selection::default()
         }
+    }
+
+    /// Selects contents, each under one of its names.
+    fn contents(
+        &self,
+        contents: Vec<Key<Content>>,
+        config: &RegistryConfig,
+        work: &mut Work,
+    ) -> Selection {
+        let mut selection = Selection::default();
+        for content in contents.into_iter().take(self.limit) {
+            work.add(NAME_STEPS + self.match_steps(content));
+            let assets = self.catalog.assets_of(content, config.names_per_content);
+            selection.assets.extend(assets.first());
+        }
+        selection
     }
 
     /// Selects the contents of one name that are wanted.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use qshare_content::fair::User;
-use qshare_content::{AssetName, ContentId, NodeId};
+use qshare_content::{AssetName, ContentId, FileMetadata, NodeId};
 
 use crate::catalog::{Asset, Catalog, Content};
+use crate::digests::{DIGEST_BYTES, Digests};
 use crate::holders::Presence;
 use crate::node::{Entry, Node};
 use crate::resources::{ENTRY_WEIGHT_BYTES, NodeRef, Resources};
@@ -22,6 +23,7 @@ pub(crate) struct Group {
     pub(crate) nodes: Slab<Node>,
     by_id: BTreeMap<NodeId, Key<Node>>,
     pub(crate) watches: Watches,
+    pub(crate) digests: Digests,
 }
 
 impl Group {
@@ -32,6 +34,7 @@ impl Group {
             nodes: Slab::default(),
             by_id: BTreeMap::new(),
             watches: Watches::default(),
+            digests: Digests::default(),
         }
     }
 
@@ -239,6 +242,7 @@ impl Group {
             info,
             is_collection,
             complete,
+            metadata,
         } = announced;
         let id = info.id();
         let known_content = self.catalog.content(id);
@@ -259,6 +263,7 @@ impl Group {
                 let (_, after) = holders.remove(key, was_complete);
                 self.note(held, key, before, after, resources);
             }
+            self.state(key, asset, metadata, resources);
             return Ok(());
         }
         let name_bytes = match known {
@@ -289,7 +294,43 @@ impl Group {
         }
         let (before, after) = self.catalog.contents[held].holders.add(key, *complete);
         self.note(held, key, before, after, resources);
+        self.state(key, asset, metadata, resources);
         Ok(())
+    }
+
+    /// Records what a node states about one of its entries. A digest for which there is no room is
+    /// left out.
+    fn state(
+        &mut self,
+        key: Key<Node>,
+        asset: Key<Asset>,
+        metadata: &FileMetadata,
+        resources: &mut Resources,
+    ) {
+        let node = &mut self.nodes[key];
+        node.set_times(asset, metadata);
+        if node.digests.get(&asset).copied() == metadata.sha256 {
+            return;
+        }
+        self.forget_digest(key, asset, resources);
+        if let Some(digest) = metadata.sha256
+            && resources.admit_bytes(DIGEST_BYTES)
+        {
+            let node = &mut self.nodes[key];
+            node.weight += DIGEST_BYTES as u64;
+            node.digests.insert(asset, digest);
+            self.digests.add(digest, self.catalog.assets[asset].content);
+        }
+    }
+
+    fn forget_digest(&mut self, key: Key<Node>, asset: Key<Asset>, resources: &mut Resources) {
+        let node = &mut self.nodes[key];
+        if let Some(digest) = node.digests.remove(&asset) {
+            node.weight -= DIGEST_BYTES as u64;
+            resources.dismiss_bytes(DIGEST_BYTES);
+            self.digests
+                .remove(digest, self.catalog.assets[asset].content);
+        }
     }
 
     pub(crate) fn withdraw(&mut self, key: Key<Node>, entry: &EntryKey, resources: &mut Resources) {
@@ -337,6 +378,8 @@ impl Group {
             return;
         };
         node.weight -= weight_of(&self.catalog.assets[asset].name);
+        node.set_times(asset, &FileMetadata::default());
+        self.forget_digest(key, asset, resources);
         let held = self.catalog.assets[asset].content;
         let holders = &mut self.catalog.contents[held].holders;
         let (before, after) = holders.remove(key, entry.complete);
@@ -372,7 +415,7 @@ impl Group {
         limit: usize,
         asking: Option<NodeId>,
         resources: &mut Resources,
-    ) -> Vec<Holder> {
+    ) -> Vec<(Key<Node>, Holder)> {
         let nodes = &self.nodes;
         let eligibility = |key: Key<Node>| {
             let node = &nodes[key];
@@ -388,7 +431,7 @@ impl Group {
                 eligibility,
             )
             .into_iter()
-            .map(|(key, presence)| holder(&nodes[key], presence))
+            .map(|(key, presence)| (key, holder(&nodes[key], presence)))
             .collect()
     }
 

@@ -15,6 +15,7 @@
 mod backend;
 mod catalog;
 mod config;
+mod digests;
 mod find;
 mod group;
 mod holders;

@@ -1,6 +1,8 @@
 //! What callers and the registry say to each other about lookups.
 
-use qshare_content::{AssetName, ContentId, ContentInfo, NodeId, Query, QueryParseError};
+use qshare_content::{
+    AssetName, ContentId, ContentInfo, FileMetadata, NodeId, Query, QueryParseError,
+};
 
 use crate::types::{GroupId, Holder};
 
@@ -67,6 +69,8 @@ pub struct Match {
     pub partial: usize,
     /// A random sample of these nodes.
     pub holders: Vec<Holder>,
+    /// What these nodes state about the file, merged. For a query by node, what that node states.
+    pub metadata: FileMetadata,
 }
 
 /// The answer to a lookup.

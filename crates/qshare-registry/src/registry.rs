@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use qshare_content::fair::{FairShares, Network};
-use qshare_content::{AssetName, ContentId, LENGTH_MAX_BYTES, NodeId, Topic};
+use qshare_content::{AssetName, ContentId, FileMetadata, LENGTH_MAX_BYTES, NodeId, Topic};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -231,6 +231,7 @@ impl Registry {
                 info: topic_info(announced.topic),
                 is_collection: false,
                 complete: announced.complete,
+                metadata: FileMetadata::default(),
             })
             .collect();
         self.announce(now, session, &batch, u64::MAX)
@@ -357,7 +358,8 @@ impl Registry {
         };
         let limit = limit.min(self.resources.config.holders_max);
         let drawn = group.catalog.contents[held].holders.drawn_for(limit) as u64;
-        let holders = group.sample(held, limit, asking, &mut self.resources);
+        let sample = group.sample(held, limit, asking, &mut self.resources);
+        let holders: Vec<_> = sample.into_iter().map(|(_, holder)| holder).collect();
         Sample {
             steps: NAME_STEPS + drawn * DRAWN_STEPS + holders.len() as u64 * HOLDER_STEPS,
             holders,

@@ -56,6 +56,20 @@ impl Resources {
         Ok(())
     }
 
+    /// Counts further bytes of an entry. Returns false if there is no room.
+    pub(crate) fn admit_bytes(&mut self, bytes: usize) -> bool {
+        let has_room = self.name_bytes + bytes <= self.config.name_bytes_total;
+        if has_room {
+            self.name_bytes += bytes;
+        }
+        has_room
+    }
+
+    /// Counts fewer bytes of an entry.
+    pub(crate) fn dismiss_bytes(&mut self, bytes: usize) {
+        self.name_bytes -= bytes;
+    }
+
     /// Counts one entry less.
     pub(crate) fn dismiss(&mut self, name_bytes: usize) {
         self.entries -= 1;

@@ -22,6 +22,12 @@ impl<T> Key<T> {
         value: PhantomData,
     };
 
+    /// The smallest key.
+    pub(crate) const FIRST: Key<T> = Key {
+        ordinal: NonZeroU32::MIN,
+        value: PhantomData,
+    };
+
     fn of_position(position: usize) -> Key<T> {
         let ordinal = u32::try_from(position + 1)
             .ok()

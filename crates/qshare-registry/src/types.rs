@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use qshare_content::{AssetName, ContentId, ContentInfo, NodeId, Topic};
+use qshare_content::{AssetName, ContentId, ContentInfo, FileMetadata, NodeId, Topic};
 
 /// Identifies a group without revealing its secret; all zero is the open swarm.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +75,8 @@ pub struct Announced {
     pub is_collection: bool,
     /// Whether the node has all of it.
     pub complete: bool,
+    /// What the node states about the file.
+    pub metadata: FileMetadata,
 }
 
 /// A topic of a node: a content that only those find who know its topic.

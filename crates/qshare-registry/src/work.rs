@@ -12,8 +12,8 @@ pub(crate) const SEEK_STEPS: u64 = 300;
 pub(crate) const MATCH_STEPS: u64 = 50;
 /// Drawing a holder for a sample, whether it is given out or not.
 pub(crate) const DRAWN_STEPS: u64 = 20;
-/// Describing a holder in a match.
-pub(crate) const HOLDER_STEPS: u64 = 20;
+/// Describing a holder in a match, and finding what it states about the file.
+pub(crate) const HOLDER_STEPS: u64 = 40;
 
 /// The steps of one lookup.
 #[derive(Clone, Copy, Debug)]

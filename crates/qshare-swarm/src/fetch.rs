@@ -3,6 +3,7 @@
 mod action;
 mod blame;
 mod config;
+mod focus;
 mod peer;
 mod pick;
 mod pool;
@@ -21,6 +22,7 @@ use rand::{Rng, SeedableRng};
 use crate::{PeerKey, RequestId};
 pub use action::{DropReason, FetchAction, Refusal};
 pub use config::FetchConfig;
+pub use focus::Focus;
 use peer::Peer;
 use pool::Pool;
 use request::{Overdue, Phase, Request};
@@ -59,6 +61,8 @@ pub struct Fetch {
     wasted_bytes: u64,
     /// Bytes discarded because their answers were slow rather than silent.
     impatience_bytes: u64,
+    /// The chunks that are requested before others.
+    focus: Option<Focus>,
     /// Seconds per byte that recent answers took from start to end.
     pace: Option<f64>,
 }
@@ -92,6 +96,7 @@ impl Fetch {
             received_bytes: 0,
             wasted_bytes: 0,
             impatience_bytes: 0,
+            focus: None,
             pace: None,
         }
     }

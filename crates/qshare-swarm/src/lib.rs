@@ -22,7 +22,9 @@ mod key;
 mod serve;
 mod span;
 
-pub use fetch::{DropReason, Fetch, FetchAction, FetchConfig, FetchStatus, PeerStatus, Refusal};
+pub use fetch::{
+    DropReason, Fetch, FetchAction, FetchConfig, FetchStatus, Focus, PeerStatus, Refusal,
+};
 pub use key::{PeerKey, RequestId, Ticket};
 pub use serve::{Busy, Serve, ServeConfig};
 pub use span::Span;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use qshare_content::FileMetadata;
 use qshare_net::framed::{self, BrokenStream, IncomingBody, ReadError};
 use qshare_registry::{Announced, AnnouncedTopic, EntryKey, NotAnnouncing, Refused};
 use qshare_wire::private::{AnnounceTopics, TopicEntry};
@@ -290,13 +291,15 @@ fn announced_topic(entry: &TopicEntry) -> AnnouncedTopic {
     }
 }
 
-/// Converts an entry to the registry's form. Flags and metadata have no meaning yet.
+/// Converts an entry to the registry's form. Flags have no meaning yet. Malformed metadata states
+/// nothing: the file itself is as good as any.
 fn announced(entry: Entry) -> Announced {
     Announced {
         name: entry.name,
         info: entry.info,
         is_collection: entry.kind == EntryKind::Collection,
         complete: entry.complete,
+        metadata: FileMetadata::decode(&entry.metadata).unwrap_or_default(),
     }
 }
 

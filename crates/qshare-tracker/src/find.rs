@@ -92,6 +92,7 @@ fn found(page: Page, asker: IpAddr) -> Found {
             complete: count(found.complete),
             partial: count(found.partial),
             holders,
+            metadata: found.metadata.encode(),
         });
     }
     Found {

@@ -55,8 +55,7 @@ pub const BIRTHDAY_PROBES_PER_HOUR_MAX: u32 = 8192;
 
 /// Entries of one announcement batch.
 pub const ANNOUNCE_ENTRIES_MAX: usize = 2048;
-/// Bytes of the metadata of one entry.
-pub const METADATA_MAX_BYTES: usize = 256;
+pub use qshare_content::METADATA_MAX_BYTES;
 /// Matches of one page of answers.
 pub const MATCHES_MAX: usize = 1024;
 /// Holders named in one answer.

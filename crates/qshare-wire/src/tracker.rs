@@ -46,7 +46,8 @@ pub struct Entry {
     pub complete: bool,
     /// Reserved, 0.
     pub flags: u32,
-    /// Reserved, at most 256 bytes.
+    /// A [`qshare_content::FileMetadata`], at most 256 bytes. Receivers take malformed ones for
+    /// none.
     pub metadata: Vec<u8>,
 }
 
@@ -159,7 +160,8 @@ impl Message for EntriesEvicted {
 ///
 /// ```text
 /// query │ after option bytes ≤ 2048 │ limit u16 │ holders u8 │ extensions
-/// query: 0 ContentId, 1 id prefix (hex text), 2 (NodeId, name), 3 name or glob
+/// query: 0 ContentId, 1 id prefix (hex text), 2 (NodeId, name), 3 name or glob,
+///        4 SHA-256 of the bytes
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Find {
@@ -199,7 +201,8 @@ pub struct NodeContact {
 /// A match of a lookup: a name and the content that it stands for.
 ///
 /// ```text
-/// name text │ kind │ info │ complete u32 │ partial u32 │ holders list ≤ 16 of (u16, bool)
+/// name text │ kind │ info │ complete u32 │ partial u32 │ holders list ≤ 16 of (u16, bool) │
+/// metadata bytes ≤ 256
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
@@ -215,6 +218,9 @@ pub struct Match {
     pub partial: u32,
     /// Some of the holders: index into [`Found::nodes`], and whether it claims to have all of it.
     pub holders: Vec<(u16, bool)>,
+    /// What these holders state about the file, merged ([`qshare_content::FileMetadata::merge`]);
+    /// for a query by node, what that node states.
+    pub metadata: Vec<u8>,
 }
 
 /// Whether a tracker's negative answers are final. On the wire: 0 ready, 1 warming.
@@ -265,6 +271,7 @@ impl Message for Found {
         check_infos::<Self>(self.matches.iter().map(|found| &found.info))?;
         for found in &self.matches {
             check_len::<Self>("holders", found.holders.len(), HOLDERS_PER_MATCH_MAX)?;
+            check_len::<Self>("metadata", found.metadata.len(), METADATA_MAX_BYTES)?;
             if found
                 .holders
                 .iter()

@@ -216,6 +216,8 @@ mod tests {
             nodes: Vec::new(),
             name: Some(name("x")),
             key: None,
+            modified_ns: None,
+            executable: false,
         }
     }
 

@@ -28,6 +28,10 @@ pub(crate) fn choose(query: &Query, found: Vec<FoundFile>) -> Choice {
             files: found.into_iter().take(1).map(without_directory).collect(),
             ..Choice::default()
         },
+        Query::Sha256(_) => Choice {
+            files: candidates_of_digest(found),
+            ..Choice::default()
+        },
         Query::IdPrefix(_) => {
             let mut by_content = BTreeMap::new();
             for file in found {
@@ -48,6 +52,18 @@ pub(crate) fn choose(query: &Query, found: Vec<FoundFile>) -> Choice {
             )
         }
     }
+}
+
+/// Orders the contents that nodes claim to have a digest: those with most complete holders first.
+/// All but one are lies, which shows when the digest of the download is checked.
+fn candidates_of_digest(found: Vec<FoundFile>) -> Vec<FoundFile> {
+    let mut by_content = BTreeMap::new();
+    for file in found {
+        by_content.entry(file.content).or_insert(file);
+    }
+    let mut candidates: Vec<FoundFile> = by_content.into_values().collect();
+    candidates.sort_by_key(|file| std::cmp::Reverse((file.complete, file.partial)));
+    candidates.into_iter().map(without_directory).collect()
 }
 
 /// Keeps only the last component of a file's name. A query by ID leaves the name open, so the name
@@ -189,7 +205,7 @@ fn holders_by_name(file: &FoundFile) -> String {
 
 #[cfg(test)]
 mod tests {
-    use qshare_node::content::{ContentInfo, Hash};
+    use qshare_node::content::{ContentInfo, FileMetadata, Hash};
 
     use super::*;
 
@@ -206,6 +222,7 @@ mod tests {
             complete: 1,
             partial: 0,
             holders: Vec::new(),
+            metadata: FileMetadata::default(),
         }
     }
 

@@ -210,6 +210,8 @@ mod tests {
             nodes: Vec::new(),
             name: None,
             key: None,
+            modified_ns: None,
+            executable: false,
         }))
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use qshare_node::content::{AssetName, Chunks, ContentId, ContentInfo, NodeAddress};
 use qshare_node::{
-    Contact, Download, DownloadError, DownloadRequest, Durability, Node, Report, Target,
+    Contact, Download, DownloadError, DownloadRequest, Durability, FileAttributes, Node, Report,
+    Target,
 };
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -34,6 +35,8 @@ pub(crate) struct Item {
     pub(crate) target: Target,
     /// Whether a different file at the target is replaced.
     pub(crate) force: bool,
+    /// Modification time and execute bit of the finished file.
+    pub(crate) attributes: FileAttributes,
 }
 
 /// Options for all files.
@@ -147,6 +150,7 @@ impl Run {
         let request = DownloadRequest::new(item.name.clone(), item.info, item.target.clone())
             .holders(item.holders.clone())
             .nodes(item.nodes.clone())
+            .attributes(item.attributes)
             .force(item.force)
             .durability(durability)
             .give_up_after(self.terms.give_up_after)

@@ -65,6 +65,9 @@ pub(crate) struct ListedJson {
     size: u64,
     complete: u32,
     partial: u32,
+    /// Seconds since 1970, if the sources agree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modified: Option<f64>,
     /// With `--links` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<String>,
@@ -78,6 +81,7 @@ impl ListedJson {
             size: file.info.length,
             complete: file.complete,
             partial: file.partial,
+            modified: file.metadata.modified_ns.map(|ns| ns as f64 / 1e9),
             link,
         }
     }
@@ -340,6 +344,7 @@ mod tests {
             complete: 1,
             partial: 0,
             holders: Vec::new(),
+            metadata: Default::default(),
         };
         let printed = json(&ListedJson::new(&file, None));
         assert!(printed.contains(r#""name":"name:0a0a"#), "{printed}");
@@ -359,6 +364,7 @@ mod tests {
             complete: 2,
             partial: 1,
             holders: Vec::new(),
+            metadata: Default::default(),
         };
         let plain = json(&ListedJson::new(&file, None));
         let wanted = format!(

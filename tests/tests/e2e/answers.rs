@@ -75,6 +75,8 @@ fn a_link_decides_what_is_fetched_at_the_prompt() {
         nodes: Vec::new(),
         name: Some(AssetName::new("report.pdf").unwrap()),
         key: None,
+        modified_ns: None,
+        executable: false,
     };
     let address = tracker.address.to_string();
     let arguments = [

@@ -27,4 +27,5 @@ mod processes;
 mod resume;
 mod serving;
 mod status;
+mod times;
 mod trackers;

@@ -26,11 +26,20 @@ const OLD: Duration = Duration::from_secs(2);
 /// or it holds this many files.
 const FULL: usize = 16 * 1024;
 
+/// How a file is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CommitOptions {
+    /// Whether to replace a different file at the target.
+    pub(crate) force: bool,
+    /// Whether the file must be durable when the commit is reported.
+    pub(crate) durability: Durability,
+    pub(crate) attributes: FileAttributes,
+}
+
 struct Job {
     target: Target,
     file: SingleChunk,
-    force: bool,
-    durability: Durability,
+    options: CommitOptions,
     done: oneshot::Sender<Result<PathBuf, BatchError>>,
     _room: OwnedSemaphorePermit,
 }
@@ -115,8 +124,7 @@ impl Committer {
         expected: Expected,
         target: Target,
         file: SingleChunk,
-        force: bool,
-        durability: Durability,
+        options: CommitOptions,
     ) -> Result<PathBuf, CommitError> {
         let (done, result) = oneshot::channel();
         let kib = u32::try_from(file.info().length.div_ceil(1024)).unwrap_or(QUEUE_KIB);
@@ -125,8 +133,7 @@ impl Committer {
         let job = Job {
             target,
             file,
-            force,
-            durability,
+            options,
             done,
             _room: room.map_err(|_| CommitError::Lost)?,
         };
@@ -214,7 +221,10 @@ fn run(shared: &Shared, commit: impl Fn(&Shared, Vec<Job>)) {
 
 /// Collects a batch that begins with these files, and commits it.
 fn commit_batch(shared: &Shared, mut jobs: Vec<Job>) {
-    let Some((force, durability)) = jobs.first().map(|job| (job.force, job.durability)) else {
+    let Some((force, durability)) = jobs
+        .first()
+        .map(|job| (job.options.force, job.options.durability))
+    else {
         return;
     };
     let begun = Instant::now();
@@ -222,9 +232,9 @@ fn commit_batch(shared: &Shared, mut jobs: Vec<Job>) {
     let mut waiting = Vec::new();
     while !jobs.is_empty() {
         for job in jobs {
-            if (job.force, job.durability) != (force, durability) {
+            if (job.options.force, job.options.durability) != (force, durability) {
                 // A file of the other kind is rare, and is committed on its own.
-                let mut alone = Batch::new(job.force);
+                let mut alone = Batch::new(job.options.force);
                 add(&mut alone, &mut Vec::new(), job, true);
             } else {
                 add(&mut batch, &mut waiting, job, false);
@@ -244,9 +254,9 @@ fn add(
     job: Job,
     commit: bool,
 ) {
-    match batch.add_verified(&job.target, &job.file, FileAttributes::default()) {
+    match batch.add_verified(&job.target, &job.file, job.options.attributes) {
         Ok(()) if commit => {
-            if let Some((_, result)) = batch.commit(job.durability).into_iter().next() {
+            if let Some((_, result)) = batch.commit(job.options.durability).into_iter().next() {
                 let _ = job.done.send(result);
             }
         }
@@ -284,7 +294,12 @@ mod tests {
     ) -> Result<PathBuf, CommitError> {
         let expected = committer.expect();
         let target = Target::Path(dir.join(name));
-        let written = committer.commit(expected, target, file(b"hello"), false, durability);
+        let options = CommitOptions {
+            force: false,
+            durability,
+            attributes: FileAttributes::default(),
+        };
+        let written = committer.commit(expected, target, file(b"hello"), options);
         timeout(DEADLINE, written).await.unwrap()
     }
 

@@ -4,7 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use qshare_content::{AssetName, Bitmap, ContentInfo, NodeAddress};
-use qshare_storage::{DiskError, Durability, OpenError, Opened, Part, PartOptions, Target};
+use qshare_storage::{
+    DiskError, Durability, FileAttributes, OpenError, Opened, Part, PartOptions, Target,
+};
 
 use crate::vocabulary::{Contact, FoundFile};
 
@@ -35,6 +37,7 @@ pub struct DownloadRequest {
     pub(super) durability: Durability,
     pub(super) give_up_after: Option<Duration>,
     pub(super) keep_serving: bool,
+    pub(super) attributes: FileAttributes,
 }
 
 impl DownloadRequest {
@@ -52,12 +55,21 @@ impl DownloadRequest {
             durability: Durability::Immediate,
             give_up_after: None,
             keep_serving: false,
+            attributes: FileAttributes::default(),
         }
     }
 
-    /// Requests a file that a lookup found. The holders from the lookup are tried, and others.
+    /// Requests a file that a lookup found. The holders from the lookup are tried, and others. The
+    /// file gets the modification time that they agree on. It does not become executable: whoever
+    /// trusts its origin asks for that with [`attributes`](Self::attributes).
     pub fn of_file(file: FoundFile, target: Target) -> DownloadRequest {
-        DownloadRequest::new(file.name, file.info, target).holders(file.holders)
+        let attributes = FileAttributes {
+            modified_ns: file.metadata.modified_ns,
+            executable: false,
+        };
+        DownloadRequest::new(file.name, file.info, target)
+            .holders(file.holders)
+            .attributes(attributes)
     }
 
     /// Adds known holders. Trackers are asked for more.
@@ -69,6 +81,12 @@ impl DownloadRequest {
     /// Adds nodes that are asked directly, whether or not trackers list them.
     pub fn nodes(mut self, nodes: Vec<NodeAddress>) -> DownloadRequest {
         self.nodes.extend(nodes);
+        self
+    }
+
+    /// Sets the attributes of the finished file. The execute bit is subject to the umask.
+    pub fn attributes(mut self, attributes: FileAttributes) -> DownloadRequest {
+        self.attributes = attributes;
         self
     }
 

@@ -16,7 +16,7 @@ use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
 use super::chunk_request::{Answer, chunk_request, fetch};
-use super::committer::{CommitError, Committer, Expected};
+use super::committer::{CommitError, CommitOptions, Committer, Expected};
 use super::download::DownloadState;
 use super::meter::Meter;
 use super::request::DownloadRequest;
@@ -99,10 +99,13 @@ impl SingleChunks {
         };
         drop(turn);
         state.set_stage(Stage::Finishing);
-        let (target, force) = (request.target.clone(), request.force);
-        let committed = self
-            .committer
-            .commit(expected, target, file, force, request.durability);
+        let target = request.target.clone();
+        let options = CommitOptions {
+            force: request.force,
+            durability: request.durability,
+            attributes: request.attributes,
+        };
+        let committed = self.committer.commit(expected, target, file, options);
         let path = committed.await.map_err(|error| match error {
             CommitError::Batch(BatchError::Different(path)) => DownloadError::Different { path },
             CommitError::Batch(BatchError::NotAFile(path)) => DownloadError::NotAFile { path },

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qshare_content::{ContentId, NodeId, Query};
+use qshare_content::{ContentId, FileMetadata, NodeId, Query};
 use qshare_net::framed;
 use qshare_wire::limits::MATCHES_MAX;
 use qshare_wire::tracker::{EntryKind, Find, Found};
@@ -261,6 +261,7 @@ impl Question {
                         addresses: self.addresses.clone(),
                         complete,
                     }],
+                    metadata: FileMetadata::decode(&entry.metadata).unwrap_or_default(),
                 });
             }
             match page.more {

@@ -17,6 +17,7 @@ pub(super) fn merge(a: Findings, b: Findings, limit: usize) -> Findings {
             Some(known) => {
                 known.complete = known.complete.max(file.complete);
                 known.partial = known.partial.max(file.partial);
+                known.metadata.merge(&file.metadata);
                 add_contacts(&mut known.holders, file.holders);
             }
         }
@@ -66,6 +67,7 @@ impl Neighbourhood {
                 Some(known) => {
                     known.complete += file.complete;
                     known.partial += file.partial;
+                    known.metadata.merge(&file.metadata);
                     known.holders.extend(file.holders);
                 }
                 None if has_room => _ = self.files.insert(key, file),
@@ -90,7 +92,7 @@ impl Neighbourhood {
 
 #[cfg(test)]
 mod tests {
-    use qshare_content::{ContentInfo, Hash, NodeId};
+    use qshare_content::{ContentInfo, FileMetadata, Hash, NodeId};
 
     use super::*;
 
@@ -112,6 +114,7 @@ mod tests {
             complete: holders.len() as u32,
             partial: 0,
             holders: holders.iter().map(holder).collect(),
+            metadata: FileMetadata::default(),
         }
     }
 
@@ -150,6 +153,29 @@ mod tests {
             ..Findings::default()
         };
         assert!(merge(found(vec![]), truncated, 10).truncated);
+    }
+
+    #[test]
+    fn a_time_counts_only_if_all_state_the_same() {
+        let stating = |modified_ns| FoundFile {
+            metadata: FileMetadata {
+                modified_ns,
+                ..FileMetadata::default()
+            },
+            ..file("x", 1, &[(1, 7000)])
+        };
+        for (a, b, agreed) in [
+            (Some(1), Some(1), Some(1)),
+            (Some(1), Some(2), None),
+            (None, Some(2), Some(2)),
+        ] {
+            let merged = merge(found(vec![stating(a)]), found(vec![stating(b)]), 10);
+            assert_eq!(merged.files[0].metadata.modified_ns, agreed);
+            let mut around = Neighbourhood::default();
+            around.add(found(vec![stating(a)]), 10);
+            around.add(found(vec![stating(b)]), 10);
+            assert_eq!(around.into_findings().files[0].metadata.modified_ns, agreed);
+        }
     }
 
     #[test]

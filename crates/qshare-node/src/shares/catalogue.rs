@@ -6,7 +6,8 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qshare_content::{
-    AssetName, ContentId, ContentInfo, Hash, NamePattern, NodeId, Query, QueryParseError, is_glob,
+    AssetName, ContentId, ContentInfo, FileMetadata, Hash, NamePattern, NodeId, Query,
+    QueryParseError, is_glob,
 };
 use qshare_storage::Asset;
 use qshare_wire::tracker::{Entry, EntryKey, EntryKind};
@@ -70,10 +71,14 @@ impl Catalogue {
         }
     }
 
-    /// Announces an asset, or a change of its completeness.
+    /// Announces an asset, or a change of its completeness or attributes.
     pub(crate) fn upsert(&self, asset: Arc<Asset>, complete: bool) {
         let mut entries = self.lock();
-        if entries.insert(Listed(asset.clone()), complete) == Some(complete) {
+        let listed = Listed(asset.clone());
+        // The key is replaced, too: attributes are no part of its order.
+        let known = entries.remove_entry(&listed);
+        entries.insert(listed, complete);
+        if known.is_some_and(|(known, was)| was == complete && *known.0 == *asset) {
             return;
         }
         // Sent under the lock, so that subscribers get the changes in order. A later subscriber
@@ -123,7 +128,7 @@ impl Catalogue {
             Query::Name(text) => AssetName::new(text.as_str()).ok(),
             Query::OfNode(node, name) if *node == us => Some(name.clone()),
             Query::OfNode(..) => return Ok(Listing::default()),
-            Query::Id(_) | Query::IdPrefix(_) => None,
+            Query::Id(_) | Query::IdPrefix(_) | Query::Sha256(_) => None,
         };
         let entries = self.lock();
         if let Some(name) = name {
@@ -199,6 +204,16 @@ impl Announced {
         }
     }
 
+    /// Returns what this node states about the file. Of an unfinished download it states nothing.
+    pub(crate) fn metadata(&self) -> FileMetadata {
+        let attributes = &self.asset.attributes;
+        FileMetadata {
+            modified_ns: attributes.modified_ns,
+            executable: attributes.executable,
+            ..FileMetadata::default()
+        }
+    }
+
     /// Returns the entry in the form that is sent to trackers.
     pub(crate) fn to_entry(&self) -> Entry {
         Entry {
@@ -207,7 +222,7 @@ impl Announced {
             info: self.asset.info,
             complete: self.complete,
             flags: 0,
-            metadata: Vec::new(),
+            metadata: self.metadata().encode(),
         }
     }
 }
@@ -377,6 +392,29 @@ mod tests {
             0
         );
         assert_eq!(all(&catalogue, "*", 10).0.len(), 0);
+    }
+
+    #[test]
+    fn a_changed_time_is_announced_again() {
+        let catalogue = catalogue(1);
+        let (entries, mut deltas) = catalogue.subscribe();
+        let asset = entries[0].asset.clone();
+        catalogue.upsert(asset.clone(), true);
+        assert!(deltas.try_recv().is_err());
+        let touched = Asset {
+            attributes: qshare_storage::FileAttributes {
+                modified_ns: Some(7),
+                executable: true,
+            },
+            ..(*asset).clone()
+        };
+        catalogue.upsert(Arc::new(touched), true);
+        let Ok(Delta::Upsert(announced)) = deltas.try_recv() else {
+            panic!("nothing was announced");
+        };
+        assert_eq!(announced.metadata().modified_ns, Some(7));
+        let told = FileMetadata::decode(&catalogue.subscribe().0[0].to_entry().metadata).unwrap();
+        assert_eq!((told.modified_ns, told.executable), (Some(7), true));
     }
 
     #[test]

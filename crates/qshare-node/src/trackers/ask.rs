@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qshare_content::{AnswerFilter, AssetName, ContentId, NodeId, Query};
+use qshare_content::{AnswerFilter, AssetName, ContentId, FileMetadata, NodeId, Query};
 use qshare_net::framed;
 use qshare_wire::CandidateKind;
 use qshare_wire::introduction::{Introduce, Introduction};
@@ -72,6 +72,7 @@ impl Established {
             .collect();
         let matches = answers_to(query, found.matches, usize::from(limit));
         let files = matches.into_iter().map(|found| FoundFile {
+            metadata: FileMetadata::decode(&found.metadata).unwrap_or_default(),
             content: found.info.id(),
             name: found.name,
             info: found.info,

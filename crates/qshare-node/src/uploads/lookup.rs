@@ -94,6 +94,7 @@ impl LookupAnswers {
             complete: u32::from(entry.complete),
             partial: u32::from(!entry.complete),
             holders: Vec::new(),
+            metadata: entry.metadata().encode(),
         });
         let found = Found {
             readiness: Readiness::Ready,

@@ -10,6 +10,8 @@ mod common;
 mod full;
 #[path = "conformance/hostile.rs"]
 mod hostile;
+#[path = "conformance/metadata.rs"]
+mod metadata;
 #[path = "conformance/model.rs"]
 mod model;
 #[path = "conformance/registry.rs"]

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, SeekFrom};
@@ -226,14 +227,26 @@ pub(crate) fn sync_filesystem(_dir: &Dir) -> io::Result<()> {
 pub(crate) fn set_attributes(file: &File, attributes: &FileAttributes) -> io::Result<()> {
     if attributes.executable {
         let mode = file.metadata()?.mode() & 0o777;
-        // Each read bit sets the execute bit of the same class.
-        let mode = Mode::from_raw_mode((mode | (mode & 0o444) >> 2) as RawMode);
+        // Each read bit sets the execute bit of the same class, unless the umask forbids it.
+        let mode = Mode::from_raw_mode((mode | (mode & 0o444) >> 2 & !umask()) as RawMode);
         rustix::fs::fchmod(file, mode)?;
     }
     if let Some(modified_ns) = attributes.modified_ns {
         file.set_modified(time_of(modified_ns))?;
     }
     Ok(())
+}
+
+/// Returns the umask of this process, where it can be read without changing it for a moment, which
+/// would affect files that other threads create. Elsewhere the read bits alone decide.
+fn umask() -> u32 {
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    *UMASK.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok())
+            .unwrap_or(0)
+    })
 }
 
 /// Returns the time that is `ns` nanoseconds after 1970.

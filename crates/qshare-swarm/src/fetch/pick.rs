@@ -69,16 +69,25 @@ impl Fetch {
             .map(|(&key, _)| key)
     }
 
-    /// Returns what to request from a peer: urgent spans first, then the rarest chunk.
+    /// Returns what to request from a peer: urgent spans first, then the chunks that readers wait
+    /// for, then the rarest chunk.
     fn pick(&mut self, key: PeerKey) -> Option<Span> {
         let peer = self.peers.get(&key)?;
         let hurried = self
             .splits
             .iter()
-            .filter(|(chunk, _)| peer.chunks.contains(**chunk))
+            .filter(|(chunk, _)| peer.chunks.contains(**chunk) && self.is_wanted(**chunk))
             .find_map(|(_, split)| split.next_open());
         hurried.or_else(|| {
-            let chunk = self.pool.rarest(&peer.chunks, &mut self.rng)?;
+            let focused = self.focus.as_ref().and_then(|focus| {
+                let mut chunks = focus.chunks.iter().copied();
+                chunks.find(|&chunk| self.pool.is_open(chunk) && peer.chunks.contains(chunk))
+            });
+            let chunk = match (focused, &self.focus) {
+                (Some(chunk), _) => chunk,
+                (None, Some(focus)) if focus.is_exclusive => return None,
+                (None, _) => self.pool.rarest(&peer.chunks, &mut self.rng)?,
+            };
             Some(Span::whole(&self.chunks, chunk))
         })
     }

@@ -354,3 +354,84 @@ fn without_anything_to_ask_nothing_happens() {
     assert_eq!(bench.fetch.poll_timeout(), None);
     assert_eq!(bench.fetch.status().unheld_chunks, 3);
 }
+
+fn focus(chunks: &[u32], is_exclusive: bool) -> Option<Focus> {
+    Some(Focus {
+        chunks: chunks.iter().copied().map(ChunkIndex).collect(),
+        is_exclusive,
+    })
+}
+
+fn chunks_of(requests: &[(RequestId, PeerKey, Span)]) -> Vec<u32> {
+    requests.iter().map(|(_, _, span)| span.chunk.0).collect()
+}
+
+#[test]
+fn chunks_in_the_focus_come_first_in_order_and_then_others() {
+    let mut bench = Bench::new(50);
+    bench.fetch.set_focus(bench.now, focus(&[7, 8, 3], false));
+    bench.join_seed(1);
+    let requests = bench.requests();
+    assert_eq!(chunks_of(&requests)[..3], [7, 8, 3]);
+    assert!(requests.len() > 3);
+}
+
+#[test]
+fn with_an_exclusive_focus_nothing_else_is_requested_and_a_peer_without_it_idles() {
+    let mut bench = Bench::new(50);
+    bench.fetch.set_focus(bench.now, focus(&[7, 8], true));
+    bench.join_seed(1);
+    bench.join(2, &[1, 2, 3]);
+    let requests = bench.requests();
+    assert_eq!(chunks_of(&requests), [7, 8]);
+    for (request, ..) in requests {
+        bench.verify(request);
+    }
+    assert!(bench.requests().is_empty());
+    assert!(bench.fetch.focus_is_held());
+    bench.fetch.set_focus(bench.now, focus(&[9], true));
+    assert_eq!(chunks_of(&bench.requests()), [9]);
+}
+
+#[test]
+fn a_focus_that_moves_abandons_what_nobody_waits_for_and_can_come_back() {
+    let mut bench = Bench::new(50);
+    bench.fetch.set_focus(bench.now, focus(&[1, 2], true));
+    bench.join_seed(1);
+    let before = bench.requests();
+    // All bytes of the first have arrived: it still counts.
+    bench.fetch.handle_received(bench.now, before[0].0);
+    bench.fetch.set_focus(bench.now, focus(&[30], true));
+    let actions = bench.actions();
+    assert!(actions.contains(&FetchAction::Abandon {
+        request: before[1].0
+    }));
+    assert!(!actions.contains(&FetchAction::Abandon {
+        request: before[0].0
+    }));
+    assert_eq!(
+        bench.fetch.handle_verified(bench.now, before[0].0),
+        Some(ChunkIndex(1))
+    );
+    assert_eq!(bench.fetch.handle_verified(bench.now, before[1].0), None);
+    bench.fetch.set_focus(bench.now, focus(&[1, 2], true));
+    assert_eq!(chunks_of(&bench.requests()), [2]);
+    assert_eq!(bench.fetch.status().in_flight_bytes, CHUNK_BYTES);
+}
+
+#[test]
+fn a_discarded_chunk_is_requested_again() {
+    let mut bench = Bench::new(5);
+    bench.fetch.set_focus(bench.now, focus(&[4], true));
+    bench.join_seed(1);
+    let requests = bench.requests();
+    bench.verify(requests[0].0);
+    bench.fetch.handle_discarded(ChunkIndex(4));
+    bench.fetch.handle_discarded(ChunkIndex(3));
+    assert_eq!(bench.fetch.status().verified_bytes, 0);
+    assert_eq!(chunks_of(&bench.requests()), [4]);
+    bench.fetch.set_focus(bench.now, focus(&[0], true));
+    assert!(bench.fetch.focus_is_held());
+    bench.fetch.handle_peer_left(bench.now, PeerKey(1));
+    assert!(!bench.fetch.focus_is_held());
+}

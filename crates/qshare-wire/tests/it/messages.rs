@@ -126,6 +126,7 @@ fn found() -> Found {
             complete: 1,
             partial: 2,
             holders: vec![(0, true)],
+            metadata: Vec::new(),
         }],
         nodes: vec![holder().contact],
         more: Some(vec![1]),

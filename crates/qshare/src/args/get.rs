@@ -31,6 +31,9 @@ What NAME means:
   ./TEXT             the same, where globs still work; ./- is the file named `-`
   anything else      a name, or a glob (`*` stops at `/`, `**` does not); an exact name wins
 
+Files keep the modification time that all their sources state. A file becomes executable only if
+a link or NODEID/NAME says so: a name alone may be anybody's.
+
 An interrupted download keeps what it has fetched; the same command resumes it.
 If one content of a name has a complete holder and others of that name have none, `get NAME`
 downloads the complete one and notes the others. Other ambiguous names are an error (code 3).";
@@ -69,6 +72,12 @@ pub(crate) struct GetArgs {
     /// Overwrite existing files of different content
     #[arg(long, value_parser = FalseyValueParser::new())]
     pub(crate) force: bool,
+    /// Leave the files with the time of their download instead of their modification time
+    #[arg(long, value_parser = FalseyValueParser::new())]
+    pub(crate) no_times: bool,
+    /// Make no file executable
+    #[arg(long, value_parser = FalseyValueParser::new())]
+    pub(crate) no_exec: bool,
     /// Report success before the files would survive a power cut
     #[arg(long, value_parser = FalseyValueParser::new())]
     pub(crate) no_sync: bool,

@@ -4,9 +4,12 @@ use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use qshare_node::content::{AnswerFilter, AssetName, ContentId, Link, NodeAddress, Query, is_glob};
+use qshare_node::content::{
+    AnswerFilter, AssetName, ContentId, FileMetadata, Link, NodeAddress, Query, is_glob,
+};
 use qshare_node::{
-    BindError, FindError, Findings, FoundFile, Node, NodeConfig, NodeEvent, StartError, Target,
+    BindError, FileAttributes, FindError, Findings, FoundFile, Node, NodeConfig, NodeEvent,
+    StartError, Target,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
@@ -132,6 +135,7 @@ async fn download(
         // A stranger who says how an id is called does not choose which file is replaced.
         force: args.force && (place.is_file() || is_named(&request.wanted, &file)),
         nodes: nodes_in_links(&request.wanted, file.content),
+        attributes: attributes(args, &request.wanted, &file),
         name: file.name,
         info: file.info,
         holders: file.holders,
@@ -290,6 +294,20 @@ fn nodes_in_links(wanted: &[Wanted], content: ContentId) -> Vec<NodeAddress> {
     nodes.flatten().collect()
 }
 
+/// Returns the modification time and execute bit that a file gets. Others than whoever made a link,
+/// or the one node that the user named, do not decide that a file is executable.
+fn attributes(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) -> FileAttributes {
+    let is_trusted = wanted.iter().any(|wanted| match wanted {
+        Wanted::Link(link) => link.info.id() == file.content && link.executable,
+        Wanted::Query(Query::OfNode(_, name)) => *name == file.name,
+        Wanted::Query(_) | Wanted::Name(_) => false,
+    });
+    FileAttributes {
+        modified_ns: file.metadata.modified_ns.filter(|_| !args.no_times),
+        executable: file.metadata.executable && is_trusted && !args.no_exec,
+    }
+}
+
 /// Returns the file that a link means. The link itself says which content that is, and may name
 /// nodes that have it; the trackers know further holders, and the name if the link has none.
 async fn find_link(
@@ -315,6 +333,7 @@ async fn find_link(
         (None, Some(file)) => choice::local_name(&file.name, content),
         (None, None) => content.into(),
     };
+    let stated = found.as_ref().map(|file| file.metadata).unwrap_or_default();
     Ok(FoundFile {
         name,
         content,
@@ -322,6 +341,11 @@ async fn find_link(
         is_collection: false,
         complete: 0,
         partial: 0,
+        metadata: FileMetadata {
+            modified_ns: link.modified_ns.or(stated.modified_ns),
+            executable: link.executable,
+            ..FileMetadata::default()
+        },
         holders: found.map(|file| file.holders).unwrap_or_default(),
     })
 }
@@ -435,6 +459,7 @@ mod tests {
                 complete: 1,
                 partial: 0,
                 holders: Vec::new(),
+                metadata: FileMetadata::default(),
             }
         };
         Choice {
@@ -496,6 +521,8 @@ mod tests {
                 nodes: Vec::new(),
                 name: name.map(|name| AssetName::new(name).unwrap()),
                 key: None,
+                modified_ns: None,
+                executable: false,
             }))
         };
         let query = |text: &str| Wanted::Query(text.parse().unwrap());

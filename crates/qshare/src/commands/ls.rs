@@ -77,6 +77,7 @@ async fn list(
         } else {
             Vec::new()
         };
+        let of_one_node = matches!(query, Query::OfNode(..));
         let mut places: Vec<(&str, String)> = trackers
             .iter()
             .map(|tracker| (tracker.host.as_str(), tracker.host_port()))
@@ -103,6 +104,9 @@ async fn list(
                 },
                 name: Some(file.name.clone()),
                 key: None,
+                modified_ns: file.metadata.modified_ns,
+                // Strangers do not decide that a link makes a file executable.
+                executable: of_one_node && file.metadata.executable,
             });
             let link = link.map(|link| link.to_string());
             match (args.json.on, link) {

@@ -1,6 +1,6 @@
 //! Opens the part: checks the target and the files of an earlier run.
 
-use qshare_storage::{FileAttributes, HashOptions, OpenError, Opened, Part, PartOptions};
+use qshare_storage::{HashOptions, OpenError, Opened, Part, PartOptions};
 
 use super::super::download::DownloadState;
 use super::super::request::DownloadRequest;
@@ -19,7 +19,7 @@ pub(super) async fn open(
     let options = PartOptions {
         force: request.force,
         hashing,
-        attributes: FileAttributes::default(),
+        attributes: request.attributes,
     };
     let (target, info) = (request.target.clone(), request.info);
     let open = blocking(move || Part::open(&target, info, &options));

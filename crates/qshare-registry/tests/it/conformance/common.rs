@@ -164,6 +164,7 @@ pub(crate) fn entry(name: &str, content: u8) -> Announced {
         name: AssetName::new(name).unwrap(),
         info: info(content),
         complete: true,
+        metadata: Default::default(),
     }
 }
 

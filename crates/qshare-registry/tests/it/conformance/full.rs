@@ -34,6 +34,7 @@ fn numbered(name: impl Into<String>, number: u32) -> Announced {
             root: Hash(root),
         },
         complete: true,
+        metadata: Default::default(),
     }
 }
 

@@ -26,6 +26,7 @@ fn long_names() -> impl Iterator<Item = Announced> {
                 root: Hash(root),
             },
             complete: true,
+            metadata: Default::default(),
         }
     })
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qshare_node::content::{AssetName, ContentId, NodeAddress, Query};
+use qshare_node::content::{AssetName, ContentId, FileMetadata, NodeAddress, Query};
 use qshare_node::{
-    DiskError, Download, DownloadRequest, FoundFile, Node, Target, discard_unfinished, unfinished,
+    DiskError, Download, DownloadRequest, FileAttributes, FoundFile, Node, Target,
+    discard_unfinished, unfinished,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -119,6 +120,8 @@ impl PromptHandler {
 
     async fn get(&self, text: &str, in_script: bool) -> Result<(), Failure> {
         let mut nodes = Vec::new();
+        // A name alone may be anybody's, so it makes no file executable.
+        let mut may_execute = false;
         let wanted = Wanted::parse(text)
             .map_err(|error| messages::argument(text, &error, Reader::Prompt))?;
         let files = match wanted {
@@ -129,10 +132,12 @@ impl PromptHandler {
                 self.choose(&query, found)
             }
             Wanted::Query(query) => {
+                may_execute = matches!(query, Query::OfNode(..));
                 let found = self.find(&query).await?;
                 self.choose(&query, found)
             }
             Wanted::Link(link) if !link.nodes.is_empty() => {
+                may_execute = true;
                 nodes = link.nodes;
                 vec![FoundFile {
                     content: link.info.id(),
@@ -142,9 +147,15 @@ impl PromptHandler {
                     complete: 0,
                     partial: 0,
                     holders: Vec::new(),
+                    metadata: FileMetadata {
+                        modified_ns: link.modified_ns,
+                        executable: link.executable,
+                        ..FileMetadata::default()
+                    },
                 }]
             }
             Wanted::Link(link) => {
+                may_execute = true;
                 let known = self
                     .find(&Query::Id(link.info.id()))
                     .await?
@@ -159,13 +170,19 @@ impl PromptHandler {
                     // The link identifies the content; other nodes contribute only holders.
                     content,
                     info: link.info,
+                    metadata: FileMetadata {
+                        modified_ns: link.modified_ns.or(file.metadata.modified_ns),
+                        executable: link.executable,
+                        ..FileMetadata::default()
+                    },
                     ..file
                 });
                 named.into_iter().collect()
             }
         };
         let mut begun = Vec::new();
-        for file in files {
+        for mut file in files {
+            file.metadata.executable &= may_execute;
             begun.extend(self.begin(file, nodes.clone(), in_script));
         }
         if in_script {
@@ -242,7 +259,12 @@ impl PromptHandler {
             return None;
         }
         let target = Target::beneath(&self.downloads_dir, file.name.clone());
+        let attributes = FileAttributes {
+            modified_ns: file.metadata.modified_ns,
+            executable: file.metadata.executable,
+        };
         let request = DownloadRequest::of_file(file, target)
+            .attributes(attributes)
             .nodes(nodes)
             .give_up_after(in_script.then_some(SCRIPT_SOURCE_PATIENCE));
         let download = self.node.download(request);
@@ -285,6 +307,8 @@ fn is_meant(wanted: &Wanted, name: &AssetName, content: &ContentId) -> bool {
         Wanted::Query(Query::OfNode(_, wanted)) => wanted == name,
         Wanted::Query(Query::Id(id)) => id == content,
         Wanted::Query(Query::IdPrefix(prefix)) => prefix.matches(content),
+        // An unfinished download is not known by its digest.
+        Wanted::Query(Query::Sha256(_)) => false,
         Wanted::Link(link) => link.info.id() == *content,
     }
 }
