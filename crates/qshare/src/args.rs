@@ -2,6 +2,7 @@
 
 mod config;
 mod get;
+mod http;
 mod limits;
 mod local;
 mod ls;
@@ -17,6 +18,7 @@ use crate::configuration::{self, Fault, variable_of};
 
 pub(crate) use config::{ConfigArg, ConfigArgs};
 pub(crate) use get::{GetArgs, Wait};
+pub(crate) use http::HttpArgs;
 pub(crate) use local::{
     CompletionsArgs, DemoArgs, ForgetArgs, GroupArgs, GroupCommand, HashArgs, IdArgs, ManArgs,
 };

@@ -10,10 +10,12 @@ use qshare_node::{
 };
 use tracing::warn;
 
-use crate::args::{CertsArg, GetArgs, GroupArg, LsArgs, NetArgs, NodeArgs, TrackersArg};
+use crate::args::{CertsArg, GetArgs, GroupArg, HttpArgs, LsArgs, NetArgs, NodeArgs, TrackersArg};
 use crate::argument::Wanted;
 use crate::exit::Failure;
+use crate::messages;
 use crate::neutral::shown;
+use crate::web::{TlsFiles, Token, WebConfig};
 
 /// Returns the tracker that is asked when none is named: one on this machine.
 fn default_tracker() -> TrackerAddress {
@@ -49,6 +51,30 @@ impl NodeArgs {
         config.limits.transport.congestion = self.congestion.congestion;
         self.limits.apply(&mut config.limits);
         Ok(config)
+    }
+}
+
+impl HttpArgs {
+    /// Returns the configuration of the web server; None if there is none.
+    pub(crate) fn web_config(&self) -> Result<Option<WebConfig>, Failure> {
+        let Some(listen) = self.listen else {
+            return Ok(None);
+        };
+        let token = match &self.token {
+            Some(file) => Token::load_or_create(file)?,
+            None if listen.ip().to_canonical().is_loopback() => Token::random(),
+            None => return Err(messages::http_needs_token(listen)),
+        };
+        let tls = self
+            .tls
+            .clone()
+            .map(|(certificates, key)| TlsFiles { certificates, key });
+        Ok(Some(WebConfig {
+            listen,
+            token,
+            tls,
+            hosts: self.hosts.clone(),
+        }))
     }
 }
 

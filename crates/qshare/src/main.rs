@@ -28,6 +28,7 @@ mod prompt;
 mod signals;
 mod suggest;
 mod terminal;
+mod web;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{Write, stderr};

@@ -5,6 +5,7 @@
 //! line of its own.
 
 mod configuration;
+mod web;
 
 use std::io;
 use std::path::Path;
@@ -23,6 +24,7 @@ use crate::exit::{Exit, Failure};
 use crate::neutral::{neutral_line, shown};
 
 pub(crate) use configuration::{configuration, no_such_command};
+pub(crate) use web::http_needs_token;
 
 /// Where a message is read, which decides which remedies are possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

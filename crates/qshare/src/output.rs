@@ -112,6 +112,9 @@ impl HashedJson {
 pub(crate) struct ReadyJson {
     id: String,
     listen: String,
+    /// URL of the web page, without its token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<String>,
 }
 
 impl ReadyJson {
@@ -119,7 +122,13 @@ impl ReadyJson {
         ReadyJson {
             id: id.to_string(),
             listen: listen.to_string(),
+            http: None,
         }
+    }
+
+    /// Adds the URL of the web page.
+    pub(crate) fn with_http(self, url: Option<String>) -> ReadyJson {
+        ReadyJson { http: url, ..self }
     }
 }
 

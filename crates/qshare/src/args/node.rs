@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
+use super::HttpArgs;
 use super::limits::LimitsArgs;
 use super::shared::{
     CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PortMappingArg, PunchArg, TrackersArg,
@@ -16,6 +17,7 @@ const HELP: &str = "\
 Examples:
   qshare node
   qshare node --assets /data/builds --tracker tracker.example:65000
+  qshare node --http 127.0.0.1:8080                    with a web page; prints its address
   qshare node --listen '[::]:0' --no-prompt --json     as a service; prints {id, listen}
 
 At the prompt:
@@ -58,6 +60,8 @@ pub(crate) struct NodeArgs {
     pub(crate) group: GroupArg,
     #[command(flatten)]
     pub(crate) limits: LimitsArgs,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
     #[command(flatten)]
     pub(crate) congestion: CongestionArg,
     /// Run without a prompt, until Ctrl-C or SIGTERM

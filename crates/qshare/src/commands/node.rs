@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use axum::Router;
 use qshare_node::content::{AssetName, ContentId};
 use qshare_node::{
     BindError, Download, DownloadError, Identity, IdentityError, IdentityRole, LibraryEvent, Node,
@@ -32,6 +33,7 @@ use crate::progress::{self, Board};
 use crate::prompt::{self, Input, Names};
 use crate::suggest::{self, CommandLine};
 use crate::terminal;
+use crate::web::WebServer;
 use orders::PromptHandler;
 
 /// Time for uploads to finish when the node stops.
@@ -64,10 +66,14 @@ async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let trackers = config.trackers.clone();
+    let web = match args.http.web_config()? {
+        Some(config) => Some(WebServer::bind(config).await?),
+        None => None,
+    };
     let node = Node::start(config)
         .await
         .map_err(|error| not_started(error, &args))?;
-    startup::announce(&node, &args, &trackers, console)?;
+    startup::announce(&node, &args, &trackers, web.as_ref(), console)?;
     let (inputs, mut input) = unbounded_channel();
     let names = Names::default();
     if args.no_prompt {
@@ -80,6 +86,7 @@ async fn serve(
     let (begun, mut begins) = unbounded_channel();
     // Cancelled at the prompt, or together with `stop`.
     let quit = stop.child_token();
+    let web = web.map(|web| tokio::spawn(web.run(Router::new(), quit.clone())));
     let handler = Arc::new(PromptHandler {
         node: node.clone(),
         console: console.clone(),
@@ -138,6 +145,10 @@ async fn serve(
         .count();
     // Work that is not finished by then is resumed at the next start, without loss of data.
     let _ = tokio::time::timeout(SHUTDOWN_MAX, node.shutdown(GRACE)).await;
+    if let Some(web) = web {
+        // It stops by itself, within a shorter time than the node.
+        web.abort();
+    }
     if unfinished > 0 {
         let what = output::count(unfinished as u64, "unfinished download");
         let command = CommandLine::of_this_process();

@@ -1,27 +1,31 @@
 //! What a node prints when it is ready: its ID, its address, and how other nodes join.
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr};
 
 use qshare_node::Node;
 use qshare_node::content::TrackerAddress;
 
-use crate::args::NodeArgs;
+use crate::args::{HttpArgs, NodeArgs};
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::neutral::shown;
 use crate::output::ReadyJson;
 use crate::suggest::{self, quoted};
+use crate::web::WebServer;
 
 /// Prints these lines on stderr, and the ready object on stdout with --json.
 pub(super) fn announce(
     node: &Node,
     args: &NodeArgs,
     trackers: &[TrackerAddress],
+    web: Option<&WebServer>,
     console: &Console,
 ) -> Result<(), Failure> {
     let listen = node.listen_address();
     if args.json.on {
-        console.json(&ReadyJson::new(node.id(), listen))?;
+        let ready = ReadyJson::new(node.id(), listen);
+        console.json(&ready.with_http(web.map(WebServer::url)))?;
     }
     let written: Vec<String> = trackers.iter().map(TrackerAddress::host_port).collect();
     let group = match &args.group.file {
@@ -53,7 +57,30 @@ pub(super) fn announce(
             "  from other machines: qshare node --tracker {tracker}{group}"
         ));
     }
+    if let Some(web) = web {
+        announce_page(web, &args.http, console);
+    }
     Ok(())
+}
+
+/// Prints the URL of the web page. The token is printed to a terminal only: a journal or a log file
+/// has other readers than the owner's files.
+fn announce_page(web: &WebServer, args: &HttpArgs, console: &Console) {
+    let line = match (&args.token, std::io::stderr().is_terminal()) {
+        (_, true) => web.url_with_token(),
+        (Some(file), false) => format!("{} (its token is in {})", web.url(), shown(file)),
+        (None, false) => format!(
+            "{} (its token is printed to a terminal only; --http-token FILE keeps it in a file)",
+            web.url()
+        ),
+    };
+    console.note(&format!("  web page      {line}"));
+    if !web.address().ip().to_canonical().is_loopback() && args.tls.is_none() {
+        console.note(
+            "  warning: plain HTTP lets everyone on the network path read the token and what the \
+             page shows. Use --http-tls CERT,KEY, or --http 127.0.0.1:PORT and `ssh -L`",
+        );
+    }
 }
 
 /// Returns a tracker's address as other machines write it: loopback becomes this machine.
