@@ -60,6 +60,7 @@
 //! }
 //! ```
 
+mod codes;
 mod config;
 mod downloads;
 mod error;
@@ -74,6 +75,10 @@ mod trackers;
 mod uploads;
 mod vocabulary;
 
+pub use codes::{
+    ClaimFault, CodeEnd, CodeEvent, CodeOffer, CodeOfferConfig, LinkProvider, OfferedCode,
+    RedeemError, RedeemPatience, Redeemed,
+};
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, RateLimits, Shares};
 pub use downloads::{Download, DownloadRequest, Priority, discard_unfinished, unfinished_chunks};
 pub use error::{

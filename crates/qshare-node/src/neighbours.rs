@@ -36,6 +36,8 @@ struct Known {
     addresses: Vec<SocketAddr>,
     /// End of the back-off of a node that could not be asked.
     rests_until: Option<Instant>,
+    /// Numbers of the codes that it offers.
+    mailboxes: Vec<u32>,
 }
 
 /// The nodes of the local network.
@@ -47,6 +49,8 @@ pub(crate) struct Neighbours {
     /// Counts changes of `known`.
     changes: watch::Sender<u64>,
     networks: Mutex<LocalNetworks>,
+    /// Numbers of the codes that this node offers.
+    mailboxes: watch::Sender<Vec<u32>>,
 }
 
 /// A neighbour and its addresses.
@@ -65,6 +69,7 @@ impl Neighbours {
             known: Mutex::default(),
             changes: watch::Sender::new(0),
             networks: Mutex::default(),
+            mailboxes: watch::Sender::default(),
         }
     }
 
@@ -89,6 +94,25 @@ impl Neighbours {
             .get(node)
             .map(|known| known.addresses.clone())
             .unwrap_or_default()
+    }
+
+    /// Returns the nodes that offer the code with this number.
+    pub(crate) fn offering(&self, number: u32) -> Vec<Neighbour> {
+        let known = self.lock();
+        let offering = known
+            .iter()
+            .filter(|(_, known)| known.mailboxes.contains(&number));
+        offering
+            .map(|(&node, known)| (node, known.addresses.clone()))
+            .collect()
+    }
+
+    /// Advertises the numbers of the codes that this node offers. Starts discovery if necessary.
+    pub(crate) fn advertise_mailboxes(&self, numbers: Vec<u32>) {
+        if !numbers.is_empty() {
+            self.wanted.cancel();
+        }
+        self.mailboxes.send_replace(numbers);
     }
 
     /// Whether an address belongs to this machine or to a network that it is attached to.
@@ -138,7 +162,11 @@ impl Neighbours {
     fn handle(&self, event: LanEvent) {
         let mut known = self.lock();
         match event {
-            LanEvent::Found { node, addresses } => {
+            LanEvent::Found {
+                node,
+                addresses,
+                mailboxes,
+            } => {
                 if known.len() == NODES_MAX && !known.contains_key(&node) {
                     return;
                 }
@@ -146,6 +174,7 @@ impl Neighbours {
                 let found = Known {
                     addresses,
                     rests_until: None,
+                    mailboxes,
                 };
                 known.insert(node, found);
             }
@@ -214,6 +243,8 @@ impl Neighbours {
             discovery.advertise(listen)?;
         }
         offers.mark_changed();
+        let mut mailboxes = self.mailboxes.subscribe();
+        mailboxes.mark_changed();
         let mut advertised = shares;
         loop {
             tokio::select! {
@@ -225,6 +256,11 @@ impl Neighbours {
                         return Ok(());
                     }
                 },
+                Ok(()) = mailboxes.changed() => {
+                    let numbers = mailboxes.borrow_and_update().clone();
+                    advertised |= !numbers.is_empty();
+                    discovery.set_mailboxes(numbers, listen)?;
+                }
                 // A download that others can fetch from.
                 Ok(()) = offers.changed(), if !advertised => {
                     advertised = *offers.borrow_and_update();
@@ -247,6 +283,7 @@ mod tests {
         LanEvent::Found {
             node: NodeId([byte; 32]),
             addresses: vec![([192, 168, 0, byte], 64500).into()],
+            mailboxes: vec![7, byte.into()],
         }
     }
 
@@ -271,6 +308,7 @@ mod tests {
             neighbours.handle(LanEvent::Found {
                 node: NodeId(id),
                 addresses: Vec::new(),
+                mailboxes: Vec::new(),
             });
         }
         assert_eq!(neighbours.nodes().len(), NODES_MAX);
@@ -278,6 +316,19 @@ mod tests {
         neighbours.handle(LanEvent::Gone { node });
         assert_eq!(neighbours.nodes().len(), NODES_MAX - 1);
         assert!(changes.has_changed().unwrap());
+    }
+
+    #[test]
+    fn the_neighbours_that_offer_a_number_are_found_until_they_leave() {
+        let neighbours = Neighbours::new(true);
+        neighbours.handle(found(1));
+        neighbours.handle(found(2));
+        assert_eq!(neighbours.offering(7).len(), 2);
+        assert_eq!(neighbours.offering(2)[0].0, NodeId([2; 32]));
+        assert!(neighbours.offering(3).is_empty());
+        let node = NodeId([2; 32]);
+        neighbours.handle(LanEvent::Gone { node });
+        assert!(neighbours.offering(2).is_empty());
     }
 
     #[tokio::test]

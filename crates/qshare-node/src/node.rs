@@ -4,15 +4,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use qshare_content::{NodeId, Query};
+use qshare_content::{Code, NodeId, Query};
 use qshare_net::{Endpoint, EndpointConfig, Greeting, Traversal};
 use qshare_storage::unfinished;
-use qshare_wire::hello::{FEATURE_BIRTHDAY_PUNCH, Role};
+use qshare_wire::hello::{FEATURE_BIRTHDAY_PUNCH, FEATURE_CODES, Role};
 use qshare_wire::{ALPN_PEER, CloseCode};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::codes::{CodeOffer, CodeOfferConfig, Codes, RedeemError, RedeemPatience, Redeemed};
 use crate::config::{NodeConfig, NodeRole, RateLimits};
 use crate::downloads::{Committer, Download, DownloadRequest, Downloads, DownloadsConfig};
 use crate::error::{FindError, PartFailed, StartError};
@@ -56,6 +57,7 @@ struct Parts {
     port_mapper: Arc<PortMapper>,
     shares: Arc<ShareStore>,
     uploads: Arc<Uploads>,
+    codes: Arc<Codes>,
     downloads: Arc<Downloads>,
     lookup: Lookup,
     events: broadcast::Sender<NodeEvent>,
@@ -107,8 +109,8 @@ impl Node {
             group: group.clone(),
             candidates: Vec::new(),
             features: match punch_hard {
-                true => FEATURE_BIRTHDAY_PUNCH,
-                false => 0,
+                true => FEATURE_BIRTHDAY_PUNCH | FEATURE_CODES,
+                false => FEATURE_CODES,
             },
         };
         let committer = Committer::start()?;
@@ -181,11 +183,19 @@ impl Node {
         ));
         let buffers = BufferPool::new(limits.buffers_kept_bytes);
         let batch = Arc::new(BlockingBatch::new());
+        let codes = Arc::new(Codes::new(
+            us,
+            trackers.clone(),
+            neighbours.clone(),
+            dialler.clone(),
+            tasks.clone(),
+        ));
         let uploads = Arc::new(Uploads::new(UploadsConfig {
             us,
             limits: &limits,
             shares: shares.clone(),
             neighbours: neighbours.clone(),
+            codes: codes.clone(),
             buffers: buffers.clone(),
             batch: batch.clone(),
             pacing: endpoint.pacing().clone(),
@@ -236,6 +246,7 @@ impl Node {
                 port_mapper,
                 shares,
                 uploads,
+                codes,
                 downloads,
                 lookup,
                 events,
@@ -319,6 +330,33 @@ impl Node {
         self.parts.downloads.begin(request)
     }
 
+    /// Offers a code, which stands for a link until the result is dropped, closed, or 24 h have
+    /// passed. It is claimed at all trackers and on the local network; it is replaced when three
+    /// guesses at it failed.
+    pub fn offer_code(&self, config: CodeOfferConfig) -> CodeOffer {
+        self.parts.codes.offer(config)
+    }
+
+    /// Redeems a code: asks all trackers and the nodes of the local network for its link. At most
+    /// three of them can test a guess at its words in one call.
+    ///
+    /// # Errors
+    ///
+    /// [`RedeemError`]. The code is never sent; its number is.
+    pub async fn redeem(
+        &self,
+        code: &Code,
+        patience: RedeemPatience,
+    ) -> Result<Redeemed, RedeemError> {
+        self.parts.codes.redeem(code, patience).await
+    }
+
+    /// Tells the sharer of a code that this receiver has everything, so that a share for a limited
+    /// number of receivers can end. Takes 5 s at most. Returns whether the sharer knows now.
+    pub async fn report_complete(&self, redeemed: &Redeemed) -> bool {
+        self.parts.codes.report_complete(redeemed).await
+    }
+
     /// Returns the downloads that have not ended, those of earlier runs included.
     pub fn downloads(&self) -> Vec<Download> {
         self.parts.downloads.list()
@@ -373,6 +411,7 @@ impl Node {
             let _ = timeout(grace.max(WIND_DOWN), download.finished()).await;
         }
         let _ = timeout(grace, parts.uploads.idle()).await;
+        parts.codes.shut_down().await;
         parts.tasks.stopping().cancel();
         let goodbye = parts.goodbye;
         parts.endpoint.close(CloseCode::Goodbye, goodbye).await;

@@ -1,7 +1,8 @@
 //! Discovery of nodes on the local network by multicast DNS (RFC 6762) and DNS-SD (RFC 6763).
 //!
 //! A node advertises `NODEID._qshare._udp.local.` with its port and addresses. A member of a group
-//! adds a tag that only other members can verify. Names of files and groups are never sent.
+//! adds a tag that only other members can verify, a sharer the numbers of its codes. Names of files
+//! and groups, and words of codes, are never sent.
 //!
 //! Multicast records are unauthenticated. They lead only to addresses on our own networks, and to a
 //! bounded number of nodes; the TLS handshake proves the id of the node there.
@@ -26,6 +27,9 @@ const SERVICE: &str = "_qshare._udp.local.";
 const VERSION: &str = "1";
 /// Most addresses of one node; its interfaces may have more.
 const ADDRESSES_MAX: usize = 4;
+/// Limit on the numbers of codes of one node: as many of ten digits fit into one string of a TXT
+/// record (255 bytes, RFC 6763 section 6.1).
+const MAILBOXES_MAX: usize = 16;
 /// Limit on the instances at once. More instances are considered a flood, and discovery ends.
 const INSTANCES_MAX: usize = 2_000;
 /// Interval at which the library looks for new interfaces.
@@ -49,6 +53,8 @@ pub enum LanEvent {
         node: NodeId,
         /// Its addresses on our own networks.
         addresses: Vec<SocketAddr>,
+        /// Numbers of the codes that it offers.
+        mailboxes: Vec<u32>,
     },
     /// A node said goodbye, or its records expired.
     Gone {
@@ -67,6 +73,7 @@ pub struct LanDiscovery {
     networks: LocalNetworks,
     instances: usize,
     advertised: Option<String>,
+    mailboxes: Vec<u32>,
 }
 
 impl LanDiscovery {
@@ -84,18 +91,48 @@ impl LanDiscovery {
             networks: LocalNetworks::default(),
             instances: 0,
             advertised: None,
+            mailboxes: Vec::new(),
         })
     }
 
     /// Advertises that this node listens at `listen`. A loopback address is not advertised.
     pub fn advertise(&mut self, listen: SocketAddr) -> Result<(), LanError> {
-        if self.advertised.is_some() || listen.ip().is_loopback() {
+        match self.advertised {
+            Some(_) => Ok(()),
+            None => self.register(listen),
+        }
+    }
+
+    /// Advertises the numbers of the codes that this node offers, in place of earlier ones. A node
+    /// that offers some is advertised as [`LanDiscovery::advertise`] does. Numbers beyond the first
+    /// 16 are left out.
+    pub fn set_mailboxes(
+        &mut self,
+        mut numbers: Vec<u32>,
+        listen: SocketAddr,
+    ) -> Result<(), LanError> {
+        numbers.truncate(MAILBOXES_MAX);
+        let is_same = numbers == self.mailboxes;
+        self.mailboxes = numbers;
+        match is_same || (self.mailboxes.is_empty() && self.advertised.is_none()) {
+            true => Ok(()),
+            false => self.register(listen),
+        }
+    }
+
+    /// Registers this node, or replaces its records.
+    fn register(&mut self, listen: SocketAddr) -> Result<(), LanError> {
+        if listen.ip().is_loopback() {
             return Ok(());
         }
         let id = self.us.to_string();
         let mut properties = vec![("v", VERSION.to_owned())];
         if let Some(group) = &self.group {
             properties.push(("g", tag(group, &self.us)));
+        }
+        if !self.mailboxes.is_empty() {
+            let numbers: Vec<String> = self.mailboxes.iter().map(u32::to_string).collect();
+            properties.push(("c", numbers.join(",")));
         }
         let ip = match listen.ip().is_unspecified() {
             true => String::new(),
@@ -160,7 +197,14 @@ impl LanDiscovery {
         // ones last.
         addresses.sort_by_key(|address| (is_link_local(address.ip()), *address));
         addresses.truncate(ADDRESSES_MAX);
-        (!addresses.is_empty()).then_some(LanEvent::Found { node, addresses })
+        let mailboxes = property("c").unwrap_or_default().split(',');
+        let mailboxes = mailboxes.filter_map(|number| number.parse().ok());
+        let mailboxes = mailboxes.take(MAILBOXES_MAX).collect();
+        (!addresses.is_empty()).then_some(LanEvent::Found {
+            node,
+            addresses,
+            mailboxes,
+        })
     }
 
     /// Sends a goodbye if this node was advertised, and ends discovery.

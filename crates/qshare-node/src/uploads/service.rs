@@ -6,6 +6,7 @@ use std::time::Duration;
 use qshare_content::NodeId;
 use qshare_net::framed;
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
+use qshare_wire::mailbox::{MailboxComplete, MailboxOpen};
 use qshare_wire::peer::{ChunkRequest, HashRequest, Interest};
 use qshare_wire::tracker::Find;
 use qshare_wire::{Frame, Message, Refusal, Refused};
@@ -22,6 +23,7 @@ use super::memory_budget::MemoryBudget;
 use super::pacing::Pacing;
 use super::queue::UploadQueue;
 use super::reader::ReadAccess;
+use crate::codes::Codes;
 use crate::config::Limits;
 use crate::neighbours::Neighbours;
 use crate::peers::{Peer, PeerConnection};
@@ -37,6 +39,7 @@ pub(crate) struct Uploads {
     hashes: HashAnswers,
     interests: InterestAnswers,
     lookups: LookupAnswers,
+    codes: Arc<Codes>,
     queue: Arc<UploadQueue>,
     counters: Arc<Counters>,
     tasks: Tasks,
@@ -48,6 +51,7 @@ pub(crate) struct UploadsConfig<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) shares: Arc<ShareStore>,
     pub(crate) neighbours: Arc<Neighbours>,
+    pub(crate) codes: Arc<Codes>,
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) batch: Arc<BlockingBatch>,
     pub(crate) pacing: Arc<qshare_net::Pacing>,
@@ -61,6 +65,7 @@ impl Uploads {
             limits,
             shares,
             neighbours,
+            codes,
             buffers,
             batch,
             pacing,
@@ -93,6 +98,7 @@ impl Uploads {
                 stopping: tasks.stopping().clone(),
             },
             lookups: LookupAnswers::new(us, shares, neighbours),
+            codes,
             queue,
             counters,
             tasks,
@@ -160,6 +166,11 @@ impl Uploads {
                     .await
             }
             Find::TYPE => self.lookups.answer(peer, decode(&frame)?, send).await,
+            MailboxOpen::TYPE => {
+                let request = decode(&frame)?;
+                self.codes.answer_open(peer, request, send, &mut recv).await
+            }
+            MailboxComplete::TYPE => self.codes.answer_complete(peer, &decode(&frame)?),
             _ => Err(Refused::because(Refusal::Invalid, "unknown request")),
         }
     }

@@ -1,5 +1,6 @@
 //! The integration tests of this crate, one binary.
 
+mod codes;
 mod flood;
 mod full_tracker;
 mod introductions;
