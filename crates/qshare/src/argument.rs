@@ -6,7 +6,9 @@
 
 use std::fmt;
 
-use qshare_node::content::{AssetName, Link, LinkParseError, NameError, Query, QueryParseError};
+use qshare_node::content::{
+    AssetName, Code, CodeError, Link, LinkParseError, NameError, Query, QueryParseError,
+};
 
 /// Marks the rest of an argument as a name: `name:id:notes.txt`.
 const NAME_PREFIX: &str = "name:";
@@ -24,6 +26,8 @@ pub(crate) enum Wanted {
     Query(Query),
     /// A link, which identifies the content without a lookup.
     Link(Box<Link>),
+    /// A code, which stands for a link.
+    Code(Code),
 }
 
 /// Why an argument is invalid. Never holds the text of a link or a code.
@@ -32,14 +36,14 @@ pub(crate) enum ArgumentError {
     /// It has the form of a link.
     Link(LinkParseError),
     /// It has the form of a code, such as `7-amber-walrus`.
-    Code,
+    Code(CodeError),
     /// It has the form `sha256:HEX`.
     Digest,
     /// It is `-`.
     Dash,
     /// It ends in `/`, so it names a folder.
     Folder(String),
-    /// A link, where only names and ids make sense.
+    /// A link or a code, where only names and ids make sense.
     LinkNotAllowed,
     /// The text after `name:` or `./` cannot be the name of a shared file.
     Name(NameError),
@@ -68,8 +72,9 @@ impl Wanted {
             let link = trimmed.parse().map_err(ArgumentError::Link)?;
             return Ok(Wanted::Link(Box::new(link)));
         }
-        if is_code(trimmed) {
-            return Err(ArgumentError::Code);
+        if Code::has_form(trimmed) {
+            let code = trimmed.parse().map_err(ArgumentError::Code)?;
+            return Ok(Wanted::Code(code));
         }
         if starts_with_ignoring_case(trimmed, DIGEST_PREFIX) {
             return Err(ArgumentError::Digest);
@@ -87,12 +92,12 @@ impl Wanted {
             .map_err(ArgumentError::Query)
     }
 
-    /// Returns the lookup that finds it; None for a link, which needs none.
+    /// Returns the lookup that finds it; None for a link, which needs none, and for a code.
     pub(crate) fn query(&self) -> Option<Query> {
         match self {
             Wanted::Name(name) => Some(Query::Name(name.as_str().to_owned())),
             Wanted::Query(query) => Some(query.clone()),
-            Wanted::Link(_) => None,
+            Wanted::Link(_) | Wanted::Code(_) => None,
         }
     }
 
@@ -101,7 +106,7 @@ impl Wanted {
         match self {
             Wanted::Name(name) => Some(name.clone()),
             Wanted::Query(Query::Name(text)) => AssetName::from_local(text).ok(),
-            Wanted::Query(_) | Wanted::Link(_) => None,
+            Wanted::Query(_) | Wanted::Link(_) | Wanted::Code(_) => None,
         }
     }
 }
@@ -125,14 +130,14 @@ pub(crate) fn glob_of_folder(folder: &str) -> String {
     format!("{}/**", escape_glob(folder))
 }
 
-/// Classifies an argument of `ls`, which takes everything but links.
+/// Classifies an argument of `ls`, which takes everything but links and codes.
 ///
 /// # Errors
 ///
-/// As [`Wanted::parse`], and for a link.
+/// As [`Wanted::parse`], and for a link or a code.
 pub(crate) fn parse_listed(text: &str) -> Result<Wanted, ArgumentError> {
     match Wanted::parse(text) {
-        Ok(Wanted::Link(_)) => Err(ArgumentError::LinkNotAllowed),
+        Ok(Wanted::Link(_) | Wanted::Code(_)) => Err(ArgumentError::LinkNotAllowed),
         other => other,
     }
 }
@@ -151,18 +156,6 @@ fn parse_name_or_glob(text: &str) -> Result<Wanted, ArgumentError> {
             _ => Err(ArgumentError::Name(cause)),
         },
     }
-}
-
-/// Whether a text has the form of a code: `^[0-9]+-[a-z]+-[a-z]+$`, in any case.
-fn is_code(text: &str) -> bool {
-    let mut parts = text.split('-');
-    let is = |part: Option<&str>, of: fn(&u8) -> bool| {
-        part.is_some_and(|part| !part.is_empty() && part.as_bytes().iter().all(of))
-    };
-    is(parts.next(), u8::is_ascii_digit)
-        && is(parts.next(), u8::is_ascii_alphabetic)
-        && is(parts.next(), u8::is_ascii_alphabetic)
-        && parts.next().is_none()
 }
 
 fn starts_with_ignoring_case(text: &str, prefix: &str) -> bool {
@@ -188,6 +181,8 @@ impl fmt::Display for Wanted {
             Wanted::Name(name) => f.write_str(&printed_name(name)),
             Wanted::Query(query) => query.fmt(f),
             Wanted::Link(link) => link.fmt(f),
+            // Its words are a secret.
+            Wanted::Code(code) => write!(f, "code {}", code.number()),
         }
     }
 }
@@ -258,8 +253,19 @@ mod tests {
             let read = Wanted::parse(text);
             assert!(matches!(read, Err(ArgumentError::Link(_))), "{text}");
         }
-        for text in ["7-amber-walrus", "7-Amber-WALRUS", " 12-a-b "] {
-            assert_eq!(Wanted::parse(text), Err(ArgumentError::Code), "{text}");
+        for text in ["7-zebra-zoo", "7-Zebra-ZOO", " 7-zebra-zoo\n"] {
+            let code = "7-zebra-zoo".parse().unwrap();
+            assert_eq!(Wanted::parse(text), Ok(Wanted::Code(code)), "{text}");
+            assert_eq!(parse_listed(text), Err(ArgumentError::LinkNotAllowed));
+        }
+        for text in [
+            "7-amber-walrus",
+            "7-Amber-WALRUS",
+            " 12-a-b ",
+            "99999999999-zebra-zoo",
+        ] {
+            let read = Wanted::parse(text);
+            assert!(matches!(read, Err(ArgumentError::Code(_))), "{text}");
         }
         let digest = format!("sha256:{}", "0a".repeat(32));
         assert_eq!(Wanted::parse(&digest), Err(ArgumentError::Digest));
@@ -304,6 +310,7 @@ mod tests {
             "name:x".into(),
             "name:name:x".into(),
             "7-amber-walrus".into(),
+            "7-zebra-zoo".into(),
             "sha256:x".into(),
             format!("{node}/x"),
             "A: intro.txt".into(),

@@ -12,6 +12,7 @@
 mod args;
 mod argument;
 mod choice;
+mod code_prompt;
 mod commands;
 mod config;
 mod configuration;
@@ -25,6 +26,7 @@ mod neutral;
 mod output;
 mod progress;
 mod prompt;
+mod redeem;
 mod signals;
 mod suggest;
 mod terminal;

@@ -4,6 +4,7 @@
 //! and its remedy. An error names the operation, the object and the cause; the remedy follows on a
 //! line of its own.
 
+mod codes;
 mod configuration;
 mod web;
 
@@ -23,6 +24,7 @@ use crate::argument::{ArgumentError, glob_of_folder};
 use crate::exit::{Exit, Failure};
 use crate::neutral::{neutral_line, shown};
 
+pub(crate) use codes::{not_a_code, redeem};
 pub(crate) use configuration::{configuration, no_such_command};
 pub(crate) use web::http_needs_token;
 
@@ -69,10 +71,7 @@ pub(crate) fn argument(text: &str, error: &ArgumentError, reader: Reader) -> Fai
             format!("cannot use the link: {}", link_cause(cause)),
             "Copy the whole link again; a file whose name starts with qshare: is name:NAME",
         ),
-        ArgumentError::Code => (
-            "cannot use the code: this version of qshare does not know codes".to_owned(),
-            "Ask for a link instead; a file with such a name is name:NAME",
-        ),
+        ArgumentError::Code(cause) => return not_a_code(cause),
         ArgumentError::Digest => (
             "cannot look up sha256:...: this version of qshare knows content IDs only".to_owned(),
             "Look the content ID up with `ls`; a file whose name starts with sha256: is name:NAME",
@@ -98,8 +97,8 @@ pub(crate) fn argument(text: &str, error: &ArgumentError, reader: Reader) -> Fai
             );
         }
         ArgumentError::LinkNotAllowed => (
-            "`ls` takes names and IDs, not links".to_owned(),
-            "List names, or download the link with `get`",
+            "`ls` takes names and IDs, not links or codes".to_owned(),
+            "List names, or download the link or code with `get`",
         ),
         ArgumentError::Name(cause) => (
             format!("cannot look up {quoted}: {cause}"),

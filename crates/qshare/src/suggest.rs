@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
+use qshare_node::content::Code;
 use qshare_node::{Identity, IdentityRole};
 
 use crate::neutral;
@@ -50,7 +51,13 @@ impl CommandLine {
 
 impl std::fmt::Display for CommandLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let words: Vec<String> = self.0.iter().map(|word| quoted(word)).collect();
+        // A code is a secret; the words of a command are printed into logs, too.
+        let is_code = |word: &OsStr| word.to_str().is_some_and(Code::has_form);
+        let words = self.0.iter().map(|word| match is_code(word) {
+            true => "CODE".to_owned(),
+            false => quoted(word),
+        });
+        let words: Vec<String> = words.collect();
         f.write_str(&words.join(" "))
     }
 }

@@ -16,6 +16,8 @@ use super::shared::{
 const HELP: &str = "\
 Examples:
   qshare get report.pdf
+  qshare get 7-zebra-zoo                 the code that `qshare share` printed
+  qshare get                             ask for a code or link on the terminal
   qshare get id:3fa9c0 -o report.pdf
   qshare get 'photos/**/*.jpg' -o album/
   qshare get --wait nightly.iso          wait until a node shares it
@@ -27,6 +29,7 @@ What NAME means:
   NODEID/NAME        the file that one node shares under this name
   qshare:...         a link from `qshare ls --links`; a link with node addresses
                      (`ls --links --addresses`) needs no tracker
+  NUMBER-WORD-WORD   a code, which stands for a link for 24 hours
   name:TEXT          the file named TEXT, whatever TEXT looks like
   ./TEXT             the same, where globs still work; ./- is the file named `-`
   anything else      a name, or a glob (`*` stops at `/`, `**` does not); an exact name wins
@@ -41,9 +44,9 @@ downloads the complete one and notes the others. Other ambiguous names are an er
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct GetArgs {
-    /// Names, globs, content IDs, id:PREFIX, NODEID/NAME or links
+    /// Names, globs, content IDs, id:PREFIX, NODEID/NAME, links or codes; none asks on the terminal
     // Parsed by `argument.rs`: clap's errors would print a mistyped link in full.
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(value_name = "NAME")]
     pub(crate) wanted: Vec<String>,
     /// File or directory to write; a directory exists or ends in `/` [default: .]
     #[arg(short, long, value_name = "PATH")]

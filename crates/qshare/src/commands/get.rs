@@ -9,7 +9,7 @@ use qshare_node::content::{
 };
 use qshare_node::{
     BindError, FileAttributes, FindError, Findings, FoundFile, Node, NodeConfig, NodeEvent,
-    StartError, Target,
+    Redeemed, StartError, Target,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
@@ -19,12 +19,14 @@ use super::run_on_network;
 use crate::args::{GetArgs, Wait};
 use crate::argument::{Wanted, glob_of_folder};
 use crate::choice::{self, Choice};
+use crate::code_prompt;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::jobs::{self, Item, Terms};
 use crate::messages::{self, Reader};
 use crate::output;
 use crate::progress::Board;
+use crate::redeem;
 use crate::suggest::{self, CommandLine, quoted};
 
 /// A download fails after this time without a usable source.
@@ -40,20 +42,33 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// The same after a failure or Ctrl-C, when a person waits for the shell's prompt.
 const HASTY_GOODBYE_MAX: Duration = Duration::from_millis(500);
 
-pub(crate) fn run(args: GetArgs, console: &Console) -> Result<(), Failure> {
+pub(crate) fn run(mut args: GetArgs, console: &Console) -> Result<(), Failure> {
+    if args.wanted.is_empty() {
+        args.wanted.push(code_prompt::ask()?);
+    }
     let wanted = args.wanted.iter().map(|text| {
         Wanted::parse(text).map_err(|error| messages::argument(text, &error, Reader::Get))
     });
     let wanted: Vec<Wanted> = wanted.collect::<Result<_, Failure>>()?;
-    let config = args.node_config(&wanted)?;
-    let request = Request { args, wanted };
-    run_on_network(|stop| get(request, config, console, stop))
+    run_on_network(|stop| async move {
+        let config = |wanted: &[Wanted]| args.node_config(wanted);
+        let resolved = redeem::resolve(wanted, config, args.wait, console, &stop).await?;
+        let config = args.node_config(&resolved.wanted)?;
+        let request = Request {
+            args,
+            wanted: resolved.wanted,
+            redeemed: resolved.redeemed,
+        };
+        get(request, config, console, stop).await
+    })
 }
 
 /// The parsed command.
 struct Request {
     args: GetArgs,
     wanted: Vec<Wanted>,
+    /// The codes that were redeemed; their links are in `wanted`.
+    redeemed: Vec<Redeemed>,
 }
 
 async fn get(
@@ -152,6 +167,7 @@ async fn download(
     if let Some(exit) = worst {
         return Err(Failure::printed(exit));
     }
+    redeem::report_complete(node, &request.redeemed).await;
     if args.seed {
         console.note("serving the downloaded files until Ctrl-C");
         stop.cancelled().await;
@@ -187,6 +203,8 @@ async fn find_all(node: &Node, request: &Request, console: &Console) -> Result<F
         let query = match wanted {
             Wanted::Name(name) => &Query::Name(name.as_str().to_owned()),
             Wanted::Query(query) => query,
+            // Codes have become links.
+            Wanted::Code(_) => continue,
             Wanted::Link(link) => {
                 let files = vec![find_link(node, link, wait, console).await?];
                 choices.push(Choice {
@@ -300,7 +318,7 @@ fn attributes(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) -> FileAttrib
     let is_trusted = wanted.iter().any(|wanted| match wanted {
         Wanted::Link(link) => link.info.id() == file.content && link.executable,
         Wanted::Query(Query::OfNode(_, name)) => *name == file.name,
-        Wanted::Query(_) | Wanted::Name(_) => false,
+        Wanted::Query(_) | Wanted::Name(_) | Wanted::Code(_) => false,
     });
     FileAttributes {
         modified_ns: file.metadata.modified_ns.filter(|_| !args.no_times),
@@ -369,6 +387,7 @@ fn may_mean(wanted: &Wanted, file: &FoundFile) -> bool {
         Wanted::Name(name) => *name == file.name,
         Wanted::Link(link) => link.info.id() == file.content,
         Wanted::Query(query) => AnswerFilter::new(query).allows(&file.name, &file.content),
+        Wanted::Code(_) => false,
     }
 }
 
@@ -378,6 +397,7 @@ fn is_named(wanted: &[Wanted], file: &FoundFile) -> bool {
         Wanted::Name(name) => *name == file.name,
         Wanted::Link(link) => link.name.as_ref() == Some(&file.name),
         Wanted::Query(query) => query.is_about_names() && may_mean(wanted, file),
+        Wanted::Code(_) => false,
     })
 }
 
@@ -387,7 +407,7 @@ fn has_glob(wanted: &[Wanted], choice: &Choice) -> bool {
         Wanted::Query(Query::Name(text)) => {
             is_glob(text) && !choice.files.iter().any(|file| file.name.as_str() == text)
         }
-        Wanted::Name(_) | Wanted::Query(_) | Wanted::Link(_) => false,
+        Wanted::Name(_) | Wanted::Query(_) | Wanted::Link(_) | Wanted::Code(_) => false,
     })
 }
 

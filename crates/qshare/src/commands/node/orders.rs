@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use qshare_node::content::{AssetName, ContentId, FileMetadata, NodeAddress, Query};
 use qshare_node::{
-    DiskError, Download, DownloadRequest, FileAttributes, FoundFile, Node, Target,
+    DiskError, Download, DownloadRequest, FileAttributes, FoundFile, Node, Redeemed, Target,
     discard_unfinished, unfinished,
 };
 use tokio::sync::mpsc::UnboundedSender;
@@ -21,6 +21,7 @@ use crate::exit::Failure;
 use crate::messages::{self, Reader};
 use crate::output;
 use crate::prompt::{self, Names, Order};
+use crate::redeem;
 
 /// Deadline for the first answer of a tracker; a person at the prompt waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -124,7 +125,18 @@ impl PromptHandler {
         let mut may_execute = false;
         let wanted = Wanted::parse(text)
             .map_err(|error| messages::argument(text, &error, Reader::Prompt))?;
+        let mut redeemed = None;
+        let wanted = match wanted {
+            Wanted::Code(code) => {
+                let link = redeem::at_prompt(&self.node, &code).await?;
+                redeemed = Some(link.clone());
+                Wanted::Link(Box::new(link.link))
+            }
+            wanted => wanted,
+        };
         let files = match wanted {
+            // A code has become a link.
+            Wanted::Code(_) => Vec::new(),
             Wanted::Name(name) => {
                 let query = Query::Name(name.as_str().to_owned());
                 let mut found = self.find(&query).await?;
@@ -184,6 +196,13 @@ impl PromptHandler {
         for mut file in files {
             file.metadata.executable &= may_execute;
             begun.extend(self.begin(file, nodes.clone(), in_script));
+        }
+        if let Some(redeemed) = redeemed {
+            tokio::spawn(report_when_complete(
+                self.node.clone(),
+                redeemed,
+                begun.clone(),
+            ));
         }
         if in_script {
             for download in begun {
@@ -310,5 +329,16 @@ fn is_meant(wanted: &Wanted, name: &AssetName, content: &ContentId) -> bool {
         // An unfinished download is not known by its digest.
         Wanted::Query(Query::Sha256(_)) => false,
         Wanted::Link(link) => link.info.id() == *content,
+        Wanted::Code(_) => false,
     }
+}
+
+/// Tells the sharer of a code once all downloads have succeeded.
+async fn report_when_complete(node: Node, redeemed: Redeemed, downloads: Vec<Download>) {
+    for download in downloads {
+        if download.finished().await.is_err() {
+            return;
+        }
+    }
+    redeem::report_complete(&node, &[redeemed]).await;
 }
