@@ -63,7 +63,7 @@ pub use socket::{
     AddressResponder, NonQuic, NonQuicSender, Route, Verdict, is_virtual, virtual_address,
 };
 pub use token_bucket::TokenBucket;
-pub use transport::TransportConfig;
+pub use transport::{MTU_UPPER_BOUND_BYTES, TransportConfig};
 pub use traversal::{
     KnockError, KnockTarget, Knocked, LanDiscovery, LanError, LanEvent, LocalNetworks,
     MappingError, MappingFailure, MappingProtocol, PortMapping, Traversal, knock, map_port, punch,

@@ -13,6 +13,12 @@ use crate::Congestion;
 pub struct TransportConfig {
     /// Bidirectional streams that the peer may have open at once, one for each pending request.
     pub streams_max: u32,
+    /// How many of them a connection begins with. quinn takes 80 bytes for each at once; the owner
+    /// of the connection raises the limit ([`quinn::Connection::set_max_concurrent_bi_streams`]).
+    pub streams_initial: u32,
+    /// Largest UDP payload that path MTU discovery tries, at most [`MTU_UPPER_BOUND_BYTES`]. Each
+    /// connection keeps a buffer of this size.
+    pub mtu_max_bytes: u16,
     /// Bytes that the peer may have in flight to us on one connection. Bounds memory.
     pub receive_window_bytes: u32,
     /// Bytes that one stream may have in flight to us; holds a whole chunk (4 MiB).
@@ -30,6 +36,8 @@ impl Default for TransportConfig {
     fn default() -> Self {
         TransportConfig {
             streams_max: 256,
+            streams_initial: 256,
+            mtu_max_bytes: MTU_UPPER_BOUND_BYTES,
             // 1 Gbit/s over 100 ms is 12.5 MB in flight. After a loss both ends hold the bytes
             // behind the gap for another round trip.
             receive_window_bytes: 32 << 20,
@@ -43,7 +51,7 @@ impl Default for TransportConfig {
 
 /// Largest UDP payload that path MTU discovery tries. quinn sends up to ten packets in one call,
 /// which may carry 65,487 bytes: ten of more than 6,548 bytes exceed that.
-const MTU_UPPER_BOUND_BYTES: u16 = 6500;
+pub const MTU_UPPER_BOUND_BYTES: u16 = 6500;
 
 /// Ack-eliciting packets that may arrive before an acknowledgement is sent, unless one is missing
 /// or 25 ms have passed. As many as leave in one call, so that an acknowledgement releases the next
@@ -57,10 +65,10 @@ impl TransportConfig {
         let mut acknowledgements = AckFrequencyConfig::default();
         acknowledgements.ack_eliciting_threshold(UNACKNOWLEDGED_MAX.into());
         let mut mtu = MtuDiscoveryConfig::default();
-        mtu.upper_bound(MTU_UPPER_BOUND_BYTES);
+        mtu.upper_bound(self.mtu_max_bytes.min(MTU_UPPER_BOUND_BYTES));
         config
             .congestion_controller_factory(self.congestion.factory())
-            .max_concurrent_bidi_streams(self.streams_max.into())
+            .max_concurrent_bidi_streams(self.streams_initial.min(self.streams_max).into())
             .max_concurrent_uni_streams(0u32.into())
             .receive_window(self.receive_window_bytes.into())
             .stream_receive_window(self.stream_receive_window_bytes.into())
@@ -80,7 +88,7 @@ impl TransportConfig {
 
     /// Returns the largest UDP payload that we accept.
     pub(crate) fn receive_payload_max_bytes(&self) -> u16 {
-        MTU_UPPER_BOUND_BYTES
+        self.mtu_max_bytes.min(MTU_UPPER_BOUND_BYTES)
     }
 }
 

@@ -47,7 +47,9 @@ impl Acceptor {
 
     async fn serve(&self, half_open: HalfOpen) {
         let address = half_open.remote_address();
-        let session = match half_open.greet(self.endpoint.id(), &self.greeting).await {
+        // On the heap, so that a session's task does not keep room for the handshake.
+        let greeted = Box::pin(half_open.greet(self.endpoint.id(), &self.greeting));
+        let session = match greeted.await {
             Ok(session) => session,
             Err(error) => {
                 debug!(%address, %error, "refused");

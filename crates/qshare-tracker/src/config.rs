@@ -109,6 +109,10 @@ impl Default for TrackerLimits {
                 // Many thousand sessions share one machine, and a session can leave as much unread
                 // for as long as it lasts. Most requests take less than 100 bytes.
                 receive_window_bytes: 32 << 10,
+                // Most nodes ask for one thing at a time; a session that needs more gets them.
+                streams_initial: 16,
+                // Messages are short, and the buffer is kept for as long as the session.
+                mtu_max_bytes: 1452,
                 stream_receive_window_bytes: 128 << 10,
                 send_window_bytes: 256 << 10,
                 ..TransportConfig::default()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use qshare_net::{Session, Slot, close_because, is_goodbye};
 use qshare_wire::CloseCode;
-use quinn::{ConnectionError, RecvStream};
+use quinn::{ConnectionError, RecvStream, VarInt};
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, debug_span, warn};
 
@@ -65,10 +65,18 @@ async fn serve_streams(client: Arc<Client>, control: Control, control_recv: Recv
             }
         }
     });
+    let transport = &client.services.limits.transport;
+    let mut streams_allowed = transport.streams_initial as usize;
+    let streams_max = transport.streams_max as usize;
     let reason = loop {
         tokio::select! {
             accepted = client.connection.accept_bi() => match accepted {
                 Ok((mut send, mut recv)) => {
+                    if streams.len() >= streams_allowed / 2 && streams_allowed < streams_max {
+                        streams_allowed = (streams_allowed * 2).min(streams_max);
+                        let allowed = VarInt::from_u32(streams_allowed as u32);
+                        client.connection.set_max_concurrent_bi_streams(allowed);
+                    }
                     let client = Arc::clone(&client);
                     streams.spawn(async move {
                         if let Err(error) = answer_stream(&client, &mut send, &mut recv).await {

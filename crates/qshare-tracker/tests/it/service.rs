@@ -169,6 +169,18 @@ async fn a_watcher_is_told_who_comes_completes_and_leaves() {
 }
 
 #[tokio::test]
+async fn a_session_that_keeps_many_streams_open_is_allowed_more() {
+    let tracker = start();
+    let session = Node::new(None).join(&tracker).await;
+    let mut open = Vec::new();
+    for n in 0..190 {
+        // Each keeps its stream open; a session begins with 16 streams.
+        open.push(session.watch(entry("a", n).info.id()).await.unwrap());
+    }
+    assert_eq!(tracker.counts().watches, 190);
+}
+
+#[tokio::test]
 async fn a_watch_ends_with_its_stream() {
     let mut config = config();
     config.registry.watches_per_session = 1;
