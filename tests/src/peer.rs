@@ -554,6 +554,7 @@ async fn send_chunk(
     let mut head = ChunkData {
         bytes: bytes.len() as u64,
         path: audit_path(asset, &chunks, request),
+        sending: 0,
     };
     match shared.manner {
         Manner::WrongBytes => bytes[0] ^= 1,

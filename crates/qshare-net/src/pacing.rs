@@ -46,6 +46,11 @@ impl Pacing {
         self.up.set(Instant::now(), limit);
     }
 
+    /// Returns whether the limit held packets back within the last tenth of a second.
+    pub fn is_up_limiting(&self) -> bool {
+        self.up.is_limiting(Instant::now())
+    }
+
     /// Returns the limit on sending.
     pub fn up(&self) -> RateLimit {
         self.up.limit()

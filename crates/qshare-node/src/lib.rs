@@ -71,6 +71,7 @@ mod node;
 mod peers;
 mod runtime;
 mod shares;
+mod slow_cause;
 mod trackers;
 mod uploads;
 mod vocabulary;
@@ -102,6 +103,7 @@ pub use qshare_storage::{
     LibraryEvent, OpenError, SkipReason, THREAD_WORTH_BYTES, Target, Unfinished, hash_file,
     hash_small_files, unfinished,
 };
+pub use slow_cause::{Cause, CauseShare};
 pub use vocabulary::{
     Contact, DownloadStatus, Findings, FoundFile, MappedPort, NodeEvent, NodeStatus, PathKind,
     PeerView, PortMappingState, Progress, Report, Source, Stage, SwarmView, TrackerState,

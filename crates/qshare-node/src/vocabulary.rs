@@ -11,6 +11,7 @@ use qshare_net::{MappingError, MappingProtocol};
 use qshare_storage::LibraryEvent;
 
 use crate::error::{NoSource, PartFailed, SourceFault, TrackerFault, UnverifiedPort};
+use crate::slow_cause::CauseShare;
 
 /// A file or collection that other nodes share, as trackers and neighbours report it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,6 +305,9 @@ pub struct SwarmView {
     /// run at this rate if none of them served others or lacked chunks, so the difference from its
     /// own rate is the possible gain.
     pub possible_bytes_per_second: u64,
+    /// Why it is not faster: the last seconds by cause, largest first. The shares sum to 100;
+    /// empty while nothing is known.
+    pub why: Vec<CauseShare>,
     /// Its peers.
     pub peers: Vec<PeerView>,
 }

@@ -177,7 +177,7 @@ impl Message for ChunkRequest {
 /// `ChunkData`: the header of the raw bytes that follow on the stream.
 ///
 /// ```text
-/// bytes u64 │ path list ≤ 31
+/// bytes u64 │ path list ≤ 31 │ sending u8
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkData {
@@ -185,6 +185,40 @@ pub struct ChunkData {
     pub bytes: u64,
     /// The requested audit path, lowest first.
     pub path: Vec<Hash>,
+    /// What limits the responder's sending on this connection: a [`Sending`] code. For people only.
+    pub sending: u8,
+}
+
+/// What limits how fast a node sends on a connection, as it tells the receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sending {
+    /// The congestion window, or nothing.
+    #[default]
+    Unknown,
+    /// Packets were lost within the last RTTs.
+    Losing,
+    /// The sender's rate limit.
+    Limited,
+}
+
+impl Sending {
+    /// Returns the code on the wire.
+    pub const fn code(self) -> u8 {
+        match self {
+            Sending::Unknown => 0,
+            Sending::Losing => 1,
+            Sending::Limited => 2,
+        }
+    }
+
+    /// Returns the meaning of a code; codes of later versions mean nothing.
+    pub const fn from_code(code: u8) -> Sending {
+        match code {
+            1 => Sending::Losing,
+            2 => Sending::Limited,
+            _ => Sending::Unknown,
+        }
+    }
 }
 
 impl Message for ChunkData {

@@ -29,3 +29,5 @@ mod serving;
 mod status;
 mod times;
 mod trackers;
+#[cfg(target_os = "linux")]
+mod why_slow;

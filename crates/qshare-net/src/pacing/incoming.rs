@@ -25,8 +25,6 @@ pub struct Incoming {
     /// Readers pay in the order in which they asked.
     turn: tokio::sync::Mutex<()>,
     changed: Notify,
-    /// Microseconds for which readers have waited so far.
-    waited_us: AtomicU64,
     counts_payload: bool,
 }
 
@@ -110,10 +108,7 @@ impl Incoming {
                 () = changed => {}
             }
         }
-        let waited = begun.elapsed();
-        let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-        self.waited_us.fetch_add(us, Ordering::Relaxed);
-        waited
+        begun.elapsed()
     }
 
     /// Returns the receive window of a connection with this RTT: enough for the limit on a path

@@ -22,6 +22,8 @@ use super::{BURST, Buckets, Pacing, RateLimit, wire_bytes};
 
 /// Packets up to this size always pass: acknowledgements must not wait behind data.
 const SMALL_BYTES: usize = 300;
+/// Time for which a packet that was held back shows that the limit is what limits.
+const RECENT: Duration = Duration::from_millis(100);
 /// A full packet, to convert a burst into packets.
 const PACKET_BYTES: u64 = 1480;
 
@@ -42,6 +44,8 @@ struct State {
     next_ticket: u64,
     /// Connections that were told that they may send, and have not done so yet.
     granted: u32,
+    /// When a packet was last held back.
+    refused_at: Option<Instant>,
 }
 
 impl Outgoing {
@@ -57,6 +61,12 @@ impl Outgoing {
 
     pub(super) fn limit(&self) -> RateLimit {
         RateLimit::from_bytes(self.limit.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
+    /// Returns whether a packet was held back within [`RECENT`].
+    pub(super) fn is_limiting(&self, now: Instant) -> bool {
+        let refused_at = self.state().refused_at;
+        !self.is_off() && refused_at.is_some_and(|at| now.saturating_duration_since(at) < RECENT)
     }
 
     fn is_off(&self) -> bool {
@@ -75,6 +85,7 @@ impl Outgoing {
             buckets,
             queue,
             granted,
+            refused_at,
             ..
         } = &mut *state;
         let Some(buckets) = buckets else {
@@ -84,6 +95,7 @@ impl Outgoing {
             let is_next = queue.is_empty() || *granted > 0;
             if !is_next || !buckets.wait(now).is_zero() {
                 self.was_refused.store(true, Ordering::Release);
+                *refused_at = Some(now);
                 return false;
             }
             *granted = granted.saturating_sub(1);

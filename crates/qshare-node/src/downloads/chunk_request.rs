@@ -6,7 +6,7 @@ use bytes::Bytes;
 use qshare_content::{Chunks, ContentId, Hash, LEAF_BYTES};
 use qshare_net::framed::{self, BrokenStream, ReadError};
 use qshare_swarm::Span;
-use qshare_wire::peer::{ChunkData, ChunkRequest};
+use qshare_wire::peer::{ChunkData, ChunkRequest, Sending};
 use qshare_wire::{Message, Refused, WireError};
 use quinn::{Connection, VarInt};
 use tokio::sync::oneshot;
@@ -32,8 +32,8 @@ pub(super) enum Answer<B> {
 
 /// The progress of a request.
 pub(super) enum Step {
-    /// The answer has started.
-    Started,
+    /// The answer has started; the peer says what limits its sending.
+    Started(Sending),
     /// This many more bytes were received.
     Progress(u64),
 }
@@ -107,7 +107,7 @@ async fn try_fetch<B: AsMut<[u8]> + Send, F: Future<Output = ()> + Send>(
     if head.bytes != expected_bytes || head.path.len() != usize::from(request.path_levels) {
         return Err(WireError::Mismatch(ChunkData::NAME).into());
     }
-    on_step(Step::Started).await;
+    on_step(Step::Started(Sending::from_code(head.sending))).await;
     let expected =
         usize::try_from(expected_bytes).map_err(|_| WireError::Mismatch(ChunkData::NAME))?;
     let mut bytes = buffer(expected);

@@ -1,7 +1,7 @@
 //! The rate limit and the priority of a download, beside the limit of the node.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use qshare_net::{Incoming, Pacing, RateLimit, Share};
@@ -74,6 +74,8 @@ pub(super) struct Rates {
     own: Incoming,
     priority: AtomicU8,
     running: Arc<RunningByPriority>,
+    /// Microseconds for which readers have waited, all together.
+    waited_us: AtomicU64,
 }
 
 impl Rates {
@@ -83,6 +85,7 @@ impl Rates {
             own: Incoming::of_payload(),
             priority: AtomicU8::new(Priority::Normal as u8),
             running,
+            waited_us: AtomicU64::new(0),
         }
     }
 
@@ -123,9 +126,15 @@ impl Rates {
     }
 
     /// Pays for data that was read, and waits until more may be read.
-    pub(super) async fn pay(&self, bytes: u64) -> Duration {
-        let own = self.own.pay(bytes).await;
-        own + self.node.down.pay(bytes).await
+    pub(super) async fn pay(&self, bytes: u64) {
+        let waited = self.own.pay(bytes).await + self.node.down.pay(bytes).await;
+        let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.waited_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// Returns for how long readers have waited since the last call, all together.
+    pub(super) fn take_waited(&self) -> Duration {
+        Duration::from_micros(self.waited_us.swap(0, Ordering::Relaxed))
     }
 
     /// Returns the stricter of both limits.

@@ -90,7 +90,7 @@ impl SingleChunks {
             // Paid before the request, so that no deadline of it includes the wait.
             tokio::select! {
                 () = state.stop.cancelled() => return Err(DownloadError::Stopped),
-                _ = state.rates.pay(request.info.length) => {}
+                () = state.rates.pay(request.info.length) => {}
             }
             tokio::select! {
                 () = state.stop.cancelled() => return Err(DownloadError::Stopped),

@@ -11,6 +11,7 @@ mod hashes;
 mod open;
 mod peer_slots;
 mod progress;
+mod slowness;
 mod span;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, NodeId};
 use qshare_storage::{FinishError, Opened, Part, PartError, Target};
 use qshare_swarm::{DropReason, Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
 use qshare_wire::Refused;
+use qshare_wire::peer::Sending;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -43,7 +45,8 @@ use event::{ANSWER_DEADLINE, Event, resume};
 use follow::follow;
 use hashes::HashPages;
 use open::open;
-use span::{FetchSpan, fetch_span};
+use slowness::Slowness;
+use span::{FetchSpan, LocalWork, fetch_span};
 
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(100);
@@ -57,6 +60,8 @@ struct Connected {
     follow: AbortHandle,
     /// When the peer was connected, or last held a missing chunk.
     useful_at: Instant,
+    /// What the peer last said of its sending.
+    sending: Sending,
 }
 
 struct Running {
@@ -124,6 +129,8 @@ impl Swarms {
             is_announced: false,
             log_at: now + event::LOG_EVERY,
             show_at: now,
+            slowness: Slowness::default(),
+            work: Arc::default(),
             part,
             partial,
         };
@@ -178,6 +185,8 @@ struct Swarm<'a> {
     /// When to log the download's sources next, and when to update its status next.
     log_at: Instant,
     show_at: Instant,
+    slowness: Slowness,
+    work: Arc<LocalWork>,
 }
 
 impl Swarm<'_> {
@@ -251,6 +260,7 @@ impl Swarm<'_> {
                     counted.update();
                     self.apply_limits();
                     let status = self.fetch.as_ref().map(Fetch::status);
+                    self.attribute(status.as_ref());
                     if let Some(status) = &status {
                         self.publish(status);
                     }
@@ -376,6 +386,7 @@ impl Swarm<'_> {
                         events: self.events.clone(),
                         withdraw,
                         rates: self.state.rates.clone(),
+                        work: self.work.clone(),
                     }));
                     let withdraw = Some(sender);
                     let running = Running {
@@ -530,8 +541,16 @@ impl Swarm<'_> {
         match event {
             Event::Step {
                 request,
-                step: Step::Started,
-            } => fetch.handle_started(now, request),
+                step: Step::Started(sending),
+            } => {
+                fetch.handle_started(now, request);
+                let running = self.running.get(&request);
+                if let Some(running) = running
+                    && let Some(connected) = self.peers.get_mut(&running.peer)
+                {
+                    connected.sending = sending;
+                }
+            }
             Event::Step {
                 request,
                 step: Step::Progress(bytes),
@@ -609,6 +628,7 @@ impl Swarm<'_> {
             have: None,
             follow,
             useful_at: Instant::now(),
+            sending: Sending::default(),
         };
         self.peers.insert(peer.key, connected);
         self.hash_pages.peer_joined();

@@ -118,6 +118,11 @@ impl PeerConnection {
         losses.is_recent(Instant::now(), lost_packets, self.connection.rtt())
     }
 
+    /// Returns the receive window in bytes; 0 before it has a share of the budget.
+    pub(crate) fn window_bytes(&self) -> u64 {
+        self.window_bytes.load(Ordering::Relaxed).into()
+    }
+
     pub(super) fn set_window(&self, bytes: u32) {
         if self.window_bytes.swap(bytes, Ordering::Relaxed) != bytes {
             self.connection.set_receive_window(bytes.into());

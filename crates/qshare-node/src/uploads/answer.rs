@@ -85,13 +85,16 @@ impl ChunkAnswers {
 
         let _busy = peer.busy();
         let First { data, path, later } = first;
-        if framed::write(send, &ChunkData { bytes, path })
-            .await
-            .is_err()
-        {
+        let connection = peer.connection();
+        let sending = self.pacing.sending(&connection).code();
+        let head = ChunkData {
+            bytes,
+            path,
+            sending,
+        };
+        if framed::write(send, &head).await.is_err() {
             return Ok(());
         }
-        let connection = peer.connection();
         let mut rest = data;
         let mut unread = later;
         while !rest.is_empty() {

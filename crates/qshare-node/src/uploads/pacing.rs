@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use qshare_net::link_rate;
+use qshare_wire::peer::Sending;
 use quinn::SendStream;
 use tokio::time::timeout;
 
@@ -43,6 +44,20 @@ impl Pacing {
         Pacing {
             send_window_max_bytes,
             rates,
+        }
+    }
+
+    /// Returns what limits sending on a connection now.
+    pub(super) fn sending(&self, connection: &PeerConnection) -> Sending {
+        if self.rates.is_up_limiting() {
+            return Sending::Limited;
+        }
+        let lost_packets = connection.connection.stats().path.lost_packets;
+        // A full queue, which shows in the RTT, drops packets at any rate: that is the path's limit.
+        let has_queue = connection.connection.rtt() >= connection.shortest_rtt() * 3 / 2;
+        match connection.is_losing(lost_packets) && !has_queue {
+            true => Sending::Losing,
+            false => Sending::Unknown,
         }
     }
 

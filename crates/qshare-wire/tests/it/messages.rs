@@ -261,6 +261,7 @@ fn every_message_round_trips_and_is_refused_when_cut_short() {
     round_trip(&ChunkData {
         bytes: 9,
         path: vec![],
+        sending: 2,
     });
 }
 

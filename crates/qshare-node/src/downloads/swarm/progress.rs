@@ -8,8 +8,9 @@ use tracing::info;
 
 use super::Swarm;
 use super::event::LOG_EVERY;
+use super::slowness::{PeerSample, Sample};
 use crate::error::{DownloadError, drop_reason};
-use crate::vocabulary::{PeerView, SwarmView};
+use crate::vocabulary::{PathKind, PeerView, SwarmView};
 
 /// Interval of status updates. Computing the status of forty peers costs more than the rest of a
 /// tick.
@@ -17,6 +18,15 @@ const SHOW_EVERY: Duration = Duration::from_millis(500);
 
 /// A download without a source for this long reports the reason.
 const TROUBLE_AFTER: Duration = Duration::from_secs(2);
+
+/// Returns whether a connected peer holds a missing chunk.
+fn has_source(status: &FetchStatus) -> bool {
+    let useful = status
+        .peers
+        .iter()
+        .any(|peer| peer.dropped.is_none() && peer.chunks > 0);
+    useful && status.unheld_chunks < status.chunks - status.verified_chunks
+}
 
 impl Swarm<'_> {
     /// Gives up when there has been no source for too long. Withdraws the announcement after
@@ -27,14 +37,7 @@ impl Swarm<'_> {
     ) -> Result<(), DownloadError> {
         let hope = match status {
             None => !self.peers.is_empty(),
-            Some(status) => {
-                let useful = status
-                    .peers
-                    .iter()
-                    .any(|peer| peer.dropped.is_none() && peer.chunks > 0);
-                (useful && status.unheld_chunks < status.chunks - status.verified_chunks)
-                    || status.in_flight_bytes > 0
-            }
+            Some(status) => has_source(status) || status.in_flight_bytes > 0,
         };
         if hope {
             self.last_hope = Instant::now();
@@ -51,6 +54,51 @@ impl Swarm<'_> {
             Some(patience) if waited >= patience => Err(self.holders.no_source(&self.request.name)),
             _ => Ok(()),
         }
+    }
+
+    /// Attributes the time since the last call to what the download was doing.
+    pub(super) fn attribute(&mut self, status: Option<&FetchStatus>) {
+        let now = Instant::now();
+        let Some(status) = status else {
+            // The chunk hashes are not known yet.
+            self.slowness.add(now, &Sample::default());
+            let swarm = &self.state.swarm;
+            swarm.lock().unwrap_or_else(PoisonError::into_inner).why = self.slowness.shares();
+            return;
+        };
+        let peers = status.peers.iter().filter_map(|peer| {
+            let connected = self.peers.get(&peer.peer)?;
+            let connection = connected.peer.connection();
+            (peer.outstanding_bytes > 0).then(|| PeerSample {
+                outstanding_bytes: peer.outstanding_bytes,
+                is_answering: peer.started > 0,
+                is_relayed: connection.path == PathKind::Relay,
+                bytes_per_second: peer.rate_bytes_per_second,
+                rtt: connection.connection.rtt(),
+                window_bytes: connection.window_bytes(),
+                queue_bytes: peer.queue_bytes,
+                sending: connected.sending,
+            })
+        });
+        let peers: Vec<PeerSample> = peers.collect();
+        let unwritten = self.running.values().filter(|running| running.received);
+        let (hashing, writing) = self.work.take();
+        let answering: u32 = status.peers.iter().map(|peer| peer.started).sum();
+        let readers = self.slowness.since_last(now) * answering.max(1);
+        let waited = self.state.rates.take_waited().as_secs_f64();
+        let sample = Sample {
+            has_source: has_source(status),
+            open_chunks: status.open_chunks.saturating_sub(status.unheld_chunks),
+            limited: waited / readers.as_secs_f64().max(1e-6),
+            in_flight_bytes: status.in_flight_bytes,
+            unwritten_bytes: unwritten
+                .map(|running| running.span.size(&self.chunks))
+                .sum(),
+            hashing,
+            writing,
+            peers: &peers,
+        };
+        self.slowness.add(now, &sample);
     }
 
     /// Reports the progress.
@@ -109,6 +157,7 @@ impl Swarm<'_> {
             received_bytes: status.received_bytes,
             wasted_bytes: status.wasted_bytes,
             possible_bytes_per_second: status.possible_bytes_per_second(),
+            why: self.slowness.shares(),
             peers: peers.collect(),
         };
         if now >= self.log_at {

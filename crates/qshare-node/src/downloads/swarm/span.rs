@@ -1,6 +1,8 @@
 //! Fetches one span: requests, receives, verifies and writes it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use qshare_content::{Chunks, ContentId, Hash, tree};
 use qshare_storage::{Part, PartError};
@@ -28,6 +30,39 @@ pub(super) struct FetchSpan {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) withdraw: oneshot::Receiver<()>,
     pub(super) rates: Arc<Rates>,
+    pub(super) work: Arc<LocalWork>,
+}
+
+/// Time that threads spent on received data.
+#[derive(Debug, Default)]
+pub(super) struct LocalWork {
+    hashing_us: AtomicU64,
+    all_us: AtomicU64,
+}
+
+impl LocalWork {
+    fn add_hashing(&self, time: Duration) {
+        self.hashing_us.fetch_add(micros(time), Ordering::Relaxed);
+    }
+
+    fn add_all(&self, time: Duration) {
+        self.all_us.fetch_add(micros(time), Ordering::Relaxed);
+    }
+
+    /// Returns the times of hashing and of writing since the last call.
+    pub(super) fn take(&self) -> (Duration, Duration) {
+        let hashing = self.hashing_us.swap(0, Ordering::Relaxed);
+        let all = self.all_us.swap(0, Ordering::Relaxed);
+        let writing = all.saturating_sub(hashing);
+        (
+            Duration::from_micros(hashing),
+            Duration::from_micros(writing),
+        )
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Fetches one span, and has it verified and written on a blocking thread.
@@ -45,6 +80,7 @@ pub(super) async fn fetch_span(job: FetchSpan) {
         events,
         withdraw,
         rates,
+        work,
     } = job;
     let asked = chunk_request(content, &chunks, span);
     let expected = span.size(&chunks);
@@ -92,7 +128,7 @@ pub(super) async fn fetch_span(job: FetchSpan) {
     };
     let _ = events.send(Event::Received { request }).await;
     let verdict = writes.spawn_blocking(move || {
-        let verdict = verify_and_write(request, &part, &chunks, span, &bytes, &path);
+        let verdict = verify_and_write(request, &part, &chunks, span, (&bytes, &path), &work);
         drop((bytes, permit));
         verdict
     });
@@ -107,9 +143,10 @@ fn verify_and_write(
     part: &Part,
     chunks: &Chunks,
     span: Span,
-    bytes: &[u8],
-    path: &[Hash],
+    (bytes, path): (&[u8], &[Hash]),
+    work: &LocalWork,
 ) -> Event {
+    let begun = Instant::now();
     let hash = match part.hash(span.chunk) {
         Ok(Some(hash)) => hash,
         Err(PartError::Disk(error)) => return Event::Disk(error),
@@ -121,8 +158,11 @@ fn verify_and_write(
             };
         }
     };
+    let hashed = |begun: Instant| work.add_hashing(begun.elapsed());
     let written = if span.is_whole(chunks) {
-        if tree::chunk_hash(chunks, bytes) != hash {
+        let is_right = tree::chunk_hash(chunks, bytes) == hash;
+        hashed(begun);
+        if !is_right {
             return Event::Corrupt { request };
         }
         part.write_verified(span.chunk, bytes).map(|_| ())
@@ -132,12 +172,15 @@ fn verify_and_write(
             height,
             index,
         } = span;
-        if !tree::verify_subtree(chunks, chunk, &hash, height, index, bytes, path) {
+        let is_right = tree::verify_subtree(chunks, chunk, &hash, height, index, bytes, path);
+        hashed(begun);
+        if !is_right {
             return Event::Corrupt { request };
         }
         let start = span.range(chunks).start - chunks.range(chunk).start;
         part.write(chunk, start, bytes)
     };
+    work.add_all(begun.elapsed());
     match written {
         Ok(()) => Event::Verified { request },
         Err(PartError::Disk(error)) => Event::Disk(error),

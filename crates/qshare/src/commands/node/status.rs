@@ -1,8 +1,8 @@
 //! What `status` prints, for people and for scripts.
 
 use qshare_node::{
-    DownloadStatus, NodeStatus, PathKind, PeerView, PortMappingState, Progress, Stage, SwarmView,
-    TrackerState,
+    CauseShare, DownloadStatus, NodeStatus, PathKind, PeerView, PortMappingState, Progress, Stage,
+    SwarmView, TrackerState,
 };
 use serde::Serialize;
 
@@ -47,6 +47,9 @@ pub(super) fn describe(status: &NodeStatus) -> Vec<String> {
     lines
 }
 
+/// A cause with a smaller share of the last seconds is not worth a word.
+const SHOWN_PERCENT: u8 = 5;
+
 /// Describes a download's chunks, and how much of its sources' capacity it uses.
 fn describe_swarm(progress: &Progress, swarm: &SwarmView) -> String {
     let mut line = format!(
@@ -67,7 +70,18 @@ fn describe_swarm(progress: &Progress, swarm: &SwarmView) -> String {
             output::bytes(swarm.possible_bytes_per_second)
         );
     }
-    line + &format!(", {} wasted", output::bytes(swarm.wasted_bytes))
+    line += &format!(", {} wasted", output::bytes(swarm.wasted_bytes));
+    let causes = swarm
+        .why
+        .iter()
+        .filter(|share| share.percent >= SHOWN_PERCENT);
+    let causes: Vec<String> = causes
+        .map(|share| format!("{} {} %", share.cause.phrase(), share.percent))
+        .collect();
+    match causes.is_empty() {
+        true => line,
+        false => format!("{line}; limited by {}", causes.join(", ")),
+    }
 }
 
 /// Returns the download's rate in percent of what its sources can deliver (the sum of each one's
@@ -162,6 +176,9 @@ struct DownloadJson {
     open_chunks: u32,
     unheld_chunks: u32,
     in_flight_bytes: u64,
+    /// The last seconds by cause, in percent, largest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    why: Vec<CauseShare>,
     sources: Vec<PeerJson>,
 }
 
@@ -265,6 +282,7 @@ impl From<&DownloadStatus> for DownloadJson {
             open_chunks: swarm.open_chunks,
             unheld_chunks: swarm.unheld_chunks,
             in_flight_bytes: swarm.in_flight_bytes,
+            why: swarm.why.clone(),
             sources: sources.collect(),
         }
     }
@@ -287,7 +305,7 @@ mod tests {
     use std::time::Duration;
 
     use qshare_node::content::{AssetName, ContentId, NodeId};
-    use qshare_node::{MappedPort, MappingProtocol, TrackerFault, TrackerStatus};
+    use qshare_node::{Cause, MappedPort, MappingProtocol, TrackerFault, TrackerStatus};
 
     use super::*;
 
@@ -348,6 +366,16 @@ mod tests {
                     received_bytes: 510,
                     wasted_bytes: 10,
                     possible_bytes_per_second: 1_000,
+                    why: vec![
+                        CauseShare {
+                            cause: Cause::UploadQueues,
+                            percent: 97,
+                        },
+                        CauseShare {
+                            cause: Cause::OwnLimit,
+                            percent: 3,
+                        },
+                    ],
                     peers: vec![peer],
                 },
             }],
@@ -369,7 +397,8 @@ mod tests {
         assert_eq!(
             lines[5],
             "  5 of 10 chunks, 400 B requested, 1 chunk held by no connected peer, 1.0 kB/s \
-             available from its sources, 90 % used, 10 B wasted"
+             available from its sources, 90 % used, 10 B wasted; limited by peers' upload queues \
+             97 %"
         );
         assert!(
             lines[6].ends_with(
@@ -386,7 +415,7 @@ mod tests {
         let printed = output::json(&StatusJson::from(&status));
         let (content, node) = (status.downloads[0].content, NodeId([2; 32]));
         let wanted = format!(
-            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"still_written":["shared/app.log"],"trackers":[{{"tracker":"t:1","connected":false,"unlisted":2,"cause":"no answer within 5 s"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
+            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"still_written":["shared/app.log"],"trackers":[{{"tracker":"t:1","connected":false,"unlisted":2,"cause":"no answer within 5 s"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"why":[{{"cause":"upload-queues","percent":97}},{{"cause":"own-limit","percent":3}}],"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
         );
         assert_eq!(printed, wanted);
     }
