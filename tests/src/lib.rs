@@ -20,6 +20,7 @@ pub mod privilege;
 pub mod process;
 #[cfg(test)]
 mod source_tree;
+pub mod swapping_tracker;
 pub mod terminal;
 pub mod tracker_client;
 pub mod world;

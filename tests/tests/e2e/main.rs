@@ -5,6 +5,7 @@
 
 mod answers;
 mod arguments;
+mod codes;
 mod configuration;
 mod demo;
 mod downloads;

@@ -27,8 +27,10 @@ use crate::trackers::{SessionState, TrackerSession, Trackers};
 const CONFIRMATIONS_MAX: usize = 3;
 /// Time for each answer. It exceeds the 10 s that a tracker allows the sharer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(12);
-/// Pause before the same tracker is asked again, unless it says another time.
+/// Pause before the same tracker or neighbour is asked again, unless it says another time.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// The longest pause. Pauses double: trackers limit how many runs a network begins.
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(4);
 /// A tracker that does not know the number is asked again for this long: it may have restarted, and
 /// sharers come back to it.
 const UNKNOWN_PATIENCE: Duration = Duration::from_millis(2_500);
@@ -159,6 +161,7 @@ impl Redeeming {
     /// Asks a tracker until it has an answer that stays.
     async fn ask_tracker(&self, session: &TrackerSession) -> Result<Redeemed, RedeemError> {
         let mut unknown_until = None;
+        let mut shortest = ASK_AGAIN;
         loop {
             let up = match session.settled(self.until).await {
                 SessionState::Up(up) => up,
@@ -168,8 +171,9 @@ impl Redeeming {
             let (error, pause) = match self.run(&up.connection, None).await {
                 Ok(redeemed) => return Ok(redeemed),
                 Err(Miss::Final(error)) => (error, None),
-                Err(Miss::Later(error, pause)) => (error, Some(pause)),
+                Err(Miss::Later(error, pause)) => (error, Some(pause.max(shortest))),
             };
+            shortest = (2 * shortest).min(ASK_AGAIN_MAX);
             let Some(pause) = pause else {
                 self.was_answered.store(true, Ordering::Relaxed);
                 return Err(error);
@@ -216,7 +220,19 @@ impl Redeeming {
                     continue;
                 }
                 let reached = timeout(REACH_DEADLINE, dialler.reach(node, &addresses)).await;
-                let Ok(Ok(peer)) = reached else { continue };
+                let peer = match reached {
+                    Ok(Ok(peer)) => peer,
+                    Ok(Err(error)) => {
+                        debug!(peer = %node, %error, "cannot reach a neighbour that has the code");
+                        tried.remove(&node);
+                        continue;
+                    }
+                    Err(_) => {
+                        debug!(peer = %node, "a neighbour that has the code does not answer");
+                        tried.remove(&node);
+                        continue;
+                    }
+                };
                 let missed = match self.run(&peer.quic(), Some(node)).await {
                     Ok(redeemed) => return Ok(redeemed),
                     Err(Miss::Final(error)) => error,
