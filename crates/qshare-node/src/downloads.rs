@@ -6,6 +6,7 @@ mod download;
 mod meter;
 mod rates;
 mod request;
+mod roster;
 mod service;
 mod single_chunk;
 mod sources;
@@ -15,4 +16,9 @@ pub(crate) use committer::Committer;
 pub use download::Download;
 pub use rates::Priority;
 pub use request::{DownloadRequest, discard_unfinished, unfinished_chunks};
+pub use roster::{
+    DownloadId, NoSuchDownload, RemoveError, RosterChanges, RosterCounts, RosterPage, RosterRow,
+    RosterState,
+};
+pub(crate) use roster::{Roster, RosterConfig};
 pub(crate) use service::{Downloads, DownloadsConfig};

@@ -81,7 +81,10 @@ pub use codes::{
     RedeemError, RedeemPatience, Redeemed,
 };
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, RateLimits, Shares};
-pub use downloads::{Download, DownloadRequest, Priority, discard_unfinished, unfinished_chunks};
+pub use downloads::{
+    Download, DownloadId, DownloadRequest, NoSuchDownload, Priority, RemoveError, RosterChanges,
+    RosterCounts, RosterPage, RosterRow, RosterState, discard_unfinished, unfinished_chunks,
+};
 pub use error::{
     AskError, DownloadError, FindError, NoSource, PartFailed, PathFault, PortCheckFault,
     ReachError, SourceFault, StartError, TrackerFault, UnverifiedPort,
@@ -90,7 +93,7 @@ pub use nat::{
     AddressMapping, Filtering, NatKind, NetReport, NetReportConfig, NetReportError, NotAsked,
     PortMappingFound, Seen, net_report,
 };
-pub use node::Node;
+pub use node::{ConnectedPeer, DownloadRoster, ListedShare, Node, SharesPage, Traffic};
 pub use qshare_content as content;
 pub use qshare_net::{
     BindError, Congestion, DialError, GroupError, GroupMismatch, GroupSecret, Identity,

@@ -1,31 +1,37 @@
 //! The node: composes the parts, routes their events, and stops them in order.
 
+mod roster;
+mod views;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use qshare_content::{Code, NodeId, Query};
 use qshare_net::{Endpoint, EndpointConfig, Greeting, Traversal};
-use qshare_storage::unfinished;
 use qshare_wire::hello::{FEATURE_BIRTHDAY_PUNCH, FEATURE_CODES, Role};
 use qshare_wire::{ALPN_PEER, CloseCode};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::codes::{CodeOffer, CodeOfferConfig, Codes, RedeemError, RedeemPatience, Redeemed};
 use crate::config::{NodeConfig, NodeRole, RateLimits};
-use crate::downloads::{Committer, Download, DownloadRequest, Downloads, DownloadsConfig};
+use crate::downloads::{
+    Committer, Download, DownloadRequest, Downloads, DownloadsConfig, Roster, RosterConfig,
+};
 use crate::error::{FindError, PartFailed, StartError};
 use crate::lookup::{LanLookup, Lookup};
 use crate::nat::PortMapper;
 use crate::neighbours::Neighbours;
 use crate::peers::{Acceptor, Adopter, Dialler, PathMonitor, PathRace, PeerEvent, PeerTable};
-use crate::runtime::{BlockingBatch, BufferPool, Tasks, blocking};
+use crate::runtime::{BlockingBatch, BufferPool, Tasks};
 use crate::shares::ShareStore;
 use crate::trackers::{IntroductionFrom, Trackers, TrackersConfig};
 use crate::uploads::{Uploads, UploadsConfig};
 use crate::vocabulary::{Findings, NodeEvent, NodeStatus};
+pub use roster::Downloads as DownloadRoster;
+pub use views::{ConnectedPeer, ListedShare, SharesPage, Traffic};
 
 /// Events that a slow subscriber may lag behind before it misses some.
 const EVENTS_KEPT: usize = 1024;
@@ -59,6 +65,8 @@ struct Parts {
     uploads: Arc<Uploads>,
     codes: Arc<Codes>,
     downloads: Arc<Downloads>,
+    /// Of a node that runs for long.
+    roster: Option<Arc<Roster>>,
     lookup: Lookup,
     events: broadcast::Sender<NodeEvent>,
     goodbye: Duration,
@@ -91,7 +99,9 @@ impl Node {
             NodeRole::Full(shares) => (Role::Node, Some(shares)),
             NodeRole::OneShot => (Role::OneShot, None),
         };
-        let downloads_dir = shared_dirs.as_ref().map(|shares| shares.downloads.clone());
+        let roster_dirs = shared_dirs
+            .as_ref()
+            .map(|shares| (shares.downloads.clone(), shares.state_dir.clone()));
         let is_one_shot = role == Role::OneShot;
         let endpoint = Endpoint::bind(
             &identity,
@@ -217,6 +227,16 @@ impl Node {
             tasks: tasks.clone(),
         }));
 
+        let roster = roster_dirs.map(|(dir, state_dir)| {
+            Roster::new(RosterConfig {
+                downloads: downloads.clone(),
+                shares: shares.clone(),
+                dir,
+                state_dir,
+                tasks: tasks.clone(),
+            })
+        });
+
         uploads.start();
         tasks.supervise(
             "peer events",
@@ -248,6 +268,7 @@ impl Node {
                 uploads,
                 codes,
                 downloads,
+                roster,
                 lookup,
                 events,
                 goodbye: match is_one_shot {
@@ -258,10 +279,8 @@ impl Node {
             }),
             first_events: Arc::new(Mutex::new(Some(first_events))),
         };
-        if let Some(dir) = downloads_dir {
-            for left in blocking(move || unfinished(&dir)).await {
-                node.download(DownloadRequest::new(left.name, left.info, left.target));
-            }
+        if let Some(roster) = &node.parts.roster {
+            roster.restore().await;
         }
         Ok(node)
     }
@@ -327,7 +346,10 @@ impl Node {
 
     /// Begins a download, or returns the running one of the same content to the same target.
     pub fn download(&self, request: DownloadRequest) -> Download {
-        self.parts.downloads.begin(request)
+        match &self.parts.roster {
+            Some(roster) => roster.begin(request),
+            None => self.parts.downloads.begin(request),
+        }
     }
 
     /// Offers a code, which stands for a link until the result is dropped, closed, or 24 h have
@@ -406,6 +428,11 @@ impl Node {
     /// most `grace`, and connections are closed with a goodbye. A second call does nothing.
     pub async fn shutdown(&self, grace: Duration) {
         let parts = &self.parts;
+        if let Some(roster) = &parts.roster
+            && let Err(error) = roster.saved().await
+        {
+            warn!(%error, "cannot save the list of downloads");
+        }
         parts.downloads.stop();
         for download in parts.downloads.list() {
             let _ = timeout(grace.max(WIND_DOWN), download.finished()).await;

@@ -339,6 +339,12 @@ pub struct PeerView {
     pub bytes_per_second: u64,
     /// Payload bytes received from it.
     pub received_bytes: u64,
+    /// Verified bytes that came from it, over all paths.
+    pub verified_bytes: u64,
+    /// Chunks that its bytes completed.
+    pub verified_chunks: u32,
+    /// The smoothed RTT of the connection to it.
+    pub rtt: Duration,
     /// Why it is not asked any more, if it was dropped.
     pub dropped: Option<String>,
 }

@@ -63,7 +63,7 @@ pub use library::{AdoptError, Library, LibraryConfig, RECONCILE_EVERY};
 pub use own_files::{OwnFile, TOKEN_FILE_PREFIX};
 pub use part::{
     Durability, FinishError, OpenError, Opened, Part, PartError, PartOptions, Unfinished,
-    unfinished,
+    durable_chunks, unfinished,
 };
 pub use shared_file::SharedFile;
 pub use stamp::FileAttributes;

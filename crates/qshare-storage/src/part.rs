@@ -11,7 +11,7 @@ mod unfinished;
 
 pub use errors::{FinishError, OpenError, PartError};
 pub use open::{Opened, PartOptions};
-pub use unfinished::{Unfinished, unfinished};
+pub use unfinished::{Unfinished, durable_chunks, unfinished};
 
 use std::ffi::OsString;
 use std::fs::File;

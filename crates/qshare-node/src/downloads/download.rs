@@ -1,10 +1,10 @@
 //! The owner's handle to a download.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use qshare_content::{AssetName, ContentId, ContentInfo};
+use qshare_content::{AssetName, Bitmap, ContentId, ContentInfo};
 use qshare_net::RateLimit;
 use qshare_storage::Target;
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::rates::{Priority, Rates};
 use super::request::DownloadRequest;
 use crate::error::DownloadError;
+use crate::shares::PartialContent;
 use crate::vocabulary::{DownloadStatus, Progress, Report, Stage, SwarmView};
 
 /// A running or ended download. Clones are the same download.
@@ -31,6 +32,8 @@ pub(super) struct DownloadState {
     target: Target,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) swarm: Mutex<SwarmView>,
+    /// The part, while the download runs and has more than one chunk.
+    part: Mutex<Weak<PartialContent>>,
     outcome: watch::Sender<Option<Outcome>>,
     pub(super) stop: CancellationToken,
     pub(super) started: Instant,
@@ -55,6 +58,7 @@ impl Download {
             target: request.target.clone(),
             progress,
             swarm: Mutex::default(),
+            part: Mutex::default(),
             outcome: watch::Sender::new(None),
             stop,
             started: Instant::now(),
@@ -138,6 +142,19 @@ impl Download {
         self.state.rates.priority()
     }
 
+    /// Returns whether two handles are of the same run of a download.
+    pub(super) fn is_same(&self, other: &Download) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
+    }
+
+    /// Returns the verified chunks while the download runs; None for a content of one chunk, and
+    /// before and after it runs.
+    pub(super) fn verified_chunks(&self) -> Option<Bitmap> {
+        let part = self.state.part.lock();
+        let part = part.unwrap_or_else(PoisonError::into_inner).upgrade()?;
+        Some(part.part.verified())
+    }
+
     pub(crate) fn status(&self) -> DownloadStatus {
         let swarm = self.state.swarm.lock();
         DownloadStatus {
@@ -150,6 +167,11 @@ impl Download {
 }
 
 impl DownloadState {
+    /// Makes the chunks of the running download visible.
+    pub(super) fn set_part(&self, part: &Arc<PartialContent>) {
+        *self.part.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(part);
+    }
+
     pub(super) fn set_stage(&self, stage: Stage) {
         self.progress.send_if_modified(|progress| {
             let changed = progress.stage != stage;

@@ -57,6 +57,17 @@ impl Meter {
         source.chunks += chunks;
     }
 
+    /// Returns the verified bytes and chunks that came from a node, over all paths.
+    pub(super) fn of(&self, node: &NodeId) -> (u64, u32) {
+        let paths = [PathKind::Direct, PathKind::Lan, PathKind::Relay];
+        let sources = paths
+            .iter()
+            .filter_map(|&path| self.sources.get(&(*node, path)));
+        sources.fold((0, 0), |(bytes, chunks), source| {
+            (bytes + source.bytes, chunks + source.chunks)
+        })
+    }
+
     /// Returns the sources, the largest contribution first.
     pub(super) fn into_sources(self) -> Vec<Source> {
         let mut sources: Vec<Source> = self.sources.into_values().collect();

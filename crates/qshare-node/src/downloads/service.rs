@@ -131,8 +131,9 @@ impl Downloads {
                 Err(DownloadError::Internal(text))
             });
             debug!(ok = outcome.is_ok(), "ended");
-            state.end(outcome);
+            // In this order, so that whoever learns of the end can begin it again.
             downloads.lock().remove(&key);
+            state.end(outcome);
         };
         self.tasks.spawn(run.instrument(span));
         download
@@ -146,6 +147,11 @@ impl Downloads {
     /// Returns the payload bytes received since the start.
     pub(crate) fn received_bytes(&self) -> u64 {
         self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether all downloads were stopped.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
     }
 
     /// Stops all downloads. They can be resumed.

@@ -105,6 +105,7 @@ impl Swarms {
         let recovered = part.recovered();
         let partial = Arc::new(PartialContent::new(request.info, part.clone()));
         self.shares.offer(&partial);
+        state.set_part(&partial);
         let (events, receiver) = mpsc::channel(EVENTS);
         let now = Instant::now();
         let swarm = Swarm {

@@ -113,6 +113,13 @@ impl PeerTable {
     }
 
     /// Records that a node sent corrupt bytes of one more content.
+    /// Returns all connected peers, in no order.
+    pub(crate) fn all_connected(&self) -> Vec<Arc<Peer>> {
+        let slots = self.lock();
+        let peers = slots.values().filter_map(|slot| slot.connected.clone());
+        peers.collect()
+    }
+
     pub(crate) fn note_lie(&self, node: NodeId) {
         self.lies.note(node);
     }

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qshare_content::{
@@ -43,6 +45,11 @@ pub(crate) struct Announced {
 #[derive(Debug)]
 pub(crate) struct Catalogue {
     entries: Mutex<BTreeMap<Listed, bool>>,
+    /// Number and sum of the lengths of complete entries, changed under the lock of `entries`.
+    complete: AtomicUsize,
+    complete_bytes: AtomicU64,
+    /// Number of changes so far.
+    revision: AtomicU64,
     deltas: broadcast::Sender<Delta>,
     /// Whether there ever was an entry.
     offers: watch::Sender<bool>,
@@ -66,6 +73,9 @@ impl Catalogue {
     pub(crate) fn new() -> Catalogue {
         Catalogue {
             entries: Mutex::default(),
+            complete: AtomicUsize::new(0),
+            complete_bytes: AtomicU64::new(0),
+            revision: AtomicU64::new(0),
             deltas: broadcast::Sender::new(DELTAS_KEPT),
             offers: watch::Sender::new(false),
         }
@@ -78,9 +88,11 @@ impl Catalogue {
         // The key is replaced, too: attributes are no part of its order.
         let known = entries.remove_entry(&listed);
         entries.insert(listed, complete);
+        let before = known.as_ref().map(|(_, complete)| *complete);
         if known.is_some_and(|(known, was)| was == complete && *known.0 == *asset) {
             return;
         }
+        self.count(&asset, before, Some(complete));
         // Sent under the lock, so that subscribers get the changes in order. A later subscriber
         // reads the entries.
         let _ = self
@@ -99,7 +111,8 @@ impl Catalogue {
     pub(crate) fn remove(&self, asset: Arc<Asset>) {
         let mut entries = self.lock();
         let listed = Listed(asset);
-        if entries.remove(&listed).is_some() {
+        if let Some(complete) = entries.remove(&listed) {
+            self.count(&listed.0, Some(complete), None);
             let _ = self.deltas.send(Delta::Remove(listed.0));
         }
     }
@@ -183,11 +196,31 @@ impl Catalogue {
 
     /// Returns the number of complete entries, and the sum of their lengths in bytes.
     pub(crate) fn totals(&self) -> (usize, u64) {
-        let entries = self.lock();
-        let complete = entries.iter().filter(|(_, complete)| **complete);
-        complete.fold((0, 0), |(count, bytes), (listed, _)| {
-            (count + 1, bytes + listed.0.info.length)
-        })
+        let (count, bytes) = (&self.complete, &self.complete_bytes);
+        (count.load(Relaxed), bytes.load(Relaxed))
+    }
+
+    /// Returns a number that differs after every change.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.load(Relaxed)
+    }
+
+    /// Counts a change of an entry's completeness; None if there is no entry. Called under the
+    /// lock.
+    fn count(&self, asset: &Asset, before: Option<bool>, after: Option<bool>) {
+        let bytes = asset.info.length;
+        self.revision.fetch_add(1, Relaxed);
+        match (before == Some(true), after == Some(true)) {
+            (false, true) => {
+                self.complete.fetch_add(1, Relaxed);
+                self.complete_bytes.fetch_add(bytes, Relaxed);
+            }
+            (true, false) => {
+                self.complete.fetch_sub(1, Relaxed);
+                self.complete_bytes.fetch_sub(bytes, Relaxed);
+            }
+            _ => {}
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Listed, bool>> {

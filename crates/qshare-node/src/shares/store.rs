@@ -194,6 +194,13 @@ impl ShareStore {
     }
 }
 
+impl ShareStore {
+    /// Returns a number that differs after every change of the list.
+    pub(crate) fn revision(&self) -> u64 {
+        self.catalogue.revision()
+    }
+}
+
 fn asset(name: &AssetName, info: ContentInfo) -> Arc<Asset> {
     Arc::new(Asset::new(name.clone(), info))
 }

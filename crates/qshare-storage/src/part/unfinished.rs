@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use qshare_content::{AssetName, Chunks, ContentInfo, META_SUFFIX};
+use qshare_content::{AssetName, Bitmap, Chunks, ContentInfo, META_SUFFIX};
 
 use crate::meta::{HEAD_BYTES, Head, HeadRead, Layout, Slot};
 use crate::system::read_exact_at;
@@ -59,6 +59,22 @@ pub fn unfinished(dir: &Path) -> Vec<Unfinished> {
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
     found
+}
+
+/// Returns the durable chunks of an unfinished download, as its meta file notes them at the last
+/// checkpoint; None if there is no readable meta file of this content. Reads no data and takes no
+/// lock, so the download may be running. Blocks.
+pub fn durable_chunks(target: &Target, info: ContentInfo) -> Option<Bitmap> {
+    let path = target.path();
+    let meta = path.with_file_name(working_name(path.file_name()?, META_SUFFIX));
+    let file = File::open(meta).ok()?;
+    let HeadRead::Good(head) = read_head(&file).ok()? else {
+        return None;
+    };
+    let chunks = Chunks::of_length(info.length);
+    let is_same = head.info == info;
+    let slot = is_same.then(|| latest_slot(&file, &head, &chunks))?;
+    Some(slot.map_or_else(|| Bitmap::new(chunks.count()), |slot| slot.durable))
 }
 
 /// The name of the file that a meta file belongs to. The meta file's own name does not show it

@@ -132,6 +132,7 @@ impl Swarm<'_> {
         let peers = status.peers.iter().filter_map(|peer| {
             let connected = self.peers.get(&peer.peer)?;
             let again_at = peer.backing_off_until;
+            let (verified_bytes, verified_chunks) = self.meter.of(&connected.peer.node);
             Some(PeerView {
                 node: connected.peer.node,
                 address: connected.peer.address(),
@@ -145,6 +146,9 @@ impl Swarm<'_> {
                 outstanding_bytes: peer.outstanding_bytes,
                 bytes_per_second: peer.rate_bytes_per_second,
                 received_bytes: peer.received_bytes,
+                verified_bytes,
+                verified_chunks,
+                rtt: connected.peer.quic().rtt(),
                 dropped: peer.dropped.as_ref().map(drop_reason),
             })
         });

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use qshare_node::content::{AssetName, ContentId, FileMetadata, NodeAddress, Query};
 use qshare_node::{
-    DiskError, Download, DownloadRequest, FileAttributes, FoundFile, Node, Redeemed, Target,
-    discard_unfinished, unfinished,
+    DiskError, Download, DownloadRequest, FileAttributes, FoundFile, Node, Redeemed, RemoveError,
+    RosterState, Target, discard_unfinished, unfinished,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -231,12 +231,21 @@ impl PromptHandler {
         let wanted = Wanted::parse(text)
             .map_err(|error| messages::argument(text, &error, Reader::Prompt))?;
         let mut stopped = BTreeSet::new();
-        for download in self.node.downloads() {
-            if is_meant(&wanted, download.name(), &download.content()) {
-                download.stop();
-                // The end of a stopped download is an error that says nothing new.
-                let _ = download.finished().await;
-                stopped.insert(download.name().clone());
+        if let Some(roster) = self.node.roster() {
+            let mut ids = Vec::new();
+            for id in roster.ids(|state| state != RosterState::Complete) {
+                let row = roster.get(&id);
+                if let Some(row) = row.filter(|row| is_meant(&wanted, &row.name, &row.info.id())) {
+                    stopped.insert(row.name);
+                    ids.push(id);
+                }
+            }
+            match roster.remove(&ids, true).await {
+                // One that has completed or was removed meanwhile.
+                Ok(_) | Err(RemoveError::NoSuchDownload(_)) => {}
+                Err(RemoveError::Disk(error)) => {
+                    return Err(messages::disk(&error, Reader::Prompt));
+                }
             }
         }
         let dir = self.downloads_dir.clone();

@@ -323,6 +323,9 @@ mod tests {
             outstanding_bytes: 400,
             bytes_per_second: 1_000,
             received_bytes: 300,
+            verified_bytes: 256,
+            verified_chunks: 1,
+            rtt: Duration::from_millis(20),
             dropped: None,
         };
         NodeStatus {

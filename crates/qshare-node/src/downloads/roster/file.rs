@@ -1,0 +1,220 @@
+//! The file that holds the roster between runs: one JSON object a line (docs/format.md).
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use qshare_content::{AssetName, ContentInfo, Hash, NodeAddress};
+use qshare_storage::DiskError;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+/// The version of the format.
+const VERSION: u32 = 1;
+/// A larger file is not read: 4 million downloads.
+const FILE_MAX_BYTES: u64 = 1 << 30;
+
+/// The first line.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    qshare_downloads: u32,
+}
+
+/// Whether a recorded download runs at the next start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RecordState {
+    /// It runs.
+    Running,
+    /// It is listed, and waits for its user.
+    Paused,
+    /// Its user removed it and kept the fetched data, which no start resumes.
+    Removed,
+}
+
+/// A recorded download, beneath the directory of downloads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) name: String,
+    length: u64,
+    /// Hexadecimal.
+    root: String,
+    pub(super) state: RecordState,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) force: bool,
+    added_ms: u64,
+}
+
+impl Record {
+    pub(super) fn new(
+        name: &AssetName,
+        info: &ContentInfo,
+        state: RecordState,
+        nodes: &[NodeAddress],
+        force: bool,
+        added_at: SystemTime,
+    ) -> Record {
+        let added = added_at.duration_since(SystemTime::UNIX_EPOCH);
+        Record {
+            name: name.to_string(),
+            length: info.length,
+            root: info.root.to_string(),
+            state,
+            nodes: nodes.iter().map(ToString::to_string).collect(),
+            force,
+            added_ms: added.map_or(0, |since| since.as_millis() as u64),
+        }
+    }
+
+    /// Returns the name, if it is one.
+    pub(super) fn name(&self) -> Option<AssetName> {
+        AssetName::from_local(&self.name).ok()
+    }
+
+    /// Returns length and root, if they are readable.
+    pub(super) fn info(&self) -> Option<ContentInfo> {
+        let root: Hash = self.root.parse().ok()?;
+        Some(ContentInfo {
+            length: self.length,
+            root,
+        })
+    }
+
+    pub(super) fn nodes(&self) -> Vec<NodeAddress> {
+        let nodes = self.nodes.iter();
+        nodes.filter_map(|node| node.parse().ok()).collect()
+    }
+
+    pub(super) fn added_at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.added_ms)
+    }
+}
+
+/// Reads all records. A file that does not exist has none, and a damaged line is left out: the
+/// download's meta file, if there is one, still resumes it. Blocks.
+pub(super) fn read(path: &Path) -> Vec<Record> {
+    match read_text(path) {
+        Ok(text) => parse(&text, path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) => {
+            warn!(path = %path.display(), %error, "cannot read the list of downloads");
+            Vec::new()
+        }
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > FILE_MAX_BYTES {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
+    fs::read_to_string(path)
+}
+
+fn parse(text: &str, path: &Path) -> Vec<Record> {
+    let mut lines = text.lines();
+    let head = lines.next().map(serde_json::from_str::<Head>);
+    if !matches!(
+        head,
+        Some(Ok(Head {
+            qshare_downloads: VERSION
+        }))
+    ) {
+        warn!(path = %path.display(), "the list of downloads has an unknown format");
+        return Vec::new();
+    }
+    let mut records = Vec::new();
+    for line in lines {
+        match serde_json::from_str(line) {
+            Ok(record) => records.push(record),
+            Err(error) => warn!(path = %path.display(), %error, "damaged entry of a download"),
+        }
+    }
+    records
+}
+
+/// Replaces the file. Afterwards the new one is durable. Blocks.
+pub(super) fn write(path: &Path, records: &[Record]) -> Result<(), DiskError> {
+    let failed = |error| DiskError::new("write", path, error);
+    let mut text = Vec::new();
+    let mut line = |value: serde_json::Result<Vec<u8>>| {
+        text.extend(value.map_err(|error| failed(error.into()))?);
+        text.push(b'\n');
+        Ok::<_, DiskError>(())
+    };
+    line(serde_json::to_vec(&Head {
+        qshare_downloads: VERSION,
+    }))?;
+    for record in records {
+        line(serde_json::to_vec(record))?;
+    }
+    let new = temporary(path);
+    let replace = || {
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        match path.parent() {
+            Some(dir) => File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    replace().map_err(failed)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str, state: RecordState) -> Record {
+        let info = ContentInfo {
+            length: 7,
+            root: Hash([3; 32]),
+        };
+        let name = AssetName::new(name).unwrap();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567);
+        Record::new(&name, &info, state, &[], false, at)
+    }
+
+    #[test]
+    fn records_are_read_back_and_damaged_lines_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("downloads");
+        assert_eq!(read(&path), []);
+        let records = [
+            record("a/b", RecordState::Running),
+            record("c", RecordState::Paused),
+            record("d", RecordState::Removed),
+        ];
+        write(&path, &records).unwrap();
+        assert_eq!(read(&path), records);
+        assert_eq!(records[0].added_at(), read(&path)[0].added_at());
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen("\"root\"", "\"toor\"", 1)).unwrap();
+        assert_eq!(read(&path), records[1..]);
+        fs::write(&path, "{\"qshare_downloads\":2}\n").unwrap();
+        assert_eq!(read(&path), []);
+    }
+
+    #[test]
+    fn the_file_is_readable_by_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("downloads");
+        write(&path, &[record("a", RecordState::Running)]).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
