@@ -7,6 +7,7 @@ use std::time::Duration;
 use qshare_content::{AssetName, ContentId, ContentInfo, NodeId, Query, QueryParseError};
 
 use super::Node;
+use crate::shares::Announced;
 use crate::vocabulary::{PathKind, PortMappingState, TrackerStatus};
 
 /// Payload bytes since the start.
@@ -134,19 +135,34 @@ impl Node {
     ) -> Result<SharesPage, QueryParseError> {
         let shares = &self.parts.shares;
         let listing = shares.list(self.id(), query, after, limit)?;
-        let list = listing.entries.into_iter().map(|entry| ListedShare {
-            path: entry
-                .complete
-                .then(|| shares.path(&entry.asset.id))
-                .flatten(),
-            name: entry.asset.name.clone(),
-            content: entry.asset.id,
-            info: entry.asset.info,
-            complete: entry.complete,
-        });
+        let entries = listing.entries.into_iter();
         Ok(SharesPage {
-            shares: list.collect(),
+            shares: entries.map(|entry| self.listed(&entry)).collect(),
             next: listing.more,
         })
+    }
+
+    /// Returns a listed content, with one of its names; None if this node does not list it.
+    pub fn share(&self, content: &ContentId) -> Option<ListedShare> {
+        let entry = self.parts.shares.listed(content)?;
+        Some(self.listed(&entry))
+    }
+
+    /// Returns whether this node lists a content and has all of it.
+    pub fn has(&self, content: &ContentId) -> bool {
+        let entry = self.parts.shares.listed(content);
+        entry.is_some_and(|entry| entry.complete)
+    }
+
+    fn listed(&self, entry: &Announced) -> ListedShare {
+        let (asset, complete) = (&entry.asset, entry.complete);
+        let path = complete.then(|| self.parts.shares.path(&asset.id));
+        ListedShare {
+            name: asset.name.clone(),
+            content: asset.id,
+            info: asset.info,
+            complete,
+            path: path.flatten(),
+        }
     }
 }

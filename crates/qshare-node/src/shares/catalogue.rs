@@ -200,6 +200,13 @@ impl Catalogue {
         (count.load(Relaxed), bytes.load(Relaxed))
     }
 
+    /// Returns an entry of a content. Looks at every entry.
+    pub(crate) fn find(&self, content: &ContentId) -> Option<Announced> {
+        let entries = self.lock();
+        let mut entries = entries.iter();
+        entries.find(|(listed, _)| listed.0.id == *content).map(Announced::from)
+    }
+
     /// Returns a number that differs after every change.
     pub(crate) fn revision(&self) -> u64 {
         self.revision.load(Relaxed)

@@ -199,6 +199,17 @@ impl ShareStore {
     pub(crate) fn revision(&self) -> u64 {
         self.catalogue.revision()
     }
+
+    /// Returns a listed content, with one of its names.
+    pub(crate) fn listed(&self, content: &ContentId) -> Option<Announced> {
+        if let Some(asset) = self.contents.library().and_then(|library| library.find(content)) {
+            let complete = true;
+            return Some(Announced { asset, complete });
+        }
+        // Everything else that is served is rare: finished files elsewhere, and running downloads.
+        self.contents.find(content)?;
+        self.catalogue.find(content)
+    }
 }
 
 fn asset(name: &AssetName, info: ContentInfo) -> Arc<Asset> {

@@ -1,0 +1,139 @@
+//! Adds downloads: whatever `qshare get` takes.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use qshare_node::content::{AssetName, NodeAddress, Query};
+use qshare_node::{DownloadId, DownloadRequest, FoundFile, Target};
+
+use super::super::error::{ApiError, Code};
+use super::super::extract::Json;
+use super::super::objects::{Add, Added, Download};
+use super::super::{Api, search};
+use super::{refuse_when_stopping, row};
+use crate::argument::{Wanted, printed_name};
+use crate::choice::{self, Choice};
+use crate::messages::{self, Reader};
+
+/// The files that a request means.
+struct Meant {
+    files: Vec<FoundFile>,
+    /// Nodes that a link names.
+    nodes: Vec<NodeAddress>,
+    skipped: Vec<String>,
+}
+
+pub(in super::super) async fn add(
+    State(api): State<Api>,
+    Json(add): Json<Add>,
+) -> Result<(StatusCode, Json<Added>), ApiError> {
+    refuse_when_stopping(&api)?;
+    let wanted = Wanted::parse(&add.what)
+        .map_err(|error| messages::argument(&add.what, &error, Reader::Prompt))
+        .map_err(|failure| ApiError::from(failure).with_code(Code::BadRequest))?;
+    if add.priority.is_some() {
+        return Err(ApiError::new(
+            Code::NotSupported,
+            "this node has no priorities",
+        ));
+    }
+    let meant = resolve(&api, wanted).await?;
+    let name = match (&add.name, meant.files.len()) {
+        (None, _) => None,
+        (Some(name), 1) => Some(AssetName::from_local(name).map_err(|error| {
+            let message = format!("`name` cannot be the name of a file: {error}");
+            ApiError::new(Code::BadRequest, message)
+        })?),
+        (Some(_), count) => {
+            let message = format!("`name` is for one file, but {count} match");
+            return Err(ApiError::new(Code::BadRequest, message));
+        }
+    };
+    refuse_when_stopping(&api)?;
+    let mut ids = Vec::new();
+    for mut file in meant.files {
+        if let Some(name) = &name {
+            file.name = name.clone();
+        }
+        let target = Target::beneath(&api.downloads, file.name.clone());
+        let id = DownloadId::new(&file.info, &target);
+        let request = DownloadRequest::of_file(file, target)
+            .nodes(meant.nodes.clone())
+            .force(add.force.unwrap_or(false));
+        if add.paused == Some(true) {
+            api.roster.add_paused(request);
+        } else {
+            let download = api.roster.begin(request);
+            // The node may be stopping.
+            let _ = api.begun.send(download);
+        }
+        ids.push(id);
+    }
+    api.roster.saved().await?;
+    // One may be removed at once by another client.
+    let rows = ids.iter().filter_map(|id| row(&api, id).ok());
+    let added = Added {
+        downloads: rows.map(|row| Download::from(&row)).collect(),
+        skipped: meant.skipped,
+    };
+    Ok((StatusCode::CREATED, Json(added)))
+}
+
+/// Finds the files that an argument means.
+async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant, ApiError> {
+    let meant = |files| Meant {
+        files,
+        nodes: Vec::new(),
+        skipped: Vec::new(),
+    };
+    match wanted {
+        Wanted::Name(name) => {
+            let query = Query::Name(name.as_str().to_owned());
+            let mut found = search::find_for(api, &query).await?;
+            found.retain(|file| file.name == name);
+            chosen(choice::choose(&query, found))
+        }
+        Wanted::Query(query) => {
+            let found = search::find_for(api, &query).await?;
+            chosen(choice::choose(&query, found))
+        }
+        Wanted::Link(link) => {
+            // The link identifies the content; trackers only contribute holders, which the download
+            // asks for itself.
+            let content = link.info.id();
+            Ok(Meant {
+                nodes: link.nodes,
+                ..meant(vec![FoundFile {
+                    content,
+                    name: link.name.unwrap_or_else(|| content.into()),
+                    info: link.info,
+                    complete: 0,
+                    partial: 0,
+                    holders: Vec::new(),
+                }])
+            })
+        }
+    }
+}
+
+fn chosen(choice: Choice) -> Result<Meant, ApiError> {
+    let ambiguous = choice.ambiguous.iter();
+    let explained = ambiguous.map(|files| choice::explain_ambiguity(files, ToString::to_string));
+    if choice.files.is_empty() {
+        let explained: Vec<String> = explained.collect();
+        return match explained.is_empty() {
+            true => Err(ApiError::new(Code::NotFound, "no node shares it")),
+            false => Err(ApiError::new(Code::Ambiguous, explained.join("\n"))),
+        };
+    }
+    let several = choice.ambiguous.iter().filter_map(|files| {
+        let name = printed_name(&files.first()?.name);
+        Some(format!("{name}: several contents have this name"))
+    });
+    let passed_over = choice.passed_over.iter().map(choice::explain_passed_over);
+    let skipped = several.chain(passed_over).collect();
+    Ok(Meant {
+        files: choice.files,
+        nodes: Vec::new(),
+        skipped,
+    })
+}
