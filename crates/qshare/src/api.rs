@@ -6,9 +6,9 @@ mod error;
 mod events;
 mod extract;
 mod info;
-pub(crate) mod listen;
 mod limits;
 mod link;
+pub(crate) mod listen;
 pub(crate) mod objects;
 mod qr;
 mod rates;
@@ -24,14 +24,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use qshare_node::content::TrackerAddress;
 use qshare_node::{Download, DownloadRoster, Node};
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use error::{ApiError, Code};
-pub(crate) use routes::routes;
+pub(crate) use routes::{no_route, routes};
 
 use crate::exit::Failure;
 use objects::Notice;
@@ -48,7 +46,6 @@ pub(crate) struct ApiConfig {
     pub(crate) node: Node,
     pub(crate) assets: PathBuf,
     pub(crate) downloads: PathBuf,
-    pub(crate) trackers: Vec<TrackerAddress>,
     /// The public ID of the group, if the node is in one.
     pub(crate) group_id: Option<String>,
     /// Receives every download that begins.
@@ -62,7 +59,6 @@ pub(crate) struct State {
     pub(crate) roster: DownloadRoster,
     assets: PathBuf,
     downloads: PathBuf,
-    trackers: Vec<TrackerAddress>,
     group_id: Option<String>,
     begun: UnboundedSender<Download>,
     quit: CancellationToken,
@@ -93,7 +89,6 @@ impl Api {
             node: config.node,
             assets: absolute(config.assets),
             downloads: config.downloads,
-            trackers: config.trackers,
             group_id: config.group_id,
             begun: config.begun,
             quit: config.quit,
@@ -113,7 +108,7 @@ impl Api {
     }
 
     /// Sets the URL of the web page, without its token.
-    #[expect(dead_code, reason = "the web page is served by a module of its own")]
+    #[allow(dead_code, reason = "the web page is served by a module of its own")]
     pub(crate) fn set_http(&self, url: String) {
         let _ = self.http.set(url);
     }

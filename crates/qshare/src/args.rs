@@ -1,6 +1,7 @@
 //! The command line: every subcommand, option and help text.
 
 mod config;
+mod control;
 mod get;
 mod http;
 mod limits;
@@ -17,6 +18,9 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 use crate::configuration::{self, Fault, variable_of};
 
 pub(crate) use config::{ConfigArg, ConfigArgs};
+pub(crate) use control::{
+    AddArgs, ControlArg, PauseArgs, RemoveArgs, ResumeArgs, StatusArgs, StopArgs, WhichArg,
+};
 pub(crate) use get::{GetArgs, Wait};
 pub(crate) use http::HttpArgs;
 pub(crate) use local::{
@@ -122,6 +126,18 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// List the files that can be downloaded
     Ls(LsArgs),
+    /// Show what the running node does
+    Status(StatusArgs),
+    /// Add a download to the running node
+    Add(AddArgs),
+    /// Pause downloads of the running node
+    Pause(PauseArgs),
+    /// Resume paused and failed downloads of the running node
+    Resume(ResumeArgs),
+    /// Remove downloads of the running node
+    Remove(RemoveArgs),
+    /// Stop the running node
+    Stop(StopArgs),
     /// Diagnose NAT type, firewall and port mapping
     Net(NetArgs),
     /// Print the content IDs of local files, without sharing them

@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::MultiProgress;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -18,6 +19,34 @@ use crate::neutral::{neutral, neutral_json, neutral_log, path_result};
 pub(crate) struct Console {
     quiet: bool,
     screen: Arc<Mutex<Screen>>,
+}
+
+/// Pictures on the whole terminal.
+pub(crate) struct Pictures(());
+
+impl Pictures {
+    /// Replaces the picture. Lines are overwritten in place, so that nothing flickers.
+    pub(crate) fn show(&self, lines: &[String]) {
+        let mut text = "\x1b[H".to_owned();
+        for line in lines {
+            // To the end of the line, where the last picture may have had more.
+            text += &format!("{}\x1b[K\r\n", neutral(line));
+        }
+        write_now(&(text + "\x1b[J"));
+    }
+}
+
+impl Drop for Pictures {
+    fn drop(&mut self) {
+        write_now("\x1b[?25h\x1b[?1049l");
+    }
+}
+
+/// Writes control sequences to the terminal on stdout.
+fn write_now(text: &str) {
+    let mut out = stdout().lock();
+    // Nobody is there to be told of a failure.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// What else occupies the terminal.
@@ -107,6 +136,22 @@ impl Console {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Returns whether nobody reads stdout any more, which is a pipe or a terminal that was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        let out = stdout();
+        let mut looked = [PollFd::new(&out, PollFlags::empty())];
+        let polled = poll(&mut looked, Some(&Timespec::default()));
+        let closed = PollFlags::ERR | PollFlags::HUP;
+        polled.is_ok() && looked.iter().any(|fd| fd.revents().intersects(closed))
+    }
+
+    /// Shows pictures on the whole terminal from now on, until the result is dropped.
+    pub(crate) fn take_screen(&self) -> Pictures {
+        // The other screen, which keeps what the terminal shows; no cursor.
+        write_now("\x1b[?1049h\x1b[?25l");
+        Pictures(())
     }
 
     /// Prints lines around these progress bars from now on.

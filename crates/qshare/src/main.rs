@@ -9,6 +9,7 @@
     reason = "doc comments on arguments are help texts, where HOST[:PORT] is no link"
 )]
 
+mod api;
 mod args;
 mod argument;
 mod choice;
@@ -17,12 +18,14 @@ mod commands;
 mod config;
 mod configuration;
 mod console;
+mod control;
 mod exit;
 mod http;
 mod jobs;
 mod logs;
 mod messages;
 mod neutral;
+mod notices;
 mod output;
 mod progress;
 mod prompt;
@@ -79,6 +82,12 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Command::Node(args) => commands::node::run(args, console),
         Command::Get(args) => commands::get::run(args, console),
         Command::Ls(args) => commands::ls::run(args, console),
+        Command::Status(args) => commands::control::status::run(args, console),
+        Command::Add(args) => commands::control::add::run(args, console),
+        Command::Pause(args) => commands::control::which::pause(args, console),
+        Command::Resume(args) => commands::control::which::resume(args, console),
+        Command::Remove(args) => commands::control::which::remove(args, console),
+        Command::Stop(args) => commands::control::stop::run(args, console),
         Command::Net(args) => commands::net::run(args, console),
         Command::Hash(args) => commands::hash::run(&args, console),
         Command::Id(args) => commands::id::run(&args, console),

@@ -204,7 +204,9 @@ impl Catalogue {
     pub(crate) fn find(&self, content: &ContentId) -> Option<Announced> {
         let entries = self.lock();
         let mut entries = entries.iter();
-        entries.find(|(listed, _)| listed.0.id == *content).map(Announced::from)
+        entries
+            .find(|(listed, _)| listed.0.id == *content)
+            .map(Announced::from)
     }
 
     /// Returns a number that differs after every change.

@@ -202,7 +202,11 @@ impl ShareStore {
 
     /// Returns a listed content, with one of its names.
     pub(crate) fn listed(&self, content: &ContentId) -> Option<Announced> {
-        if let Some(asset) = self.contents.library().and_then(|library| library.find(content)) {
+        if let Some(asset) = self
+            .contents
+            .library()
+            .and_then(|library| library.find(content))
+        {
             let complete = true;
             return Some(Announced { asset, complete });
         }

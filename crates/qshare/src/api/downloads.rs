@@ -203,7 +203,7 @@ fn stage_of(row: &RosterRow) -> StageName {
 impl From<&RosterRow> for Download {
     fn from(row: &RosterRow) -> Download {
         let progress = &row.progress;
-        let failed = row.error.as_ref().map(|error| failed(error));
+        let failed = row.error.as_ref().map(failed);
         Download {
             id: row.id.to_string(),
             content: row.info.id().to_string(),

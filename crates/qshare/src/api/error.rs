@@ -13,7 +13,9 @@ use crate::messages::{self, Reader};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     BadRequest,
+    #[allow(dead_code, reason = "only HTTP on TCP has tokens")]
     Unauthorized,
+    #[allow(dead_code, reason = "only HTTP on TCP has other origins")]
     Forbidden,
     NotFound,
     MethodNotAllowed,

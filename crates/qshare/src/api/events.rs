@@ -268,7 +268,10 @@ impl Watched {
             let is_first = self.chunks.is_none();
             return is_first.then(|| map_of(&self.id, None));
         };
-        let known = self.chunks.take().filter(|known| known.len() == verified.len());
+        let known = self
+            .chunks
+            .take()
+            .filter(|known| known.len() == verified.len());
         let map = match &known {
             None => map_of(&self.id, Some(&(of, verified.clone()))),
             Some(known) => ChunkMap {

@@ -87,7 +87,10 @@ async fn read(body: Body) -> Result<axum::body::Bytes, ApiError> {
     let whole = Limited::new(body, BODY_MAX_BYTES).collect();
     match tokio::time::timeout(BODY_TIMEOUT, whole).await {
         Err(_) => {
-            let message = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+            let message = format!(
+                "the body did not arrive within {} s",
+                BODY_TIMEOUT.as_secs()
+            );
             Err(ApiError::new(Code::BadRequest, message))
         }
         Ok(Err(error)) if error.is::<LengthLimitError>() => {

@@ -7,9 +7,7 @@ use serde::Deserialize;
 
 use super::error::{ApiError, Code};
 use super::extract::{Json, Paging, Params, no_cursor};
-use super::objects::{
-    Changed, DownloadCounts, Peer, Peers, PortMapping, Rates, Status, Tracker,
-};
+use super::objects::{Changed, DownloadCounts, Peer, Peers, PortMapping, Rates, Status, Tracker};
 use super::{Api, limits};
 
 /// Files that are still written, in a status.
@@ -111,8 +109,10 @@ impl From<&PortMappingState> for PortMapping {
             PortMappingState::Off | PortMappingState::NotNeeded | PortMappingState::Asking => {
                 (None, None, None)
             }
-            PortMappingState::Failed { cause } => (None, None, Some(cause)),
-            PortMappingState::NotProven { mapping, cause } => (Some(mapping), None, Some(cause)),
+            PortMappingState::Failed { cause } => (None, None, Some(cause.to_string())),
+            PortMappingState::NotProven { mapping, cause } => {
+                (Some(mapping), None, Some(cause.to_string()))
+            }
             PortMappingState::Proven { mapping, address } => (Some(mapping), Some(address), None),
         };
         PortMapping {
@@ -122,7 +122,7 @@ impl From<&PortMappingState> for PortMapping {
             gateway: mapping.map(|mapping| mapping.gateway.to_string()),
             port: mapping.map(|mapping| mapping.port),
             address: address.map(ToString::to_string),
-            cause: cause.cloned(),
+            cause,
         }
     }
 }

@@ -20,6 +20,7 @@ pub(super) fn of_share(api: &Api, share: &ListedShare) -> String {
         trackers: trackers(api, here),
         nodes: nodes(api, here),
         name: Some(share.name.clone()),
+        key: None,
     };
     link.to_string()
 }

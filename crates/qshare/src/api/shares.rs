@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::response::Response;
 use data_encoding::BASE64URL_NOPAD;
-use qshare_node::content::{ContentId, Query};
 use qshare_node::ListedShare;
+use qshare_node::content::{ContentId, Query};
 use serde::Deserialize;
 
 use super::error::{ApiError, Code};
@@ -26,7 +26,11 @@ pub(super) async fn list(
 ) -> Result<Json<Shares>, ApiError> {
     let limit = page_limit(params.limit)?;
     let after = match &params.after {
-        Some(text) => Some(BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| no_cursor())?),
+        Some(text) => Some(
+            BASE64URL_NOPAD
+                .decode(text.as_bytes())
+                .map_err(|_| no_cursor())?,
+        ),
         None => None,
     };
     let glob = params.r#match.unwrap_or_else(|| "**".to_owned());

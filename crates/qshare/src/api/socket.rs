@@ -63,7 +63,10 @@ fn own_dirs() -> Vec<PathBuf> {
     // Several directories are separated by colons: see systemd.exec(5).
     let service = service.and_then(|dirs| std::env::split_paths(&dirs).next());
     let service = service.filter(|dir| dir.is_absolute());
-    user.map(|dir| dir.join(DIR)).into_iter().chain(service).collect()
+    user.map(|dir| dir.join(DIR))
+        .into_iter()
+        .chain(service)
+        .collect()
 }
 
 /// A bound control socket. Its file is removed when the value is dropped.
@@ -192,7 +195,10 @@ mod tests {
         fs::create_dir(parent).unwrap();
         fs::set_permissions(parent, Permissions::from_mode(0o755)).unwrap();
         let _socket = ControlSocket::bind(&path).unwrap();
-        assert_eq!(fs::metadata(parent).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(parent).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
     }
 
     #[tokio::test]

@@ -51,7 +51,10 @@ pub(super) async fn upload(
     let hashed = spawn_blocking(move || {
         persist(written, &last)?;
         hash_file(&last, &HashOptions::default()).map_err(|error| {
-            ApiError::new(Code::Conflict, format!("cannot hash {}: {error}", last.display()))
+            ApiError::new(
+                Code::Conflict,
+                format!("cannot hash {}: {error}", last.display()),
+            )
         })
     });
     let info = hashed.await.map_err(internal)??.info;
@@ -75,7 +78,9 @@ fn file_name(text: &str) -> Result<String, ApiError> {
         return Err(invalid("it has a directory part".to_owned()));
     }
     if name.as_str().starts_with('.') {
-        return Err(invalid("files that begin with a dot are not shared".to_owned()));
+        return Err(invalid(
+            "files that begin with a dot are not shared".to_owned(),
+        ));
     }
     Ok(name.to_string())
 }
@@ -158,7 +163,15 @@ mod tests {
     #[test]
     fn an_uploaded_file_has_a_plain_name() {
         assert_eq!(file_name("a b.txt").unwrap(), "a b.txt");
-        for wrong in ["", "a/b", "..", ".hidden", "/etc/passwd", "a\nb", "x.qshare.part"] {
+        for wrong in [
+            "",
+            "a/b",
+            "..",
+            ".hidden",
+            "/etc/passwd",
+            "a\nb",
+            "x.qshare.part",
+        ] {
             assert!(file_name(wrong).is_err(), "{wrong:?}");
         }
     }
@@ -180,7 +193,9 @@ mod tests {
         let path = dir.path().join("file");
         for expected in [true, false] {
             let (buffers, arriving) = mpsc::channel(BUFFERS);
-            buffers.try_send(Some(Bytes::from_static(b"whole"))).unwrap();
+            buffers
+                .try_send(Some(Bytes::from_static(b"whole")))
+                .unwrap();
             buffers.try_send(None).unwrap();
             let file = write(dir.path(), &path, arriving).unwrap();
             assert_eq!(persist(file, &path).is_ok(), expected);

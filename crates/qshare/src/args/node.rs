@@ -64,6 +64,13 @@ pub(crate) struct NodeArgs {
     pub(crate) http: HttpArgs,
     #[command(flatten)]
     pub(crate) congestion: CongestionArg,
+    /// Control socket for `qshare status`, `add`, `stop` and so on [default: qshare/NODEID.sock in
+    /// XDG_RUNTIME_DIR, or RUNTIME_DIRECTORY of a service; else none]
+    #[arg(long, value_name = "PATH", conflicts_with = "no_control")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Open no control socket
+    #[arg(long, value_parser = FalseyValueParser::new())]
+    pub(crate) no_control: bool,
     /// Run without a prompt, until Ctrl-C or SIGTERM
     #[arg(long, value_parser = FalseyValueParser::new())]
     pub(crate) no_prompt: bool,

@@ -20,9 +20,9 @@ use crate::output::{self, ListedJson, TruncatedJson};
 /// fails within five seconds.
 pub(super) const TRACKER_PATIENCE: Duration = Duration::from_millis(4000);
 /// Maximum number of files in a listing: some 500 MB of memory. More need narrower globs.
-pub(super) const FILES_MAX: usize = 1_000_000;
+pub(crate) const FILES_MAX: usize = 1_000_000;
 /// Deadline for a whole lookup of `get` and the prompt; `ls` has --timeout.
-pub(super) const LISTING_MAX: Duration = Duration::from_secs(60);
+pub(crate) const LISTING_MAX: Duration = Duration::from_secs(60);
 /// Maximum numbers of nodes in a link and of addresses of each: people copy links by hand.
 const LINK_NODES_MAX: usize = 3;
 const LINK_ADDRESSES_PER_NODE_MAX: usize = 2;

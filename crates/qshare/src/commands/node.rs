@@ -1,5 +1,6 @@
 //! `qshare node`: share a directory and download at the prompt.
 
+mod control;
 mod orders;
 mod startup;
 mod status;
@@ -12,9 +13,8 @@ use std::time::Duration;
 use axum::Router;
 use qshare_node::content::{AssetName, ContentId};
 use qshare_node::{
-    BindError, Download, DownloadError, Identity, IdentityError, IdentityRole, LibraryEvent, Node,
-    NodeConfig, NodeEvent, PortMappingState, Report, Stage, StartError, TrackerState,
-    exclude_from_core_dumps,
+    BindError, Download, DownloadError, GroupSecret, Identity, IdentityError, IdentityRole, Node,
+    NodeConfig, Report, Stage, StartError, exclude_from_core_dumps,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -23,11 +23,13 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::run_on_network;
+use crate::api::{Api, ApiConfig};
 use crate::args::NodeArgs;
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::messages::{self, Reader};
 use crate::neutral::shown;
+use crate::notices::{self, Notices};
 use crate::output::{self, DownloadedJson};
 use crate::progress::{self, Board};
 use crate::prompt::{self, Input, Names};
@@ -70,6 +72,13 @@ async fn serve(
         Some(config) => Some(WebServer::bind(config).await?),
         None => None,
     };
+    let group_id = config.group.as_ref().map(GroupSecret::group_id);
+    let group_id = group_id.map(|id| {
+        id.iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    });
     let node = Node::start(config)
         .await
         .map_err(|error| not_started(error, &args))?;
@@ -92,10 +101,19 @@ async fn serve(
         console: console.clone(),
         names,
         downloads_dir: args.downloads.clone(),
-        begun,
+        begun: begun.clone(),
         quit: quit.clone(),
         json: args.json.on,
     });
+    let api = Api::new(ApiConfig {
+        node: node.clone(),
+        assets: args.assets.clone(),
+        downloads: args.downloads.clone(),
+        group_id,
+        begun,
+        quit: quit.clone(),
+    })?;
+    let control = control::start(&api, &args, &node, quit.clone(), console)?;
     let mut watcher = DownloadWatcher {
         console: console.clone(),
         board: Board::plain(console),
@@ -103,9 +121,10 @@ async fn serve(
         watched: HashSet::new(),
         ends: JoinSet::new(),
         keys: 0,
+        api: api.clone(),
     };
     let mut events = node.events();
-    let mut heard = Heard::default();
+    let mut notices = Notices::default();
     let mut ticks = tokio::time::interval(progress::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut failed = None;
@@ -120,7 +139,10 @@ async fn serve(
             Some(download) = begins.recv() => watcher.watch(download),
             Some(Ok((watched, outcome))) = watcher.ends.join_next() => watcher.end(&watched, outcome)?,
             event = events.recv() => match event {
-                Ok(event) => heard.tell(&event, console),
+                Ok(event) => if let Some(notice) = notices.of(&event) {
+                    console.note(&notice.text);
+                    api.notify(notice);
+                },
                 Err(RecvError::Lagged(_)) => {}
                 // The node has stopped.
                 Err(RecvError::Closed) => quit.cancel(),
@@ -149,6 +171,7 @@ async fn serve(
         // It stops by itself, within a shorter time than the node.
         web.abort();
     }
+    drop(control);
     if unfinished > 0 {
         let what = output::count(unfinished as u64, "unfinished download");
         let command = CommandLine::of_this_process();
@@ -205,6 +228,7 @@ struct DownloadWatcher {
     watched: HashSet<Watched>,
     ends: JoinSet<((usize, Watched), Outcome)>,
     keys: usize,
+    api: Api,
 }
 
 impl DownloadWatcher {
@@ -240,118 +264,22 @@ impl DownloadWatcher {
                     progress::finished_line(&report),
                     shown(output::without_dot(&report.path)),
                 );
-                self.console
-                    .note(&format!("{summary}\nsaved as {path}; now shared"));
+                let text = format!("{summary}\nsaved as {path}; now shared");
+                self.console.note(&text);
+                self.api.notify(notices::of_download(false, text));
                 if self.json {
                     self.console.json(&DownloadedJson::from(&*report))?;
                 }
             }
             Err(error) if matches!(*error, DownloadError::Stopped) => {}
             Err(error) => {
-                self.console.error(&format!(
-                    "{}: {}",
-                    watched.0,
-                    messages::download(&error, Reader::Prompt).message
-                ));
+                let cause = messages::download(&error, Reader::Prompt).message;
+                let text = format!("{}: {cause}", watched.0);
+                self.console.error(&text);
+                self.api.notify(notices::of_download(true, text));
             }
         }
         Ok(())
-    }
-}
-
-/// The events of the node that have been printed.
-#[derive(Default)]
-struct Heard {
-    /// The last printed state of each tracker, by its address as written.
-    trackers: std::collections::HashMap<String, String>,
-}
-
-impl Heard {
-    fn tell(&mut self, event: &NodeEvent, console: &Console) {
-        match event {
-            NodeEvent::Tracker(tracker, state) => {
-                let place = tracker.host_port();
-                let (kind, text) = describe(&place, state);
-                // An unreachable tracker is retried often and mentioned once.
-                if self
-                    .trackers
-                    .insert(place, kind.clone())
-                    .is_none_or(|known| known != kind)
-                {
-                    console.note(&text);
-                }
-            }
-            NodeEvent::PortMapping(state @ PortMappingState::Proven { .. }) => {
-                console.note(&format!("port mapping: {state}"));
-            }
-            // The end of the command reports the failure.
-            NodeEvent::PortMapping(_) | NodeEvent::Failed(_) => {}
-            NodeEvent::Library(LibraryEvent::ScanFinished { assets, bytes }) => {
-                let (files, size) = (output::count(*assets, "file"), output::bytes(*bytes));
-                console.note(&format!("sharing {files} ({size})"));
-            }
-            NodeEvent::Library(LibraryEvent::Skipped { path, reason }) => {
-                console.note(&format!("not shared: {}: {reason}", shown(path)));
-            }
-            NodeEvent::Library(LibraryEvent::WatchFailed { root, cause }) => {
-                console.note(&format!(
-                    "cannot watch {}: {cause}; scanning it for changes instead",
-                    shown(root)
-                ));
-            }
-            NodeEvent::Library(LibraryEvent::StillWritten { path }) => {
-                console.note(&format!(
-                    "still being written: {}; it is offered once it settles",
-                    shown(path)
-                ));
-            }
-            NodeEvent::Library(LibraryEvent::IndexReplaced { cause }) => {
-                console.note(&format!(
-                    "the index of shared files was damaged and is rebuilt: {cause}"
-                ));
-            }
-            NodeEvent::Library(LibraryEvent::ScannerFailed { cause, restarted }) => {
-                let outcome = if *restarted {
-                    "scanning again"
-                } else {
-                    "changes to files are no longer noticed; restart this node"
-                };
-                console.note(&format!(
-                    "internal error while following the shared directories: {cause}; {outcome}"
-                ));
-            }
-            // The node passes on no other library events.
-            NodeEvent::Library(_) => {}
-            NodeEvent::PeerLied { node, content } => {
-                console.note(&messages::liar(node, content));
-            }
-        }
-    }
-}
-
-/// Returns a key that distinguishes a tracker's state from the last one, and the line to print.
-fn describe(place: &str, state: &TrackerState) -> (String, String) {
-    let words = messages::tracker_state(state);
-    match state {
-        TrackerState::Connected { id, .. } => (
-            id.to_string(),
-            format!("tracker {place}: connected ({})", id.short()),
-        ),
-        TrackerState::Away { .. } => {
-            let text = format!(
-                "tracker {place}: {words}; retrying. Start one with `qshare tracker`, or restart \
-                 this node with --tracker HOST:PORT"
-            );
-            ("away".into(), text)
-        }
-        TrackerState::Refused { cause } => {
-            let remedy = messages::refused_remedy(cause);
-            let remedy = remedy.map_or_else(String::new, |remedy| format!(". {remedy}"));
-            (
-                cause.to_string(),
-                format!("tracker {place}: {words}{remedy}"),
-            )
-        }
     }
 }
 

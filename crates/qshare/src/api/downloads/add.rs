@@ -109,6 +109,7 @@ async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant, ApiError> {
                     complete: 0,
                     partial: 0,
                     holders: Vec::new(),
+                    is_collection: false,
                 }])
             })
         }

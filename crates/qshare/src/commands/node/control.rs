@@ -1,0 +1,48 @@
+//! Opens the control socket of a node.
+
+use qshare_node::Node;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::socket::{self, ControlSocket};
+use crate::api::{Api, listen, no_route, routes};
+use crate::args::NodeArgs;
+use crate::console::Console;
+use crate::exit::Failure;
+use crate::messages;
+use crate::neutral::shown;
+
+/// Serves the API on the control socket, if there is a place for it. The socket is removed when the
+/// result is dropped.
+///
+/// # Errors
+///
+/// When a socket that the user named cannot be opened. Without the default one the node is as useful
+/// as before, so that is a note only.
+pub(super) fn start(
+    api: &Api,
+    args: &NodeArgs,
+    node: &Node,
+    stop: CancellationToken,
+    console: &Console,
+) -> Result<Option<ControlSocket>, Failure> {
+    if args.no_control {
+        return Ok(None);
+    }
+    let given = args.socket.as_deref();
+    let Some(path) = socket::place(given, &node.id()) else {
+        return Ok(None);
+    };
+    match ControlSocket::bind(&path) {
+        Ok((socket, listener)) => {
+            console.note(&format!("  control       {}", shown(&path)));
+            let router = routes(api.clone()).fallback(no_route);
+            tokio::spawn(listen::on_unix(listener, router, stop));
+            Ok(Some(socket))
+        }
+        Err(error) if given.is_some() => Err(messages::no_control_socket(&error)),
+        Err(error) => {
+            console.note(&messages::no_control_socket(&error).message);
+            Ok(None)
+        }
+    }
+}

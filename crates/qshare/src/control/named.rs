@@ -1,0 +1,110 @@
+//! Which downloads a command's arguments mean.
+
+use crate::api::objects::Download;
+
+/// Shortest prefix of an ID.
+const PREFIX_MIN: usize = 6;
+
+/// Why arguments mean no downloads.
+#[derive(Debug, PartialEq)]
+pub(crate) enum NameError {
+    /// No download is named so. The text is not repeated where it may be a link.
+    NotFound(String),
+    /// Several downloads have this name or ID.
+    Ambiguous(String, Vec<Download>),
+}
+
+/// Returns the downloads that arguments mean, each once: by name, content ID, `id:PREFIX`, or
+/// download ID.
+pub(crate) fn choose<'a>(
+    downloads: &'a [Download],
+    arguments: &[String],
+) -> Result<Vec<&'a Download>, NameError> {
+    let mut chosen: Vec<&Download> = Vec::new();
+    for argument in arguments {
+        let found: Vec<&Download> = downloads
+            .iter()
+            .filter(|download| is_meant(download, argument))
+            .collect();
+        match found.as_slice() {
+            [] => return Err(NameError::NotFound(argument.clone())),
+            [one] => {
+                if !chosen.iter().any(|known| known.id == one.id) {
+                    chosen.push(one);
+                }
+            }
+            several => {
+                let several = several.iter().map(|one| (*one).clone()).collect();
+                return Err(NameError::Ambiguous(argument.clone(), several));
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+fn is_meant(download: &Download, argument: &str) -> bool {
+    let name = argument.strip_prefix("name:").unwrap_or(argument);
+    let lower = argument.to_ascii_lowercase();
+    let prefix = lower.strip_prefix("id:").unwrap_or(&lower);
+    let is_prefix = prefix.len() >= PREFIX_MIN && lower.starts_with("id:");
+    download.name == name
+        || download.content == lower
+        || download.id == prefix
+        || (is_prefix && download.content.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::objects::{StageName, Time};
+
+    fn download(id: u8, content: u8, name: &str) -> Download {
+        Download {
+            id: format!("{id:02x}").repeat(16),
+            content: format!("{content:02x}").repeat(32),
+            name: name.to_owned(),
+            path: name.to_owned(),
+            stage: StageName::Queued,
+            added_at: Time(0),
+            ended_at: None,
+            size_bytes: 0,
+            verified_bytes: 0,
+            bytes_per_second: 0,
+            seconds_left: None,
+            sources: 0,
+            priority: 5,
+            limit_bytes_per_second: None,
+            trouble: None,
+            error: None,
+            error_code: None,
+            why: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn downloads_are_named_by_name_and_by_both_ids() {
+        let all = [download(1, 0xaa, "a"), download(2, 0xbb, "b")];
+        let names = |arguments: &[&str]| {
+            let arguments: Vec<_> = arguments.iter().map(|text| text.to_string()).collect();
+            let chosen = choose(&all, &arguments)?;
+            Ok(chosen
+                .iter()
+                .map(|one| one.name.clone())
+                .collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["a"]), Ok(vec!["a".into()]));
+        assert_eq!(names(&["b", "a", "b"]), Ok(vec!["b".into(), "a".into()]));
+        assert_eq!(names(&[&"BB".repeat(32)]), Ok(vec!["b".into()]));
+        assert_eq!(names(&["id:bbbbbb"]), Ok(vec!["b".into()]));
+        assert_eq!(names(&[&"01".repeat(16)]), Ok(vec!["a".into()]));
+        assert_eq!(names(&["id:bb"]), Err(NameError::NotFound("id:bb".into())));
+        assert_eq!(names(&["a", "c"]), Err(NameError::NotFound("c".into())));
+    }
+
+    #[test]
+    fn two_contents_of_one_name_are_ambiguous() {
+        let all = [download(1, 0xaa, "a"), download(2, 0xbb, "a")];
+        let chosen = choose(&all, &["a".to_owned()]);
+        assert!(matches!(chosen, Err(NameError::Ambiguous(_, found)) if found.len() == 2));
+    }
+}
