@@ -19,7 +19,8 @@ use crate::configuration::{self, Fault, variable_of};
 
 pub(crate) use config::{ConfigArg, ConfigArgs};
 pub(crate) use control::{
-    AddArgs, ControlArg, PauseArgs, RemoveArgs, ResumeArgs, StatusArgs, StopArgs, WhichArg,
+    AddArgs, ControlArg, LimitArgs, PauseArgs, RemoveArgs, ResumeArgs, StatusArgs, StopArgs,
+    WhichArg,
 };
 pub(crate) use get::{GetArgs, Wait};
 pub(crate) use http::HttpArgs;
@@ -136,6 +137,8 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// Remove downloads of the running node
     Remove(RemoveArgs),
+    /// Print or change rate limits and priorities of the running node
+    Limit(LimitArgs),
     /// Stop the running node
     Stop(StopArgs),
     /// Diagnose NAT type, firewall and port mapping

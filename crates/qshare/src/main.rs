@@ -87,6 +87,7 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Command::Pause(args) => commands::control::which::pause(args, console),
         Command::Resume(args) => commands::control::which::resume(args, console),
         Command::Remove(args) => commands::control::which::remove(args, console),
+        Command::Limit(args) => commands::control::limit::run(args, console),
         Command::Stop(args) => commands::control::stop::run(args, console),
         Command::Net(args) => commands::net::run(args, console),
         Command::Hash(args) => commands::hash::run(&args, console),

@@ -13,12 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use qshare_content::{Bitmap, Chunks, ContentInfo};
+use qshare_net::RateLimit;
 use qshare_storage::{DiskError, Target, durable_chunks, unfinished};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::download::Download;
+use super::rates::Priority;
 use super::request::{DownloadRequest, discard_unfinished};
 use super::service::Downloads;
 use crate::error::DownloadError;
@@ -105,6 +107,7 @@ impl Roster {
             let request = DownloadRequest::new(name, info, target)
                 .nodes(record.nodes())
                 .force(record.force);
+            let (priority, limit) = (record.priority, record.limit());
             match record.state {
                 RecordState::Removed if left.is_some() => {
                     self.kept().insert(id, record);
@@ -114,6 +117,7 @@ impl Roster {
                 RecordState::Paused => self.restore_paused(id, request, record.added_at()).await,
                 RecordState::Running => self.begin_at(request, record.added_at()),
             }
+            self.set_rates(&id, Some(priority), Some(limit));
         }
         let mut rest: Vec<_> = found.into_values().collect();
         rest.sort_by(|one, other| one.name.cmp(&other.name));
@@ -192,6 +196,7 @@ impl Roster {
             row.state = RosterState::Running;
             (row.error, row.ended_at, row.restart) = (None, None, false);
             row.download = Some(download.clone());
+            row.apply_rates();
         });
         drop(table);
         let roster = self.clone();
@@ -236,6 +241,23 @@ impl Roster {
         self.start(*id, request, added_at);
         self.changed();
         Ok(true)
+    }
+
+    /// Changes the priority and the rate limit of a download, where they are given. Returns whether
+    /// there is such a download.
+    pub(crate) fn set_rates(
+        &self,
+        id: &DownloadId,
+        priority: Option<Priority>,
+        limit: Option<RateLimit>,
+    ) -> bool {
+        let changed = self.table().edit(id, |row| {
+            row.priority = priority.unwrap_or(row.priority);
+            row.limit = limit.unwrap_or(row.limit);
+            row.apply_rates();
+        });
+        self.changed();
+        changed.is_some()
     }
 
     /// Removes downloads, and deletes what was fetched if `files` is set. Returns how many were
@@ -425,8 +447,7 @@ impl Roster {
             return None;
         };
         let is_ours = *base == self.dir && request.give_up_after.is_none();
-        let (info, nodes, force) = (&request.info, &request.nodes, request.force);
-        is_ours.then(|| Record::new(name, info, state, nodes, force, row.added_at))
+        is_ours.then(|| Record::new(name, row, state))
     }
 
     fn end(self: &Arc<Self>, id: &DownloadId, download: &Download, outcome: Outcome) {

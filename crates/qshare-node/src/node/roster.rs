@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use qshare_content::{Bitmap, Chunks};
+use qshare_net::RateLimit;
 use qshare_storage::DiskError;
 use tokio::sync::watch;
 
 use super::Node;
 use crate::downloads::{
-    Download, DownloadId, DownloadRequest, NoSuchDownload, RemoveError, Roster, RosterChanges,
-    RosterCounts, RosterPage, RosterRow, RosterState,
+    Download, DownloadId, DownloadRequest, NoSuchDownload, Priority, RemoveError, Roster,
+    RosterChanges, RosterCounts, RosterPage, RosterRow, RosterState,
 };
 use crate::vocabulary::DownloadStatus;
 
@@ -55,6 +56,24 @@ impl Downloads {
     /// When there is no such download.
     pub fn resume(&self, id: &DownloadId) -> Result<bool, NoSuchDownload> {
         self.0.resume(id)
+    }
+
+    /// Changes the priority and the rate limit of a download, where they are given; they stay after
+    /// a restart.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such download.
+    pub fn set_rates(
+        &self,
+        id: &DownloadId,
+        priority: Option<Priority>,
+        limit: Option<RateLimit>,
+    ) -> Result<(), NoSuchDownload> {
+        match self.0.set_rates(id, priority, limit) {
+            true => Ok(()),
+            false => Err(NoSuchDownload),
+        }
     }
 
     /// Removes downloads. With `files`, deletes what was fetched: unfinished data, or the file of a

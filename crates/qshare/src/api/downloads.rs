@@ -24,8 +24,6 @@ use crate::messages::{self, Reader};
 
 /// Sources in the detail of a download.
 const SOURCES_MAX: usize = 100;
-/// Priority of a download for which none was set.
-pub(super) const PRIORITY: u8 = 5;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -169,11 +167,11 @@ fn chosen(
     }
 }
 
-fn parse(text: &str) -> Result<DownloadId, ApiError> {
+pub(super) fn parse(text: &str) -> Result<DownloadId, ApiError> {
     Ok(text.parse::<DownloadId>()?)
 }
 
-fn row(api: &Api, id: &DownloadId) -> Result<RosterRow, ApiError> {
+pub(super) fn row(api: &Api, id: &DownloadId) -> Result<RosterRow, ApiError> {
     api.roster
         .get(id)
         .ok_or_else(|| qshare_node::NoSuchDownload.into())
@@ -217,8 +215,8 @@ impl From<&RosterRow> for Download {
             bytes_per_second: progress.bytes_per_second,
             seconds_left: progress.time_left.map(|left| left.as_secs()),
             sources: progress.sources,
-            priority: PRIORITY,
-            limit_bytes_per_second: None,
+            priority: row.priority.into(),
+            limit_bytes_per_second: row.limit.bytes_per_second(),
             trouble: progress.trouble.as_ref().map(ToString::to_string),
             error_code: failed.as_ref().map(|error| error.code.parts().0.to_owned()),
             error: failed.map(|error| error.message),

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
+use qshare_node::RateLimit;
 use qshare_node::content::NodeId;
 
 use super::shared::{CertsArg, JsonArg};
+use crate::api::objects::PriorityName;
 
 /// Which running node a command is for.
 #[derive(Debug, Args)]
@@ -134,6 +136,38 @@ pub(crate) struct RemoveArgs {
     pub(crate) files: bool,
     #[command(flatten)]
     pub(crate) control: ControlArg,
+}
+
+const LIMIT_HELP: &str = "\
+Examples:
+  qshare limit                             print the limits of the node
+  qshare limit --up 2MB --down 80Mbit      change them until the node stops
+  qshare limit --up 0                      no limit
+  qshare limit --down 500KB big.iso        of one download
+  qshare limit --priority high urgent.zip
+
+Limits of the node are set for good with --limit-up and --limit-down of `qshare node`, or in the
+configuration file. Limit and priority of a download stay with it.";
+
+#[derive(Debug, Args)]
+#[command(after_help = LIMIT_HELP)]
+pub(crate) struct LimitArgs {
+    /// Downloads to change: name, content ID or id:PREFIX [default: the node itself]
+    #[arg(value_name = "DOWNLOAD")]
+    pub(crate) downloads: Vec<String>,
+    /// Limit on sending per second, as 10MB (10^6 bytes), 10MiB or 80Mbit; 0 for none
+    #[arg(long, value_name = "RATE")]
+    pub(crate) up: Option<RateLimit>,
+    /// Limit on receiving per second; 0 for none
+    #[arg(long, value_name = "RATE")]
+    pub(crate) down: Option<RateLimit>,
+    /// Priority of the downloads
+    #[arg(long, value_name = "PRIORITY")]
+    pub(crate) priority: Option<PriorityName>,
+    #[command(flatten)]
+    pub(crate) control: ControlArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
 }
 
 const STOP_HELP: &str = "\

@@ -1,6 +1,7 @@
 //! Commands on a running node.
 
 pub(crate) mod add;
+pub(crate) mod limit;
 pub(crate) mod status;
 pub(crate) mod stop;
 mod table;

@@ -113,7 +113,7 @@ async fn serve(
         begun,
         quit: quit.clone(),
     })?;
-    let control = control::start(&api, &args, &node, quit.clone(), console)?;
+    let control = control::start(&api, &args, &node, console)?;
     let mut watcher = DownloadWatcher {
         console: console.clone(),
         board: Board::plain(console),

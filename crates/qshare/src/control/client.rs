@@ -10,14 +10,15 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, test_kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::stream::Events;
 use crate::api::objects::{
-    Add, Added, Changed, Download, DownloadDetail, Downloads, Failed, FailedBecause, Limits,
-    LimitsChange, NewShare, Remove, Share, Shares, Status, Which,
+    Add, Added, Changed, Download, DownloadChange, DownloadDetail, Downloads, Failed,
+    FailedBecause, Limits, LimitsChange, NewShare, Remove, Share, Shares, Status, Which,
 };
 use crate::api::socket::is_trusted;
 
@@ -193,15 +194,23 @@ impl Client {
     }
 
     /// Returns the limits in force.
-    #[allow(dead_code, reason = "for the commands that follow")]
     pub(crate) async fn limits(&self) -> Result<Limits, ClientError> {
         self.get("limits").await
     }
 
     /// Changes limits. Returns those in force.
-    #[allow(dead_code, reason = "for the commands that follow")]
     pub(crate) async fn limit(&self, change: &LimitsChange) -> Result<Limits, ClientError> {
         self.with_body(Method::PATCH, "limits", change).await
+    }
+
+    /// Changes the priority and the limit of a download.
+    pub(crate) async fn change(
+        &self,
+        id: &str,
+        change: &DownloadChange,
+    ) -> Result<Download, ClientError> {
+        let route = format!("downloads/{id}");
+        self.with_body(Method::PATCH, &route, change).await
     }
 
     /// Shares a path. The answer has its link.
@@ -237,9 +246,11 @@ impl Client {
         Ok(changed.changed > 0)
     }
 
-    /// Waits until nothing listens on the socket any more.
-    pub(crate) async fn until_gone(&self) {
-        while self.connect().await.is_ok() {
+    /// Waits until nothing listens on the socket any more, and its process has ended.
+    pub(crate) async fn until_gone(&self, process: u32) {
+        let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+        let runs = || process.is_some_and(|process| test_kill_process(process).is_ok());
+        while self.connect().await.is_ok() || runs() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     }

@@ -56,7 +56,7 @@ fn is_meant(download: &Download, argument: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::objects::{StageName, Time};
+    use crate::api::objects::{PriorityName, StageName, Time};
 
     fn download(id: u8, content: u8, name: &str) -> Download {
         Download {
@@ -72,7 +72,7 @@ mod tests {
             bytes_per_second: 0,
             seconds_left: None,
             sources: 0,
-            priority: 5,
+            priority: PriorityName::Normal,
             limit_bytes_per_second: None,
             trouble: None,
             error: None,

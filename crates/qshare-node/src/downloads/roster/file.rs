@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use qshare_content::{AssetName, ContentInfo, Hash, NodeAddress};
+use qshare_net::RateLimit;
 use qshare_storage::DiskError;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+
+use super::super::rates::Priority;
+use super::table::Row;
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -46,26 +50,27 @@ pub(super) struct Record {
     nodes: Vec<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) force: bool,
+    #[serde(default, skip_serializing_if = "is_normal")]
+    pub(super) priority: Priority,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit_bytes_per_second: Option<u64>,
     added_ms: u64,
 }
 
 impl Record {
-    pub(super) fn new(
-        name: &AssetName,
-        info: &ContentInfo,
-        state: RecordState,
-        nodes: &[NodeAddress],
-        force: bool,
-        added_at: SystemTime,
-    ) -> Record {
-        let added = added_at.duration_since(SystemTime::UNIX_EPOCH);
+    /// Records a download of `name` beneath the directory.
+    pub(super) fn new(name: &AssetName, row: &Row, state: RecordState) -> Record {
+        let (info, nodes) = (&row.request.info, &row.request.nodes);
+        let added = row.added_at.duration_since(SystemTime::UNIX_EPOCH);
         Record {
             name: name.to_string(),
             length: info.length,
             root: info.root.to_string(),
             state,
             nodes: nodes.iter().map(ToString::to_string).collect(),
-            force,
+            force: row.request.force,
+            priority: row.priority,
+            limit_bytes_per_second: row.limit.bytes_per_second(),
             added_ms: added.map_or(0, |since| since.as_millis() as u64),
         }
     }
@@ -89,9 +94,18 @@ impl Record {
         nodes.filter_map(|node| node.parse().ok()).collect()
     }
 
+    pub(super) fn limit(&self) -> RateLimit {
+        let limit = self.limit_bytes_per_second.map(RateLimit::from_bytes);
+        limit.and_then(Result::ok).unwrap_or(RateLimit::NONE)
+    }
+
     pub(super) fn added_at(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.added_ms)
     }
+}
+
+fn is_normal(priority: &Priority) -> bool {
+    *priority == Priority::Normal
 }
 
 /// Reads all records. A file that does not exist has none, and a damaged line is left out: the
@@ -176,6 +190,10 @@ fn temporary(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use qshare_storage::Target;
+
+    use super::super::super::request::DownloadRequest;
+    use super::super::row::RosterState;
     use super::*;
 
     fn record(name: &str, state: RecordState) -> Record {
@@ -185,7 +203,12 @@ mod tests {
         };
         let name = AssetName::new(name).unwrap();
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567);
-        Record::new(&name, &info, state, &[], false, at)
+        let target = Target::beneath("downloads", name.clone());
+        let request = DownloadRequest::new(name.clone(), info, target);
+        let mut row = Row::new(request, RosterState::Paused, at);
+        row.priority = Priority::High;
+        row.limit = RateLimit::from_bytes(50_000).unwrap();
+        Record::new(&name, &row, state)
     }
 
     #[test]
@@ -200,6 +223,10 @@ mod tests {
         ];
         write(&path, &records).unwrap();
         assert_eq!(read(&path), records);
+        assert_eq!(
+            read(&path)[0].limit(),
+            RateLimit::from_bytes(50_000).unwrap()
+        );
         assert_eq!(records[0].added_at(), read(&path)[0].added_at());
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("\"root\"", "\"toor\"", 1)).unwrap();

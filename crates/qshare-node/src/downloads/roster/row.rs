@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use qshare_content::{AssetName, ContentInfo, tree};
+use qshare_net::RateLimit;
 use qshare_storage::{DiskError, Target};
 
+use super::super::rates::Priority;
 use crate::error::DownloadError;
 use crate::vocabulary::Progress;
 
@@ -109,6 +111,10 @@ pub struct RosterRow {
     pub ended_at: Option<SystemTime>,
     /// Why it failed.
     pub error: Option<Arc<DownloadError>>,
+    /// Its priority beside the node's other downloads.
+    pub priority: Priority,
+    /// Its rate limit, beside the limit of the node.
+    pub limit: RateLimit,
 }
 
 /// A page of the roster, in the order in which the downloads were added.

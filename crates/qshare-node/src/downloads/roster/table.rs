@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use qshare_net::RateLimit;
+
 use super::super::download::Download;
+use super::super::rates::Priority;
 use super::super::request::DownloadRequest;
 use super::row::{DownloadId, RosterChanges, RosterCounts, RosterPage, RosterRow, RosterState};
 use crate::error::DownloadError;
@@ -28,6 +31,8 @@ pub(super) struct Row {
     pub(super) added_at: SystemTime,
     pub(super) ended_at: Option<SystemTime>,
     pub(super) error: Option<Arc<DownloadError>>,
+    pub(super) priority: Priority,
+    pub(super) limit: RateLimit,
     /// The progress of the last run, if it does not run.
     pub(super) last: Progress,
     order: u64,
@@ -44,6 +49,8 @@ struct Seen {
     bytes_per_second: u64,
     seconds_left: Option<u64>,
     sources: u32,
+    priority: Priority,
+    limit: RateLimit,
     /// The number of failed sources, if there is trouble.
     failures: Option<usize>,
 }
@@ -77,10 +84,20 @@ impl Row {
             added_at,
             ended_at: None,
             error: None,
+            priority: Priority::default(),
+            limit: RateLimit::NONE,
             last,
             order: 0,
             revision: 0,
             seen: Seen::default(),
+        }
+    }
+
+    /// Applies priority and limit to the running download.
+    pub(super) fn apply_rates(&self) {
+        if let Some(download) = &self.download {
+            download.set_priority(self.priority);
+            download.set_limit(self.limit);
         }
     }
 
@@ -99,6 +116,8 @@ impl Row {
             bytes_per_second: progress.bytes_per_second,
             seconds_left: progress.time_left.map(|left| left.as_secs()),
             sources: progress.sources,
+            priority: self.priority,
+            limit: self.limit,
             failures: progress.trouble.map(|trouble| trouble.failures.len()),
         }
     }
@@ -114,6 +133,8 @@ impl Row {
             added_at: self.added_at,
             ended_at: self.ended_at,
             error: self.error.clone(),
+            priority: self.priority,
+            limit: self.limit,
         }
     }
 }

@@ -30,12 +30,6 @@ pub(in super::super) async fn add(
     let wanted = Wanted::parse(&add.what)
         .map_err(|error| messages::argument(&add.what, &error, Reader::Prompt))
         .map_err(|failure| ApiError::from(failure).with_code(Code::BadRequest))?;
-    if add.priority.is_some() {
-        return Err(ApiError::new(
-            Code::NotSupported,
-            "this node has no priorities",
-        ));
-    }
     let meant = resolve(&api, wanted).await?;
     let name = match (&add.name, meant.files.len()) {
         (None, _) => None,
@@ -65,6 +59,9 @@ pub(in super::super) async fn add(
             let download = api.roster.begin(request);
             // The node may be stopping.
             let _ = api.begun.send(download);
+        }
+        if let Some(priority) = add.priority {
+            api.roster.set_rates(&id, Some(priority.into()), None)?;
         }
         ids.push(id);
     }

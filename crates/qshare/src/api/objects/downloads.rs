@@ -1,5 +1,6 @@
 //! Objects of downloads.
 
+use qshare_node::Priority;
 use serde::{Deserialize, Serialize};
 
 use super::{PathName, Time};
@@ -27,7 +28,7 @@ pub(crate) struct Download {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seconds_left: Option<u64>,
     pub(crate) sources: u32,
-    pub(crate) priority: u8,
+    pub(crate) priority: PriorityName,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) limit_bytes_per_second: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,6 +64,34 @@ impl StageName {
             StageName::Complete => "complete",
             StageName::Paused => "paused",
             StageName::Failed => "failed",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PriorityName {
+    Low,
+    Normal,
+    High,
+}
+
+impl From<Priority> for PriorityName {
+    fn from(priority: Priority) -> PriorityName {
+        match priority {
+            Priority::Low => PriorityName::Low,
+            Priority::Normal => PriorityName::Normal,
+            Priority::High => PriorityName::High,
+        }
+    }
+}
+
+impl From<PriorityName> for Priority {
+    fn from(name: PriorityName) -> Priority {
+        match name {
+            PriorityName::Low => Priority::Low,
+            PriorityName::Normal => Priority::Normal,
+            PriorityName::High => Priority::High,
         }
     }
 }
@@ -130,7 +159,7 @@ pub(crate) struct Add {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) paused: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) priority: Option<u8>,
+    pub(crate) priority: Option<PriorityName>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -163,7 +192,7 @@ pub(crate) struct Remove {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DownloadChange {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) priority: Option<u8>,
+    pub(crate) priority: Option<PriorityName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) limit_bytes_per_second: Option<u64>,
 }

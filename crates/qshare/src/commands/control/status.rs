@@ -229,7 +229,7 @@ mod tests {
     fn a_snapshot_replaces_everything_and_changes_add_up() {
         let row = |id: &str, stage: &str| {
             format!(
-                r#"{{"id":"{id}","content":"","name":"{id}","path":"","stage":"{stage}","added_at":0,"size_bytes":1,"verified_bytes":0,"bytes_per_second":0,"sources":0,"priority":5,"why":[]}}"#
+                r#"{{"id":"{id}","content":"","name":"{id}","path":"","stage":"{stage}","added_at":0,"size_bytes":1,"verified_bytes":0,"bytes_per_second":0,"sources":0,"priority":"normal","why":[]}}"#
             )
         };
         let mut picture = Picture::default();

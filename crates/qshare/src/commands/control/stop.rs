@@ -18,11 +18,12 @@ const STOP_MAX: Duration = Duration::from_secs(15);
 pub(crate) fn run(args: StopArgs, console: &Console) -> Result<(), Failure> {
     run_on_network(|interrupted| async move {
         let client = connect(&args.control).await?;
+        let process = client.status().await.map_err(messages::client)?.pid;
         let was_running = client.stop().await.map_err(messages::client)?;
         if !was_running {
             console.note("the node is stopping already");
         }
-        let gone = timeout(STOP_MAX, client.until_gone());
+        let gone = timeout(STOP_MAX, client.until_gone(process));
         match interrupted.run_until_cancelled(gone).await {
             None => Err(Failure::new(
                 Exit::Interrupted,

@@ -255,7 +255,7 @@ fn source(source: &Source) -> [String; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::objects::Time;
+    use crate::api::objects::{PriorityName, Time};
 
     fn download(name: &str, stage: StageName, at: u64) -> Download {
         Download {
@@ -271,7 +271,7 @@ mod tests {
             bytes_per_second: 1000,
             seconds_left: Some(1),
             sources: 2,
-            priority: 5,
+            priority: PriorityName::Normal,
             limit_bytes_per_second: None,
             trouble: None,
             error: None,

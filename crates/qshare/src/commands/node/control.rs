@@ -1,7 +1,7 @@
 //! Opens the control socket of a node.
 
 use qshare_node::Node;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::socket::{self, ControlSocket};
 use crate::api::{Api, listen, no_route, routes};
@@ -11,8 +11,14 @@ use crate::exit::Failure;
 use crate::messages;
 use crate::neutral::shown;
 
-/// Serves the API on the control socket, if there is a place for it. The socket is removed when the
-/// result is dropped.
+/// The control socket, which is open until the value is dropped: it also answers while the node
+/// stops.
+pub(super) struct Control {
+    _socket: ControlSocket,
+    _stop: DropGuard,
+}
+
+/// Serves the API on the control socket, if there is a place for it.
 ///
 /// # Errors
 ///
@@ -22,9 +28,8 @@ pub(super) fn start(
     api: &Api,
     args: &NodeArgs,
     node: &Node,
-    stop: CancellationToken,
     console: &Console,
-) -> Result<Option<ControlSocket>, Failure> {
+) -> Result<Option<Control>, Failure> {
     if args.no_control {
         return Ok(None);
     }
@@ -36,8 +41,12 @@ pub(super) fn start(
         Ok((socket, listener)) => {
             console.note(&format!("  control       {}", shown(&path)));
             let router = routes(api.clone()).fallback(no_route);
-            tokio::spawn(listen::on_unix(listener, router, stop));
-            Ok(Some(socket))
+            let stop = CancellationToken::new();
+            tokio::spawn(listen::on_unix(listener, router, stop.clone()));
+            Ok(Some(Control {
+                _socket: socket,
+                _stop: stop.drop_guard(),
+            }))
         }
         Err(error) if given.is_some() => Err(messages::no_control_socket(&error)),
         Err(error) => {
