@@ -106,6 +106,7 @@ impl Roster {
             let left = found.remove(&id);
             let request = DownloadRequest::new(name, info, target)
                 .nodes(record.nodes())
+                .attributes(record.attributes())
                 .force(record.force);
             let (priority, limit) = (record.priority, record.limit());
             match record.state {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use qshare_content::{AssetName, ContentInfo, Hash, NodeAddress};
 use qshare_net::RateLimit;
-use qshare_storage::DiskError;
+use qshare_storage::{DiskError, FileAttributes};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -54,6 +54,10 @@ pub(super) struct Record {
     pub(super) priority: Priority,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     limit_bytes_per_second: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    modified_ns: Option<i64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    executable: bool,
     added_ms: u64,
 }
 
@@ -69,6 +73,8 @@ impl Record {
             state,
             nodes: nodes.iter().map(ToString::to_string).collect(),
             force: row.request.force,
+            modified_ns: row.request.attributes.modified_ns,
+            executable: row.request.attributes.executable,
             priority: row.priority,
             limit_bytes_per_second: row.limit.bytes_per_second(),
             added_ms: added.map_or(0, |since| since.as_millis() as u64),
@@ -92,6 +98,13 @@ impl Record {
     pub(super) fn nodes(&self) -> Vec<NodeAddress> {
         let nodes = self.nodes.iter();
         nodes.filter_map(|node| node.parse().ok()).collect()
+    }
+
+    pub(super) fn attributes(&self) -> FileAttributes {
+        FileAttributes {
+            modified_ns: self.modified_ns,
+            executable: self.executable,
+        }
     }
 
     pub(super) fn limit(&self) -> RateLimit {

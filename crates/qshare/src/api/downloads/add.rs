@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use qshare_node::content::{AssetName, NodeAddress, Query};
-use qshare_node::{DownloadId, DownloadRequest, FoundFile, Target};
+use qshare_node::content::{AssetName, FileMetadata, NodeAddress, Query};
+use qshare_node::{DownloadId, DownloadRequest, FileAttributes, FoundFile, Target};
 
 use super::super::error::{ApiError, Code};
 use super::super::extract::Json;
@@ -20,6 +20,8 @@ struct Meant {
     /// Nodes that a link names.
     nodes: Vec<NodeAddress>,
     skipped: Vec<String>,
+    /// Whether their origin may make them executable. A name alone may be anybody's.
+    may_execute: bool,
 }
 
 pub(in super::super) async fn add(
@@ -50,7 +52,12 @@ pub(in super::super) async fn add(
         }
         let target = Target::beneath(&api.downloads, file.name.clone());
         let id = DownloadId::new(&file.info, &target);
+        let attributes = FileAttributes {
+            modified_ns: file.metadata.modified_ns,
+            executable: file.metadata.executable && meant.may_execute,
+        };
         let request = DownloadRequest::of_file(file, target)
+            .attributes(attributes)
             .nodes(meant.nodes.clone())
             .force(add.force.unwrap_or(false));
         if add.paused == Some(true) {
@@ -81,6 +88,7 @@ async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant, ApiError> {
         files,
         nodes: Vec::new(),
         skipped: Vec::new(),
+        may_execute: true,
     };
     match wanted {
         Wanted::Name(name) => {
@@ -91,7 +99,12 @@ async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant, ApiError> {
         }
         Wanted::Query(query) => {
             let found = search::find_for(api, &query).await?;
-            chosen(choice::choose(&query, found))
+            let may_execute = matches!(query, Query::OfNode(..));
+            let chosen = chosen(choice::choose(&query, found))?;
+            Ok(Meant {
+                may_execute,
+                ..chosen
+            })
         }
         Wanted::Link(link) => {
             // The link identifies the content; trackers only contribute holders, which the download
@@ -107,6 +120,11 @@ async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant, ApiError> {
                     partial: 0,
                     holders: Vec::new(),
                     is_collection: false,
+                    metadata: FileMetadata {
+                        modified_ns: link.modified_ns,
+                        executable: link.executable,
+                        ..FileMetadata::default()
+                    },
                 }])
             })
         }
@@ -133,5 +151,6 @@ fn chosen(choice: Choice) -> Result<Meant, ApiError> {
         files: choice.files,
         nodes: Vec::new(),
         skipped,
+        may_execute: false,
     })
 }
