@@ -108,7 +108,6 @@ impl Api {
     }
 
     /// Sets the URL of the web page, without its token.
-    #[allow(dead_code, reason = "the web page is served by a module of its own")]
     pub(crate) fn set_http(&self, url: String) {
         let _ = self.http.set(url);
     }

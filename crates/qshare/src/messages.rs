@@ -6,8 +6,8 @@
 
 mod codes;
 mod configuration;
-mod web;
 mod control;
+mod web;
 
 use std::io;
 use std::path::Path;
@@ -27,8 +27,8 @@ use crate::neutral::{neutral_line, shown};
 
 pub(crate) use codes::{not_a_code, redeem};
 pub(crate) use configuration::{configuration, no_such_command};
-pub(crate) use web::http_needs_token;
 pub(crate) use control::{client, no_control_socket, no_download, no_node, node_stopped};
+pub(crate) use web::http_needs_token;
 
 /// Where a message is read, which decides which remedies are possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

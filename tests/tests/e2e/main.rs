@@ -7,6 +7,8 @@ mod answers;
 mod arguments;
 mod codes;
 mod configuration;
+#[cfg(target_os = "linux")]
+mod control;
 mod demo;
 mod downloads;
 mod hostile;

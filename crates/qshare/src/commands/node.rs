@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use axum::Router;
 use qshare_node::content::{AssetName, ContentId};
 use qshare_node::{
     BindError, Download, DownloadError, GroupSecret, Identity, IdentityError, IdentityRole, Node,
@@ -23,7 +22,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::run_on_network;
-use crate::api::{Api, ApiConfig};
+use crate::api::{Api, ApiConfig, routes};
 use crate::args::NodeArgs;
 use crate::console::Console;
 use crate::exit::Failure;
@@ -95,7 +94,6 @@ async fn serve(
     let (begun, mut begins) = unbounded_channel();
     // Cancelled at the prompt, or together with `stop`.
     let quit = stop.child_token();
-    let web = web.map(|web| tokio::spawn(web.run(Router::new(), quit.clone())));
     let handler = Arc::new(PromptHandler {
         node: node.clone(),
         console: console.clone(),
@@ -114,6 +112,10 @@ async fn serve(
         quit: quit.clone(),
     })?;
     let control = control::start(&api, &args, &node, console)?;
+    let web = web.map(|web| {
+        api.set_http(web.url());
+        tokio::spawn(web.run(routes(api.clone()), quit.clone()))
+    });
     let mut watcher = DownloadWatcher {
         console: console.clone(),
         board: Board::plain(console),
