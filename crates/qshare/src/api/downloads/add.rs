@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use qshare_node::content::{AssetName, FileMetadata, NodeAddress, Query};
-use qshare_node::{DownloadId, DownloadRequest, FileAttributes, FoundFile, Target};
+use qshare_node::{DownloadId, DownloadRequest, FileAttributes, FoundFile, Node, Redeemed, Target};
 
 use super::super::error::{ApiError, Code};
 use super::super::extract::Json;
@@ -13,6 +13,7 @@ use super::{refuse_when_stopping, row};
 use crate::argument::{Wanted, printed_name};
 use crate::choice::{self, Choice};
 use crate::messages::{self, Reader};
+use crate::redeem;
 
 /// The files that a request means.
 struct Meant {
@@ -32,6 +33,16 @@ pub(in super::super) async fn add(
     let wanted = Wanted::parse(&add.what)
         .map_err(|error| messages::argument(&add.what, &error, Reader::Prompt))
         .map_err(|failure| ApiError::from(failure).with_code(Code::BadRequest))?;
+    let (wanted, redeemed) = match wanted {
+        Wanted::Code(code) => {
+            let redeemed = redeem::at_prompt(&api.node, &code).await?;
+            (
+                Wanted::Link(Box::new(redeemed.link.clone())),
+                Some(redeemed),
+            )
+        }
+        wanted => (wanted, None),
+    };
     let meant = resolve(&api, wanted).await?;
     let name = match (&add.name, meant.files.len()) {
         (None, _) => None,
@@ -64,6 +75,13 @@ pub(in super::super) async fn add(
             api.roster.add_paused(request);
         } else {
             let download = api.roster.begin(request);
+            if let Some(redeemed) = redeemed.clone() {
+                tokio::spawn(report_when_complete(
+                    api.node.clone(),
+                    redeemed,
+                    download.clone(),
+                ));
+            }
             // The node may be stopping.
             let _ = api.begun.send(download);
         }
@@ -80,6 +98,13 @@ pub(in super::super) async fn add(
         skipped: meant.skipped,
     };
     Ok((StatusCode::CREATED, Json(added)))
+}
+
+/// Tells the sharer of a code when its file has arrived.
+async fn report_when_complete(node: Node, redeemed: Redeemed, download: qshare_node::Download) {
+    if download.finished().await.is_ok() {
+        redeem::report_complete(&node, &[redeemed]).await;
+    }
 }
 
 /// Finds the files that an argument means.
@@ -106,6 +131,14 @@ async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant, ApiError> {
                 ..chosen
             })
         }
+        // A code has become a link.
+        Wanted::Code(_) => Err(ApiError::new(Code::Internal, "a code was not redeemed")),
+        // Trackers and nodes must not be asked for a private content by its ID.
+        Wanted::Link(link) if link.key.is_some() => Err(ApiError::new(
+            Code::NotSupported,
+            "a running node does not fetch private shares",
+        )
+        .hint("Fetch it with `qshare get`")),
         Wanted::Link(link) => {
             // The link identifies the content; trackers only contribute holders, which the download
             // asks for itself.
