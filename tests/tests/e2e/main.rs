@@ -32,5 +32,6 @@ mod serving;
 mod status;
 mod times;
 mod trackers;
+mod web;
 #[cfg(target_os = "linux")]
 mod why_slow;
