@@ -92,6 +92,11 @@ impl Client {
         }
     }
 
+    /// Returns the id of its identity.
+    pub fn id(&self) -> NodeId {
+        self.endpoint.id()
+    }
+
     /// Requests a whole chunk.
     pub async fn ask(&self, content: ContentInfo, chunk: u32) -> Asked {
         let (mut send, recv) = self.session.connection.open_bi().await.unwrap();

@@ -223,6 +223,12 @@ impl Process {
         }
     }
 
+    /// Kills it, and returns what it said on standard error.
+    pub fn end_of(mut process: Process) -> String {
+        process.kill();
+        process.err.all()
+    }
+
     /// Returns its peak resident memory (VmHWM).
     pub fn peak_memory_bytes(&self) -> u64 {
         peak_memory_bytes(self.id()).unwrap()

@@ -5,6 +5,7 @@ mod committer;
 mod download;
 mod meter;
 mod rates;
+mod received;
 mod request;
 mod roster;
 mod service;

@@ -393,6 +393,9 @@ pub enum SourceFault {
     /// It sends `have` messages faster than the protocol allows.
     #[error("`have` rate limit exceeded")]
     HaveRate,
+    /// It did not prove that it knows the key of the private share, so nothing was requested.
+    #[error("it does not know the share's key")]
+    Unproven,
     /// The connection was lost.
     #[error("connection lost")]
     Lost,
@@ -405,6 +408,14 @@ pub enum SourceFault {
     /// It sent bytes that failed verification.
     #[error("it sent bytes that failed verification")]
     Corrupt,
+}
+
+impl SourceFault {
+    /// Whether the holder's file has changed since it was announced.
+    pub(crate) fn is_changed(&self) -> bool {
+        matches!(self, SourceFault::Ask(AskError::Refused(refused))
+            if refused.refusal() == Refusal::Changed)
+    }
 }
 
 /// Returns the name of a reason to drop a peer, as `status` prints it.
@@ -430,6 +441,12 @@ pub enum DownloadError {
     /// Every holder sent bytes that failed verification.
     #[error("every source of {name} sent bytes that failed verification")]
     VerificationFailed {
+        /// The name.
+        name: AssetName,
+    },
+    /// The file has changed at every holder since its link was made.
+    #[error("{name} has changed at its source since the link was made")]
+    Changed {
         /// The name.
         name: AssetName,
     },

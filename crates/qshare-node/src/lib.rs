@@ -60,6 +60,7 @@
 //! }
 //! ```
 
+mod access;
 mod codes;
 mod config;
 mod downloads;
@@ -71,6 +72,7 @@ mod node;
 mod peers;
 mod runtime;
 mod shares;
+mod sharing;
 mod slow_cause;
 mod trackers;
 mod uploads;
@@ -102,10 +104,12 @@ pub use qshare_net::{
     UnknownCongestion, default_identity_dir, exclude_from_core_dumps,
 };
 pub use qshare_storage::{
-    DiskError, Durability, FileAttributes, HashError, HashOptions, HashedFile, LibraryError,
-    LibraryEvent, OpenError, SkipReason, THREAD_WORTH_BYTES, Target, Unfinished, hash_file,
-    hash_small_files, unfinished,
+    Cancel, DiskError, Durability, FileAttributes, HashError, HashIndex, HashOptions, HashedFile,
+    LibraryError, LibraryEvent, OpenError, SkipReason, THREAD_WORTH_BYTES, Target, Unfinished,
+    hash_file, hash_small_files, unfinished,
 };
+pub use shares::Audience;
+pub use sharing::{Share, ShareRequest, ShareVersion, new_share_key};
 pub use slow_cause::{Cause, CauseShare};
 pub use vocabulary::{
     Contact, DownloadStatus, Findings, FoundFile, MappedPort, NodeEvent, NodeStatus, PathKind,

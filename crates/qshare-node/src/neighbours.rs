@@ -144,6 +144,11 @@ impl Neighbours {
         }
     }
 
+    /// Starts discovery if necessary.
+    pub(crate) fn start(&self) {
+        self.wanted.cancel();
+    }
+
     /// Starts discovery if necessary. Returns when it started, or None if it does not run by
     /// `until`.
     pub(crate) async fn started(&self, until: Instant) -> Option<Instant> {

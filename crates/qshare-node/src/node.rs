@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use qshare_content::{Code, NodeId, Query};
 use qshare_net::{Endpoint, EndpointConfig, Greeting, Traversal};
+use qshare_storage::HashError;
 use qshare_wire::hello::{FEATURE_BIRTHDAY_PUNCH, FEATURE_CODES, Role};
-use qshare_wire::{ALPN_PEER, CloseCode};
+use qshare_wire::private::FEATURE_PRIVATE_SHARES;
+use qshare_wire::{ALPN_PEER, Address, CloseCode};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -27,7 +29,8 @@ use crate::neighbours::Neighbours;
 use crate::peers::{Acceptor, Adopter, Dialler, PathMonitor, PathRace, PeerEvent, PeerTable};
 use crate::runtime::{BlockingBatch, BufferPool, Tasks};
 use crate::shares::ShareStore;
-use crate::trackers::{IntroductionFrom, Trackers, TrackersConfig};
+use crate::sharing::{self, Share, ShareRequest};
+use crate::trackers::{IntroductionFrom, Trackers, TrackersConfig, local_candidates};
 use crate::uploads::{Uploads, UploadsConfig};
 use crate::vocabulary::{Findings, NodeEvent, NodeStatus};
 pub use roster::Downloads as DownloadRoster;
@@ -119,8 +122,8 @@ impl Node {
             group: group.clone(),
             candidates: Vec::new(),
             features: match punch_hard {
-                true => FEATURE_BIRTHDAY_PUNCH | FEATURE_CODES,
-                false => FEATURE_CODES,
+                true => FEATURE_BIRTHDAY_PUNCH | FEATURE_CODES | FEATURE_PRIVATE_SHARES,
+                false => FEATURE_CODES | FEATURE_PRIVATE_SHARES,
             },
         };
         let committer = Committer::start()?;
@@ -297,6 +300,24 @@ impl Node {
         address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
+    /// Returns addresses at which nodes on the same networks may reach this node: the one on which it
+    /// listens, or those of the interfaces.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        let listen = self.listen_address();
+        if !listen.ip().is_unspecified() {
+            return vec![SocketAddr::new(listen.ip().to_canonical(), listen.port())];
+        }
+        let candidates = local_candidates(&self.parts.endpoint);
+        let addresses = candidates
+            .into_iter()
+            .filter_map(|candidate| match candidate.address {
+                Address::Socket(at) => Some(at),
+                Address::TrackerHost { .. } => None,
+            });
+        let (four, six): (Vec<_>, Vec<_>) = addresses.partition(SocketAddr::is_ipv4);
+        four.into_iter().chain(six).collect()
+    }
+
     /// Subscribes to events. The first subscription has all events since the start, later ones only
     /// those after the call.
     pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
@@ -377,6 +398,20 @@ impl Node {
     /// number of receivers can end. Takes 5 s at most. Returns whether the sharer knows now.
     pub async fn report_complete(&self, redeemed: &Redeemed) -> bool {
         self.parts.codes.report_complete(redeemed).await
+    }
+
+    /// Shares a file from where it lies, until the share or the node is stopped. Returns once the
+    /// file is hashed.
+    ///
+    /// # Errors
+    ///
+    /// [`HashError`] when the file cannot be read or changes while it is hashed.
+    pub async fn share_file(&self, request: ShareRequest) -> Result<Share, HashError> {
+        let parts = &self.parts;
+        let share = sharing::share(request, parts.shares.clone(), &parts.tasks).await?;
+        // A one-shot node is discovered from now on.
+        parts.neighbours.start();
+        Ok(share)
     }
 
     /// Returns the downloads that have not ended, those of earlier runs included.

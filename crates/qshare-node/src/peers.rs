@@ -12,6 +12,7 @@ mod liveness;
 mod path_monitor;
 mod path_race;
 mod table;
+mod unlock;
 
 pub(crate) use accept::Acceptor;
 pub(crate) use adopt::{Adopter, PeerEvent};

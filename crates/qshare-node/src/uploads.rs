@@ -15,5 +15,6 @@ mod queue;
 mod reader;
 mod refuse;
 mod service;
+mod unlock;
 
 pub(crate) use service::{Uploads, UploadsConfig};

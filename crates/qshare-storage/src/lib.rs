@@ -39,6 +39,7 @@ mod reading;
 mod roots;
 mod scanner;
 mod settling;
+mod share_keys;
 mod shared_file;
 mod stamp;
 mod system;
@@ -65,6 +66,7 @@ pub use part::{
     Durability, FinishError, OpenError, Opened, Part, PartError, PartOptions, Unfinished,
     durable_chunks, unfinished,
 };
+pub use share_keys::{PrivateFile, ShareKeys};
 pub use shared_file::SharedFile;
 pub use stamp::FileAttributes;
 pub use target::Target;

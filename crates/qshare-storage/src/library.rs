@@ -145,6 +145,17 @@ impl Library {
         HashIndex::of_library(self.state.clone())
     }
 
+    /// Returns the asset of a content under one of the names that are `wanted`.
+    pub fn find_named(
+        &self,
+        id: &ContentId,
+        wanted: impl Fn(&Asset) -> bool,
+    ) -> Option<Arc<Asset>> {
+        let offered = self.state.offered_files();
+        let held = offered.holder(id, |held| wanted(&held.asset))?;
+        Some(held.asset.clone())
+    }
+
     /// Returns the files that were reported with [`LibraryEvent::StillWritten`] and have not
     /// settled yet, in the order of their paths.
     pub fn still_written(&self) -> Vec<PathBuf> {

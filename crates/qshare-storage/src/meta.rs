@@ -8,10 +8,11 @@
 //! 4096 + 2S   32 × chunks   chunk hashes, written once, only if there are several chunks
 //!
 //! head        0   8   magic "qshare\0m"
-//!             8   4   version, u32 LE
+//!             8   4   version, u32 LE: 1, or 2 with a share key
 //!             12  4   length L of the body, u32 LE
 //!             16  32  SHA-256 of bytes 0..16 and the body
-//!             48  L   body: postcard of (content id, length, root, name)
+//!             48  L   body: postcard of (content id, length, root, name), in version 2
+//!                     followed by the 16 bytes of the share key
 //!
 //! slot        0   32  SHA-256 of the content id and the rest of the slot
 //!             32  8   generation, u64 LE: the valid slot with the larger one counts
@@ -24,7 +25,7 @@
 //! All offsets follow from the content's length, so the slots can be found if the head is damaged.
 //! The chunk hashes need no checksum: they are valid if they hash to the root.
 
-use qshare_content::{Bitmap, Chunks, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES};
+use qshare_content::{Bitmap, Chunks, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, ShareKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -32,7 +33,9 @@ use crate::stamp::Stamp;
 
 /// The first bytes of every meta file. A file with other first bytes is not a meta file.
 pub(crate) const MAGIC: [u8; 8] = *b"qshare\0m";
+/// The version of a head without a share key, and of one with it.
 const VERSION: u32 = 1;
+const VERSION_WITH_KEY: u32 = 2;
 /// Size of the head, one page of common file systems. The body is at most some 1,200 bytes.
 pub(crate) const HEAD_BYTES: u64 = 4096;
 const HEAD_BODY_AT: usize = 48;
@@ -80,6 +83,9 @@ pub(crate) struct Head {
     pub(crate) info: ContentInfo,
     /// The asset's name, or the file name of a path that the user chose.
     pub(crate) name: String,
+    /// The key of a private share. Follows the other fields in version 2.
+    #[serde(skip)]
+    pub(crate) share_key: Option<ShareKey>,
 }
 
 /// The result of decoding a head.
@@ -98,10 +104,15 @@ pub(crate) enum HeadRead {
 impl Head {
     pub(crate) fn encode(&self) -> Vec<u8> {
         // Serialising plain fields into a Vec cannot fail; an empty body would read as damaged.
-        let body = postcard::to_stdvec(self).unwrap_or_default();
+        let mut body = postcard::to_stdvec(self).unwrap_or_default();
+        let mut version = VERSION;
+        if let Some(key) = &self.share_key {
+            version = VERSION_WITH_KEY;
+            body.extend_from_slice(key.as_bytes());
+        }
         let mut bytes = Vec::with_capacity(HEAD_BODY_AT + body.len());
         bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&head_checksum(&bytes, &body));
         bytes.extend_from_slice(&body);
@@ -124,10 +135,16 @@ impl Head {
             return None;
         }
         let version = u32_at(bytes, 8)?;
-        if version != VERSION {
-            return Some(HeadRead::Newer(version));
-        }
+        let (body, share_key) = match version {
+            VERSION => (body, None),
+            VERSION_WITH_KEY => {
+                let (body, key) = body.split_last_chunk::<16>()?;
+                (body, Some(ShareKey::from_bytes(*key)))
+            }
+            _ => return Some(HeadRead::Newer(version)),
+        };
         let head: Head = postcard::from_bytes(body).ok()?;
+        let head = Head { share_key, ..head };
         let valid = head.info.length <= LENGTH_MAX_BYTES && head.info.id() == head.id;
         valid.then_some(HeadRead::Good(head))
     }
@@ -267,6 +284,7 @@ mod tests {
             id: info.id(),
             info,
             name: "dir/été.bin".into(),
+            share_key: None,
         }
     }
 
@@ -287,12 +305,24 @@ mod tests {
     #[test]
     fn a_later_version_is_told_apart_from_damage() {
         let mut bytes = head(7).encode();
-        bytes[8] = 2;
+        bytes[8] = 3;
         assert_eq!(Head::decode(&bytes), HeadRead::Damaged);
         let body = bytes[HEAD_BODY_AT..].to_vec();
         let checksum = head_checksum(&bytes[..16], &body);
         bytes[16..HEAD_BODY_AT].copy_from_slice(&checksum);
-        assert_eq!(Head::decode(&bytes), HeadRead::Newer(2));
+        assert_eq!(Head::decode(&bytes), HeadRead::Newer(3));
+    }
+
+    #[test]
+    fn a_head_with_a_share_key_has_version_2() {
+        let share_key = Some(ShareKey::from_bytes([7; 16]));
+        let private = Head {
+            share_key,
+            ..head(7)
+        };
+        let bytes = private.encode();
+        assert_eq!((bytes[8], head(7).encode()[8]), (2, 1));
+        assert_eq!(Head::decode(&bytes), HeadRead::Good(private));
     }
 
     #[test]

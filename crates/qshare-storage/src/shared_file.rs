@@ -1,5 +1,7 @@
 //! A finished file that is served although it is not in a shared directory.
 
+mod indexed;
+
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ use crate::hashing::{HashError, HashOptions, HashPage, hash_file, hash_opened};
 use crate::reading::is_readable;
 use crate::stamp::Stamp;
 use crate::system::{read_exact_at, stamp_of};
-use crate::{DiskError, ReadError};
+use crate::{DiskError, FileAttributes, ReadError};
 
 /// A file of known content, open for reading. The user may edit the file, so every read checks
 /// that it has not changed since it was hashed.
@@ -95,6 +97,11 @@ impl SharedFile {
         self.info
     }
 
+    /// Returns the attributes that travel with the file.
+    pub fn attributes(&self) -> FileAttributes {
+        self.stamp.attributes()
+    }
+
     /// Fills `bytes`, at most 4 MiB of them, from `offset` on.
     ///
     /// # Errors
@@ -105,7 +112,7 @@ impl SharedFile {
             return Err(ReadError::NotHere);
         }
         match read_exact_at(&self.file, bytes, offset) {
-            Ok(()) if self.has_changed() => Err(ReadError::Changed),
+            Ok(()) if self.is_changed() => Err(ReadError::Changed),
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(ReadError::Changed),
             Err(error) => Err(DiskError::new("read", &self.path, error).into()),
@@ -136,7 +143,8 @@ impl SharedFile {
         })
     }
 
-    fn has_changed(&self) -> bool {
+    /// Whether the file has changed since it was hashed. Blocks.
+    pub fn is_changed(&self) -> bool {
         let now = self
             .file
             .metadata()

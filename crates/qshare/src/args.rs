@@ -9,6 +9,7 @@ mod local;
 mod ls;
 mod net;
 mod node;
+mod share;
 mod shared;
 mod tracker;
 
@@ -30,11 +31,14 @@ pub(crate) use local::{
 pub(crate) use ls::LsArgs;
 pub(crate) use net::NetArgs;
 pub(crate) use node::NodeArgs;
+pub(crate) use share::ShareArgs;
 pub(crate) use shared::{CertsArg, GroupArg, TrackersArg};
 pub(crate) use tracker::{RelayArgs, TrackerArgs};
 
 const TOP_HELP: &str = "\
 To begin:
+  qshare share report.pdf             share a file with those who get its code or link
+  qshare get 7-amber-walrus           download it
   qshare tracker                      on one machine: track which node has which file
   qshare node                         on every machine: share ./assets, prompt for downloads
   qshare node --tracker HOST:65000    the same, with the tracker on another machine
@@ -55,18 +59,19 @@ refused, 130 interrupted (the same command resumes).";
 
 /// What `qshare` without arguments prints.
 pub(crate) const BEGINNING: &str = "\
-qshare shares files straight from your own machines.
+qshare shares files straight from your own machines. There are three ways to begin:
 
-  1. On one machine, start a tracker, which knows which node has which file:
-       qshare tracker
-     It prints the command that other machines run to use it.
-  2. On every machine that shares files, put them into ./assets and start a node:
-       qshare node
-  3. On any machine, list the files and download some:
-       qshare ls
-       qshare get NAME
+  qshare share PATH   share a file with those who get its code or link, until Ctrl-C
+  qshare get CODE     download it on another machine
+  qshare node         keep a directory shared with a whole team, and download from others
 
-On other machines, add --tracker HOST:65000 with the host of the tracker.
+`share` works on one network by itself. A tracker leads nodes on other networks to each other, and
+knows which node has which file:
+
+  qshare tracker      on one machine; it prints the command that other machines run to use it
+  qshare ls           list the files that nodes share by name; `qshare get NAME` downloads one
+
+Elsewhere, name the tracker: --tracker HOST:65000, or QSHARE_TRACKER=HOST:65000.
 `qshare demo` shows all this on one machine; `qshare --help` lists every command.";
 
 /// Share files straight from your own machines through an encrypted, verified swarm
@@ -123,6 +128,8 @@ pub(crate) enum Command {
     Tracker(TrackerArgs),
     /// Share a directory and prompt for downloads
     Node(NodeArgs),
+    /// Share files from where they lie, with those who get a code or a link
+    Share(ShareArgs),
     /// Download files
     Get(GetArgs),
     /// List the files that can be downloaded

@@ -13,6 +13,7 @@ pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod net;
 pub(crate) mod node;
+pub(crate) mod share;
 pub(crate) mod tracker;
 
 use std::time::Duration;

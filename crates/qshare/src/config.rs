@@ -10,7 +10,9 @@ use qshare_node::{
 };
 use tracing::warn;
 
-use crate::args::{CertsArg, GetArgs, GroupArg, HttpArgs, LsArgs, NetArgs, NodeArgs, TrackersArg};
+use crate::args::{
+    CertsArg, GetArgs, GroupArg, HttpArgs, LsArgs, NetArgs, NodeArgs, ShareArgs, TrackersArg,
+};
 use crate::argument::Wanted;
 use crate::exit::Failure;
 use crate::messages;
@@ -91,6 +93,24 @@ impl GetArgs {
         };
         config.limits.transport.congestion = self.congestion.congestion;
         self.limits.apply(&mut config.limits);
+        Ok(config)
+    }
+}
+
+impl ShareArgs {
+    /// Returns the configuration of a node that shares some files and leaves. Without a tracker
+    /// that is named, it works on the local network.
+    pub(crate) fn node_config(&self) -> Result<NodeConfig, Failure> {
+        let trackers = self.trackers.given.clone();
+        let mut config = NodeConfig {
+            group: self.group.load()?,
+            listen: self.listen,
+            known_trackers: self.certs.known_trackers(),
+            lan: !self.lan.off,
+            punch_hard: self.punch.hard,
+            ..NodeConfig::one_shot(Identity::ephemeral()?, trackers)
+        };
+        config.limits.transport.congestion = self.congestion.congestion;
         Ok(config)
     }
 }

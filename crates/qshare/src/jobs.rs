@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use qshare_node::content::{AssetName, Chunks, ContentId, ContentInfo, NodeAddress};
+use qshare_node::content::{AssetName, Chunks, ContentId, ContentInfo, NodeAddress, ShareKey};
 use qshare_node::{
     Contact, Download, DownloadError, DownloadRequest, Durability, FileAttributes, Node, Report,
     Target,
@@ -32,6 +32,8 @@ pub(crate) struct Item {
     pub(crate) holders: Vec<Contact>,
     /// Nodes that a link names.
     pub(crate) nodes: Vec<NodeAddress>,
+    /// The key of a private share, from a link.
+    pub(crate) share_key: Option<ShareKey>,
     pub(crate) target: Target,
     /// Whether a different file at the target is replaced.
     pub(crate) force: bool,
@@ -151,6 +153,7 @@ impl Run {
             .holders(item.holders.clone())
             .nodes(item.nodes.clone())
             .attributes(item.attributes)
+            .share_key(item.share_key.clone())
             .force(item.force)
             .durability(durability)
             .give_up_after(self.terms.give_up_after)

@@ -80,6 +80,7 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
     match cli.command {
         Command::Tracker(args) => commands::tracker::run(args, console),
         Command::Node(args) => commands::node::run(args, console),
+        Command::Share(args) => commands::share::run(args, console),
         Command::Get(args) => commands::get::run(args, console),
         Command::Ls(args) => commands::ls::run(args, console),
         Command::Status(args) => commands::control::status::run(args, console),

@@ -25,7 +25,7 @@ use crate::argument::{ArgumentError, glob_of_folder};
 use crate::exit::{Exit, Failure};
 use crate::neutral::{neutral_line, shown};
 
-pub(crate) use codes::{not_a_code, redeem};
+pub(crate) use codes::{code_event, not_a_code, redeem};
 pub(crate) use configuration::{configuration, no_such_command};
 pub(crate) use control::{client, no_control_socket, no_download, no_node, node_stopped};
 pub(crate) use web::http_needs_token;
@@ -470,6 +470,14 @@ pub(crate) fn download(error: &DownloadError, reader: Reader) -> Failure {
                 neutral_line(&error.to_string()).into_owned(),
                 "Fetched data is kept; run the same command again later, or with --wait",
                 "Fetched data is kept; enter the name again to resume",
+            ),
+        ),
+        DownloadError::Changed { name } => Failure::new(
+            Exit::NotFound,
+            reader.advise(
+                format!("cannot finish {name}: the file has changed at its source"),
+                "Ask for a new link, or get the code again: it leads to the present file",
+                "Ask for a new link, or get the code again: it leads to the present file",
             ),
         ),
         DownloadError::VerificationFailed { name } => Failure::new(

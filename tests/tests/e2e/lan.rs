@@ -6,10 +6,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mdns_sd::{ServiceDaemon, ServiceInfo};
+use qshare_content::Link;
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{DialTarget, Identity, dial};
 use qshare_tests::binary;
-use qshare_tests::files::{assert_same, noise};
+use qshare_tests::files::{self, assert_same, noise};
 use qshare_tests::lab::{Host, HostPlan, Lab, NatKind, isolation};
 use qshare_tests::process::{Ended, PATIENCE, Process, eventually, run};
 use qshare_tests::tracker_client::{endpoint, greeting};
@@ -334,5 +335,36 @@ fn without_a_network_there_is_nothing_to_be_said_about_it() {
         ls.env_remove("QSHARE_NO_LAN");
         run(ls).with(5);
         assert!(!node.process.err.text().contains("panicked"));
+    });
+}
+
+#[test]
+fn a_private_share_is_found_on_this_network_by_its_link_alone() {
+    isolation::test(|| {
+        let lab = home();
+        let world = World::new();
+        let bytes = noise(3 * MIB, 11);
+        files::put(&world.path("a").join("geheim.bin"), &bytes);
+        let ears = listen(lab.host("c"));
+        let arguments = ["share", "geheim.bin", "--json", "--no-code"];
+        let mut sharer = Process::start(on(lab.host("a"), &world, "a", &arguments));
+        sharer.end_input();
+        sharer.says("no tracker");
+        let ready = sharer.ready();
+        let link: Link = ready["link"].as_str().unwrap().parse().unwrap();
+        assert!(!link.nodes.is_empty());
+        let bare = Link {
+            nodes: Vec::new(),
+            ..link
+        };
+        let b = |arguments: &[&str]| run(on(lab.host("b"), &world, "b", arguments));
+        b(&["get", &bare.to_string()]).well();
+        assert_same(&world.path("b/geheim.bin"), &bytes);
+        let id = bare.info.id().to_string();
+        assert_eq!(names(&b(&["ls", "--json"]).well()), Vec::<String>::new());
+        b(&["get", &id, "-o", "other"]).with(3);
+        let heard = heard(&ears);
+        assert!(contains(&heard, "_qshare"));
+        assert!(!contains(&heard, "geheim") && !contains(&heard, &id[..16]));
     });
 }

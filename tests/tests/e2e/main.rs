@@ -26,6 +26,7 @@ mod node_life;
 mod operations;
 #[cfg(target_os = "linux")]
 mod port_mapping;
+mod private;
 mod processes;
 mod resume;
 mod serving;

@@ -3,11 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use qshare_content::{AssetName, Bitmap, ContentInfo, NodeAddress};
+use qshare_content::{AssetName, Bitmap, ContentInfo, NodeAddress, ShareKey};
 use qshare_storage::{
     DiskError, Durability, FileAttributes, OpenError, Opened, Part, PartOptions, Target,
 };
 
+use crate::access::Access;
 use crate::vocabulary::{Contact, FoundFile};
 
 /// A content to download, and its target.
@@ -38,6 +39,7 @@ pub struct DownloadRequest {
     pub(super) give_up_after: Option<Duration>,
     pub(super) keep_serving: bool,
     pub(super) attributes: FileAttributes,
+    pub(super) share_key: Option<ShareKey>,
 }
 
 impl DownloadRequest {
@@ -56,6 +58,7 @@ impl DownloadRequest {
             give_up_after: None,
             keep_serving: false,
             attributes: FileAttributes::default(),
+            share_key: None,
         }
     }
 
@@ -106,6 +109,18 @@ impl DownloadRequest {
     pub fn give_up_after(mut self, patience: impl Into<Option<Duration>>) -> DownloadRequest {
         self.give_up_after = patience.into();
         self
+    }
+
+    /// Requests the content of a private share. It is fetched from and served to those who hold the
+    /// key, and nobody else learns which content it is.
+    pub fn share_key(mut self, key: impl Into<Option<ShareKey>>) -> DownloadRequest {
+        self.share_key = key.into();
+        self
+    }
+
+    /// Returns how requests name the content.
+    pub(super) fn access(&self) -> Access {
+        Access::new(&self.info, self.share_key.as_ref())
     }
 
     /// Whether to serve the finished file until the node stops, even if it is in no shared

@@ -106,6 +106,7 @@ impl Roster {
             let left = found.remove(&id);
             let request = DownloadRequest::new(name, info, target)
                 .nodes(record.nodes())
+                .share_key(left.as_ref().and_then(|left| left.share_key.clone()))
                 .attributes(record.attributes())
                 .force(record.force);
             let (priority, limit) = (record.priority, record.limit());
@@ -124,7 +125,7 @@ impl Roster {
         rest.sort_by(|one, other| one.name.cmp(&other.name));
         for left in rest {
             let request = DownloadRequest::new(left.name, left.info, left.target);
-            self.begin_at(request, SystemTime::now());
+            self.begin_at(request.share_key(left.share_key), SystemTime::now());
         }
         let roster = self.clone();
         self.tasks.supervise(
@@ -448,6 +449,9 @@ impl Roster {
             return None;
         };
         let is_ours = *base == self.dir && request.give_up_after.is_none();
+        // The list keeps no share keys, and a private download must not resume without its key. It
+        // is found by its meta file.
+        let is_ours = is_ours && request.share_key.is_none();
         is_ours.then(|| Record::new(name, row, state))
     }
 

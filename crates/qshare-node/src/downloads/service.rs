@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use qshare_content::{Chunks, ContentId, NodeId};
 use qshare_net::Pacing;
+use qshare_storage::Target;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
@@ -120,7 +121,10 @@ impl Downloads {
         drop(running);
 
         let content = request.info.id();
-        let span = info_span!("download", name = %request.name, content = content.short());
+        let span = match request.share_key {
+            None => info_span!("download", name = %request.name, content = content.short()),
+            Some(_) => info_span!("private download"),
+        };
         let (downloads, state) = (self.clone(), download.state().clone());
         let run = async move {
             // A panic ends this download with an error, and no other download.
@@ -177,6 +181,12 @@ impl Downloads {
         let turn = turn.map_err(|error| DownloadError::Internal(error.to_string()))?;
         if let Some(path) = self.shares.path(&request.info.id()) {
             return Ok(state.already_there(path));
+        }
+        if let Some(key) = &request.share_key
+            && matches!(request.target, Target::Beneath { .. })
+        {
+            let (info, name) = (&request.info, &request.name);
+            self.shares.mark_private(info, key, name).await?;
         }
         // Boxed, so that thousands of waiting downloads do not each take the space of the larger
         // future.

@@ -19,8 +19,10 @@ use super::chunk_request::{Answer, chunk_request, fetch};
 use super::committer::{CommitError, CommitOptions, Committer, Expected};
 use super::download::DownloadState;
 use super::meter::Meter;
+use super::received::report_received;
 use super::request::DownloadRequest;
 use super::sources::{Blame, Holders, SourceWatch};
+use crate::access::Access;
 use crate::error::{AskError, DownloadError, SourceFault};
 use crate::peers::{Dialler, Peer};
 use crate::runtime::BlockingBatch;
@@ -162,11 +164,20 @@ impl SingleChunks {
                 }
                 if let Some((node, addresses)) = holders.next_to_dial(now, ATTEMPTS_MAX) {
                     let dialler = self.dialler.clone();
-                    attempts.start(node, attempt(dialler, node, addresses, info));
+                    attempts.start(
+                        node,
+                        attempt(dialler, node, addresses, info, request.access()),
+                    );
                     next_attempt = now + HEDGE_AFTER;
                 } else {
-                    news.get_or_insert_with(|| self.sources.start(info.id(), &request.nodes));
+                    news.get_or_insert_with(|| {
+                        self.sources.start(&request.access(), &request.nodes)
+                    });
                 }
+            }
+            if request.share_key.is_some() && attempts.is_empty() && holders.all_changed() {
+                let name = request.name.clone();
+                return Err(DownloadError::Changed { name });
             }
             if patience.is_over(now, holders.any_untried()) {
                 return Err(holders.no_source(&request.name));
@@ -187,6 +198,9 @@ impl SingleChunks {
                         Ok((peer, file)) => {
                             self.received_bytes.fetch_add(info.length, Ordering::Relaxed);
                             meter.credit(&peer, info.length, 1);
+                            if request.share_key.is_some() {
+                                report_received(vec![peer], &request.access()).await;
+                            }
                             return Ok(file);
                         }
                         Err(SourceFault::Corrupt) => {
@@ -216,6 +230,7 @@ fn finished(request: &DownloadRequest, path: PathBuf) -> Finished {
         hashes: Vec::new(),
         is_beneath: matches!(request.target, Target::Beneath { .. }),
         keep_serving: request.keep_serving,
+        share_key: request.share_key.clone(),
     }
 }
 
@@ -262,6 +277,10 @@ impl Attempts {
         self.order.push_back((node, handle));
     }
 
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// If all slots are taken, gives up the oldest attempt and returns its holder.
     fn make_room(&mut self) -> Option<NodeId> {
         if self.order.len() < ATTEMPTS_MAX {
@@ -305,18 +324,24 @@ async fn attempt(
     node: NodeId,
     addresses: Vec<SocketAddr>,
     info: ContentInfo,
+    access: Access,
 ) -> Attempted {
     let peer = match dialler.reach(node, &addresses).await {
         Ok(peer) => peer,
         Err(fault) => return (node, Err(fault.into())),
     };
     let chunks = Chunks::of_length(info.length);
-    let request = chunk_request(info.id(), &chunks, Span::whole(&chunks, ChunkIndex(0)));
+    let whole = Span::whole(&chunks, ChunkIndex(0));
+    let request = chunk_request(access.wire_id(), &chunks, whole);
     let (_keep, withdraw) = oneshot::channel();
     let busy = peer.busy();
-    let connection = peer.quic();
+    let connection = peer.connection();
+    if let Err(fault) = peer.unlock(&connection, &access).await {
+        drop(busy);
+        return (node, Err(fault));
+    }
     let asked = fetch(
-        &connection,
+        &connection.connection,
         &request,
         info.length,
         |length| vec![0; length],

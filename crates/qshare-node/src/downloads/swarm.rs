@@ -14,7 +14,7 @@ mod progress;
 mod slowness;
 mod span;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -33,10 +33,12 @@ use tracing::{debug, trace};
 use super::chunk_request::Step;
 use super::download::DownloadState;
 use super::meter::Meter;
+use super::received::report_received;
 use super::request::DownloadRequest;
 use super::sources::{Blame, Holders, SourceWatch};
+use crate::access::Access;
 use crate::config::Limits;
-use crate::error::{DownloadError, SourceFault};
+use crate::error::{AskError, DownloadError, SourceFault};
 use crate::peers::{Dialler, Peer};
 use crate::runtime::{BufferPool, blocking};
 use crate::shares::{Finished, PartialContent, ShareStore};
@@ -103,7 +105,11 @@ impl Swarms {
         };
         let chunks = Chunks::of_length(request.info.length);
         let recovered = part.recovered();
-        let partial = Arc::new(PartialContent::new(request.info, part.clone()));
+        let partial = Arc::new(PartialContent::new(
+            request.info,
+            part.clone(),
+            request.share_key.clone(),
+        ));
         self.shares.offer(&partial);
         state.set_part(&partial);
         let (events, receiver) = mpsc::channel(EVENTS);
@@ -113,6 +119,8 @@ impl Swarms {
             request,
             state,
             content: request.info.id(),
+            access: request.access(),
+            changed: HashSet::new(),
             chunks,
             fetch: None,
             hash_pages: HashPages::default(),
@@ -153,6 +161,7 @@ fn finished(
         hashes,
         is_beneath: matches!(request.target, Target::Beneath { .. }),
         keep_serving: request.keep_serving,
+        share_key: request.share_key.clone(),
     }
 }
 
@@ -161,6 +170,10 @@ struct Swarm<'a> {
     request: &'a DownloadRequest,
     state: &'a DownloadState,
     content: ContentId,
+    /// How requests name the content.
+    access: Access,
+    /// Peers that said that their file has changed.
+    changed: HashSet<PeerKey>,
     chunks: Chunks,
     part: Arc<Part>,
     partial: Arc<PartialContent>,
@@ -229,7 +242,7 @@ impl Swarm<'_> {
             self.begin(self.part.verified(), recovered);
         }
         let nodes = &self.request.nodes;
-        let mut news = self.all.sources.start(self.content, nodes);
+        let mut news = self.all.sources.start(&self.access, nodes);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -377,7 +390,7 @@ impl Swarm<'_> {
                     let task = self.tasks.spawn(fetch_span(FetchSpan {
                         request,
                         peer: connected.peer.clone(),
-                        content: self.content,
+                        access: self.access.clone(),
                         chunks: self.chunks,
                         span,
                         part: self.part.clone(),
@@ -437,6 +450,10 @@ impl Swarm<'_> {
     fn lose_peer(&mut self, key: PeerKey, fault: SourceFault) {
         let Some(connected) = self.peers.remove(&key) else {
             return;
+        };
+        let fault = match self.changed.remove(&key) {
+            true => AskError::Refused(Refused::new(qshare_wire::Refusal::Changed)).into(),
+            false => fault,
         };
         connected.follow.abort();
         self.partial.availability.forget_peer(key);
@@ -587,7 +604,10 @@ impl Swarm<'_> {
                 fetch.handle_corrupt(now, request);
             }
             Event::Refused { request, refused } => {
-                self.running.remove(&request);
+                let running = self.running.remove(&request);
+                if refused.refusal() == qshare_wire::Refusal::Changed {
+                    self.changed.extend(running.map(|running| running.peer));
+                }
                 match to_swarm(&refused) {
                     Some(refusal) => fetch.handle_refused(now, request, refusal),
                     None if refused.refusal() == qshare_wire::Refusal::Withdrawn => {
@@ -620,7 +640,7 @@ impl Swarm<'_> {
         }
         let follow = self.tasks.spawn(follow(
             peer.clone(),
-            self.content,
+            self.access.clone(),
             self.chunks.count(),
             self.events.clone(),
         ));
@@ -689,6 +709,10 @@ impl Swarm<'_> {
             .adopt(finished(self.request, path.clone(), hashes))
             .await;
         shares.withdraw_adopted(name, &self.partial);
+        if self.request.share_key.is_some() {
+            let peers = self.peers.values().map(|connected| connected.peer.clone());
+            report_received(peers.collect(), &self.access).await;
+        }
         let status = self.fetch.as_ref().map(Fetch::status).unwrap_or_default();
         Ok(Report {
             content: self.content,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qshare_content::{ContentId, FileMetadata, NodeId, Query};
+use qshare_content::{FileMetadata, NodeId, Query};
 use qshare_net::framed;
 use qshare_wire::limits::MATCHES_MAX;
 use qshare_wire::tracker::{EntryKind, Find, Found};
@@ -20,6 +20,7 @@ use tracing::debug;
 
 use super::cursors::Cursors;
 use super::merge::Neighbourhood;
+use crate::access::Access;
 use crate::error::SourceFault;
 use crate::neighbours::Neighbours;
 use crate::peers::Dialler;
@@ -134,17 +135,17 @@ impl LanLookup {
 
     /// Reports which nodes of the network hold a content, until the receiver is dropped. Relies on
     /// a tracker first, if there is one.
-    pub(crate) async fn watch(&self, content: ContentId, news: mpsc::Sender<HolderNews>) {
+    pub(crate) async fn watch(&self, access: Access, news: mpsc::Sender<HolderNews>) {
         if !self.is_on() {
             return;
         }
         tokio::select! {
             () = news.closed() => {}
-            () = self.watch_until_closed(content, &news) => {}
+            () = self.watch_until_closed(&access, &news) => {}
         }
     }
 
-    async fn watch_until_closed(&self, content: ContentId, news: &mpsc::Sender<HolderNews>) {
+    async fn watch_until_closed(&self, access: &Access, news: &mpsc::Sender<HolderNews>) {
         if !self.trackers.is_empty() {
             sleep(HEAD_START).await;
         }
@@ -155,10 +156,9 @@ impl LanLookup {
         if self.neighbours.started(far).await.is_none() {
             return;
         }
-        let query = Query::Id(content);
         let mut changes = self.neighbours.changes();
         let mut next_by_node: HashMap<NodeId, Instant> = HashMap::new();
-        let mut asking: JoinSet<Option<Findings>> = JoinSet::new();
+        let mut asking: JoinSet<Vec<Contact>> = JoinSet::new();
         loop {
             changes.borrow_and_update();
             let now = Instant::now();
@@ -166,14 +166,28 @@ impl LanLookup {
             for (node, addresses) in self.neighbours.askable(now, ASKED_MAX) {
                 if next_by_node.len() < ASKED_MAX && !next_by_node.contains_key(&node) {
                     next_by_node.insert(node, now + ASK_AGAIN);
-                    asking.spawn(self.question(node, addresses, query.clone(), 1).ask());
+                    // A private content is asked for by its topic, and only that is said.
+                    match access {
+                        Access::Public(content) => {
+                            let query = Query::Id(*content);
+                            let question = self.question(node, addresses, query, 1);
+                            asking.spawn(async move {
+                                let found = question.ask().await.into_iter();
+                                let files = found.flat_map(|found| found.files);
+                                files.flat_map(|file| file.holders).collect()
+                            });
+                        }
+                        Access::Private { .. } => {
+                            let (dialler, access) = (self.dialler.clone(), access.clone());
+                            let neighbours = self.neighbours.clone();
+                            asking.spawn(unlock(neighbours, dialler, node, addresses, access));
+                        }
+                    }
                 }
             }
             tokio::select! {
                 Some(found) = asking.join_next(), if !asking.is_empty() => {
-                    let found = found.ok().flatten().into_iter();
-                    let files = found.flat_map(|found| found.files);
-                    let holders: Vec<Contact> = files.flat_map(|file| file.holders).collect();
+                    let holders = found.unwrap_or_default();
                     if !holders.is_empty() && news.send(HolderNews::Given(holders)).await.is_err() {
                         return;
                     }
@@ -198,6 +212,32 @@ impl LanLookup {
             addresses,
             query,
             limit,
+        }
+    }
+}
+
+/// Returns a neighbour as a holder if it unlocks a topic.
+async fn unlock(
+    neighbours: Arc<Neighbours>,
+    dialler: Arc<Dialler>,
+    node: NodeId,
+    addresses: Vec<SocketAddr>,
+    access: Access,
+) -> Vec<Contact> {
+    let unlocked = async {
+        let peer = dialler.reach(node, &addresses).await?;
+        peer.unlock(&peer.connection(), &access).await
+    };
+    match timeout(ANSWER_DEADLINE, unlocked).await {
+        Ok(Ok(())) => vec![Contact {
+            node,
+            addresses,
+            complete: false,
+        }],
+        Ok(Err(SourceFault::Ask(_) | SourceFault::Unproven)) => Vec::new(),
+        _ => {
+            neighbours.let_rest(&node, Instant::now());
+            Vec::new()
         }
     }
 }

@@ -1,11 +1,12 @@
 //! A connected node, and one connection to it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_content::NodeId;
+use qshare_content::{NodeId, Topic};
 use qshare_net::{AddressResponder, InUse, Slot, close};
 use qshare_swarm::PeerKey;
 use qshare_wire::CloseCode;
@@ -21,6 +22,8 @@ pub(crate) struct Peer {
     /// Identifies the peer while it has any connection. A node that reconnects later gets another
     /// key.
     pub(crate) key: PeerKey,
+    /// This node.
+    pub(super) us: NodeId,
     pub(crate) node: NodeId,
     connection: watch::Sender<Arc<PeerConnection>>,
     /// Number of answers that this node awaits from the peer or sends to it.
@@ -47,6 +50,8 @@ pub(crate) struct PeerConnection {
     window_bytes: AtomicU32,
     shortest_rtt_us: AtomicU64,
     losses: Mutex<Losses>,
+    /// The topics that this node may request here: both sides have proven that they know the key.
+    unlocked: Mutex<BTreeSet<Topic>>,
     /// The slot of an accepted connection.
     slot: Option<Arc<Slot>>,
     _control: SendStream,
@@ -78,6 +83,7 @@ impl PeerConnection {
             window_bytes: AtomicU32::new(0),
             shortest_rtt_us: AtomicU64::new(u64::MAX),
             losses: Mutex::default(),
+            unlocked: Mutex::default(),
             slot: new.slot,
             _control: new.control,
             _responder: new.responder,
@@ -121,6 +127,10 @@ impl PeerConnection {
     /// Returns the receive window in bytes; 0 before it has a share of the budget.
     pub(crate) fn window_bytes(&self) -> u64 {
         self.window_bytes.load(Ordering::Relaxed).into()
+    }
+
+    pub(super) fn unlocked(&self) -> MutexGuard<'_, BTreeSet<Topic>> {
+        self.unlocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set_window(&self, bytes: u32) {
@@ -168,14 +178,25 @@ impl Drop for Busy<'_> {
 }
 
 impl Peer {
-    pub(super) fn new(key: PeerKey, node: NodeId, connection: Arc<PeerConnection>) -> Peer {
+    pub(super) fn new(
+        key: PeerKey,
+        us: NodeId,
+        node: NodeId,
+        connection: Arc<PeerConnection>,
+    ) -> Peer {
         Peer {
             key,
+            us,
             node,
             connection: watch::Sender::new(connection),
             activity: watch::Sender::new(0),
             is_asked: AtomicBool::new(false),
         }
+    }
+
+    /// Returns this node's own id.
+    pub(crate) fn us(&self) -> NodeId {
+        self.us
     }
 
     /// Returns the current connection.

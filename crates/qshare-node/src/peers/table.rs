@@ -171,7 +171,7 @@ impl PeerTable {
             }
             None => {
                 let key = PeerKey(self.next_key.fetch_add(1, Ordering::Relaxed));
-                let peer = Arc::new(Peer::new(key, node, newer));
+                let peer = Arc::new(Peer::new(key, self.us, node, newer));
                 slot.connected = Some(peer.clone());
                 Inserted::New(peer)
             }

@@ -102,6 +102,11 @@ impl Catalogue {
             .send_if_modified(|any| !std::mem::replace(any, true));
     }
 
+    /// Returns the flag that is set when there is a first entry.
+    pub(crate) fn offers(&self) -> watch::Sender<bool> {
+        self.offers.clone()
+    }
+
     /// Returns a watch that reports when there is a first entry.
     pub(crate) fn watch_offers(&self) -> watch::Receiver<bool> {
         self.offers.subscribe()

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo};
-use qshare_storage::{HashPage, Library, Part, ReadError, SharedFile};
+use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, ContentInfo, ShareKey};
+use qshare_storage::{Asset, HashPage, Library, Part, ReadError, SharedFile};
 use tokio::sync::broadcast;
 
 use super::availability::Availability;
@@ -19,15 +19,22 @@ pub(crate) struct PartialContent {
     pub(crate) chunks: Chunks,
     pub(crate) part: Arc<Part>,
     pub(crate) availability: Arc<Availability>,
+    /// The key of a private share. Without it the download is public.
+    pub(crate) share_key: Option<ShareKey>,
 }
 
 impl PartialContent {
-    pub(crate) fn new(info: ContentInfo, part: Arc<Part>) -> PartialContent {
+    pub(crate) fn new(
+        info: ContentInfo,
+        part: Arc<Part>,
+        share_key: Option<ShareKey>,
+    ) -> PartialContent {
         PartialContent {
             info,
             chunks: Chunks::of_length(info.length),
             part,
             availability: Availability::new(),
+            share_key,
         }
     }
 
@@ -80,7 +87,7 @@ impl Holding {
     }
 }
 
-/// All contents that can be served.
+/// All contents that can be served to everybody.
 pub(crate) struct Contents {
     library: Option<Arc<Library>>,
     /// Finished files outside the shared directories; preferred to partial contents.
@@ -101,9 +108,11 @@ impl Contents {
         self.library.as_ref()
     }
 
-    /// Returns the content if any of its bytes can be served.
-    pub(crate) fn find(&self, id: &ContentId) -> Option<Holding> {
-        if let Some(asset) = self.library.as_ref().and_then(|library| library.find(id)) {
+    /// Returns the content if any of its bytes can be served to everybody. Of the files in shared
+    /// directories, those that are not `public` do not count.
+    pub(crate) fn find(&self, id: &ContentId, public: impl Fn(&Asset) -> bool) -> Option<Holding> {
+        let library = self.library.as_ref();
+        if let Some(asset) = library.and_then(|library| library.find_named(id, public)) {
             return Some(Holding::Shared(asset.info));
         }
         let file = self
@@ -120,6 +129,12 @@ impl Contents {
     pub(crate) fn insert_file(&self, file: Arc<SharedFile>) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.insert(file.info().id(), file);
+    }
+
+    /// Stops serving a file outside the shared directories.
+    pub(crate) fn remove_file(&self, id: &ContentId) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.remove(id);
     }
 
     /// Serves an unfinished download.

@@ -1,20 +1,25 @@
 //! The one interface to the files that this node offers. Serving and announcing change together
 //! here.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use qshare_content::QueryParseError;
-use qshare_content::{AssetName, ChunkIndex, ContentId, ContentInfo, Hash, NodeId, Query};
+use qshare_content::{
+    AssetName, ChunkIndex, ContentId, ContentInfo, Hash, NodeId, Query, ShareKey, Topic,
+};
 use qshare_storage::{
-    Asset, DiskError, HashOptions, HashPage, Library, LibraryConfig, LibraryEvent, RECONCILE_EVERY,
-    ReadError, SharedFile,
+    Asset, DiskError, HashIndex, HashOptions, HashPage, Library, LibraryConfig, LibraryEvent,
+    PrivateFile, RECONCILE_EVERY, ReadError, ShareKeys, SharedFile,
 };
 use tokio::sync::{broadcast, watch};
 use tracing::warn;
 
+use super::audience::Audiences;
 use super::catalogue::{Announced, Catalogue, Delta, Listing};
 use super::contents::{Contents, Holding, PartialContent};
+use super::private::{Found, PrivateShares, TopicState};
 use crate::config::Shares;
 use crate::error::StartError;
 use crate::runtime::blocking;
@@ -31,12 +36,49 @@ pub(crate) struct Finished {
     pub(crate) is_beneath: bool,
     /// Whether to serve the file until the node stops if it is in no shared directory.
     pub(crate) keep_serving: bool,
+    /// The key of a private share.
+    pub(crate) share_key: Option<ShareKey>,
+}
+
+/// Which files in the shared directories came through private links.
+struct Marks {
+    keys: ShareKeys,
+    assets: PathBuf,
+    downloads: PathBuf,
+}
+
+impl Marks {
+    /// Returns the keys under which a file is listed; none if it is public.
+    fn keys_of(&self, asset: &Asset) -> Vec<ShareKey> {
+        let keys = self.keys.keys_of(&asset.id);
+        if !keys.is_empty() {
+            return keys;
+        }
+        let keys = self.keys.keys_of_name(&asset.name);
+        match keys.is_empty() || !self.is_edited(asset) {
+            true => Vec::new(),
+            false => keys,
+        }
+    }
+
+    /// Whether a file with the name of a private download is that download with other bytes. A file
+    /// of that name among the assets is another one.
+    fn is_edited(&self, asset: &Asset) -> bool {
+        let has = |dir: &Path| {
+            let found = std::fs::metadata(dir.join(asset.name.as_str()));
+            found.is_ok_and(|file| file.is_file() && file.len() == asset.info.length)
+        };
+        has(&self.downloads) && !has(&self.assets)
+    }
 }
 
 /// The contents that this node serves and announces.
 pub(crate) struct ShareStore {
     contents: Contents,
     catalogue: Arc<Catalogue>,
+    private: Arc<PrivateShares>,
+    marks: Option<Arc<Marks>>,
+    audiences: Audiences,
 }
 
 impl ShareStore {
@@ -47,15 +89,34 @@ impl ShareStore {
         events: broadcast::Sender<NodeEvent>,
     ) -> Result<ShareStore, StartError> {
         let catalogue = Arc::new(Catalogue::new());
+        let private = Arc::new(PrivateShares::new(catalogue.offers()));
+        let marks = match &shares {
+            None => None,
+            Some(shares) => {
+                let shares = shares.clone();
+                let open = move || ShareKeys::open(&shares.state_dir).map(|keys| (keys, shares));
+                let (keys, shares) = blocking(open).await?;
+                Some(Arc::new(Marks {
+                    keys,
+                    assets: shares.assets,
+                    downloads: shares.downloads,
+                }))
+            }
+        };
         let library = match shares {
             None => None,
             Some(shares) => {
-                let catalogue = catalogue.clone();
+                let listings = Listings {
+                    catalogue: catalogue.clone(),
+                    private: private.clone(),
+                    marks: marks.clone(),
+                    listed: Mutex::default(),
+                };
                 let open = move || {
                     open_library(&shares, move |event| {
                         match &event {
-                            LibraryEvent::Added(asset) => catalogue.upsert(asset.clone(), true),
-                            LibraryEvent::Removed(asset) => catalogue.remove(asset.clone()),
+                            LibraryEvent::Added(asset) => listings.add(asset),
+                            LibraryEvent::Removed(asset) => listings.remove(asset),
                             // A hundred thousand of these would displace the events that the user
                             // should read.
                             LibraryEvent::Hashing { .. } => {}
@@ -71,12 +132,89 @@ impl ShareStore {
         Ok(ShareStore {
             contents: Contents::new(library),
             catalogue,
+            private,
+            marks,
+            audiences: Audiences::default(),
         })
     }
 
-    /// Returns the content if any of its bytes can be served.
+    /// Returns the content if any of its bytes can be served to everybody.
     pub(crate) fn find(&self, content: &ContentId) -> Option<Holding> {
-        self.contents.find(content)
+        let marks = self.marks.as_ref();
+        let is_public = |asset: &Asset| marks.is_none_or(|marks| marks.keys_of(asset).is_empty());
+        self.contents.find(content, is_public)
+    }
+
+    /// Returns what this node has of a topic, and the topic that must be unlocked for it.
+    pub(crate) fn find_private(&self, topic: &Topic) -> Option<(Found, Topic)> {
+        self.private.find(topic)
+    }
+
+    /// Returns the key of a topic that this node serves.
+    pub(crate) fn key_of(&self, topic: &Topic) -> Option<ShareKey> {
+        self.private.key_of(topic)
+    }
+
+    /// Returns the index of the shared directories, if there are any.
+    pub(crate) fn hash_index(&self) -> Option<HashIndex> {
+        Some(self.contents.library()?.hash_index())
+    }
+
+    /// Returns who is served what.
+    pub(crate) fn audiences(&self) -> &Audiences {
+        &self.audiences
+    }
+
+    /// Records durably that a content comes through a private link, before any of it is in a shared
+    /// directory.
+    pub(crate) async fn mark_private(
+        &self,
+        info: &ContentInfo,
+        key: &ShareKey,
+        name: &AssetName,
+    ) -> Result<(), DiskError> {
+        let Some(marks) = self.marks.clone() else {
+            return Ok(());
+        };
+        let file = PrivateFile {
+            content: info.id(),
+            key: key.clone(),
+            name: name.clone(),
+        };
+        blocking(move || marks.keys.add(file)).await
+    }
+
+    /// Serves and announces a file outside the shared directories: to those who hold the key, if
+    /// there is one, else to everybody.
+    pub(crate) fn add_file(&self, name: &AssetName, file: Arc<SharedFile>, key: Option<&ShareKey>) {
+        let info = file.info();
+        match key {
+            Some(key) => self.private.add_file(key, file),
+            None => {
+                self.contents.insert_file(file);
+                self.catalogue.upsert(asset(name, info), true);
+            }
+        }
+    }
+
+    /// Stops serving and announcing a file that was [added](Self::add_file). If it `changed`, those
+    /// who hold the key are told so.
+    pub(crate) fn remove_file(
+        &self,
+        name: &AssetName,
+        info: ContentInfo,
+        key: Option<&ShareKey>,
+        changed: bool,
+    ) {
+        match key {
+            Some(key) => self.private.remove_file(key, info, changed),
+            None => {
+                self.catalogue.remove(asset(name, info));
+                if !changed {
+                    self.contents.remove_file(&info.id());
+                }
+            }
+        }
     }
 
     /// Returns the path of a content in the shared directories.
@@ -92,16 +230,25 @@ impl ShareStore {
 
     /// Serves an unfinished download. It is not announced yet: that needs its chunk hashes.
     pub(crate) fn offer(&self, partial: &Arc<PartialContent>) {
-        self.contents.insert(partial.clone());
+        match &partial.share_key {
+            Some(key) => self.private.offer(key, partial),
+            None => self.contents.insert(partial.clone()),
+        }
     }
 
     /// Announces an unfinished download that is served already.
     pub(crate) fn announce(&self, name: &AssetName, partial: &PartialContent) {
-        self.catalogue.upsert(asset(name, partial.info), false);
+        match &partial.share_key {
+            Some(key) => self.private.announce(key, partial),
+            None => self.catalogue.upsert(asset(name, partial.info), false),
+        }
     }
 
     /// Stops serving and announcing an unfinished download.
     pub(crate) fn withdraw(&self, name: &AssetName, partial: &Arc<PartialContent>) {
+        if let Some(key) = &partial.share_key {
+            return self.private.withdraw(key, partial);
+        }
         self.contents.remove(partial);
         self.catalogue.remove(asset(name, partial.info));
     }
@@ -109,8 +256,11 @@ impl ShareStore {
     /// Stops serving a download that was [adopted](Self::adopt). Its announcement stays if the
     /// content is still served from elsewhere.
     pub(crate) fn withdraw_adopted(&self, name: &AssetName, partial: &Arc<PartialContent>) {
+        if let Some(key) = &partial.share_key {
+            return self.private.withdraw(key, partial);
+        }
         self.contents.remove(partial);
-        if self.contents.find(&partial.info.id()).is_none() {
+        if self.find(&partial.info.id()).is_none() {
             self.catalogue.remove(asset(name, partial.info));
         }
     }
@@ -125,6 +275,7 @@ impl ShareStore {
             hashes,
             is_beneath,
             keep_serving,
+            share_key,
         } = finished;
         let library = self.contents.library().filter(|_| is_beneath).cloned();
         if let Some(library) = library {
@@ -138,8 +289,7 @@ impl ShareStore {
             });
             match opened.await {
                 Ok(file) if file.info() == info => {
-                    self.contents.insert_file(Arc::new(file));
-                    self.catalogue.upsert(asset(&name, info), true);
+                    self.add_file(&name, Arc::new(file), share_key.as_ref());
                 }
                 Ok(_) => warn!(%name, "the finished file changed and is not served"),
                 Err(error) => warn!(%name, %error, "cannot serve a finished download"),
@@ -166,6 +316,11 @@ impl ShareStore {
     /// Returns everything that is announced, and subscribes to every change from now on.
     pub(crate) fn subscribe(&self) -> (Vec<Announced>, broadcast::Receiver<Delta>) {
         self.catalogue.subscribe()
+    }
+
+    /// Returns the topics that are announced, and subscribes to every change from now on.
+    pub(crate) fn subscribe_topics(&self) -> (Vec<TopicState>, broadcast::Receiver<TopicState>) {
+        self.private.subscribe()
     }
 
     /// Returns a watch that reports when there is a first entry.
@@ -211,8 +366,44 @@ impl ShareStore {
             return Some(Announced { asset, complete });
         }
         // Everything else that is served is rare: finished files elsewhere, and running downloads.
-        self.contents.find(content)?;
+        self.find(content)?;
         self.catalogue.find(content)
+    }
+}
+
+/// Lists the files of the shared directories, each publicly or under its keys.
+struct Listings {
+    catalogue: Arc<Catalogue>,
+    private: Arc<PrivateShares>,
+    marks: Option<Arc<Marks>>,
+    /// The private ones, and their keys.
+    listed: Mutex<BTreeMap<(AssetName, ContentId), Vec<ShareKey>>>,
+}
+
+impl Listings {
+    fn add(&self, asset: &Arc<Asset>) {
+        let marks = self.marks.as_ref();
+        let keys = marks.map_or_else(Vec::new, |marks| marks.keys_of(asset));
+        if keys.is_empty() {
+            return self.catalogue.upsert(asset.clone(), true);
+        }
+        for key in &keys {
+            self.private.add_shared(key, asset.info);
+        }
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.insert((asset.name.clone(), asset.id), keys);
+    }
+
+    fn remove(&self, asset: &Arc<Asset>) {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        match listed.remove(&(asset.name.clone(), asset.id)) {
+            None => self.catalogue.remove(asset.clone()),
+            Some(keys) => {
+                for key in &keys {
+                    self.private.remove_shared(key, asset.info);
+                }
+            }
+        }
     }
 }
 
@@ -250,14 +441,14 @@ mod tests {
             .unwrap()
     }
 
-    fn partial(dir: &std::path::Path, length: u64) -> Arc<PartialContent> {
+    fn partial(dir: &Path, length: u64) -> Arc<PartialContent> {
         let info = ContentInfo {
             length,
             root: Hash([7; 32]),
         };
         let target = Target::Path(dir.join("file"));
         match Part::open(&target, info, &PartOptions::default()).unwrap() {
-            Opened::Part(part) => Arc::new(PartialContent::new(info, Arc::new(part))),
+            Opened::Part(part) => Arc::new(PartialContent::new(info, Arc::new(part), None)),
             Opened::Complete { .. } => panic!("there was no file"),
         }
     }
@@ -316,6 +507,7 @@ mod tests {
             hashes: Vec::new(),
             is_beneath: false,
             keep_serving: true,
+            share_key: None,
         };
         store.adopt(finished).await;
         assert!(matches!(store.find(&info.id()), Some(Holding::File(_))));

@@ -1,21 +1,25 @@
 //! Announcing over one session: first everything, then every change.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use qshare_content::Topic;
 
 use qshare_net::framed;
 use qshare_storage::Asset;
 use qshare_wire::limits::ANNOUNCE_ENTRIES_MAX;
+use qshare_wire::private::{AnnounceTopics, TopicEntry};
 use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, EntriesEvicted, Entry, EntryKey};
 use quinn::SendStream;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::session::TrackerSession;
 use crate::error::TrackerFault;
-use crate::shares::{Announced, Delta, ShareStore, key_of};
+use crate::shares::{Announced, Delta, ShareStore, TopicState, key_of};
 
 /// Changes are collected for this long before they are announced.
 const DELTA_BATCH: Duration = Duration::from_millis(100);
@@ -44,6 +48,8 @@ pub(super) struct Announcer<'a> {
     send: SendStream,
     replies: mpsc::Receiver<Reply>,
     sequence: u64,
+    /// Whether the tracker knows private shares.
+    takes_topics: bool,
     /// When everything is announced again, because the tracker removed entries.
     again_at: Option<Instant>,
 }
@@ -55,12 +61,14 @@ impl<'a> Announcer<'a> {
         tracker: &'a TrackerSession,
         send: SendStream,
         replies: mpsc::Receiver<Reply>,
+        takes_topics: bool,
     ) -> Announcer<'a> {
         Announcer {
             tracker,
             send,
             replies,
             sequence: 0,
+            takes_topics,
             again_at: None,
         }
     }
@@ -72,16 +80,21 @@ impl<'a> Announcer<'a> {
     pub(super) async fn run(mut self, shares: &ShareStore, may_stay_silent: bool) -> TrackerFault {
         loop {
             let (entries, mut deltas) = shares.subscribe();
-            if may_stay_silent && entries.is_empty() {
-                match deltas.recv().await {
-                    Ok(_) | Err(RecvError::Lagged(_)) => continue,
-                    Err(RecvError::Closed) => return TrackerFault::NoAcknowledgement,
+            let (topics, mut topic_deltas) = shares.subscribe_topics();
+            if may_stay_silent && entries.is_empty() && topics.is_empty() {
+                let is_closed = tokio::select! {
+                    next = deltas.recv() => matches!(next, Err(RecvError::Closed)),
+                    next = topic_deltas.recv() => matches!(next, Err(RecvError::Closed)),
+                };
+                match is_closed {
+                    false => continue,
+                    true => return TrackerFault::NoAcknowledgement,
                 }
             }
             let announced = async {
-                self.announce_all(&entries).await?;
-                drop(entries);
-                self.announce_changes(&mut deltas).await
+                self.announce_all(&entries, &topics).await?;
+                drop((entries, topics));
+                self.announce_changes(&mut deltas, &mut topic_deltas).await
             };
             match announced.await {
                 Ok(()) => debug!("announcing everything again"),
@@ -90,7 +103,11 @@ impl<'a> Announcer<'a> {
         }
     }
 
-    async fn announce_all(&mut self, entries: &[Announced]) -> Result<(), TrackerFault> {
+    async fn announce_all(
+        &mut self,
+        entries: &[Announced],
+        topics: &[TopicState],
+    ) -> Result<(), TrackerFault> {
         self.again_at = None;
         self.tracker.reset_unlisted();
         let mut stage = AnnounceStage::FullBegin;
@@ -102,6 +119,9 @@ impl<'a> Announcer<'a> {
         if stage == AnnounceStage::FullBegin {
             self.announce(stage, Vec::new(), Vec::new()).await?;
         }
+        for batch in topics.chunks(ANNOUNCE_ENTRIES_MAX) {
+            self.announce_topics(batch).await?;
+        }
         self.announce(AnnounceStage::FullEnd, Vec::new(), Vec::new())
             .await
     }
@@ -111,6 +131,7 @@ impl<'a> Announcer<'a> {
     async fn announce_changes(
         &mut self,
         deltas: &mut broadcast::Receiver<Delta>,
+        topic_deltas: &mut broadcast::Receiver<TopicState>,
     ) -> Result<(), TrackerFault> {
         loop {
             let again_at = self.again_at;
@@ -122,6 +143,26 @@ impl<'a> Announcer<'a> {
             };
             let mut next = tokio::select! {
                 next = deltas.recv() => next,
+                next = topic_deltas.recv() => {
+                    let mut batch = Vec::new();
+                    let mut next = next.map_err(Some);
+                    while let Ok(state) = next {
+                        batch.push(state);
+                        if batch.len() == ANNOUNCE_ENTRIES_MAX {
+                            break;
+                        }
+                        next = topic_deltas.try_recv().map_err(|error| match error {
+                            TryRecvError::Lagged(missed) => Some(RecvError::Lagged(missed)),
+                            TryRecvError::Empty | TryRecvError::Closed => None,
+                        });
+                    }
+                    match next {
+                        Err(Some(RecvError::Lagged(_))) => return Ok(()),
+                        Err(Some(RecvError::Closed)) => return Err(TrackerFault::NoAcknowledgement),
+                        Ok(_) | Err(None) => self.announce_topics(&batch).await?,
+                    }
+                    continue;
+                }
                 reply = self.replies.recv() => {
                     let reply = reply.ok_or(TrackerFault::NoAcknowledgement)?;
                     self.handle(reply);
@@ -167,6 +208,37 @@ impl<'a> Announcer<'a> {
             extensions: Vec::new(),
         };
         framed::write(&mut self.send, &announce).await?;
+        self.acknowledged().await
+    }
+
+    /// Sends one batch of topics and waits for its acknowledgement. A later state of a topic in the
+    /// batch replaces the earlier one.
+    async fn announce_topics(&mut self, batch: &[TopicState]) -> Result<(), TrackerFault> {
+        if !self.takes_topics {
+            return Ok(());
+        }
+        let last: BTreeMap<Topic, Option<bool>> = batch
+            .iter()
+            .map(|state| (state.topic, state.complete))
+            .collect();
+        let mut announce = AnnounceTopics {
+            sequence: self.sequence,
+            topics: Vec::new(),
+            removed: Vec::new(),
+            extensions: Vec::new(),
+        };
+        for (topic, complete) in last {
+            match complete {
+                Some(complete) => announce.topics.push(TopicEntry { topic, complete }),
+                None => announce.removed.push(topic),
+            }
+        }
+        framed::write(&mut self.send, &announce).await?;
+        self.acknowledged().await
+    }
+
+    /// Waits for the acknowledgement of the last batch.
+    async fn acknowledged(&mut self) -> Result<(), TrackerFault> {
         loop {
             let reply = self.replies.recv().await;
             let reply = reply.ok_or(TrackerFault::NoAcknowledgement)?;

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qshare_content::{AnswerFilter, AssetName, ContentId, FileMetadata, NodeId, Query};
+use qshare_content::{AnswerFilter, AssetName, FileMetadata, NodeId, Query};
 use qshare_net::framed;
 use qshare_wire::CandidateKind;
 use qshare_wire::introduction::{Introduce, Introduction};
 use qshare_wire::limits::{HOLDERS_MAX, HOLDERS_PER_MATCH_MAX};
+use qshare_wire::private::WatchTopic;
 use qshare_wire::tracker::{
     EntryKind, Find, Found, Holder, Holders, HoldersChanged, Match, NodeContact, Readiness, Watch,
 };
@@ -18,6 +19,7 @@ use tracing::warn;
 
 use super::candidates::resolve_candidates;
 use super::session::{SessionState, TrackerSession};
+use crate::access::Access;
 use crate::error::AskError;
 use crate::vocabulary::{Contact, FoundFile, HolderNews};
 
@@ -112,13 +114,26 @@ impl Established {
     }
 
     /// Reports the holders of a content, until the session is lost or the receiver is dropped.
-    async fn watch(&self, content: ContentId, news: &mpsc::Sender<HolderNews>) {
-        let request = Watch {
-            content,
-            limit: HOLDERS_MAX as u16,
-            extensions: Vec::new(),
+    async fn watch(&self, access: &Access, news: &mpsc::Sender<HolderNews>) {
+        let (limit, extensions) = (HOLDERS_MAX as u16, Vec::new());
+        let asked = match access {
+            Access::Public(content) => {
+                let request = Watch {
+                    content: *content,
+                    limit,
+                    extensions,
+                };
+                framed::ask::<Watch, Holders>(&self.connection, &request).await
+            }
+            Access::Private { topic, .. } => {
+                let request = WatchTopic {
+                    topic: *topic,
+                    limit,
+                    extensions,
+                };
+                framed::ask::<WatchTopic, Holders>(&self.connection, &request).await
+            }
         };
-        let asked = framed::ask::<Watch, Holders>(&self.connection, &request).await;
         // The sending half is kept open: closing it would end the watch.
         let Ok((first, _send, mut recv)) = asked else {
             return;
@@ -183,7 +198,7 @@ pub(crate) fn answers_to(query: &Query, matches: Vec<Match>, limit: usize) -> Ve
 /// dropped.
 pub(crate) async fn watch_holders(
     session: Arc<TrackerSession>,
-    content: ContentId,
+    access: Access,
     news: mpsc::Sender<HolderNews>,
 ) {
     let mut state = session.subscribe();
@@ -196,7 +211,7 @@ pub(crate) async fn watch_holders(
             },
         };
         let SessionState::Up(up) = up else { continue };
-        up.watch(content, &news).await;
+        up.watch(&access, &news).await;
         if news.is_closed() {
             return;
         }

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use qshare_content::{ContentId, TrackerAddress};
+use qshare_content::TrackerAddress;
 use qshare_net::{Endpoint, Greeting, KnownTrackers, Session, close_because, framed};
 use qshare_wire::hello::Role;
 use qshare_wire::introduction::Introduction;
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
+use qshare_wire::private::FEATURE_PRIVATE_SHARES;
 use qshare_wire::tracker::{AnnounceAck, EntriesEvicted};
 use qshare_wire::{CloseCode, Message};
 use quinn::RecvStream;
@@ -21,6 +22,7 @@ use super::ask::{Established, watch_holders};
 use super::candidates::local_candidates;
 use super::dial::{dial_tracker, resolve_tracker};
 use super::session::{Backoff, SessionState, TrackerSession};
+use crate::access::Access;
 use crate::error::TrackerFault;
 use crate::runtime::Tasks;
 use crate::shares::ShareStore;
@@ -116,9 +118,9 @@ impl Trackers {
     }
 
     /// Watches the holders of a content at all trackers, until the receiver is dropped.
-    pub(crate) fn watch_holders(&self, content: ContentId, news: &mpsc::Sender<HolderNews>) {
+    pub(crate) fn watch_holders(&self, access: &Access, news: &mpsc::Sender<HolderNews>) {
         for session in &self.sessions {
-            let watch = watch_holders(session.clone(), content, news.clone());
+            let watch = watch_holders(session.clone(), access.clone(), news.clone());
             let stopping = self.tasks.stopping().clone();
             self.tasks
                 .spawn(async move { stopping.run_until_cancelled(watch).await });
@@ -196,9 +198,10 @@ impl Trackers {
         info!(tracker = %state.tracker.host_port(), id = %peer, "connected to the tracker");
         self.set(state, SessionState::Up(up));
         let (heard, replies) = mpsc::channel(1);
+        let takes_topics = hello.features & FEATURE_PRIVATE_SHARES != 0;
         let may_stay_silent = self.greeting.role == Role::OneShot;
-        let announcing =
-            Announcer::new(state, control_send, replies).run(&self.shares, may_stay_silent);
+        let announcing = Announcer::new(state, control_send, replies, takes_topics)
+            .run(&self.shares, may_stay_silent);
         let fault = tokio::select! {
             biased;
             cause = connection.closed() => return cause.into(),

@@ -15,6 +15,7 @@ use super::pacing::{PIECE_DEADLINE, Pacing, write_piece};
 use super::queue::UploadQueue;
 use super::reader::{First, ReadAccess, Reader, Subtree};
 use super::refuse::{busy, find};
+use super::unlock::UnlockedTopics;
 use crate::peers::Peer;
 
 /// Answers chunk requests.
@@ -30,12 +31,17 @@ impl ChunkAnswers {
     pub(super) async fn answer(
         &self,
         peer: &Peer,
+        unlocked: &UnlockedTopics,
         request: ChunkRequest,
         send: &mut SendStream,
         recv: &mut RecvStream,
     ) -> Result<(), Refused> {
-        let holding = find(&self.access.shares, &request.content)?;
+        let holding = find(&self.access.shares, unlocked, &request.content)?;
+        let audiences = self.access.shares.audiences();
         let chunks = Chunks::of_length(holding.info().length);
+        // Nobody follows a content of one chunk.
+        let is_single = chunks.count() == 1;
+        let _receiving = is_single.then(|| audiences.begin(&request.content));
         let wanted = Subtree::new(&chunks, request.height, request.index)
             .ok_or_else(|| Refused::new(Refusal::Invalid))?;
         if !holding.has(wanted.chunk) {
@@ -114,6 +120,7 @@ impl ChunkAnswers {
             }
             turn.sent_bytes += length;
             self.counters.add_sent(length);
+            audiences.add_sent(&request.content, length);
             if rest.is_empty() && !unread.is_empty() {
                 let block = tokio::select! {
                     biased;

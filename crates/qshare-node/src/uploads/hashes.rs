@@ -14,6 +14,7 @@ use tracing::debug;
 use super::counters::Counters;
 use super::memory_budget::{Charged, MemoryBudget, Share};
 use super::refuse::{busy, find, refuse_read};
+use super::unlock::UnlockedTopics;
 use crate::peers::Peer;
 use crate::runtime::blocking;
 use crate::shares::{Holding, ShareStore};
@@ -37,10 +38,11 @@ impl HashAnswers {
     pub(super) async fn answer(
         &self,
         peer: &Peer,
+        unlocked: &UnlockedTopics,
         request: HashRequest,
         send: &mut SendStream,
     ) -> Result<(), Refused> {
-        let holding = find(&self.shares, &request.content)?;
+        let holding = find(&self.shares, unlocked, &request.content)?;
         let share = self
             .memory
             .try_take(peer.key, PAGE_MAX_BYTES)

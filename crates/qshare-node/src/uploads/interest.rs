@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::queue::UploadQueue;
 use super::refuse::find;
+use super::unlock::UnlockedTopics;
 use crate::peers::Peer;
 use crate::shares::{Holding, PartialContent, ShareStore};
 
@@ -88,11 +89,13 @@ impl InterestAnswers {
         &self,
         peer: &Peer,
         interests: &Interests,
+        unlocked: &UnlockedTopics,
         request: Interest,
         send: &mut SendStream,
         mut recv: RecvStream,
     ) -> Result<(), Refused> {
-        let holding = find(&self.shares, &request.content)?;
+        let holding = find(&self.shares, unlocked, &request.content)?;
+        let _receiving = self.shares.audiences().begin(&request.content);
         let following = interests.begin(request.content);
         // A task of its own, so that messages to the follower do not wake it.
         let closed = AbortOnDropHandle::new(tokio::spawn(async move {

@@ -1,16 +1,27 @@
 //! Refusals that several kinds of requests share.
 
-use qshare_content::ContentId;
+use qshare_content::{ContentId, Topic};
 use qshare_storage::ReadError;
 use qshare_wire::{Refusal, Refused};
 
-use crate::shares::{Holding, ShareStore};
+use super::unlock::UnlockedTopics;
+use crate::shares::{Found, Holding, ShareStore};
 
-/// Returns the content, or refuses.
-pub(super) fn find(shares: &ShareStore, content: &ContentId) -> Result<Holding, Refused> {
-    shares
-        .find(content)
-        .ok_or_else(|| Refused::new(Refusal::NotHere))
+/// Returns the content that a request names, or refuses. The name is the id of a public content, or
+/// a topic that the connection has unlocked. Everything else is refused with the same bytes.
+pub(super) fn find(
+    shares: &ShareStore,
+    unlocked: &UnlockedTopics,
+    named: &ContentId,
+) -> Result<Holding, Refused> {
+    let public = shares.find(named);
+    let private = shares.find_private(&Topic(named.0));
+    let private = private.filter(|(_, unlocked_by)| unlocked.contains(unlocked_by));
+    match (public, private) {
+        (Some(holding), _) | (None, Some((Found::Holding(holding), _))) => Ok(holding),
+        (None, Some((Found::Changed, _))) => Err(Refused::new(Refusal::Changed)),
+        (None, None) => Err(Refused::new(Refusal::NotHere)),
+    }
 }
 
 /// Returns the refusal for a failed read. It does not name the cause, because paths are private.

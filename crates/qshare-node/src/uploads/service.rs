@@ -8,6 +8,7 @@ use qshare_net::framed;
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
 use qshare_wire::mailbox::{MailboxComplete, MailboxOpen};
 use qshare_wire::peer::{ChunkRequest, HashRequest, Interest};
+use qshare_wire::private::Unlock;
 use qshare_wire::tracker::Find;
 use qshare_wire::{Frame, Message, Refusal, Refused};
 use quinn::{RecvStream, SendStream};
@@ -23,6 +24,7 @@ use super::memory_budget::MemoryBudget;
 use super::pacing::Pacing;
 use super::queue::UploadQueue;
 use super::reader::ReadAccess;
+use super::unlock::{UnlockAnswers, UnlockedTopics};
 use crate::codes::Codes;
 use crate::config::Limits;
 use crate::neighbours::Neighbours;
@@ -40,9 +42,18 @@ pub(crate) struct Uploads {
     interests: InterestAnswers,
     lookups: LookupAnswers,
     codes: Arc<Codes>,
+    unlocks: UnlockAnswers,
     queue: Arc<UploadQueue>,
     counters: Arc<Counters>,
     tasks: Tasks,
+}
+
+/// A peer that requests on one connection.
+struct Client {
+    peer: Arc<Peer>,
+    connection: Arc<PeerConnection>,
+    interests: Interests,
+    unlocked: UnlockedTopics,
 }
 
 /// What an [`Uploads`] works with.
@@ -97,8 +108,9 @@ impl Uploads {
                 queue: queue.clone(),
                 stopping: tasks.stopping().clone(),
             },
-            lookups: LookupAnswers::new(us, shares, neighbours),
+            lookups: LookupAnswers::new(us, shares.clone(), neighbours),
             codes,
+            unlocks: UnlockAnswers::new(shares),
             queue,
             counters,
             tasks,
@@ -113,33 +125,31 @@ impl Uploads {
     }
 
     /// Answers all requests of a peer on a connection, until the connection is lost.
-    pub(crate) fn serve(self: &Arc<Self>, peer: Arc<Peer>, connection: &PeerConnection) {
-        let (uploads, connection) = (self.clone(), connection.connection.clone());
+    pub(crate) fn serve(self: &Arc<Self>, peer: Arc<Peer>, connection: &Arc<PeerConnection>) {
+        let (uploads, connection) = (self.clone(), connection.clone());
         self.tasks.spawn(async move {
-            let interests = Arc::new(Interests::default());
-            while let Ok((send, recv)) = connection.accept_bi().await {
-                peer.touch();
-                let (uploads, peer) = (uploads.clone(), peer.clone());
-                let interests = interests.clone();
-                tokio::spawn(async move { uploads.answer(&peer, &interests, send, recv).await });
+            let client = Arc::new(Client {
+                peer,
+                connection: connection.clone(),
+                interests: Interests::default(),
+                unlocked: UnlockedTopics::default(),
+            });
+            while let Ok((send, recv)) = connection.connection.accept_bi().await {
+                client.peer.touch();
+                let (uploads, client) = (uploads.clone(), client.clone());
+                tokio::spawn(async move { uploads.answer(&client, send, recv).await });
             }
         });
     }
 
-    async fn answer(
-        &self,
-        peer: &Peer,
-        interests: &Interests,
-        mut send: SendStream,
-        mut recv: RecvStream,
-    ) {
+    async fn answer(&self, client: &Client, mut send: SendStream, mut recv: RecvStream) {
         let request = framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES);
         let Ok(Ok(frame)) = timeout(REQUEST_DEADLINE, request).await else {
             return;
         };
-        let answered = self.dispatch(peer, interests, frame, &mut send, recv).await;
+        let answered = self.dispatch(client, frame, &mut send, recv).await;
         if let Err(refused) = answered {
-            trace!(peer = %peer.node, ?refused, "refused");
+            trace!(peer = %client.peer.node, ?refused, "refused");
             let _ = framed::write(&mut send, &refused).await;
         }
         let _ = send.finish();
@@ -147,22 +157,38 @@ impl Uploads {
 
     async fn dispatch(
         &self,
-        peer: &Peer,
-        interests: &Interests,
+        client: &Client,
         frame: Frame,
         send: &mut SendStream,
         mut recv: RecvStream,
     ) -> Result<(), Refused> {
+        let Client {
+            peer,
+            connection,
+            interests,
+            unlocked,
+        } = client;
         match frame.kind {
             ChunkRequest::TYPE => {
                 let request = decode(&frame)?;
-                self.chunks.answer(peer, request, send, &mut recv).await
+                self.chunks
+                    .answer(peer, unlocked, request, send, &mut recv)
+                    .await
             }
-            HashRequest::TYPE => self.hashes.answer(peer, decode(&frame)?, send).await,
+            HashRequest::TYPE => {
+                let request = decode(&frame)?;
+                self.hashes.answer(peer, unlocked, request, send).await
+            }
+            Unlock::TYPE => {
+                let request = decode(&frame)?;
+                self.unlocks
+                    .answer(peer, connection, unlocked, request, send)
+                    .await
+            }
             Interest::TYPE => {
                 let request = decode(&frame)?;
                 self.interests
-                    .follow(peer, interests, request, send, recv)
+                    .follow(peer, interests, unlocked, request, send, recv)
                     .await
             }
             Find::TYPE => self.lookups.answer(peer, decode(&frame)?, send).await,

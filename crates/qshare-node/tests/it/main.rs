@@ -4,5 +4,6 @@ mod codes;
 mod flood;
 mod full_tracker;
 mod introductions;
+mod private;
 mod scripted_tracker;
 mod transfers;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use qshare_content::{
-    Bitmap, Chunks, ContentId, ContentInfo, LENGTH_MAX_BYTES, META_SUFFIX, PART_SUFFIX,
+    Bitmap, Chunks, ContentId, ContentInfo, LENGTH_MAX_BYTES, META_SUFFIX, PART_SUFFIX, ShareKey,
 };
 
 use super::hashes::ChunkHashes;
@@ -32,6 +32,8 @@ pub struct PartOptions {
     pub hashing: HashOptions,
     /// Attributes that the finished file gets.
     pub attributes: FileAttributes,
+    /// The key of a private share, which the meta file keeps. The owner alone may read it then.
+    pub share_key: Option<ShareKey>,
 }
 
 /// The result of opening a part.
@@ -77,6 +79,7 @@ impl Part {
                 id: info.id(),
                 info,
                 name: head_name(target),
+                share_key: options.share_key.clone(),
             },
             chunks: Chunks::of_length(info.length),
         };
@@ -206,7 +209,16 @@ impl Ours<'_> {
                 continue;
             }
             match read_head(&meta).map_err(failed)? {
-                HeadRead::Good(head) if head.id == self.head.id => return Ok(meta),
+                HeadRead::Good(head) if head.id == self.head.id => {
+                    // A key that the file has stays: the download was private.
+                    if self.head.share_key.is_some() && head.share_key != self.head.share_key {
+                        self.keep_private(&meta).map_err(failed)?;
+                        self.disk
+                            .write_at(&meta, &self.head.encode(), 0)
+                            .map_err(failed)?;
+                    }
+                    return Ok(meta);
+                }
                 HeadRead::Good(_) if force => {
                     // The new meta file comes first, so that the old part file always has one.
                     if let Some(fresh) = self.make_meta(true)? {
@@ -218,6 +230,7 @@ impl Ours<'_> {
                     return Err(OpenError::OtherUnfinished { path, other });
                 }
                 HeadRead::Damaged => {
+                    self.keep_private(&meta).map_err(failed)?;
                     self.disk
                         .write_at(&meta, &self.head.encode(), 0)
                         .map_err(failed)?;
@@ -246,8 +259,8 @@ impl Ours<'_> {
             return Ok(None);
         }
         let made = self
-            .disk
-            .set_len(&meta, 0)
+            .keep_private(&meta)
+            .and_then(|()| self.disk.set_len(&meta, 0))
             .and_then(|()| self.disk.write_at(&meta, &self.head.encode(), 0))
             .and_then(|()| self.disk.sync(&meta))
             .and_then(|()| self.disk.rename(&self.place.dir, &temporary, &name, over));
@@ -261,6 +274,17 @@ impl Ours<'_> {
                 }
             }
         }
+    }
+
+    /// Lets only the owner read a meta file that is to hold a share key.
+    fn keep_private(&self, meta: &File) -> io::Result<()> {
+        #[cfg(unix)]
+        if self.head.share_key.is_some() {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            return meta.set_permissions(mode);
+        }
+        let _ = meta;
+        Ok(())
     }
 
     /// Locks an open file. Returns false if the previous owner of the lock has renamed or removed

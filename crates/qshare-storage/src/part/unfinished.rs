@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use qshare_content::{AssetName, Bitmap, Chunks, ContentInfo, META_SUFFIX};
+use qshare_content::{AssetName, Bitmap, Chunks, ContentInfo, META_SUFFIX, ShareKey};
 
 use crate::meta::{HEAD_BYTES, Head, HeadRead, Layout, Slot};
 use crate::system::read_exact_at;
@@ -20,6 +20,8 @@ pub struct Unfinished {
     pub name: AssetName,
     /// Length and root of the content.
     pub info: ContentInfo,
+    /// The key of a private share.
+    pub share_key: Option<ShareKey>,
     /// Durable chunks according to the last checkpoint.
     pub durable_chunks: u32,
 }
@@ -52,6 +54,7 @@ pub fn unfinished(dir: &Path) -> Vec<Unfinished> {
                     target: Target::beneath(dir, name.clone()),
                     name,
                     info,
+                    share_key: head.share_key,
                     durable_chunks,
                 });
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use qshare_node::content::{
-    AnswerFilter, AssetName, ContentId, FileMetadata, Link, NodeAddress, Query, is_glob,
+    AnswerFilter, AssetName, ContentId, FileMetadata, Link, NodeAddress, Query, ShareKey, is_glob,
 };
 use qshare_node::{
     BindError, FileAttributes, FindError, Findings, FoundFile, Node, NodeConfig, NodeEvent,
@@ -151,6 +151,7 @@ async fn download(
         force: args.force && (place.is_file() || is_named(&request.wanted, &file)),
         nodes: nodes_in_links(&request.wanted, file.content),
         attributes: attributes(args, &request.wanted, &file),
+        share_key: key_in_links(&request.wanted, file.content),
         name: file.name,
         info: file.info,
         holders: file.holders,
@@ -326,6 +327,17 @@ fn attributes(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) -> FileAttrib
     }
 }
 
+/// Returns the key of the private share as which a content is wanted; None if an argument means it
+/// as public.
+fn key_in_links(wanted: &[Wanted], content: ContentId) -> Option<ShareKey> {
+    let mut links = wanted.iter().filter_map(|wanted| match wanted {
+        Wanted::Link(link) if link.info.id() == content => Some(&link.key),
+        _ => None,
+    });
+    let first = links.next()?.clone();
+    first.filter(|_| links.all(Option::is_some))
+}
+
 /// Returns the file that a link means. The link itself says which content that is, and may name
 /// nodes that have it; the trackers know further holders, and the name if the link has none.
 async fn find_link(
@@ -335,7 +347,10 @@ async fn find_link(
     console: &Console,
 ) -> Result<FoundFile, Failure> {
     let content = link.info.id();
-    let found = if link.nodes.is_empty() {
+    // Nobody is asked about a private content by its id: its topic finds the holders.
+    let found = if link.key.is_some() {
+        Findings::default()
+    } else if link.nodes.is_empty() {
         let found = find(node, &Query::Id(content), wait, console).await;
         found.map_err(|error| messages::find(&error, Reader::Get))?
     } else if link.name.is_none() && !node.status().trackers.is_empty() {

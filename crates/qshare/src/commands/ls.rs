@@ -153,7 +153,7 @@ pub(super) fn print_table(files: &[FoundFile], console: &Console) -> Result<(), 
 }
 
 /// Returns the trackers that answered, as written, each pinned to the ID that it proved.
-fn pinned(trackers: &[TrackerStatus]) -> Vec<TrackerAddress> {
+pub(super) fn pinned(trackers: &[TrackerStatus]) -> Vec<TrackerAddress> {
     let pinned = trackers.iter().filter_map(|status| match &status.state {
         TrackerState::Connected { id, .. } => Some(TrackerAddress {
             id: Some(*id),

@@ -158,7 +158,6 @@ pub(crate) fn redeem(error: &RedeemError, trackers: &[TrackerStatus], reader: Re
 
 /// Describes an event of an offered code in one line; None for the code itself, which the caller
 /// prints as a result.
-#[allow(dead_code, reason = "for the command that offers codes")]
 pub(crate) fn code_event(event: &CodeEvent) -> Option<String> {
     Some(match event {
         CodeEvent::Offered(offered) => match offered.replaces? {

@@ -272,6 +272,18 @@ impl Holders {
         }
     }
 
+    /// Whether there are holders, and the file of each has changed since it was announced.
+    pub(crate) fn all_changed(&self) -> bool {
+        let mut known = self.known.values().peekable();
+        let changed = |known: &Known| {
+            known
+                .last_fault
+                .as_ref()
+                .is_some_and(SourceFault::is_changed)
+        };
+        known.peek().is_some() && known.all(changed)
+    }
+
     /// Returns the error of a download that has no source.
     pub(crate) fn no_source(&self, name: &AssetName) -> DownloadError {
         let name = name.clone();

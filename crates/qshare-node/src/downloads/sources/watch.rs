@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use qshare_content::{ContentId, NodeAddress};
+use qshare_content::NodeAddress;
 use tokio::sync::mpsc;
 
 use super::static_sources::{needs_resolver, resolve};
+use crate::access::Access;
 use crate::lookup::LanLookup;
 use crate::runtime::Tasks;
 use crate::trackers::Trackers;
@@ -35,13 +36,13 @@ impl SourceWatch {
     /// `nodes`, until the receiver is dropped.
     pub(crate) fn start(
         &self,
-        content: ContentId,
+        access: &Access,
         nodes: &[NodeAddress],
     ) -> mpsc::Receiver<HolderNews> {
         let (sender, receiver) = mpsc::channel(NEWS_MAX);
-        self.trackers.watch_holders(content, &sender);
-        let (lan, news) = (self.lan.clone(), sender.clone());
-        self.spawn(async move { lan.watch(content, news).await });
+        self.trackers.watch_holders(access, &sender);
+        let (lan, access, news) = (self.lan.clone(), access.clone(), sender.clone());
+        self.spawn(async move { lan.watch(access, news).await });
         for node in nodes.iter().filter(|node| needs_resolver(node)) {
             self.spawn(resolve(node.clone(), sender.clone()));
         }

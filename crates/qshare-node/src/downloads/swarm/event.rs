@@ -11,7 +11,7 @@ use qshare_wire::peer::Hashes;
 use tokio::task::JoinError;
 
 use super::super::chunk_request::Step;
-use crate::error::{AskError, ReachError, SourceFault};
+use crate::error::{ReachError, SourceFault};
 use crate::peers::Peer;
 
 /// Deadline for the answer to an interest or a hash request.
@@ -42,7 +42,7 @@ pub(super) enum Event {
     Hashes {
         peer: PeerKey,
         page: u32,
-        result: Result<Hashes, AskError>,
+        result: Result<Hashes, SourceFault>,
     },
     HashesKept(Result<Bitmap, PartError>),
     Step {

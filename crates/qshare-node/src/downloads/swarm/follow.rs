@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use qshare_content::{Bitmap, ChunkIndex, ContentId};
+use qshare_content::{Bitmap, ChunkIndex};
 use qshare_net::{TokenBucket, framed};
 use qshare_swarm::PeerKey;
 use qshare_wire::Message;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::event::{ANSWER_DEADLINE, Event};
+use crate::access::Access;
 use crate::error::{AskError, SourceFault};
 use crate::peers::{Peer, PeerConnection};
 
@@ -51,14 +52,14 @@ impl HaveBudget {
 /// Reports the chunks of a peer, and new ones as they come, until the peer is lost.
 pub(super) async fn follow(
     peer: Arc<Peer>,
-    content: ContentId,
+    access: Access,
     count: u32,
     events: mpsc::Sender<Event>,
 ) {
     let fault = loop {
         let connection = peer.connection();
         let fault = tokio::select! {
-            fault = follow_until_lost(&peer, &connection, content, count, &events) => fault,
+            fault = follow_until_lost(&peer, &connection, &access, count, &events) => fault,
             () = connection.retired.cancelled() => SourceFault::Lost,
         };
         // Continues on a new connection to the same node, if there is one.
@@ -77,12 +78,15 @@ pub(super) async fn follow(
 async fn follow_until_lost(
     peer: &Peer,
     connection: &PeerConnection,
-    content: ContentId,
+    access: &Access,
     count: u32,
     events: &mpsc::Sender<Event>,
 ) -> SourceFault {
+    if let Err(fault) = peer.unlock(connection, access).await {
+        return fault;
+    }
     let interest = Interest {
-        content,
+        content: access.wire_id(),
         extensions: Vec::new(),
     };
     let asked = async {

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::Swarm;
 use super::event::{ANSWER_DEADLINE, Event};
-use crate::error::AskError;
+use crate::error::{AskError, SourceFault};
 
 /// A peer that has not answered by then is hedged: another peer is asked for the same page.
 const HEDGE_AFTER: Duration = Duration::from_secs(1);
@@ -136,19 +136,24 @@ impl Swarm<'_> {
             return;
         };
         let request = HashRequest {
-            content: self.content,
+            content: self.access.wire_id(),
             page,
             extensions: Vec::new(),
         };
         let (peer, events) = (connected.peer.clone(), self.events.clone());
+        let access = self.access.clone();
         self.tasks.spawn(async move {
             let _busy = peer.busy();
-            let connection = peer.quic();
-            let asked = framed::ask::<HashRequest, Hashes>(&connection, &request);
+            let connection = peer.connection();
+            let asked = async {
+                peer.unlock(&connection, &access).await?;
+                let asked = framed::ask::<HashRequest, Hashes>(&connection.connection, &request);
+                let (hashes, ..) = asked.await.map_err(AskError::from)?;
+                Ok(hashes)
+            };
             let result = match timeout(ANSWER_DEADLINE, asked).await {
-                Ok(Ok((hashes, ..))) => Ok(hashes),
-                Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err(AskError::TimedOut(ANSWER_DEADLINE)),
+                Ok(result) => result,
+                Err(_) => Err(AskError::TimedOut(ANSWER_DEADLINE).into()),
             };
             let _ = events
                 .send(Event::Hashes {
@@ -164,7 +169,7 @@ impl Swarm<'_> {
         &mut self,
         key: PeerKey,
         page: u32,
-        result: Result<Hashes, AskError>,
+        result: Result<Hashes, SourceFault>,
     ) {
         // A hedged peer answered after the other one.
         if page != self.hash_pages.page() || self.hash_pages.is_complete {
@@ -178,7 +183,7 @@ impl Swarm<'_> {
             Err(fault) => {
                 debug!(peer = %connected.peer.node, %fault, "did not deliver chunk hashes");
                 self.hash_pages.handle_failed(key);
-                self.give_up_slot(key, fault.into());
+                self.give_up_slot(key, fault);
                 return;
             }
         };

@@ -20,6 +20,7 @@ pub(super) async fn open(
         force: request.force,
         hashing,
         attributes: request.attributes,
+        share_key: request.share_key.clone(),
     };
     let (target, info) = (request.target.clone(), request.info);
     let open = blocking(move || Part::open(&target, info, &options));

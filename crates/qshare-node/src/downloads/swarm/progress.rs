@@ -46,6 +46,11 @@ impl Swarm<'_> {
             }
             return Ok(());
         }
+        let is_private = self.request.share_key.is_some();
+        if is_private && self.peers.is_empty() && self.holders.all_changed() {
+            let name = self.request.name.clone();
+            return Err(DownloadError::Changed { name });
+        }
         let waited = self.last_hope.elapsed();
         if waited >= self.all.limits.withdraw_partial_after {
             self.withdraw();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use qshare_content::{Chunks, ContentId, Hash, tree};
+use qshare_content::{Chunks, Hash, tree};
 use qshare_storage::{Part, PartError};
 use qshare_swarm::{RequestId, Span};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::super::chunk_request::{Answer, chunk_request, fetch};
 use super::super::rates::Rates;
 use super::event::{Event, resume};
+use crate::access::Access;
 use crate::peers::Peer;
 use crate::runtime::BufferPool;
 
@@ -20,7 +21,7 @@ use crate::runtime::BufferPool;
 pub(super) struct FetchSpan {
     pub(super) request: RequestId,
     pub(super) peer: Arc<Peer>,
-    pub(super) content: ContentId,
+    pub(super) access: Access,
     pub(super) chunks: Chunks,
     pub(super) span: Span,
     pub(super) part: Arc<Part>,
@@ -70,7 +71,7 @@ pub(super) async fn fetch_span(job: FetchSpan) {
     let FetchSpan {
         request,
         peer,
-        content,
+        access,
         chunks,
         span,
         part,
@@ -82,7 +83,7 @@ pub(super) async fn fetch_span(job: FetchSpan) {
         rates,
         work,
     } = job;
-    let asked = chunk_request(content, &chunks, span);
+    let asked = chunk_request(access.wire_id(), &chunks, span);
     let expected = span.size(&chunks);
     // Other downloads may have reserved much of the memory, too. The largest chunk always fits.
     let permits = u32::try_from(expected).unwrap_or(u32::MAX);
@@ -97,6 +98,16 @@ pub(super) async fn fetch_span(job: FetchSpan) {
     };
     let busy = peer.busy();
     let connection = peer.connection();
+    if let Err(fault) = peer.unlock(&connection, &access).await {
+        drop(busy);
+        let broken = Event::Broken {
+            request,
+            cause: fault.to_string(),
+            moved: !Arc::ptr_eq(&connection, &peer.connection()),
+        };
+        let _ = events.send(broken).await;
+        return;
+    }
     let buffer = |length| buffers.take(length);
     let answer = fetch(
         &connection.connection,

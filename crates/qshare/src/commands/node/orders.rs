@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qshare_node::content::{AssetName, ContentId, FileMetadata, NodeAddress, Query};
+use qshare_node::content::{AssetName, ContentId, FileMetadata, NodeAddress, Query, ShareKey};
 use qshare_node::{
     DiskError, Download, DownloadRequest, FileAttributes, FoundFile, Node, Redeemed, RemoveError,
     RosterState, Target, discard_unfinished, unfinished,
@@ -120,7 +120,7 @@ impl PromptHandler {
     }
 
     async fn get(&self, text: &str, in_script: bool) -> Result<(), Failure> {
-        let mut nodes = Vec::new();
+        let (mut nodes, mut share_key) = (Vec::new(), None);
         // A name alone may be anybody's, so it makes no file executable.
         let mut may_execute = false;
         let wanted = Wanted::parse(text)
@@ -148,9 +148,10 @@ impl PromptHandler {
                 let found = self.find(&query).await?;
                 self.choose(&query, found)
             }
-            Wanted::Link(link) if !link.nodes.is_empty() => {
+            // Nobody is asked about a private content by its id.
+            Wanted::Link(link) if !link.nodes.is_empty() || link.key.is_some() => {
                 may_execute = true;
-                nodes = link.nodes;
+                (nodes, share_key) = (link.nodes, link.key);
                 vec![FoundFile {
                     content: link.info.id(),
                     name: link.name.unwrap_or_else(|| link.info.id().into()),
@@ -195,7 +196,7 @@ impl PromptHandler {
         let mut begun = Vec::new();
         for mut file in files {
             file.metadata.executable &= may_execute;
-            begun.extend(self.begin(file, nodes.clone(), in_script));
+            begun.extend(self.begin(file, nodes.clone(), share_key.clone(), in_script));
         }
         if let Some(redeemed) = redeemed {
             tokio::spawn(report_when_complete(
@@ -272,7 +273,13 @@ impl PromptHandler {
     }
 
     /// Starts a download, unless it is running.
-    fn begin(&self, file: FoundFile, nodes: Vec<NodeAddress>, in_script: bool) -> Option<Download> {
+    fn begin(
+        &self,
+        file: FoundFile,
+        nodes: Vec<NodeAddress>,
+        share_key: Option<ShareKey>,
+        in_script: bool,
+    ) -> Option<Download> {
         let same = |download: &Download| {
             download.name() == &file.name && download.content() == file.content
         };
@@ -294,6 +301,7 @@ impl PromptHandler {
         let request = DownloadRequest::of_file(file, target)
             .attributes(attributes)
             .nodes(nodes)
+            .share_key(share_key)
             .give_up_after(in_script.then_some(SCRIPT_SOURCE_PATIENCE));
         let download = self.node.download(request);
         let _ = self.begun.send(download.clone());

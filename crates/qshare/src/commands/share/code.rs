@@ -1,0 +1,104 @@
+//! The code of a share: offered, shown, and replaced when it ends.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qshare_node::content::TrackerAddress;
+use qshare_node::{CodeEnd, CodeEvent, CodeOffer, CodeOfferConfig, Node, OfferedCode, Share};
+use tokio::time::timeout;
+
+use super::link_to;
+use crate::suggest::quoted;
+
+/// Time for the first code. An offer waits 4 s for a tracker.
+const FIRST_CODE: Duration = Duration::from_secs(8);
+
+/// A code that receivers can type.
+#[derive(Debug, Clone)]
+pub(super) struct ShownCode {
+    pub(super) text: String,
+    /// The receiver's whole command.
+    pub(super) command: String,
+}
+
+/// The code of one share.
+pub(super) struct ShareCode {
+    offer: CodeOffer,
+    /// Wrong codes that were typed.
+    pub(super) failed_attempts: u64,
+    /// Whether as many receivers as the code admits have everything.
+    pub(super) is_served: bool,
+}
+
+impl ShareCode {
+    /// Offers a code for the newest version of a share, to `uses` receivers. Returns also the code,
+    /// unless it works nowhere yet.
+    pub(super) async fn offer(
+        node: &Node,
+        share: &Share,
+        uses: Option<NonZeroU32>,
+    ) -> (ShareCode, Option<ShownCode>) {
+        let (linking, shared) = (node.clone(), share.clone());
+        let offer = node.offer_code(CodeOfferConfig {
+            link: Arc::new(move || link_to(&linking, &shared)),
+            uses,
+        });
+        let mut code = ShareCode {
+            offer,
+            failed_attempts: 0,
+            is_served: false,
+        };
+        let first = async {
+            loop {
+                if let CodeEvent::Offered(offered) = code.offer.next().await? {
+                    return shown(&offered);
+                }
+            }
+        };
+        let first = timeout(FIRST_CODE, first).await.ok().flatten();
+        (code, first)
+    }
+
+    /// Ends the code, and tells trackers.
+    pub(super) async fn close(self) {
+        self.offer.close().await;
+    }
+
+    /// Waits for the next event; stays pending after the last one. Cancel safe.
+    pub(super) async fn next(&mut self) -> CodeEvent {
+        let Some(event) = self.offer.next().await else {
+            return std::future::pending().await;
+        };
+        match &event {
+            CodeEvent::AttemptFailed { .. } => self.failed_attempts += 1,
+            CodeEvent::Completed { left: Some(0) } => self.is_served = true,
+            _ => {}
+        }
+        event
+    }
+}
+
+/// Returns an offered code as it is shown; None if no tracker and no neighbour can use it.
+pub(super) fn shown(offered: &OfferedCode) -> Option<ShownCode> {
+    if offered.trackers.is_empty() && !offered.lan {
+        return None;
+    }
+    let text = offered.code.reveal().to_string();
+    let mut command = format!("qshare get {text}");
+    if let Some(tracker) = offered.trackers.iter().find(|tracker| !is_default(tracker)) {
+        let place = tracker.host_port();
+        command += &format!(" --tracker {}", quoted(place.as_ref()));
+    }
+    Some(ShownCode { text, command })
+}
+
+/// Whether receivers ask a tracker without naming it.
+fn is_default(tracker: &TrackerAddress) -> bool {
+    tracker.host == "127.0.0.1" && tracker.port == qshare_node::content::DEFAULT_TRACKER_PORT
+}
+
+/// Whether an event ends the code for good.
+pub(super) fn is_end(event: &CodeEvent) -> bool {
+    matches!(event, CodeEvent::Ended(CodeEnd::UsedUp | CodeEnd::Expired))
+}
