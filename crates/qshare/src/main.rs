@@ -30,6 +30,7 @@ mod output;
 mod progress;
 mod prompt;
 mod redeem;
+mod service;
 mod signals;
 mod suggest;
 mod terminal;

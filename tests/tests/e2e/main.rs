@@ -25,6 +25,8 @@ mod net;
 mod node_life;
 mod operations;
 #[cfg(target_os = "linux")]
+mod packages;
+#[cfg(target_os = "linux")]
 mod port_mapping;
 mod private;
 mod processes;

@@ -32,6 +32,7 @@ use crate::notices::{self, Notices};
 use crate::output::{self, DownloadedJson};
 use crate::progress::{self, Board};
 use crate::prompt::{self, Input, Names};
+use crate::service;
 use crate::suggest::{self, CommandLine};
 use crate::terminal;
 use crate::web::WebServer;
@@ -82,6 +83,7 @@ async fn serve(
         .await
         .map_err(|error| not_started(error, &args))?;
     startup::announce(&node, &args, &trackers, web.as_ref(), console)?;
+    service::ready();
     let (inputs, mut input) = unbounded_channel();
     let names = Names::default();
     if args.no_prompt {
@@ -161,6 +163,7 @@ async fn serve(
         true => console.leave_prompt(),
         false => console.clear(),
     }
+    service::stopping();
     console.note("stopping");
     let unfinished = node
         .downloads()

@@ -18,6 +18,7 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::messages;
 use crate::output::ReadyJson;
+use crate::service;
 use crate::suggest::{self, CommandLine, quoted};
 
 /// Deadline for closing the sessions. Service managers kill a process some seconds after they asked
@@ -53,7 +54,9 @@ async fn serve(
         tokio::spawn(operations::serve(listener, operations, stop.clone()));
     }
     announce(&tracker, &args, console)?;
+    service::ready();
     stop.cancelled().await;
+    service::stopping();
     console.note("stopping");
     tracker.shutdown(GOODBYE_MAX).await;
     Ok(())
