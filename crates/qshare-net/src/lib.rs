@@ -16,7 +16,7 @@
 //! | `endpoint`, `transport` | the QUIC endpoint and its settings |
 //! | `admission` | half-open and established connections, shared fairly between networks |
 //! | `pacing` | the limits on what the socket sends and receives |
-//! | `token_bucket` | rate limits |
+//! | `token_bucket`, `network_rates` | rate limits, and those by network |
 //! | `pake` | the key exchange of codes |
 //! | `session` | dial, accept, Hello, frames on streams |
 //! | `socket` | the UDP socket below quinn: demultiplexing, relayed packets, coalescing |
@@ -31,6 +31,7 @@ mod certificate;
 mod congestion;
 mod endpoint;
 mod identity;
+mod network_rates;
 mod pacing;
 mod pake;
 mod resolve;
@@ -49,6 +50,7 @@ pub use identity::{
     GroupError, GroupSecret, Identity, IdentityDir, IdentityError, IdentityFault, IdentityLock,
     IdentityRole, KnownTrackers, TrustError, default_identity_dir, exclude_from_core_dumps,
 };
+pub use network_rates::NetworkRates;
 pub use pacing::{Incoming, Pacing, RateError, RateLimit, Share};
 pub use pake::{
     OpenedLink, PakeAwaitingLink, PakeError, PakeReceiver, PakeSharer, SealedLink, VerifiedReceiver,

@@ -7,7 +7,6 @@ mod claim;
 mod live;
 mod memory;
 mod open;
-mod rates;
 mod store;
 
 pub(crate) use claim::claim;

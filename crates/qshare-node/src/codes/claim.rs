@@ -25,6 +25,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// another time.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Pause after a lost stream.
+const LOST_PAUSE: Duration = Duration::from_millis(200);
+
 /// The stream of a mailbox that is claimed.
 pub(super) struct ClaimedStream {
     send: SendStream,
@@ -99,10 +102,15 @@ pub(super) async fn keep_claimed(
 ) {
     let mut was_claimed = stream.is_some();
     loop {
-        if let Some(claimed) = stream.take()
-            && serve(claimed, &exchange).await == Served::CodeEnded
-        {
-            return;
+        if let Some(claimed) = stream.take() {
+            if serve(claimed, &exchange).await == Served::CodeEnded {
+                return;
+            }
+            // A full tracker may have ended the stream only.
+            tokio::select! {
+                () = sleep(LOST_PAUSE) => {}
+                _ = exchange.ended() => return,
+            }
         }
         let mut state = session.subscribe();
         let up = tokio::select! {

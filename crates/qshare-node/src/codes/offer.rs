@@ -21,8 +21,9 @@ use super::service::Codes;
 use super::uses::Uses;
 use crate::trackers::{SessionState, TrackerSession};
 
-/// How long a code can be used.
-const CODE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// How long a code can be used: a minute less than its mailboxes last, so that it is the sharer who
+/// ends it and knows why.
+const CODE_LIFETIME: Duration = Duration::from_secs(24 * 3600 - 60);
 /// Time for the first tracker to be reached before a code is offered without one.
 const FIRST_TRACKER: Duration = Duration::from_secs(4);
 /// Time for the other trackers after the first one.

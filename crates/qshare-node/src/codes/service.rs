@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use qshare_content::fair::Network;
 use qshare_content::{Code, NodeId};
+use qshare_net::NetworkRates;
 use qshare_net::framed::{self, ReadError};
 use qshare_wire::mailbox::{
     MailboxAnswer, MailboxComplete, MailboxConfirm, MailboxOpen, MailboxSealed,
@@ -25,6 +27,9 @@ use crate::peers::{Dialler, Peer};
 use crate::runtime::Tasks;
 use crate::trackers::{TrackerSession, Trackers};
 
+/// Runs that one neighbour may begin at once, and in the long run. Each costs some 0.2 ms.
+const RUNS_BURST: f64 = 20.0;
+const RUNS_PER_SECOND: f64 = 0.5;
 /// Time for each message of a neighbour.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
 /// Time for telling all trackers that codes have ended, when the node stops.
@@ -41,6 +46,8 @@ pub(crate) struct Codes {
     tasks: Tasks,
     /// The open mailboxes on the local network.
     mailboxes: Mutex<HashMap<u32, Arc<Exchange>>>,
+    /// Runs that neighbours begin.
+    runs: Mutex<NetworkRates>,
     /// Offers that have not ended, for reports of completion.
     offers: Mutex<Vec<Weak<Offered>>>,
     /// Cancelled when the node stops.
@@ -66,6 +73,7 @@ impl Codes {
             dialler,
             tasks,
             mailboxes: Mutex::default(),
+            runs: Mutex::new(NetworkRates::new(RUNS_PER_SECOND, RUNS_BURST)),
             offers: Mutex::default(),
             stop: CancellationToken::new(),
         }
@@ -137,6 +145,12 @@ impl Codes {
                 Refusal::NotAllowed,
                 "codes are answered on the local network only",
             ));
+        }
+        let network = Network::of(peer.address().ip());
+        if let Err(wait) = lock(&self.runs).try_take(Instant::now(), network) {
+            let mut busy = Refused::new(Refusal::Busy);
+            busy.retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+            return Err(busy);
         }
         let exchange = lock(&self.mailboxes).get(&request.number).cloned();
         let exchange = exchange.ok_or_else(|| Refused::new(Refusal::NotHere))?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
 use qshare_content::fair::{Network, User};
+use qshare_net::NetworkRates;
 use qshare_wire::mailbox::{MailboxClaim, MailboxFault, MailboxForward, MailboxStep};
 use qshare_wire::{Refusal, Refused};
 use sha2::{Digest, Sha256};
@@ -14,12 +15,15 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::rates::RunRates;
 use super::store::{Claim, ClaimError, MailboxState, MailboxStore, TokenHash};
 use crate::fair_rate::FairRate;
 
 /// Runs that are open at one mailbox. The sharer itself allows three.
 const RUNS_MAX: usize = 8;
+/// Runs that one network may begin at once, and in the long run: more than a class of people types,
+/// and few enough that a network cannot use up the guesses of many codes.
+const RUNS_BURST: f64 = 40.0;
+const RUNS_PER_SECOND: f64 = 0.5;
 /// Steps that wait for a sharer: two of each run, and the end of runs that have just ended.
 const STEPS_MAX: usize = 4 * RUNS_MAX;
 /// Time for each step of the other side. No person is involved.
@@ -37,7 +41,7 @@ pub(crate) struct Mailboxes {
     store: Arc<dyn MailboxStore>,
     live: Arc<Mutex<HashMap<u32, Arc<Live>>>>,
     claims: Mutex<FairRate>,
-    runs: Mutex<RunRates>,
+    runs: Mutex<NetworkRates>,
 }
 
 /// A mailbox whose sharer is in session.
@@ -89,7 +93,7 @@ impl Mailboxes {
             store,
             live: Arc::default(),
             claims: Mutex::new(claims),
-            runs: Mutex::default(),
+            runs: Mutex::new(NetworkRates::new(RUNS_PER_SECOND, RUNS_BURST)),
         }
     }
 

@@ -1,41 +1,50 @@
-//! How many runs the nodes of one network may begin.
+//! Rate limits by network.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::TokenBucket;
 use qshare_content::fair::Network;
-use qshare_net::TokenBucket;
 
-/// Runs that one network may begin at once, and in the long run: more than a class of people types,
-/// and few enough that a network cannot use up the guesses of many codes.
-const RUNS_BURST: f64 = 40.0;
-const RUNS_PER_SECOND: f64 = 0.5;
-/// Limit on the networks whose runs are counted.
+/// Limit on the networks that are counted.
 const NETWORKS_MAX: usize = 4_096;
 
-/// The allowances of all networks.
-#[derive(Debug, Default)]
-pub(super) struct RunRates {
+/// A rate limit on events that nodes cause, for each network ([`Network`]) on its own. Identities
+/// are free, so they are not counted.
+#[derive(Debug)]
+pub struct NetworkRates {
+    burst: f64,
+    per_second: f64,
     buckets: HashMap<Network, TokenBucket>,
 }
 
-impl RunRates {
-    /// Counts a run.
+impl NetworkRates {
+    /// Allows each network `burst` events at once, and `per_second` in the long run.
+    pub fn new(per_second: f64, burst: f64) -> NetworkRates {
+        NetworkRates {
+            burst,
+            per_second,
+            buckets: HashMap::new(),
+        }
+    }
+
+    /// Counts an event.
     ///
     /// # Errors
     ///
-    /// The time after which the network may begin another one.
-    pub(super) fn try_take(&mut self, now: Instant, network: Network) -> Result<(), Duration> {
+    /// The time after which the network may cause another one. While 4,096 networks have not got
+    /// their whole allowance back, further networks have to wait.
+    pub fn try_take(&mut self, now: Instant, network: Network) -> Result<(), Duration> {
         if self.buckets.len() >= NETWORKS_MAX && !self.buckets.contains_key(&network) {
             self.buckets.retain(|_, bucket| !bucket.is_full(now));
             if self.buckets.len() >= NETWORKS_MAX {
-                return Err(Duration::from_secs_f64(1.0 / RUNS_PER_SECOND));
+                return Err(Duration::from_secs_f64(1.0 / self.per_second));
             }
         }
         let bucket = self
             .buckets
             .entry(network)
-            .or_insert_with(|| TokenBucket::new(now, RUNS_PER_SECOND, RUNS_BURST));
+            .or_insert_with(|| TokenBucket::new(now, self.per_second, self.burst));
         match bucket.try_take(now, 1.0) {
             true => Ok(()),
             false => Err(bucket.wait_for(1.0)),
@@ -54,9 +63,9 @@ mod tests {
 
     #[test]
     fn a_network_that_guesses_waits_and_others_do_not() {
-        let (mut rates, now) = (RunRates::default(), Instant::now());
+        let (mut rates, now) = (NetworkRates::new(0.5, 40.0), Instant::now());
         let taken = (0..100).filter(|_| rates.try_take(now, network(1)).is_ok());
-        assert_eq!(taken.count(), RUNS_BURST as usize);
+        assert_eq!(taken.count(), 40);
         let wait = rates.try_take(now, network(1)).unwrap_err();
         assert_eq!(wait, Duration::from_secs(2));
         assert!(rates.try_take(now + wait, network(1)).is_ok());
@@ -65,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_networks_that_are_counted_are_bounded() {
-        let (mut rates, now) = (RunRates::default(), Instant::now());
+        let (mut rates, now) = (NetworkRates::new(0.5, 40.0), Instant::now());
         for number in 0..2 * NETWORKS_MAX as u32 {
             let _ = rates.try_take(now, network(number));
         }
