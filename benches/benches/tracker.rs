@@ -110,6 +110,7 @@ fn greeting() -> Greeting {
         group: None,
         candidates: Vec::new(),
         features: 0,
+        extensions: Vec::new(),
     }
 }
 

@@ -16,6 +16,7 @@ use qshare_wire::peer::{
     ChunkData, ChunkRequest, HashRequest, Hashes, Have, HaveMore, Interest, Ping,
 };
 use qshare_wire::private::{AnnounceTopics, Unlock, Unlocked, WatchTopic};
+use qshare_wire::siblings::Siblings;
 use qshare_wire::tracker::{
     Announce, AnnounceAck, EntriesEvicted, Find, Found, Holders, HoldersChanged, Watch,
 };
@@ -44,6 +45,7 @@ const DECODERS: &[fn(&[u8])] = &[
     decode::<Ping>,
     decode::<Refused>,
     decode::<EntriesEvicted>,
+    decode::<Siblings>,
     decode::<AnnounceTopics>,
     decode::<WatchTopic>,
     decode::<Unlock>,

@@ -100,6 +100,7 @@ async fn serve(endpoint: &Endpoint, lie: Lie) {
                 group: None,
                 candidates: Vec::new(),
                 features: 0,
+                extensions: Vec::new(),
             };
             if let Ok(session) = accept(us, &greeting, incoming).await {
                 attend(session, announced, lie).await;

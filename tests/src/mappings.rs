@@ -72,6 +72,7 @@ fn endpoint(identity: &Identity, keep_alive: Duration) -> (Endpoint, Greeting) {
         group: None,
         candidates: Vec::new(),
         features: 0,
+        extensions: Vec::new(),
     };
     (Endpoint::bind(identity, &config).unwrap(), greeting)
 }

@@ -97,6 +97,7 @@ async fn serve(endpoint: &Endpoint, swap: Swap) {
                 group: None,
                 candidates: Vec::new(),
                 features: FEATURE_CODES,
+                extensions: Vec::new(),
             };
             if let Ok(session) = accept(us, &greeting, incoming).await {
                 attend(session, mailbox, swap).await;

@@ -174,5 +174,6 @@ pub fn greeting(role: Role, group: Option<&Path>) -> Greeting {
         group: group.map(|file| GroupSecret::load(file).unwrap()),
         candidates: Vec::new(),
         features: 0,
+        extensions: Vec::new(),
     }
 }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use qshare_content::NodeId;
-use qshare_wire::hello::{Hello, Role};
+use qshare_wire::hello::{Extensions, Hello, Role};
 use qshare_wire::limits::HELLO_DEADLINE;
 use qshare_wire::{Candidate, CloseCode, PeerText};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
@@ -38,6 +38,8 @@ pub struct Greeting {
     pub candidates: Vec<Candidate>,
     /// Feature bits of [`qshare_wire::hello`].
     pub features: u64,
+    /// Extensions of [`qshare_wire::hello`].
+    pub extensions: Extensions,
 }
 
 /// An authenticated connection: certificate, protocol version and group were checked.

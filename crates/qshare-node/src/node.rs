@@ -125,6 +125,7 @@ impl Node {
                 true => FEATURE_BIRTHDAY_PUNCH | FEATURE_CODES | FEATURE_PRIVATE_SHARES,
                 false => FEATURE_CODES | FEATURE_PRIVATE_SHARES,
             },
+            extensions: Vec::new(),
         };
         let committer = Committer::start()?;
 

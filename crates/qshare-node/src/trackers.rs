@@ -7,8 +7,10 @@ mod announce;
 mod ask;
 mod candidates;
 mod dial;
+mod registries;
 mod session;
 mod sessions;
+mod siblings;
 
 pub(crate) use ask::{Established, answers_to};
 pub(crate) use candidates::{local_candidates, resolve_candidates};

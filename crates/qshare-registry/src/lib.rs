@@ -20,6 +20,7 @@ mod find;
 mod group;
 mod holders;
 mod index;
+mod inventory;
 mod lookup;
 mod near;
 mod node;
@@ -33,7 +34,9 @@ mod work;
 
 pub use backend::RegistryBackend;
 pub use config::RegistryConfig;
+pub use inventory::{EntryPosition, is_topic, topic_entry, topic_key};
 pub use lookup::{Cursor, Find, FindError, Match, Order, Page, Readiness, Sample};
+pub use near::similar_names;
 pub use registry::Registry;
 pub use types::{
     Announced, AnnouncedTopic, Contact, Counts, EntryKey, Evicted, GroupId, Holder, HolderChange,

@@ -11,8 +11,16 @@ const COMPARED_CHARS: usize = 64;
 const SIMILAR_FROM: f64 = 0.85;
 /// The similarity of a name that contains the wanted text as a whole.
 const CONTAINS: f64 = 0.9;
+/// Limit on the steps of [`similar_names`].
+const STEPS_MAX: u64 = 100_000;
 /// A shorter text is contained in too many names to be significant.
 const CONTAINED_MIN_CHARS: usize = 3;
+
+/// Returns those of `names` that resemble `wanted`, best first, at most `max`.
+pub fn similar_names(wanted: &str, names: &[AssetName], max: usize) -> Vec<AssetName> {
+    let mut work = Work::new(STEPS_MAX);
+    near_names(wanted, names.iter(), max, STEPS_MAX, &mut work)
+}
 
 /// Returns the most similar of `names`, best first, at most `max`, each once. Stops after
 /// `steps_max` steps with the best so far.

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use qshare_content::fair::{FairShares, Network};
-use qshare_content::{AssetName, ContentId, FileMetadata, LENGTH_MAX_BYTES, NodeId, Topic};
+use qshare_content::{AssetName, ContentId, LENGTH_MAX_BYTES, NodeId, Topic};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::catalog::topic_info;
 use crate::config::RegistryConfig;
 use crate::group::Group;
+use crate::inventory::topic_entry;
 use crate::lookup::{Find, FindError, Page, Readiness, Sample};
 use crate::node::Node;
 use crate::resources::Resources;
@@ -25,7 +26,7 @@ use crate::upkeep::{Chore, ChoreKind};
 use crate::work::{DRAWN_STEPS, HOLDER_STEPS, NAME_STEPS};
 
 /// Stands in the place of a topic's name, and is never listed.
-fn topic_name() -> AssetName {
+pub(crate) fn topic_name() -> AssetName {
     #[expect(clippy::expect_used, reason = "a constant, which a test parses")]
     AssetName::new("topic").expect("a valid name")
 }
@@ -224,16 +225,7 @@ impl Registry {
         session: SessionId,
         batch: &[AnnouncedTopic],
     ) -> Result<Vec<Refused>, SessionGone> {
-        let batch: Vec<Announced> = batch
-            .iter()
-            .map(|announced| Announced {
-                name: topic_name(),
-                info: topic_info(announced.topic),
-                is_collection: false,
-                complete: announced.complete,
-                metadata: FileMetadata::default(),
-            })
-            .collect();
+        let batch: Vec<Announced> = batch.iter().map(topic_entry).collect();
         self.announce(now, session, &batch, u64::MAX)
     }
 
@@ -509,9 +501,15 @@ impl Registry {
 
     /// Ends the session of a node that makes room for another, and forgets the node.
     pub(crate) fn evict_node(&mut self, group: GroupId, key: Key<Node>) {
-        let Some(entry) = self.groups.get_mut(&group) else {
-            return;
-        };
+        if let Some(session) = self.remove_node(group, key) {
+            let output = Output::SessionEvicted(session);
+            self.resources.outputs.push_back(output);
+        }
+    }
+
+    /// Forgets a node with its session and lease. Returns the session that it had.
+    pub(crate) fn remove_node(&mut self, group: GroupId, key: Key<Node>) -> Option<SessionId> {
+        let entry = self.groups.get_mut(&group)?;
         let node = &mut entry.nodes[key];
         if let Some(until) = node.lease_until.take() {
             self.leases.remove(&(until, group, node.id));
@@ -519,11 +517,11 @@ impl Registry {
         for watch in &node.watches {
             self.watches.remove(watch);
         }
-        if let Some(session) = node.session.take() {
+        let session = node.session.take();
+        if let Some(session) = session {
             self.sessions.remove(&session);
-            let output = Output::SessionEvicted(session);
-            self.resources.outputs.push_back(output);
         }
         self.forget(group, key);
+        session
     }
 }

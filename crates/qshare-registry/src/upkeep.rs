@@ -31,6 +31,14 @@ pub(crate) struct Chore {
     kind: ChoreKind,
 }
 
+impl Chore {
+    /// Whether it removes entries of this node after a full announcement.
+    pub(crate) fn sweeps(&self, group: GroupId, node: Key<Node>) -> bool {
+        let sweeps = matches!(self.kind, ChoreKind::Sweep { .. });
+        sweeps && self.group == group && self.node == node
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum ChoreKind {
     /// The node left: its entries are removed.

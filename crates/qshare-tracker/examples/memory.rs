@@ -92,6 +92,7 @@ async fn run_nodes(
             group: None,
             candidates: Vec::new(),
             features: 0,
+            extensions: Vec::new(),
         };
         let target = DialTarget::Tracker(Some(id));
         let deadline = Duration::from_secs(30);

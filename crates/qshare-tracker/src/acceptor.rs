@@ -6,6 +6,7 @@ use std::time::Instant;
 use qshare_content::fair::Network;
 use qshare_net::{Admission, ConnectionSlots, Endpoint, Greeting, HalfOpen, close};
 use qshare_wire::CloseCode;
+use qshare_wire::hello::EXTENSION_REGISTRY;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -47,8 +48,9 @@ impl Acceptor {
 
     async fn serve(&self, half_open: HalfOpen) {
         let address = half_open.remote_address();
+        let greeting = self.greeting();
         // On the heap, so that a session's task does not keep room for the handshake.
-        let greeted = Box::pin(half_open.greet(self.endpoint.id(), &self.greeting));
+        let greeted = Box::pin(half_open.greet(self.endpoint.id(), &greeting));
         let session = match greeted.await {
             Ok(session) => session,
             Err(error) => {
@@ -70,5 +72,15 @@ impl Acceptor {
             return;
         }
         serve(session, slot, Arc::clone(&self.services)).await;
+    }
+
+    /// Returns what the tracker says of itself: with the registry's id once it is known.
+    fn greeting(&self) -> Greeting {
+        let mut greeting = self.greeting.clone();
+        let shared = self.services.shared.as_ref();
+        if let Some(id) = shared.and_then(|shared| shared.id()) {
+            greeting.extensions.push((EXTENSION_REGISTRY, id.to_vec()));
+        }
+        greeting
     }
 }

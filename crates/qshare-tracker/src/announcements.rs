@@ -190,7 +190,7 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Sessi
     } = announce;
     if stage == AnnounceStage::FullBegin {
         registry
-            .begin_announcement(client.id)
+            .begin_announcement(client.node, client.id)
             .map_err(|_| SessionError::Gone)?;
     }
     let removed: Vec<EntryKey> = removed
@@ -201,7 +201,7 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Sessi
         })
         .collect();
     registry
-        .withdraw(client.id, &removed)
+        .withdraw(client.node, client.id, &removed)
         .await
         .map_err(|_| SessionError::Gone)?;
     let offered = entries.len();
@@ -211,18 +211,20 @@ async fn apply(client: &Client, announce: Announce) -> Result<AnnounceAck, Sessi
         false => Vec::new(),
     };
     let refused = registry
-        .announce(client.id, &entries)
+        .announce(client.node, client.id, &entries)
         .await
         .map_err(|_| SessionError::Gone)?;
     if stage == AnnounceStage::FullEnd {
-        let dropped = registry
-            .end_announcement(client.id)
-            .map_err(|error| match error {
-                NotAnnouncing::Gone(_) => SessionError::Gone,
-                NotAnnouncing::NotBegun => SessionError::Protocol(error.to_string()),
-            })?;
+        let dropped =
+            registry
+                .end_announcement(client.node, client.id)
+                .map_err(|error| match error {
+                    NotAnnouncing::Gone(_) => SessionError::Gone,
+                    NotAnnouncing::NotBegun => SessionError::Protocol(error.to_string()),
+                })?;
         debug!(dropped, "announced everything");
     }
+    registry.flushed(client.node).await;
     Ok(acknowledge(
         client,
         sequence,
@@ -238,7 +240,7 @@ async fn apply_topics(
 ) -> Result<AnnounceAck, SessionError> {
     let registry = &client.services.registry;
     registry
-        .withdraw_topics(client.id, &announce.removed)
+        .withdraw_topics(client.node, client.id, &announce.removed)
         .await
         .map_err(|_| SessionError::Gone)?;
     let offered = announce.topics.len();
@@ -248,9 +250,10 @@ async fn apply_topics(
         false => Vec::new(),
     };
     let refused = registry
-        .announce_topics(client.id, &topics)
+        .announce_topics(client.node, client.id, &topics)
         .await
         .map_err(|_| SessionError::Gone)?;
+    registry.flushed(client.node).await;
     let sequence = announce.sequence;
     Ok(acknowledge(
         client,

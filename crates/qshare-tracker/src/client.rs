@@ -24,6 +24,7 @@ use crate::member::ObservedAddress;
 use crate::metrics::Metrics;
 use crate::registry_service::RegistryService;
 use crate::relay::Relay;
+use crate::shared::SharedRegistry;
 use crate::turns::Turns;
 
 /// Steps of work in the registry that cost as much as one request: some 0.1 ms, which is what the
@@ -48,6 +49,8 @@ pub(crate) struct Services {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) access: Access,
     pub(crate) metrics: Metrics,
+    /// None if the tracker shares no registry with others.
+    pub(crate) shared: Option<Arc<SharedRegistry>>,
     pub(crate) limits: TrackerLimits,
 }
 

@@ -9,7 +9,7 @@ use qshare_registry::RegistryConfig;
 
 pub use qshare_content::DEFAULT_TRACKER_PORT;
 
-use crate::RelayLimits;
+use crate::{RelayLimits, SharedRegistryConfig};
 
 /// The configuration of [`crate::Tracker::start`].
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct TrackerConfig {
     pub listen: SocketAddr,
     /// Bounds and times of the registry.
     pub registry: RegistryConfig,
+    /// The registry that this tracker shares with others; None keeps everything to itself.
+    pub shared: Option<SharedRegistryConfig>,
     /// Bounds on what nodes may ask.
     pub limits: TrackerLimits,
     /// Bounds of the relay; None switches it off.
@@ -46,6 +48,7 @@ impl TrackerConfig {
                 watches_per_session: limits.transport.streams_max as usize * 3 / 4,
                 ..RegistryConfig::default()
             },
+            shared: None,
             limits,
             relay: Some(RelayLimits::default()),
             allow: None,

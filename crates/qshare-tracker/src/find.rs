@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use qshare_content::{ContentId, NodeId};
+use qshare_content::{ContentId, NodeId, Query};
 use qshare_registry::{self as registry, Cursor, Order, Page};
 use qshare_wire::Refusal;
 use qshare_wire::limits::{HOLDERS_PER_MATCH_MAX, MATCHES_MAX};
@@ -14,6 +14,7 @@ use quinn::SendStream;
 use crate::client::{Client, SessionError};
 use crate::contacts::{contact_for, readiness};
 use crate::reply::{end_busy, refuse, respond};
+use crate::shared::SharedLookup;
 
 /// Nodes that one answer describes; the bound of [`Found::nodes`].
 const NODES_MAX: usize = 4 * MATCHES_MAX;
@@ -33,7 +34,7 @@ pub(crate) async fn find(
             return Ok(());
         }
     };
-    let asked = registry::Find {
+    let mut asked = registry::Find {
         group: registry::GroupId::OPEN,
         query: request.query,
         after,
@@ -41,16 +42,35 @@ pub(crate) async fn find(
         holders: usize::from(request.holders).min(HOLDERS_PER_MATCH_MAX),
         asking: Some(client.node),
     };
+    if client.services.shared.is_some() {
+        SharedLookup::prepare(&mut asked);
+    }
     let Some(turn) = client.services.turns.take(client.user).await else {
         end_busy(client, send, "the tracker is busy with lookups").await;
         return Ok(());
     };
-    match client.services.registry.find(asked) {
+    match client.services.registry.find(asked.clone()) {
         Ok(page) => {
             let steps = page.steps;
             client.charge_steps(steps);
-            let found = found(page, client.observed_ip());
             turn.end(steps).await;
+            let page = match &client.services.shared {
+                Some(shared) => {
+                    let held_here = |content| {
+                        let by_id = registry::Find {
+                            query: Query::Id(content),
+                            after: None,
+                            limit: 1,
+                            ..asked.clone()
+                        };
+                        let page = client.services.registry.find(by_id).ok()?;
+                        page.matches.into_iter().next()
+                    };
+                    shared.lookup.complete(&asked, page, held_here).await
+                }
+                None => page,
+            };
+            let found = found(page, client.observed_ip());
             respond(client, send, &found).await;
         }
         Err(error) => {

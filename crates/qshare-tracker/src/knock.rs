@@ -67,7 +67,10 @@ pub(crate) async fn knock(client: &Client, request: Knock, send: &mut SendStream
         // An answer from another address left the router by another mapping than the knock
         // entered by.
         let proven = came_from.filter(|_| came_from == to);
-        client.services.registry.set_proven(client.id, proven);
+        client
+            .services
+            .registry
+            .set_proven(client.node, client.id, proven);
     }
     let knocked = Knocked {
         observed,

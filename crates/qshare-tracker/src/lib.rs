@@ -22,6 +22,7 @@
 //! | `fair_budget`, `fair_rate` | shares of memory and streams; of introductions to a node |
 //! | `access` | lists of nodes that may announce, or may not connect |
 //! | `metrics`, `operations` | counters, and what an operator sees |
+//! | `shared` | the registry that several trackers share, in Redis |
 //! | `relay`, `knocker` | datagrams: the relay, and the second port |
 
 mod acceptor;
@@ -46,6 +47,7 @@ mod relay;
 mod reply;
 mod request;
 mod session;
+mod shared;
 mod tracker;
 mod turns;
 mod watch;
@@ -55,4 +57,5 @@ pub use config::{DEFAULT_TRACKER_PORT, TrackerConfig, TrackerLimits};
 pub use operations::{ListedFile, NotReady, Operations, Sample, TrackerReport};
 pub use qshare_registry::{Counts, RegistryConfig};
 pub use relay::{RelayCounts, RelayLimits};
+pub use shared::{InvalidRegistry, RegistryAddress, RegistryFault, SharedRegistryConfig};
 pub use tracker::{StartError, Tracker};

@@ -52,8 +52,8 @@ pub(crate) struct Member {
     pub(crate) control: Control,
     /// Private addresses from its Hello.
     claimed: Vec<SocketAddr>,
-    /// Whether its Hello agrees to many probes.
-    pub(crate) may_birthday_punch: bool,
+    /// Features of its Hello.
+    pub(crate) features: u64,
     /// The address that answered a knock, if the node allows it to be sent to others.
     proven: Mutex<Option<SocketAddr>>,
     introductions: Mutex<FairRate>,
@@ -76,7 +76,7 @@ impl Member {
             observed,
             control,
             claimed,
-            may_birthday_punch: features & FEATURE_BIRTHDAY_PUNCH != 0,
+            features,
             proven: Mutex::default(),
             introductions: Mutex::new(FairRate::new(
                 now,
@@ -99,6 +99,11 @@ impl Member {
             .into_iter()
             .chain(self.claimed.iter().copied())
             .collect()
+    }
+
+    /// Whether its Hello agrees to many probes.
+    pub(crate) fn may_birthday_punch(&self) -> bool {
+        self.features & FEATURE_BIRTHDAY_PUNCH != 0
     }
 
     /// Returns the address that answered a knock, if the node allows it to be sent to others.

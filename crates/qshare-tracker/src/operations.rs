@@ -33,6 +33,9 @@ pub struct Operations {
 /// Why a tracker should not get lookups yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
+    /// The registry that it shares with others does not answer.
+    #[error("the shared registry does not answer")]
+    Registry,
     /// It has just started, and nodes are still announcing themselves.
     #[error("warming up: nodes are still announcing themselves")]
     Warming,
@@ -122,6 +125,10 @@ impl Operations {
     ///
     /// The reason why it cannot.
     pub fn readiness(&self) -> Result<(), NotReady> {
+        let shared = self.services.shared.as_ref();
+        if shared.is_some_and(|shared| !shared.is_up()) {
+            return Err(NotReady::Registry);
+        }
         match self.services.registry.readiness() {
             Readiness::Ready => Ok(()),
             Readiness::Warming => Err(NotReady::Warming),

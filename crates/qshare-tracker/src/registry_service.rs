@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use qshare_content::{ContentId, NodeId, Topic};
 use qshare_net::{Endpoint, close, close_because, framed, prove_address};
 use qshare_registry::{
-    Announced, AnnouncedTopic, Counts, EntryKey, Find, FindError, GroupId, HolderChange,
-    NotAnnouncing, OpenError, Output, Page, Readiness, Refused, Registry, RegistryConfig, Sample,
-    SessionGone, SessionId, TimeoutReason, WatchError, WatchId,
+    Announced, AnnouncedTopic, Counts, EntryKey, EntryPosition, Find, FindError, GroupId,
+    HolderChange, NotAnnouncing, OpenError, Output, Page, Readiness, Refused, Registry,
+    RegistryConfig, Sample, SessionGone, SessionId, TimeoutReason, WatchError, WatchId,
+    topic_entry, topic_key,
 };
 use qshare_wire::CloseCode;
 use qshare_wire::tracker::EntriesEvicted;
@@ -22,6 +23,7 @@ use tracing::debug;
 use crate::access::Access;
 use crate::contacts::canonical;
 use crate::member::Member;
+use crate::shared::{OwnEntries, SharedRegistry};
 
 /// Entries that are put into the registry before other tasks get the thread: some milliseconds.
 const ENTRIES_AT_ONCE: usize = 512;
@@ -47,6 +49,8 @@ pub(crate) struct RegistryService {
     group: GroupId,
     lease: Duration,
     work_is_left: Arc<Notify>,
+    /// Publishes what changes, if the tracker shares a registry with others.
+    shared: Option<Arc<SharedRegistry>>,
     state: Mutex<State>,
 }
 
@@ -55,8 +59,16 @@ struct State {
     connections: HashMap<SessionId, Arc<Member>>,
     sessions_by_node: HashMap<NodeId, SessionId>,
     watchers: HashMap<WatchId, Arc<Notify>>,
+    /// Nodes whose entries were evicted, or that were, and that are published.
+    evicted: Vec<Evictee>,
     /// Wakes [`RegistryService::expire_leases`].
     work_is_left: Arc<Notify>,
+}
+
+/// What was evicted, for the shared registry.
+enum Evictee {
+    Node(NodeId),
+    Entries(NodeId),
 }
 
 impl State {
@@ -71,6 +83,9 @@ impl State {
                     }
                 }
                 Output::SessionEvicted(session) => {
+                    let node = self.sessions_by_node.iter().find(|(_, of)| **of == session);
+                    self.evicted
+                        .extend(node.map(|(&node, _)| Evictee::Node(node)));
                     if let Some(evicted) = self.connections.remove(&session) {
                         debug!(%session, "evicted to make room for nodes of other networks");
                         let reason =
@@ -81,6 +96,7 @@ impl State {
                 Output::EntriesEvicted(group, node) => {
                     let evicted = self.registry.take_evicted(group, node);
                     debug!(node = %node.short(), entries = evicted.count, "evicted to make room");
+                    self.evicted.push(Evictee::Entries(node));
                     let session = self.sessions_by_node.get(&node);
                     let member = session.and_then(|session| self.connections.get(session));
                     if let Some(member) = member
@@ -135,17 +151,23 @@ impl fmt::Debug for RegistryService {
 }
 
 impl RegistryService {
-    pub(crate) fn new(group: GroupId, config: RegistryConfig) -> RegistryService {
+    pub(crate) fn new(
+        group: GroupId,
+        config: RegistryConfig,
+        shared: Option<Arc<SharedRegistry>>,
+    ) -> RegistryService {
         let work_is_left = Arc::new(Notify::new());
         RegistryService {
             group,
             lease: config.lease,
             work_is_left: Arc::clone(&work_is_left),
+            shared,
             state: Mutex::new(State {
                 registry: Registry::new(config, Instant::now(), rand::random()),
                 connections: HashMap::new(),
                 sessions_by_node: HashMap::new(),
                 watchers: HashMap::new(),
+                evicted: Vec::new(),
                 work_is_left,
             }),
         }
@@ -162,10 +184,37 @@ impl RegistryService {
         let now = Instant::now();
         let done = act(&mut state.registry, now);
         state.drain();
+        let evicted = std::mem::take(&mut state.evicted);
+        drop(state);
+        self.publish_evicted(evicted);
         done
     }
 
-    pub(crate) fn open(&self, node: NodeId, member: Member) -> Result<SessionId, OpenError> {
+    fn publish_evicted(&self, evicted: Vec<Evictee>) {
+        let Some(shared) = &self.shared else { return };
+        for evictee in evicted {
+            match evictee {
+                Evictee::Node(node) => shared.publisher.closed(node, Vec::new(), true),
+                Evictee::Entries(node) => shared.publisher.changed_otherwise(node),
+            }
+        }
+    }
+
+    /// Publishes a member's addresses.
+    fn publish_moved(&self, node: NodeId, member: &Member) {
+        if let Some(shared) = &self.shared {
+            let details = shared.details(member.observed.get(), member.claims(), member.features);
+            shared.publisher.moved(node, details);
+        }
+    }
+
+    /// Opens a session; `number` is what the node calls it.
+    pub(crate) fn open(
+        &self,
+        node: NodeId,
+        number: u64,
+        member: Member,
+    ) -> Result<SessionId, OpenError> {
         let mut state = self.lock();
         let now = Instant::now();
         let observed = member.observed.get();
@@ -174,6 +223,10 @@ impl RegistryService {
                 .registry
                 .handle_session_opened(now, self.group, node, observed, &member.claims());
         if let Ok(session) = opened {
+            if let Some(shared) = &self.shared {
+                let details = shared.details(observed, member.claims(), member.features);
+                shared.publisher.opened(node, number, details);
+            }
             let member = Arc::new(member);
             state.connections.insert(session, member);
             state.sessions_by_node.insert(node, session);
@@ -190,6 +243,10 @@ impl RegistryService {
         let is_last = state.sessions_by_node.get(&node) == Some(&session);
         if is_last {
             state.sessions_by_node.remove(&node);
+            if let Some(shared) = &self.shared {
+                let keys = self.keys_of(&state.registry, node);
+                shared.publisher.closed(node, keys, clean);
+            }
         }
         state.registry.handle_session_closed(now, session, clean);
         state.drain();
@@ -213,6 +270,22 @@ impl RegistryService {
         }
     }
 
+    fn keys_of(&self, registry: &Registry, node: NodeId) -> Vec<EntryKey> {
+        let mut keys = Vec::new();
+        let mut after = None;
+        loop {
+            let (entries, last) = registry.entries_of(self.group, node, after, ENTRIES_AT_ONCE);
+            keys.extend(entries.into_iter().map(|entry| EntryKey {
+                content: entry.info.id(),
+                name: entry.name,
+            }));
+            match last {
+                Some(_) => after = last,
+                None => return keys,
+            }
+        }
+    }
+
     /// Returns a node in session, to introduce another to it.
     pub(crate) fn introducible(&self, node: NodeId) -> Option<Arc<Member>> {
         let state = self.lock();
@@ -222,7 +295,7 @@ impl RegistryService {
 
     /// Replaces the address of a node that a knock has proven. From then on, it is sent to other
     /// nodes.
-    pub(crate) fn set_proven(&self, session: SessionId, at: Option<SocketAddr>) {
+    pub(crate) fn set_proven(&self, node: NodeId, session: SessionId, at: Option<SocketAddr>) {
         let mut state = self.lock();
         let State {
             registry,
@@ -238,20 +311,49 @@ impl RegistryService {
             // It fails for an ended session, whose task is about to remove it here, too.
             let _ = registry.handle_moved(now, session, observed, &member.claims());
         }
+        let member = Arc::clone(member);
         state.drain();
+        drop(state);
+        self.publish_moved(node, &member);
     }
 
-    pub(crate) fn begin_announcement(&self, session: SessionId) -> Result<(), SessionGone> {
-        self.with(|registry, now| registry.handle_announcement_begun(now, session))
+    pub(crate) fn begin_announcement(
+        &self,
+        node: NodeId,
+        session: SessionId,
+    ) -> Result<(), SessionGone> {
+        self.with(|registry, now| registry.handle_announcement_begun(now, session))?;
+        if let Some(shared) = &self.shared {
+            shared.publisher.begun(node);
+        }
+        Ok(())
     }
 
-    pub(crate) fn end_announcement(&self, session: SessionId) -> Result<usize, NotAnnouncing> {
-        self.with(|registry, now| registry.handle_announcement_ended(now, session))
+    pub(crate) fn end_announcement(
+        &self,
+        node: NodeId,
+        session: SessionId,
+    ) -> Result<usize, NotAnnouncing> {
+        let dropped =
+            self.with(|registry, now| registry.handle_announcement_ended(now, session))?;
+        if let Some(shared) = &self.shared {
+            shared.publisher.ended(node);
+        }
+        Ok(dropped)
+    }
+
+    /// Waits until other trackers can find what the node announced, unless the shared registry is
+    /// away.
+    pub(crate) async fn flushed(&self, node: NodeId) {
+        if let Some(shared) = &self.shared {
+            shared.publisher.flushed(node).await;
+        }
     }
 
     /// Lists entries; returns the refused ones by their position in `entries`.
     pub(crate) async fn announce(
         &self,
+        node: NodeId,
         session: SessionId,
         entries: &[Announced],
     ) -> Result<Vec<Refused>, SessionGone> {
@@ -260,6 +362,13 @@ impl RegistryService {
             let first = batch * ENTRIES_AT_ONCE;
             let taken =
                 self.with(|registry, now| registry.handle_announced(now, session, entries))?;
+            if let Some(shared) = &self.shared {
+                let is_taken = |at: &usize| !taken.iter().any(|refused| refused.position == *at);
+                let listed = entries.iter().enumerate();
+                let listed = listed.filter(|(at, _)| is_taken(at));
+                let listed = listed.map(|(_, entry)| entry.clone());
+                shared.publisher.announced(node, listed);
+            }
             refused.extend(taken.into_iter().map(|refused| Refused {
                 position: first + refused.position,
                 ..refused
@@ -271,11 +380,15 @@ impl RegistryService {
 
     pub(crate) async fn withdraw(
         &self,
+        node: NodeId,
         session: SessionId,
         keys: &[EntryKey],
     ) -> Result<(), SessionGone> {
         for keys in keys.chunks(ENTRIES_AT_ONCE) {
             self.with(|registry, now| registry.handle_withdrawn(now, session, keys))?;
+            if let Some(shared) = &self.shared {
+                shared.publisher.withdrawn(node, keys);
+            }
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -284,14 +397,21 @@ impl RegistryService {
     /// Adds topics; returns how many were refused, and why the first of them was.
     pub(crate) async fn announce_topics(
         &self,
+        node: NodeId,
         session: SessionId,
         topics: &[AnnouncedTopic],
     ) -> Result<Vec<Refused>, SessionGone> {
         let mut refused = Vec::new();
         for topics in topics.chunks(ENTRIES_AT_ONCE) {
-            refused.extend(
-                self.with(|registry, now| registry.handle_topics_announced(now, session, topics))?,
-            );
+            let taken =
+                self.with(|registry, now| registry.handle_topics_announced(now, session, topics))?;
+            if let Some(shared) = &self.shared {
+                let is_taken = |at: &usize| !taken.iter().any(|refused| refused.position == *at);
+                let listed = topics.iter().enumerate().filter(|(at, _)| is_taken(at));
+                let listed = listed.map(|(_, topic)| topic_entry(topic));
+                shared.publisher.announced(node, listed);
+            }
+            refused.extend(taken);
             tokio::task::yield_now().await;
         }
         Ok(refused)
@@ -299,11 +419,16 @@ impl RegistryService {
 
     pub(crate) async fn withdraw_topics(
         &self,
+        node: NodeId,
         session: SessionId,
         topics: &[Topic],
     ) -> Result<(), SessionGone> {
         for topics in topics.chunks(ENTRIES_AT_ONCE) {
             self.with(|registry, now| registry.handle_topics_withdrawn(now, session, topics))?;
+            if let Some(shared) = &self.shared {
+                let keys: Vec<EntryKey> = topics.iter().map(|&topic| topic_key(topic)).collect();
+                shared.publisher.withdrawn(node, &keys);
+            }
             tokio::task::yield_now().await;
         }
         Ok(())
@@ -411,8 +536,19 @@ impl RegistryService {
                     // The session may have ended meanwhile.
                     let _ = registry.handle_moved(now, session, observed, &member.claims());
                 });
+                let node = self.node_of(session);
+                if let Some(node) = node {
+                    self.publish_moved(node, &member);
+                }
             }
         }
+    }
+
+    fn node_of(&self, session: SessionId) -> Option<NodeId> {
+        self.shared.as_ref()?;
+        let state = self.lock();
+        let mut nodes = state.sessions_by_node.iter();
+        nodes.find(|(_, of)| **of == session).map(|(&node, _)| node)
     }
 
     /// Returns a bounded number of sessions whose packets come from another address than the proven
@@ -430,6 +566,33 @@ impl RegistryService {
         moved.sort_by_key(|&(session, _)| (last.is_some_and(|last| session <= last), session));
         moved.truncate(PROOFS_MAX);
         moved
+    }
+}
+
+impl OwnEntries for RegistryService {
+    fn entries_of(
+        &self,
+        node: NodeId,
+        after: Option<EntryPosition>,
+        max: usize,
+    ) -> Option<(Vec<Announced>, Option<EntryPosition>)> {
+        self.with(|registry, now| {
+            registry.handle_timeout(now);
+            let is_sweeping = registry.is_sweeping(self.group, node);
+            (!is_sweeping).then(|| registry.entries_of(self.group, node, after, max))
+        })
+    }
+
+    fn moved_away(&self, node: NodeId) {
+        let mut state = self.lock();
+        let session = state.sessions_by_node.remove(&node);
+        let member = session.and_then(|session| state.connections.remove(&session));
+        let now = Instant::now();
+        state.registry.handle_moved_away(now, self.group, node);
+        state.drain();
+        if let Some(member) = member {
+            close(&member.connection, CloseCode::Replaced);
+        }
     }
 }
 

@@ -1,11 +1,16 @@
 //! A node's session, from its Hello to the end of its connection.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use qshare_net::{Session, Slot, close_because, is_goodbye};
+use qshare_net::{Session, Slot, close, close_because, framed, is_goodbye};
 use qshare_wire::CloseCode;
+use qshare_wire::hello::{EXTENSION_SESSION_NUMBER, FEATURE_SIBLINGS, Hello, extension};
+use qshare_wire::siblings::{Sibling, Siblings};
 use quinn::{ConnectionError, RecvStream, VarInt};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{Instrument, debug, debug_span, warn};
 
 use crate::announcements::receive_announcements;
@@ -35,7 +40,8 @@ pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>)
         claimed(&hello.candidates),
         hello.features,
     );
-    let id = match services.registry.open(peer, member) {
+    let number = session_number(&hello);
+    let id = match services.registry.open(peer, number, member) {
         Ok(id) => id,
         Err(error) => {
             warn!(parent: &span, %error, "refused");
@@ -46,16 +52,40 @@ pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>)
     };
     services.metrics.session_opened();
     let client = Arc::new(Client::new(services, id, peer, connection, observed, slot));
-    serve_streams(client, control, control_recv)
+    let knows_siblings = hello.features & FEATURE_SIBLINGS != 0;
+    serve_streams(client, control, control_recv, knows_siblings)
         .instrument(span)
         .await;
 }
 
-async fn serve_streams(client: Arc<Client>, control: Control, control_recv: RecvStream) {
+/// Returns the number that a node gives its session; that of now for a node that gives none.
+fn session_number(hello: &Hello) -> u64 {
+    let given = extension(&hello.extensions, EXTENSION_SESSION_NUMBER);
+    let given = given.and_then(|bytes| bytes.try_into().ok());
+    given.map_or_else(
+        || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+        },
+        u64::from_le_bytes,
+    )
+}
+
+async fn serve_streams(
+    client: Arc<Client>,
+    control: Control,
+    control_recv: RecvStream,
+    knows_siblings: bool,
+) {
     debug!(id = %client.id, address = %client.observed.get(), "opened");
     // An error closes the connection before the stream that it came on is dropped: dropping the
     // stream first would look like the end of an answer.
     let mut streams = JoinSet::new();
+    if knows_siblings && let Some(shared) = &client.services.shared {
+        let (client, control) = (Arc::clone(&client), Arc::clone(&control));
+        let siblings = shared.siblings();
+        streams.spawn(async move { tell_siblings(&client, &control, siblings).await });
+    }
     streams.spawn({
         let client = Arc::clone(&client);
         let mut recv = control_recv;
@@ -101,5 +131,37 @@ async fn serve_streams(client: Arc<Client>, control: Control, control_recv: Recv
     let was_last = services.registry.close(client.id, client.node, clean);
     if was_last && let Some(relay) = &services.relay {
         relay.remove_node(client.node);
+    }
+}
+
+/// Tells a node of the tracker's siblings, now and as they change.
+async fn tell_siblings(
+    client: &Client,
+    control: &Control,
+    mut siblings: watch::Receiver<Arc<Vec<Sibling>>>,
+) {
+    let mut told = Vec::new();
+    loop {
+        let now = siblings.borrow_and_update().to_vec();
+        if now != told {
+            told = now;
+            let message = Siblings {
+                siblings: told.clone(),
+                extensions: Vec::new(),
+            };
+            let written = async {
+                let mut send = control.lock().await;
+                framed::write(&mut send, &message).await
+            };
+            let deadline = client.services.limits.transfer_deadline;
+            if !matches!(timeout(deadline, written).await, Ok(Ok(()))) {
+                // A part of the message may have been written: nothing can follow it.
+                close(&client.connection, CloseCode::Busy);
+                return;
+            }
+        }
+        if siblings.changed().await.is_err() {
+            return;
+        }
     }
 }

@@ -21,12 +21,14 @@ use crate::access::{Access, AccessListError};
 use crate::client::Services;
 use crate::contacts::canonical;
 use crate::fair_budget::FairBudget;
+use crate::introduce::IntroducesForOthers;
 use crate::knocker::Knocker;
 use crate::mailboxes::{Mailboxes, MemoryMailboxes};
 use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::registry_service::RegistryService;
 use crate::relay::{Relay, RelayCounts};
+use crate::shared::{RegistryFault, SharedRegistry};
 use crate::turns::Turns;
 
 /// Why a tracker cannot start.
@@ -41,6 +43,9 @@ pub enum StartError {
     /// A list of nodes cannot be used.
     #[error(transparent)]
     Access(#[from] AccessListError),
+    /// The shared registry's settings are unusable.
+    #[error("cannot use the shared registry: {0}")]
+    Registry(#[from] RegistryFault),
 }
 
 /// How long a session is idle before it yields its slot to a newcomer although its network has no
@@ -54,6 +59,7 @@ pub struct Tracker {
     listen: SocketAddr,
     endpoint: Endpoint,
     operations: Operations,
+    shared: Option<Arc<SharedRegistry>>,
     second_port: Option<u16>,
     tasks: TaskTracker,
     stopping: DropGuard,
@@ -77,12 +83,25 @@ impl Tracker {
             Some(secret) => GroupId(secret.group_id()),
             None => GroupId::OPEN,
         };
-        let registry = Arc::new(RegistryService::new(group, config.registry));
+        let lease = config.registry.lease;
+        let shared = match &config.shared {
+            Some(shared) => Some(Arc::new(SharedRegistry::new(
+                shared,
+                group,
+                endpoint.id(),
+                listen,
+                lease,
+            )?)),
+            None => None,
+        };
+        let registry = RegistryService::new(group, config.registry, shared.clone());
+        let registry = Arc::new(registry);
         let greeting = Greeting {
             role: Role::Tracker,
             group: config.group,
             candidates: Vec::new(),
             features: FEATURE_CODES | FEATURE_PRIVATE_SHARES,
+            extensions: Vec::new(),
         };
         let relay = config
             .relay
@@ -101,6 +120,7 @@ impl Tracker {
             mailboxes: Mailboxes::new(Arc::new(mailboxes)),
             access: access.clone(),
             metrics: Metrics::new(),
+            shared: shared.clone(),
             limits: config.limits.clone(),
         });
         let operations = Operations::new(endpoint.id(), is_open, Arc::clone(&services));
@@ -109,7 +129,7 @@ impl Tracker {
             greeting,
             admission: Admission::new(config.limits.half_open_max),
             sessions: ConnectionSlots::new(config.limits.sessions_max, SESSION_GRACE),
-            services,
+            services: Arc::clone(&services),
         });
 
         let tasks = TaskTracker::new();
@@ -131,6 +151,11 @@ impl Tracker {
             let registry = Arc::clone(&registry);
             access.follow(move |access| registry.close_denied(access))
         }));
+        if let Some(shared) = shared.clone() {
+            let own = Arc::clone(&registry);
+            let peer = Arc::new(IntroducesForOthers(services));
+            tasks.spawn(until(&stopping, shared.run(endpoint.clone(), own, peer)));
+        }
         if let Some(relay) = relay {
             tasks.spawn(until(&stopping, relay.run()));
         }
@@ -144,6 +169,7 @@ impl Tracker {
             listen,
             endpoint,
             operations,
+            shared,
             second_port,
             tasks,
             stopping: stopping.drop_guard(),
@@ -180,16 +206,39 @@ impl Tracker {
         &self.operations
     }
 
+    /// Waits until the shared registry answers.
+    ///
+    /// # Errors
+    ///
+    /// The fault if it does not, or would lose entries. The tracker serves its own nodes meanwhile
+    /// and keeps trying.
+    pub async fn check_registry(&self) -> Result<(), RegistryFault> {
+        match &self.shared {
+            Some(shared) => shared.check().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the shared registry answers; None if there is none.
+    pub fn registry_is_up(&self) -> Option<bool> {
+        self.shared.as_ref().map(|shared| shared.is_up())
+    }
+
     /// Tells all nodes that the tracker shuts down, and waits until its tasks have ended, for at
     /// most `deadline`.
     pub async fn shutdown(self, deadline: Duration) {
         let Tracker {
             endpoint,
+            shared,
             tasks,
             stopping,
             ..
         } = self;
         let ended = async move {
+            if let Some(shared) = shared {
+                // Nodes that go to a sibling are not sent back by it.
+                shared.leave().await;
+            }
             endpoint.close(CloseCode::ShuttingDown, deadline).await;
             drop(stopping);
             tasks.close();

@@ -1,20 +1,29 @@
-//! The watch requests: a sample of the holders of a content or topic, then every change until the stream ends.
+//! The watch requests: a sample of the holders of a content or topic, then every change until the
+//! stream ends.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use qshare_registry::HolderChange;
+use qshare_content::NodeId;
+use qshare_registry::{HolderChange, topic_key};
 use qshare_wire::Refusal;
 use qshare_wire::limits::HOLDERS_MAX;
-use qshare_wire::tracker::{Holder, Holders, HoldersChanged};
+use qshare_wire::tracker::{Holder, Holders, HoldersChanged, Readiness};
 use quinn::{RecvStream, SendStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use crate::client::{Client, SessionError};
 use crate::contacts::{contact_for, readiness};
 use crate::fair_budget::Reservation;
 use crate::registry_service::Watched;
 use crate::reply::{BUSY_RETRY, end_busy, refuse, send_message};
+use crate::shared::RemoteHolders;
+
+/// Longest wait for the holders at other trackers before a watch begins without them.
+const FIRST_READ_DEADLINE: Duration = Duration::from_millis(700);
 
 /// Serves a watch until the node closes either half of the stream.
 pub(crate) async fn watch(
@@ -35,16 +44,33 @@ pub(crate) async fn watch(
             return Ok(());
         }
     };
+    let shared = client.services.shared.as_ref();
+    let content = match watched {
+        Watched::Content(content) => content,
+        Watched::Topic(topic) => topic_key(topic).content,
+    };
+    let mut remote = RemoteWatch::new(shared.map(|shared| shared.watch(content)));
+    remote.read().await;
     let limit = usize::from(limit).min(HOLDERS_MAX);
     let (sample, state) = registry.holders(watched, limit, client.node);
     client.charge_steps(sample.steps);
     let asker = client.observed_ip();
+    for holder in &sample.holders {
+        remote.here.insert(holder.node);
+    }
+    let elsewhere = remote.changes(client.node);
+    let elsewhere = elsewhere.into_iter().filter_map(|change| match change {
+        HolderChange::Joined(who) | HolderChange::Changed(who) => Some(who),
+        HolderChange::Left(_) => None,
+    });
     let first = Holders {
-        readiness: readiness(state),
-        holders: sample
-            .holders
-            .iter()
-            .map(|one| holder(one, asker))
+        readiness: match remote.is_read() {
+            true => readiness(state),
+            false => Readiness::Warming,
+        },
+        holders: (sample.holders.into_iter().chain(elsewhere))
+            .take(HOLDERS_MAX)
+            .map(|one| holder(&one, asker))
             .collect(),
     };
     if !send_message(client, send, &first).await {
@@ -54,6 +80,7 @@ pub(crate) async fn watch(
         let mut beyond = [0];
         tokio::select! {
             () = ready.notified() => {}
+            () = remote.changed() => {}
             () = stream.evicted() => {
                 end_busy(client, send, "the tracker needs the watch for others").await;
                 return Ok(());
@@ -63,12 +90,111 @@ pub(crate) async fn watch(
         }
         // A change that comes while a message is being written is part of the next one.
         loop {
-            let changes = watching.changes(HOLDERS_MAX);
+            let changes = watching.changes(HOLDERS_MAX).into_iter();
+            let mut changes: Vec<HolderChange> =
+                changes.map(|change| remote.complete(change)).collect();
+            if changes.is_empty() {
+                changes = remote.changes(client.node);
+            }
             if changes.is_empty() {
                 break;
             }
             if !send_message(client, send, &changed(changes, client.observed_ip())).await {
                 return Ok(());
+            }
+        }
+    }
+}
+
+/// The holders that have sessions with other trackers, and what the watcher knows of them.
+struct RemoteWatch {
+    holders: Option<watch::Receiver<Option<RemoteHolders>>>,
+    told: HashMap<NodeId, qshare_registry::Holder>,
+    /// Holders at this tracker that the watcher knows. A node that moves from one tracker to
+    /// another is known twice for a while, and has left when it is known neither here nor there.
+    here: HashSet<NodeId>,
+}
+
+impl RemoteWatch {
+    fn new(holders: Option<watch::Receiver<Option<RemoteHolders>>>) -> RemoteWatch {
+        RemoteWatch {
+            holders,
+            told: HashMap::new(),
+            here: HashSet::new(),
+        }
+    }
+
+    /// Waits a moment until the holders were read for the first time.
+    async fn read(&mut self) {
+        if let Some(holders) = &mut self.holders {
+            let read = holders.wait_for(Option::is_some);
+            let _ = timeout(FIRST_READ_DEADLINE, read).await;
+        }
+    }
+
+    /// Whether they were read. True without a shared registry.
+    fn is_read(&self) -> bool {
+        let holders = self.holders.as_ref();
+        holders.is_none_or(|holders| holders.borrow().is_some())
+    }
+
+    /// Waits until they have changed. Stays pending without a shared registry.
+    async fn changed(&mut self) {
+        if let Some(holders) = &mut self.holders
+            && holders.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Returns what has changed since the last call.
+    fn changes(&mut self, watcher: NodeId) -> Vec<HolderChange> {
+        let Some(holders) = &mut self.holders else {
+            return Vec::new();
+        };
+        let Some(now) = holders.borrow_and_update().clone() else {
+            return Vec::new();
+        };
+        let mut changes = Vec::new();
+        let left: Vec<NodeId> = self
+            .told
+            .keys()
+            .filter(|node| !now.contains_key(node))
+            .copied()
+            .collect();
+        for node in left {
+            self.told.remove(&node);
+            if !self.here.contains(&node) {
+                changes.push(HolderChange::Left(node));
+            }
+        }
+        for (node, holder) in now.iter().filter(|(node, _)| **node != watcher) {
+            if self.told.get(node) != Some(holder) {
+                self.told.insert(*node, holder.clone());
+                changes.push(HolderChange::Joined(holder.clone()));
+            }
+        }
+        changes
+    }
+
+    /// Returns what a change at this tracker means: a node that has gone to another tracker has
+    /// not left.
+    fn complete(&mut self, change: HolderChange) -> HolderChange {
+        if self.holders.is_none() {
+            return change;
+        }
+        match change {
+            HolderChange::Left(node) => {
+                self.here.remove(&node);
+                match self.told.get(&node) {
+                    Some(holder) => HolderChange::Changed(holder.clone()),
+                    None => HolderChange::Left(node),
+                }
+            }
+            HolderChange::Joined(holder) | HolderChange::Changed(holder) => {
+                self.here.insert(holder.node);
+                HolderChange::Changed(holder)
             }
         }
     }

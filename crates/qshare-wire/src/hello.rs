@@ -37,6 +37,22 @@ pub const FEATURE_BIRTHDAY_PUNCH: u64 = 1;
 /// Bit of [`Hello::features`]: a tracker keeps mailboxes for codes ([`crate::mailbox`]); a node
 /// answers at its own mailboxes.
 pub const FEATURE_CODES: u64 = 4;
+/// Bit of [`Hello::features`]: the sender understands [`crate::siblings::Siblings`].
+pub const FEATURE_SIBLINGS: u64 = 32;
+
+/// Extension of a node's Hello to a tracker: the number of the session, a u64, little-endian. A node
+/// numbers its sessions with all trackers upwards: each has max(previous + 1, milliseconds since
+/// 1970). Trackers over one registry keep what the session with the highest number announced.
+pub const EXTENSION_SESSION_NUMBER: u16 = 1;
+/// Extension of a tracker's Hello: the id of the registry that it shares with others, 16 bytes. A
+/// node announces to one tracker of each registry.
+pub const EXTENSION_REGISTRY: u16 = 2;
+
+/// Returns the bytes of an extension.
+pub fn extension(extensions: &Extensions, number: u16) -> Option<&[u8]> {
+    let found = extensions.iter().find(|(known, _)| *known == number);
+    found.map(|(_, bytes)| bytes.as_slice())
+}
 
 /// The role of a participant. On the wire: 0 tracker, 1 node, 2 one-shot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,14 +8,18 @@ use qshare_content::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::frame::check_len;
-use crate::hello::{Extensions, check_extensions};
+use crate::hello::{Extensions, check_extensions, extension};
 use crate::limits::{CANDIDATES_MAX, SMALL_BODY_MAX_BYTES};
-use crate::{Candidate, Message, WireError};
+use crate::{Address, Candidate, Message, WireError};
 
 /// Extension of [`Introduction`]: both nodes agreed in their Hellos to the tracker to birthday
 /// punching ([`crate::hello::FEATURE_BIRTHDAY_PUNCH`]). Its bytes are empty in version 1;
 /// those of later versions are ignored.
 pub const EXTENSION_BIRTHDAY_PUNCH: u16 = 1;
+
+/// Extension of [`Introduction`]: the relay for which [`Introduction::relay`] is a ticket is that of
+/// another tracker, at this [`crate::Address`] (postcard).
+pub const EXTENSION_RELAY_ADDRESS: u16 = 2;
 
 /// `Introduce`: asks to be introduced to a node.
 ///
@@ -84,6 +88,19 @@ pub struct Introduction {
 }
 
 impl Introduction {
+    /// Returns the relay's address if the relay is another tracker's.
+    pub fn relay_address(&self) -> Option<Address> {
+        let bytes = extension(&self.extensions, EXTENSION_RELAY_ADDRESS)?;
+        postcard::from_bytes(bytes).ok()
+    }
+
+    /// Returns the extension that names another tracker's relay.
+    pub fn relay_address_extension(address: Address) -> (u16, Vec<u8>) {
+        // An address can always be encoded.
+        let bytes = postcard::to_stdvec(&address).unwrap_or_default();
+        (EXTENSION_RELAY_ADDRESS, bytes)
+    }
+
     /// Returns whether both nodes agreed to birthday punching.
     pub fn may_birthday_punch(&self) -> bool {
         self.extensions

@@ -55,6 +55,7 @@ pub mod mailbox;
 pub mod peer;
 pub mod private;
 mod refused;
+pub mod siblings;
 mod text;
 pub mod tracker;
 

@@ -9,6 +9,7 @@ mod local;
 mod ls;
 mod net;
 mod node;
+mod registry;
 mod share;
 mod shared;
 mod tracker;
@@ -31,6 +32,7 @@ pub(crate) use local::{
 pub(crate) use ls::LsArgs;
 pub(crate) use net::NetArgs;
 pub(crate) use node::NodeArgs;
+pub(crate) use registry::RegistryArgs;
 pub(crate) use share::ShareArgs;
 pub(crate) use shared::{CertsArg, GroupArg, TrackersArg};
 pub(crate) use tracker::{RelayArgs, TrackerArgs};

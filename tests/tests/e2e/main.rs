@@ -32,6 +32,7 @@ mod private;
 mod processes;
 mod resume;
 mod serving;
+mod several_trackers;
 mod status;
 mod times;
 mod trackers;

@@ -40,7 +40,7 @@ pub(super) fn own_hello(
         candidates: greeting.candidates.clone(),
         observed: (!is_made_up(address.ip()))
             .then(|| SocketAddr::new(address.ip().to_canonical(), address.port())),
-        extensions: Vec::new(),
+        extensions: greeting.extensions.clone(),
     }
 }
 

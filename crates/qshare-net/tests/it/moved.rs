@@ -86,6 +86,7 @@ async fn sessions(nat: &mut Nat) -> (Endpoint, Session, Endpoint, Session) {
         group: None,
         candidates: Vec::new(),
         features: 0,
+        extensions: Vec::new(),
     };
     let entrance = nat.inside.local_addr().unwrap();
     let target = DialTarget::Tracker(Some(server.id()));

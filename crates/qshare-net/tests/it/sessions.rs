@@ -34,6 +34,7 @@ fn greeting(group: Option<&GroupSecret>) -> Greeting {
         group: group.cloned(),
         candidates: Vec::new(),
         features: 0,
+        extensions: Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use qshare_content::{Query, TrackerAddress};
 use qshare_wire::limits::MATCHES_MAX;
 use qshare_wire::tracker::Readiness;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::cursors::Cursors;
@@ -21,6 +21,8 @@ use crate::vocabulary::Findings;
 
 /// Longest wait for a tracker that has just started and finds nothing.
 const WARM_UP: Duration = Duration::from_secs(12);
+/// How long a tracker may take to answer before one of its siblings is asked as well.
+const SIBLING_AFTER: Duration = Duration::from_millis(500);
 const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
 
 /// Looks files up.
@@ -55,8 +57,9 @@ impl Lookup {
         let mut asked = JoinSet::new();
         for session in self.trackers.sessions() {
             let (session, query) = (session.clone(), query.clone());
+            let trackers = self.trackers.clone();
             asked.spawn(async move {
-                let answer = ask(&session, &query, limit, until, end).await;
+                let answer = ask(&trackers, &session, &query, limit, until, end).await;
                 (session.tracker.clone(), answer)
             });
         }
@@ -158,6 +161,7 @@ impl Failures {
 
 /// Asks one tracker. Waits for its session until `until`, and for its pages until `end`.
 async fn ask(
+    trackers: &Trackers,
     session: &TrackerSession,
     query: &Query,
     limit: usize,
@@ -174,7 +178,7 @@ async fn ask(
                 return Err(Failure::Session(fault.unwrap_or(silent)));
             }
         };
-        match ask_pages(&up, query, limit, end).await {
+        match ask_either(trackers, session, &up, query, limit, end).await {
             Ok((found, Readiness::Warming))
                 if found.files.is_empty() && Instant::now() < warm_until => {}
             Ok((found, _)) => return Ok(found),
@@ -183,6 +187,36 @@ async fn ask(
             Err(cause) => return Err(Failure::Lookup(cause)),
         }
         sleep(WARM_UP_PAUSE).await;
+    }
+}
+
+/// Asks a tracker and, if it does not answer soon, one of its siblings as well. Returns the first
+/// answer.
+async fn ask_either(
+    trackers: &Trackers,
+    session: &TrackerSession,
+    up: &Established,
+    query: &Query,
+    limit: usize,
+    end: Instant,
+) -> Result<(Findings, Readiness), AskError> {
+    let mut asked = pin!(ask_pages(up, query, limit, end));
+    if let Ok(answer) = timeout(SIBLING_AFTER, &mut asked).await {
+        return answer;
+    }
+    let mut at_sibling = pin!(async {
+        let spare = trackers.dial_sibling(session).await?;
+        ask_pages(&spare.up, query, limit, end).await.ok()
+    });
+    tokio::select! {
+        answer = &mut asked => match answer {
+            Ok(answer) => Ok(answer),
+            Err(fault) => at_sibling.await.ok_or(fault),
+        },
+        answer = &mut at_sibling => match answer {
+            Some(answer) => Ok(answer),
+            None => asked.await,
+        },
     }
 }
 

@@ -280,6 +280,7 @@ impl Station {
             features: 0,
             group: config.group.clone(),
             candidates: Vec::new(),
+            extensions: Vec::new(),
         };
         let known = config.known_trackers.as_ref();
         let session = dial_tracker(&endpoint, &greeting, &config.tracker, addresses, known).await;

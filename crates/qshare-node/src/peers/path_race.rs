@@ -319,6 +319,13 @@ impl PathRace {
     /// Opens the relay's channel and starts to probe.
     fn meet(&self, introduction: Introduction, tracker: SocketAddr) -> Meeting {
         let may_birthday_punch = introduction.may_birthday_punch();
+        // Between nodes of two trackers, the relay is the asking node's tracker.
+        let relay_at = introduction.relay_address().map(|address| Candidate {
+            kind: CandidateKind::Observed,
+            address,
+        });
+        let relay_at = resolve_candidates(relay_at.iter(), tracker);
+        let relay_at = relay_at.first().copied().unwrap_or(tracker);
         let Introduction {
             peer,
             candidates,
@@ -339,7 +346,7 @@ impl PathRace {
             None => Err(PathFault::NoRelay),
             Some(ticket) => self
                 .traversal
-                .open_channel(peer, tracker, &ticket)
+                .open_channel(peer, relay_at, &ticket)
                 .ok_or(PathFault::TooManyChannels),
         };
         let probed = addresses.len();

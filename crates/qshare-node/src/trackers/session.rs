@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::ask::Established;
+use super::siblings::Siblings;
 use crate::error::TrackerFault;
 use crate::vocabulary::{TrackerState, TrackerStatus};
 
@@ -60,6 +61,8 @@ impl From<TrackerFault> for SessionState {
 pub(crate) struct TrackerSession {
     pub(crate) tracker: TrackerAddress,
     state: watch::Sender<SessionState>,
+    /// Where this node goes when the tracker is lost.
+    pub(super) siblings: Siblings,
     /// Entries that the tracker refused or removed since everything was last announced.
     unlisted: AtomicU64,
 }
@@ -69,6 +72,7 @@ impl TrackerSession {
         TrackerSession {
             tracker,
             state: watch::Sender::new(SessionState::Away(None)),
+            siblings: Siblings::default(),
             unlisted: AtomicU64::new(0),
         }
     }
@@ -145,6 +149,11 @@ impl Backoff {
     /// A session was established: the next pause is short again.
     pub(super) fn reset(&mut self) {
         self.next = PAUSE_MIN;
+    }
+
+    /// Whether the last session worked: the tracker is lost only now.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.next == PAUSE_MIN
     }
 
     /// Returns the longest pause before the next attempt. The caller leaves out a random part of

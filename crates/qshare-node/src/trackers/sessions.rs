@@ -2,13 +2,20 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use qshare_content::TrackerAddress;
 use qshare_net::{Endpoint, Greeting, KnownTrackers, Session, close_because, framed};
-use qshare_wire::hello::Role;
+use qshare_wire::hello::{
+    EXTENSION_REGISTRY, EXTENSION_SESSION_NUMBER, FEATURE_SIBLINGS, Role, extension,
+};
 use qshare_wire::introduction::Introduction;
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
+<<<<<<< HEAD
 use qshare_wire::private::FEATURE_PRIVATE_SHARES;
+=======
+use qshare_wire::siblings::Siblings;
+>>>>>>> 4a2cede (Nodes go to a sibling when their tracker is lost)
 use qshare_wire::tracker::{AnnounceAck, EntriesEvicted};
 use qshare_wire::{CloseCode, Message};
 use quinn::RecvStream;
@@ -21,6 +28,7 @@ use super::announce::{Announcer, Reply};
 use super::ask::{Established, watch_holders};
 use super::candidates::local_candidates;
 use super::dial::{dial_tracker, resolve_tracker};
+use super::registries::Registries;
 use super::session::{Backoff, SessionState, TrackerSession};
 use crate::access::Access;
 use crate::error::TrackerFault;
@@ -30,6 +38,27 @@ use crate::vocabulary::{HolderNews, NodeEvent, TrackerStatus};
 
 /// Receive window of a session in bytes: room for several pages of matches.
 const ANSWERS_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Longest pause before a node goes to a sibling. A random part of it spreads the nodes of a
+/// tracker that stops.
+const MOVE_PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// A session that only asks.
+pub(crate) struct SpareSession {
+    pub(crate) up: Established,
+    _session: Session,
+}
+
+/// Returns what requests need of a session.
+fn established(session: &Session) -> Established {
+    let remote = session.connection.remote_address();
+    Established {
+        connection: session.connection.clone(),
+        id: session.peer,
+        address: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
+        seen_at: session.hello.observed,
+    }
+}
 
 /// An introduction that another node asked for, and the tracker that sent it.
 pub(crate) struct IntroductionFrom {
@@ -49,6 +78,7 @@ pub(crate) struct Trackers {
     introductions: mpsc::Sender<IntroductionFrom>,
     events: broadcast::Sender<NodeEvent>,
     tasks: Tasks,
+    registries: Registries,
 }
 
 /// The collaborators of a [`Trackers`].
@@ -78,6 +108,7 @@ impl Trackers {
             introductions: config.introductions,
             events: config.events,
             tasks: config.tasks,
+            registries: Registries::new(),
         }
     }
 
@@ -135,12 +166,14 @@ impl Trackers {
         }
     }
 
-    /// Establishes a session again and again. Never returns.
+    /// Establishes a session again and again, with the tracker or, when that is lost, with one of
+    /// its siblings. Never returns.
     async fn keep_up(&self, session: &TrackerSession) {
-        let tracker = session.tracker.host_port();
         let mut backoff = Backoff::new();
+        let mut target = session.tracker.clone();
         loop {
-            let fault = match self.connect(&session.tracker).await {
+            let tracker = target.host_port();
+            let fault = match self.connect(&target).await {
                 Ok(established) => {
                     backoff.reset();
                     let fault = self.attend(session, established).await;
@@ -156,29 +189,61 @@ impl Trackers {
                     fault
                 }
             };
+            let was_lost_now = backoff.is_fresh();
             let pause = backoff.pause(&fault);
+            // Siblings and the configured tracker take turns.
+            let sibling = session.siblings.choose(Some(&target));
+            let was_sibling = target != session.tracker;
+            target = match sibling {
+                Some(sibling) if was_lost_now || !was_sibling => sibling,
+                _ => session.tracker.clone(),
+            };
+            let is_moving = was_lost_now && target != session.tracker;
+            let pause = if is_moving { MOVE_PAUSE_MAX } else { pause };
             self.set(session, fault.into());
-            let jitter = rand::rng().random_range(0.5..1.0);
+            let jitter = rand::rng().random_range(if is_moving { 0.0..1.0 } else { 0.5..1.0 });
             sleep(pause.mul_f64(jitter)).await;
         }
     }
 
+    /// Opens a session with a sibling of a tracker that does not answer, for a lookup.
+    pub(crate) async fn dial_sibling(&self, session: &TrackerSession) -> Option<SpareSession> {
+        let sibling = session.siblings.choose(None)?;
+        let session = self.connect(&sibling).await.ok()?;
+        let up = established(&session);
+        Some(SpareSession {
+            up,
+            _session: session,
+        })
+    }
+
     async fn connect(&self, tracker: &TrackerAddress) -> Result<Session, TrackerFault> {
         let addresses = resolve_tracker(tracker).await?;
-        let greeting = Greeting {
+        let mut greeting = Greeting {
             candidates: local_candidates(&self.endpoint),
             ..self.greeting.clone()
         };
-        let known = self.known.as_ref();
+        greeting.features |= FEATURE_SIBLINGS;
+        let number = self.registries.next_number().to_le_bytes().to_vec();
+        greeting.extensions.push((EXTENSION_SESSION_NUMBER, number));
+        // A sibling is pinned, and not remembered: only its tracker vouches for it.
+        let is_configured = self
+            .sessions
+            .iter()
+            .any(|session| session.tracker == *tracker);
+        let known = self.known.as_ref().filter(|_| is_configured);
         dial_tracker(&self.endpoint, &greeting, tracker, addresses, known).await
     }
 
     /// Announces over a session, and reads the tracker's messages, until the session is lost.
     async fn attend(&self, state: &TrackerSession, session: Session) -> TrackerFault {
+        let up = established(&session);
+        let address = up.address;
+        let registry = extension(&session.hello.extensions, EXTENSION_REGISTRY);
+        let registry = registry.and_then(|bytes| bytes.try_into().ok());
         let Session {
             connection,
             peer,
-            hello,
             control_send,
             control_recv,
             // Kept as long as the session: the tracker reports a new address of this node to others
@@ -187,26 +252,27 @@ impl Trackers {
             ..
         } = session;
         connection.set_receive_window(ANSWERS_WINDOW_BYTES.into());
-        let remote = connection.remote_address();
-        let address = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let up = Established {
-            connection: connection.clone(),
-            id: peer,
-            address,
-            seen_at: hello.observed,
-        };
         info!(tracker = %state.tracker.host_port(), id = %peer, "connected to the tracker");
         self.set(state, SessionState::Up(up));
         let (heard, replies) = mpsc::channel(1);
         let takes_topics = hello.features & FEATURE_PRIVATE_SHARES != 0;
         let may_stay_silent = self.greeting.role == Role::OneShot;
+<<<<<<< HEAD
         let announcing = Announcer::new(state, control_send, replies, takes_topics)
             .run(&self.shares, may_stay_silent);
+=======
+        let announcer = Announcer::new(state, control_send, replies);
+        let announcing = async {
+            // Until then, this session is a spare one: it only asks.
+            let _claim = self.registries.claim(registry).await;
+            announcer.run(&self.shares, may_stay_silent).await
+        };
+>>>>>>> 4a2cede (Nodes go to a sibling when their tracker is lost)
         let fault = tokio::select! {
             biased;
             cause = connection.closed() => return cause.into(),
             fault = announcing => fault,
-            fault = self.read_control(address, control_recv, heard) => fault,
+            fault = self.read_control(state, address, control_recv, heard) => fault,
         };
         close_because(&connection, CloseCode::Protocol, &fault.to_string());
         fault
@@ -215,6 +281,7 @@ impl Trackers {
     /// Reads the tracker's control stream. Returns only with a fault.
     async fn read_control(
         &self,
+        state: &TrackerSession,
         tracker: SocketAddr,
         mut recv: RecvStream,
         replies: mpsc::Sender<Reply>,
@@ -242,6 +309,17 @@ impl Trackers {
                 },
                 EntriesEvicted::TYPE => match frame.decode() {
                     Ok(evicted) => _ = replies.send(Reply::Evicted(evicted)).await,
+                    Err(error) => return framed::ReadError::from(error).into(),
+                },
+                Siblings::TYPE => match frame.decode::<Siblings>() {
+                    Ok(told) => {
+                        let configured = self.sessions.iter();
+                        let configured: Vec<TrackerAddress> =
+                            configured.map(|session| session.tracker.clone()).collect();
+                        state.siblings.set(&told.siblings, tracker, &configured);
+                        let count = told.siblings.len();
+                        info!(count, "knows siblings of its tracker");
+                    }
                     Err(error) => return framed::ReadError::from(error).into(),
                 },
                 // Later protocol versions may send other messages here; they are ignored.

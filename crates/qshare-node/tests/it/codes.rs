@@ -249,6 +249,7 @@ async fn claim_by_hand(tracker: SocketAddr, number: u32) -> impl Sized {
         group: None,
         candidates: Vec::new(),
         features: 0,
+        extensions: Vec::new(),
     };
     let target = DialTarget::Tracker(None);
     let session = dial(&endpoint, &greeting, target, tracker, DEADLINE).await;

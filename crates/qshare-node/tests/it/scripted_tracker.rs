@@ -58,6 +58,7 @@ impl ScriptedTracker {
             group: None,
             candidates: Vec::new(),
             features: 0,
+            extensions: Vec::new(),
         };
         let incoming = timeout(DEADLINE, endpoint.accept()).await.unwrap();
         let session = accept(endpoint.id(), &greeting, incoming.unwrap()).await;

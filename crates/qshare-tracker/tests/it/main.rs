@@ -7,3 +7,4 @@ mod introductions;
 mod knocks;
 mod moves;
 mod service;
+mod shared;

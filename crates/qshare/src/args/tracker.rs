@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
+use super::registry::RegistryArgs;
 use super::shared::{CertsArg, GroupArg, JsonArg, parse_listen};
 
 const HELP: &str = "\
@@ -14,6 +15,7 @@ Examples:
   qshare tracker --listen '[::]:7000' --certs ./tracker-identity
   qshare group new team.group && qshare tracker --group team.group
   qshare tracker --http 127.0.0.1:9100 --deny banned.txt
+  qshare tracker --registry redis://127.0.0.1:6379 --advertise 203.0.113.5:65000
 
 The tracker knows which node has which content. Files travel between nodes, never through the
 tracker; only if two nodes cannot reach each other, their encrypted packets pass its relay.";
@@ -29,6 +31,8 @@ pub(crate) struct TrackerArgs {
     pub(crate) certs: CertsArg,
     #[command(flatten)]
     pub(crate) group: GroupArg,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
     #[command(flatten)]
     pub(crate) relay: RelayArgs,
     /// Let only the nodes whose IDs are in this file announce files; read again when it changes
@@ -47,6 +51,7 @@ pub(crate) struct TrackerArgs {
 
 /// The relay for nodes that cannot reach each other directly.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Relay")]
 pub(crate) struct RelayArgs {
     /// Do not relay packets between nodes that cannot reach each other
     #[arg(long, value_parser = FalseyValueParser::new())]

@@ -1,22 +1,25 @@
 //! `qshare tracker`: run a tracker, which knows which node has which file.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use qshare_node::content::DEFAULT_TRACKER_PORT;
 use qshare_node::{
     BindError, GroupSecret, Identity, IdentityError, IdentityRole, exclude_from_core_dumps,
 };
-use qshare_tracker::{RelayLimits, StartError, Tracker, TrackerConfig};
+use qshare_tracker::{RelayLimits, SharedRegistryConfig, StartError, Tracker, TrackerConfig};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 mod operations;
 
 use super::run_on_network;
-use crate::args::{RelayArgs, TrackerArgs};
+use crate::args::{RegistryArgs, RelayArgs, TrackerArgs};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::messages;
+use crate::neutral::shown;
 use crate::output::ReadyJson;
 use crate::service;
 use crate::suggest::{self, CommandLine, quoted};
@@ -46,6 +49,7 @@ async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let tracker = start(&args, identity, group)?;
+    check_registry(&tracker, &args.registry, console).await?;
     if let Some(address) = args.http {
         let listener = operations::bind(address).await?;
         let bound = listener.local_addr().unwrap_or(address);
@@ -73,6 +77,7 @@ fn start(
         relay: relay_limits(&args.relay),
         allow: args.allow.clone(),
         deny: args.deny.clone(),
+        shared: shared_registry(&args.registry)?,
         ..TrackerConfig::new(identity)
     };
     Tracker::start(config).map_err(|error| match &error {
@@ -80,10 +85,76 @@ fn start(
             let command = suggest::on_free_port(CommandLine::of_this_process(), args.listen);
             messages::port_in_use(in_use, &command)
         }
-        StartError::Bind(_) | StartError::Address(_) | StartError::Access(_) => {
-            Failure::new(Exit::Failed, error.to_string())
-        }
+        StartError::Bind(_)
+        | StartError::Address(_)
+        | StartError::Access(_)
+        | StartError::Registry(_) => Failure::new(Exit::Failed, error.to_string()),
     })
+}
+
+/// Returns the registry that is shared with other trackers, if one is named.
+fn shared_registry(args: &RegistryArgs) -> Result<Option<SharedRegistryConfig>, Failure> {
+    let Some(address) = &args.url else {
+        if args.advertise.is_some() {
+            let reason = "--advertise needs a shared registry (--registry URL): without one there \
+                          are no other trackers to tell";
+            return Err(Failure::new(Exit::Usage, reason));
+        }
+        return Ok(None);
+    };
+    let password = match &args.password_file {
+        Some(file) => {
+            let text = Zeroizing::new(read(file)?);
+            let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+            let line = std::str::from_utf8(line).map_err(|_| {
+                let file = shown(file);
+                Failure::new(
+                    Exit::Failed,
+                    format!("{file} does not hold a password in UTF-8"),
+                )
+            })?;
+            Some(Zeroizing::new(line.trim_end_matches('\r').to_owned()))
+        }
+        None => None,
+    };
+    let config = SharedRegistryConfig {
+        address: address.clone(),
+        password,
+        certificate_authority: args.authority.as_deref().map(read).transpose()?,
+        advertise: args.advertise,
+    };
+    config
+        .check_security(args.insecure)
+        .map_err(|error| Failure::new(Exit::Usage, format!("--registry {address}: {error}")))?;
+    Ok(Some(config))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|cause| {
+        let file = shown(file);
+        Failure::new(Exit::Failed, format!("cannot read {file}: {cause}"))
+    })
+}
+
+/// Refuses a registry that would lose entries. One that does not answer may come back: the tracker
+/// serves its own nodes meanwhile.
+async fn check_registry(
+    tracker: &Tracker,
+    args: &RegistryArgs,
+    console: &Console,
+) -> Result<(), Failure> {
+    let (Some(address), Err(fault)) = (&args.url, tracker.check_registry().await) else {
+        return Ok(());
+    };
+    if fault.is_refusal() {
+        let reason = format!("cannot use the registry {address}: {fault}");
+        return Err(Failure::new(Exit::Failed, reason));
+    }
+    console.note(&format!(
+        "the registry {address} cannot be used yet: {fault}. This tracker serves its own nodes and \
+         keeps trying"
+    ));
+    Ok(())
 }
 
 fn relay_limits(args: &RelayArgs) -> Option<RelayLimits> {
@@ -133,6 +204,9 @@ fn announce(tracker: &Tracker, args: &TrackerArgs, console: &Console) -> Result<
              restricts it)"
         }
     });
+    if let Some(registry) = &args.registry.url {
+        console.note(&format!("  registry:             {registry}"));
+    }
     console.note(&format!("  on this machine:      qshare node{here}{group}"));
     console.note(&format!(
         "  from other machines:  qshare node --tracker {elsewhere}{group}"

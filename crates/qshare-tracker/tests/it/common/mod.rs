@@ -79,6 +79,7 @@ impl Node {
                 group,
                 candidates: Vec::new(),
                 features: 0,
+                extensions: Vec::new(),
             },
         }
     }

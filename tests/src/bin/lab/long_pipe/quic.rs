@@ -64,6 +64,7 @@ fn endpoint(congestion: Congestion, host: &Host) -> anyhow::Result<(Endpoint, Gr
         group: None,
         candidates: Vec::new(),
         features: 0,
+        extensions: Vec::new(),
     };
     Ok((Endpoint::bind(&Identity::ephemeral()?, &config)?, greeting))
 }

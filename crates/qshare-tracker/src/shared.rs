@@ -1,0 +1,44 @@
+//! The shared registry: several trackers over one Redis (or Valkey) answer as one.
+//!
+//! Each tracker keeps the entries of its own sessions in memory, as a tracker alone does, and
+//! answers from there. This module publishes them to Redis and reads what others published:
+//!
+//! | module | contents |
+//! |---|---|
+//! | `address` | the URL of a registry, and what it takes to trust it |
+//! | `link` | a connection that heals itself: one server, a cluster, or a Sentinel's master |
+//! | `layout` | the keys and values in Redis, and the scripts that change them |
+//! | `session_record` | a node's session as other trackers read it |
+//! | `publisher` | publishes sessions and entries of this tracker's nodes |
+//! | `reader` | reads names, contents, holders and sessions of other trackers' nodes |
+//! | `lookup` | answers lookups: the reader behind a cache of one second |
+//! | `watches` | follows the holders of watched contents |
+//! | `inbox` | messages from tracker to tracker |
+//! | `introduction` | introductions of nodes of two trackers |
+//! | `siblings` | the other trackers, which nodes are told of |
+//! | `service` | composes these parts |
+//!
+//! What is published is ordered by a number that the node gives its session. Every write and
+//! removal is conditional on it, and readers ignore entries that an older session published. So
+//! neither a paused tracker nor a delayed command brings back what a node withdrew.
+
+mod address;
+mod inbox;
+mod introduction;
+mod layout;
+mod link;
+mod lookup;
+mod publisher;
+mod reader;
+mod service;
+mod session_record;
+mod siblings;
+mod watches;
+
+pub use address::{InvalidRegistry, RegistryAddress, SharedRegistryConfig};
+pub(crate) use introduction::{IntroductionRequest, IntroductionResult};
+pub use link::RegistryFault;
+pub(crate) use lookup::SharedLookup;
+pub(crate) use publisher::OwnEntries;
+pub(crate) use service::{SharedRegistry, TrackerPeer};
+pub(crate) use watches::RemoteHolders;

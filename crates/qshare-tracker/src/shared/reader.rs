@@ -1,0 +1,573 @@
+//! Reads what other trackers published: names, contents, holders and sessions.
+//!
+//! An entry counts if its node has a live session with another tracker that has not replaced it.
+//! Entries that do not count are removed from Redis as they are found.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use qshare_content::{AssetName, ContentId, ContentInfo, FileMetadata, NodeId};
+use qshare_registry::{Cursor, Holder, Match, Order, is_topic};
+use redis::Value;
+
+use super::layout::{
+    Call, EntryFlags, Layout, SHARDS, bytes_of, decode_id_member, decode_info, decode_name_member,
+    decode_removed, shard_of_id, shard_of_name, strings_of,
+};
+use super::link::{Link, RegistryFault};
+use super::session_record::{ObservingTracker, SessionRecord};
+
+/// How long a live session is believed without being read again.
+const SESSION_FRESH: Duration = Duration::from_secs(1);
+/// Sessions that are remembered.
+const SESSIONS_MAX: usize = 50_000;
+/// Names read of one content.
+const NAMES_MAX: usize = 16;
+/// Entries read of one name and content if few such are wanted, or many.
+const SAMPLE_OF_FEW: usize = 128;
+const SAMPLE_OF_MANY: usize = 24;
+/// Matches up to which there are few.
+const FEW: usize = 16;
+/// Names read from one shard of an index at a time.
+const SCAN_BATCH: usize = 256;
+/// Entries removed at once because they do not count.
+const CLEANED_MAX: usize = 256;
+
+/// A name and its content.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Named {
+    pub(super) name: AssetName,
+    pub(super) content: ContentId,
+    pub(super) info: ContentInfo,
+}
+
+impl Named {
+    fn new(name: &str, info: ContentInfo) -> Option<Named> {
+        Some(Named {
+            name: AssetName::new(name).ok()?,
+            content: info.id(),
+            info,
+        })
+    }
+}
+
+/// What other trackers' nodes announce under one name.
+#[derive(Clone, Debug)]
+pub(super) struct Described {
+    pub(super) found: Match,
+    /// Whether one of them announces it under this name. Otherwise only nodes of this tracker do,
+    /// and others have the content under another name.
+    pub(super) is_named: bool,
+}
+
+/// Names in their order, and where to go on.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub(super) names: Vec<Named>,
+    pub(super) more: Option<Cursor>,
+}
+
+/// Reads the entries of other trackers' nodes.
+pub(crate) struct Reader {
+    link: Arc<Link>,
+    layout: Layout,
+    us: NodeId,
+    observer: ObservingTracker,
+    sessions: Mutex<HashMap<NodeId, (Instant, Arc<SessionRecord>)>>,
+}
+
+/// An entry: the node, and a stamp and flags.
+type Entry = (NodeId, Vec<u8>);
+
+/// The entries of one name and content that were read.
+struct Entries {
+    named: Named,
+    /// All there are.
+    count: usize,
+    read: Vec<Entry>,
+}
+
+/// What is known of the holders of one content.
+#[derive(Default)]
+struct Held {
+    complete: usize,
+    partial: usize,
+    is_collection: bool,
+    holders: BTreeMap<NodeId, Holder>,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        layout: Layout,
+        us: NodeId,
+        observer: ObservingTracker,
+    ) -> Reader {
+        Reader {
+            link,
+            layout,
+            us,
+            observer,
+            sessions: Mutex::default(),
+        }
+    }
+
+    /// Returns the contents of a name.
+    pub(super) async fn contents_of(&self, name: &str) -> Result<Vec<Named>, RegistryFault> {
+        let from = [b"[", name.as_bytes(), &[0]].concat();
+        let to = [b"(", name.as_bytes(), &[1]].concat();
+        let shard = shard_of_name(name);
+        let call = self.layout.range_of_names(shard, &from, &to, SCAN_BATCH);
+        let values = self.link.run(&[call]).await?;
+        let members = values.iter().flat_map(strings_of);
+        Ok(members
+            .filter_map(decode_name_member)
+            .filter_map(|(name, info)| Named::new(name, info))
+            .collect())
+    }
+
+    /// Returns the names that begin with `prefix` and are `wanted`, behind the cursor `after`, up
+    /// to `limit`; visits a bounded number of names.
+    pub(super) async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&Cursor>,
+        limit: usize,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Names, RegistryFault> {
+        let first = [b"[", prefix.as_bytes()].concat();
+        let from = match after {
+            Some(cursor) => {
+                let (name, end) = (cursor.name.as_bytes(), [0xff; 41]);
+                let behind = [b"(", name, &[0], &cursor.content.0[..], &end].concat();
+                // Both begin with the kind of the bound, which is no part of the order.
+                match behind[1..] > first[1..] {
+                    true => behind,
+                    false => first,
+                }
+            }
+            None => first,
+        };
+        // No name holds the byte 0xff.
+        let to = [b"(", prefix.as_bytes(), &[0xff]].concat();
+        let calls: Vec<Call> = (0..SHARDS)
+            .map(|shard| self.layout.range_of_names(shard, &from, &to, SCAN_BATCH))
+            .collect();
+        let values = self.link.run(&calls).await?;
+        let mut found: Vec<Named> = Vec::new();
+        // A shard that was not read to its end limits how far the names are complete.
+        let mut complete_to: Option<Named> = None;
+        for value in &values {
+            let members = strings_of(value);
+            let is_cut = members.len() == SCAN_BATCH;
+            let named: Vec<Named> = members
+                .into_iter()
+                .filter_map(decode_name_member)
+                .filter_map(|(name, info)| Named::new(name, info))
+                .collect();
+            if is_cut && let Some(last) = named.last() {
+                let nearest = complete_to
+                    .take()
+                    .map_or(last.clone(), |at| at.min(last.clone()));
+                complete_to = Some(nearest);
+            }
+            found.extend(named);
+        }
+        found.sort();
+        if let Some(end) = &complete_to {
+            found.retain(|named| named <= end);
+        }
+        let mut names = Names::default();
+        let mut last: Option<Named> = complete_to;
+        for named in found {
+            if names.names.len() == limit {
+                last = names.names.last().cloned();
+                break;
+            }
+            if wanted(named.name.as_str()) {
+                names.names.push(named);
+            }
+        }
+        names.more = last.map(|last| cursor_at(&last));
+        Ok(names)
+    }
+
+    /// Returns the contents whose ids lie between two ids of one shard, the first one exclusive if
+    /// `after`, each with one name.
+    pub(super) async fn contents_between(
+        &self,
+        first: ContentId,
+        after: bool,
+        last: ContentId,
+        limit: usize,
+    ) -> Result<Names, RegistryFault> {
+        let from = match after {
+            true => [b"(", &first.0[..], &[0xff; 41]].concat(),
+            false => [b"[", &first.0[..]].concat(),
+        };
+        let to = [b"(", &last.0[..], &[0xff; 41]].concat();
+        let shard = shard_of_id(last);
+        let call = self.layout.range_of_ids(shard, &from, &to, limit);
+        let values = self.link.run(&[call]).await?;
+        let infos: Vec<ContentInfo> = values
+            .iter()
+            .flat_map(strings_of)
+            .filter_map(decode_id_member)
+            .collect();
+        let is_cut = infos.len() == limit;
+        let ids: Vec<ContentId> = infos.iter().map(ContentInfo::id).collect();
+        let named = self.names_of(&ids).await?;
+        let names: Vec<Named> = named
+            .into_iter()
+            .filter_map(|names| names.into_iter().min())
+            .collect();
+        // The name of this cursor is not looked at.
+        let last = ids.last().filter(|_| is_cut);
+        let more = last.map(|&content| Cursor {
+            order: Order::Forward,
+            name: String::new(),
+            content,
+        });
+        Ok(Names { names, more })
+    }
+
+    /// Returns some names of each content.
+    pub(super) async fn names_of(
+        &self,
+        contents: &[ContentId],
+    ) -> Result<Vec<Vec<Named>>, RegistryFault> {
+        let calls: Vec<Call> = contents
+            .iter()
+            .map(|&content| self.layout.read_names(content, NAMES_MAX))
+            .collect();
+        let values = self.link.run(&calls).await?;
+        let names = values.iter().map(|value| {
+            let pairs = strings_of(value);
+            let pairs = pairs.chunks_exact(2);
+            pairs
+                .filter_map(|pair| {
+                    Named::new(std::str::from_utf8(pair[0]).ok()?, decode_info(pair[1])?)
+                })
+                .collect()
+        });
+        Ok(names.collect())
+    }
+
+    /// Describes names by what other trackers' nodes announce, with up to `holders` holders each, or
+    /// some more. Names that no node announces are left out.
+    pub(super) async fn describe(
+        self: &Arc<Self>,
+        names: Vec<Named>,
+        holders: usize,
+    ) -> Result<Vec<Described>, RegistryFault> {
+        let max = match names.len() <= FEW {
+            true => SAMPLE_OF_FEW.max(holders),
+            false => SAMPLE_OF_MANY.max(holders),
+        };
+        // Holders under other names of a content count as well, and most contents have none.
+        let mut contents: Vec<ContentId> = names.iter().map(|named| named.content).collect();
+        contents.sort();
+        contents.dedup();
+        let mut asked: Vec<Named> = names.clone();
+        let (mut entries, others) =
+            tokio::try_join!(self.entries(names.clone(), max), self.names_of(&contents))?;
+        asked.sort();
+        let others: Vec<Named> = others
+            .into_iter()
+            .flatten()
+            .filter(|named| asked.binary_search(named).is_err())
+            .collect();
+        entries.extend(self.entries(others, max).await?);
+        let sessions = self.sessions_of(&entries).await?;
+        let mut held: BTreeMap<ContentId, Held> = BTreeMap::new();
+        let mut live: BTreeMap<Named, (bool, FileMetadata)> = BTreeMap::new();
+        let mut dead: Vec<(Named, Vec<Entry>)> = Vec::new();
+        for of_name in entries {
+            let held = held.entry(of_name.named.content).or_default();
+            let (found, is_named, stated) = self.count(&of_name, &sessions, held);
+            if found.len() < of_name.read.len() {
+                live.insert(of_name.named.clone(), (is_named, stated));
+            }
+            if !found.is_empty() || of_name.count == 0 {
+                dead.push((of_name.named, found));
+            }
+        }
+        self.clean(dead);
+        let described = names.into_iter().filter_map(|named| {
+            let (is_named, metadata) = *live.get(&named)?;
+            let held = held.get(&named.content);
+            let found = Match {
+                name: named.name,
+                info: named.info,
+                is_collection: held.is_some_and(|held| held.is_collection),
+                complete: held.map_or(0, |held| held.complete),
+                partial: held.map_or(0, |held| held.partial),
+                holders: held
+                    .map(|held| held.holders.values().cloned().collect())
+                    .unwrap_or_default(),
+                metadata,
+            };
+            Some(Described { found, is_named })
+        });
+        Ok(described.collect())
+    }
+
+    /// Counts entries. Returns those that do not count, whether any of another tracker does, and what
+    /// their nodes state.
+    fn count(
+        &self,
+        entries: &Entries,
+        sessions: &HashMap<NodeId, Option<Arc<SessionRecord>>>,
+        held: &mut Held,
+    ) -> (Vec<Entry>, bool, FileMetadata) {
+        let mut dead = Vec::new();
+        let mut stated = FileMetadata::default();
+        let (mut complete, mut partial, mut is_named) = (0, 0, false);
+        for (node, value) in &entries.read {
+            let session = sessions.get(node).and_then(Option::as_ref);
+            let Some(session) = session.filter(|session| session.counts(value)) else {
+                dead.push((*node, value.clone()));
+                continue;
+            };
+            // The nodes of this tracker are in its own memory.
+            if session.tracker == self.us {
+                continue;
+            }
+            is_named = true;
+            let flags = EntryFlags::of_value(value);
+            stated.merge(&flags.metadata);
+            let is_complete = flags.complete;
+            held.is_collection |= flags.is_collection;
+            let known = held.holders.get(node);
+            let was_complete = known.map(|holder| holder.complete);
+            match (was_complete, is_complete) {
+                (None, true) => complete += 1,
+                (None, false) => partial += 1,
+                (Some(false), true) => {
+                    complete += 1;
+                    held.partial = held.partial.saturating_sub(1);
+                }
+                (Some(_), _) => {}
+            }
+            held.holders.insert(
+                *node,
+                Holder {
+                    node: *node,
+                    contact: session.details.contact_at(&self.observer),
+                    complete: is_complete || was_complete == Some(true),
+                },
+            );
+        }
+        // Of a sample, the counts are estimates.
+        let read = entries.read.len().max(1);
+        held.complete += complete * entries.count.max(read) / read;
+        held.partial += partial * entries.count.max(read) / read;
+        (dead, is_named, stated)
+    }
+
+    async fn entries(&self, names: Vec<Named>, max: usize) -> Result<Vec<Entries>, RegistryFault> {
+        let calls: Vec<Call> = names
+            .iter()
+            .map(|named| self.layout.read(named.name.as_str(), named.content, max))
+            .collect();
+        let values = self.link.run(&calls).await?;
+        names
+            .into_iter()
+            .zip(&values)
+            .map(|(named, value)| {
+                let (count, read) = decode_entries(value).ok_or(RegistryFault::Malformed)?;
+                Ok(Entries { named, count, read })
+            })
+            .collect()
+    }
+
+    /// Returns the sessions of the nodes of these entries; None for those without a live one.
+    async fn sessions_of(
+        &self,
+        entries: &[Entries],
+    ) -> Result<HashMap<NodeId, Option<Arc<SessionRecord>>>, RegistryFault> {
+        let nodes = entries.iter().flat_map(|entries| &entries.read);
+        let nodes: Vec<NodeId> = nodes.map(|(node, _)| *node).collect();
+        self.sessions(nodes).await
+    }
+
+    /// Returns the sessions of these nodes; None for those without a live one.
+    pub(crate) async fn sessions(
+        &self,
+        mut nodes: Vec<NodeId>,
+    ) -> Result<HashMap<NodeId, Option<Arc<SessionRecord>>>, RegistryFault> {
+        nodes.sort();
+        nodes.dedup();
+        let mut sessions = HashMap::with_capacity(nodes.len());
+        let now = Instant::now();
+        {
+            let known = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            nodes.retain(|node| match known.get(node) {
+                Some((at, session)) if now.duration_since(*at) < SESSION_FRESH => {
+                    sessions.insert(*node, Some(Arc::clone(session)));
+                    false
+                }
+                _ => true,
+            });
+        }
+        let calls: Vec<Call> = nodes
+            .iter()
+            .map(|&node| self.layout.read_session(node))
+            .collect();
+        let values = self.link.run(&calls).await?;
+        let mut known = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() + nodes.len() > SESSIONS_MAX {
+            known.retain(|_, (at, _)| now.duration_since(*at) < SESSION_FRESH);
+            if known.len() + nodes.len() > SESSIONS_MAX {
+                known.clear();
+            }
+        }
+        for (node, value) in nodes.into_iter().zip(&values) {
+            let session = bytes_of(value)
+                .and_then(SessionRecord::decode)
+                .map(Arc::new);
+            if let Some(session) = &session {
+                known.insert(node, (now, Arc::clone(session)));
+            }
+            sessions.insert(node, session);
+        }
+        Ok(sessions)
+    }
+
+    /// Returns those of `nodes` that hold a content, with what they hold now.
+    pub(super) async fn still_hold(
+        &self,
+        content: ContentId,
+        nodes: &[NodeId],
+    ) -> Result<BTreeMap<NodeId, Holder>, RegistryFault> {
+        let names = self.names_of(&[content]).await?;
+        let names: Vec<Named> = names.into_iter().flatten().collect();
+        let calls: Vec<Call> = names
+            .iter()
+            .flat_map(|named| {
+                let name = named.name.as_str();
+                let one = |&node| self.layout.read_one(name, content, node);
+                nodes.iter().map(one).collect::<Vec<Call>>()
+            })
+            .collect();
+        let values = self.link.run(&calls).await?;
+        let sessions = self.sessions(nodes.to_vec()).await?;
+        let mut holders: BTreeMap<NodeId, Holder> = BTreeMap::new();
+        for (node, value) in nodes.iter().cycle().zip(&values) {
+            let session = sessions.get(node).and_then(Option::as_ref);
+            let Some((session, value)) = session.zip(bytes_of(value)) else {
+                continue;
+            };
+            if !session.counts(value) || session.tracker == self.us {
+                continue;
+            }
+            let complete = EntryFlags::of_value(value).complete;
+            let holder = holders.entry(*node).or_insert_with(|| Holder {
+                node: *node,
+                contact: session.details.contact_at(&self.observer),
+                complete,
+            });
+            holder.complete |= complete;
+        }
+        Ok(holders)
+    }
+
+    /// Whether a node of another tracker announces this name and content.
+    pub(super) async fn announces(
+        &self,
+        node: NodeId,
+        named: &Named,
+    ) -> Result<bool, RegistryFault> {
+        let call = self
+            .layout
+            .read_one(named.name.as_str(), named.content, node);
+        let values = self.link.run(&[call]).await?;
+        let sessions = self.sessions(vec![node]).await?;
+        let session = sessions.get(&node).and_then(Option::as_ref);
+        let value = values.first().and_then(bytes_of);
+        Ok(session
+            .zip(value)
+            .is_some_and(|(session, value)| session.counts(value)))
+    }
+
+    /// Removes entries that do not count, in the background.
+    fn clean(self: &Arc<Self>, dead: Vec<(Named, Vec<Entry>)>) {
+        if dead.is_empty() {
+            return;
+        }
+        let reader = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut left = CLEANED_MAX;
+            for (named, entries) in dead {
+                if left == 0 {
+                    break;
+                }
+                left = left.saturating_sub(entries.len().max(1));
+                let name = named.name.as_str();
+                let call = reader.layout.clean(name, named.content, &entries);
+                let Ok(values) = reader.link.run(&[call]).await else {
+                    return;
+                };
+                let removed = values.into_iter().next().and_then(decode_removed);
+                let is_empty = removed.as_ref().is_some_and(|removed| {
+                    // A name without entries is listed although the content does not know it.
+                    removed.unnamed.is_some() || entries.is_empty()
+                });
+                if is_empty {
+                    let has_names = removed.is_some_and(|removed| removed.has_names);
+                    let unlisted = unlist(&reader.link, &reader.layout, &named, has_names);
+                    if unlisted.await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Removes a name without entries from the indexes, unless another tracker has just published it.
+pub(super) async fn unlist(
+    link: &Link,
+    layout: &Layout,
+    named: &Named,
+    has_names: bool,
+) -> Result<(), RegistryFault> {
+    let (name, info) = (named.name.as_str(), &named.info);
+    let mut calls = vec![layout.unlist_name(name, info)];
+    if !has_names {
+        calls.push(layout.unlist_id(info));
+    }
+    link.run(&calls).await?;
+    if is_topic(info) {
+        return Ok(());
+    }
+    let listed = link.run(&[layout.is_listed(name, named.content)]).await?;
+    if listed.first() == Some(&Value::Int(1)) {
+        link.run(&layout.list(name, info)).await?;
+    }
+    Ok(())
+}
+
+fn cursor_at(named: &Named) -> Cursor {
+    Cursor {
+        order: Order::Forward,
+        name: named.name.to_string(),
+        content: named.content,
+    }
+}
+
+fn decode_entries(value: &Value) -> Option<(usize, Vec<Entry>)> {
+    let Value::Array(parts) = value else {
+        return None;
+    };
+    let [Value::Int(count), pairs] = parts.as_slice() else {
+        return None;
+    };
+    let pairs = strings_of(pairs);
+    let read = pairs.chunks_exact(2).filter_map(|pair| {
+        let node = NodeId(pair[0].try_into().ok()?);
+        Some((node, pair[1].to_vec()))
+    });
+    Some((usize::try_from(*count).ok()?, read.collect()))
+}

@@ -1,0 +1,284 @@
+//! The shared registry as the rest of the tracker uses it: composes the parts, and runs them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qshare_content::{ContentId, NodeId};
+use qshare_net::Endpoint;
+use qshare_registry::GroupId;
+use qshare_wire::introduction::RelayTicket;
+use qshare_wire::siblings::Sibling;
+use tokio::sync::{mpsc, watch};
+
+use super::address::SharedRegistryConfig;
+use super::inbox::{TrackerMessage, post, read_inbox};
+use super::introduction::{
+    IntroductionAnswer, IntroductionRequest, IntroductionResult, Introductions,
+};
+use super::layout::{Layout, bytes_of};
+use super::link::{Link, RegistryFault};
+use super::lookup::SharedLookup;
+use super::publisher::{OwnEntries, Publisher};
+use super::reader::Reader;
+use super::session_record::{ObservingTracker, SessionDetails, host_id};
+use super::siblings::Siblings;
+use super::watches::{RemoteHolders, Watches};
+
+/// Time for an answer of Redis, and for one that waits up to a second for a message.
+const RESPONSE_DEADLINE: Duration = Duration::from_millis(500);
+const INBOX_DEADLINE: Duration = Duration::from_millis(2_500);
+/// Messages that have arrived and are not handled yet.
+const MESSAGES_MAX: usize = 1_024;
+
+/// What the rest of the tracker does for other trackers.
+pub(crate) trait TrackerPeer: Send + Sync {
+    /// Introduces one of this tracker's nodes.
+    fn introduce(
+        &self,
+        request: &IntroductionRequest,
+    ) -> impl Future<Output = IntroductionResult> + Send;
+}
+
+/// A shared registry in use.
+pub(crate) struct SharedRegistry {
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) lookup: Arc<SharedLookup>,
+    watches: Arc<Watches>,
+    introductions: Introductions,
+    siblings: Siblings,
+    link: Arc<Link>,
+    inbox: Arc<Link>,
+    layout: Layout,
+    us: NodeId,
+    observer: ObservingTracker,
+    /// Names the registry; see [`qshare_wire::hello::EXTENSION_REGISTRY`].
+    id: watch::Sender<Option<[u8; 16]>>,
+}
+
+impl fmt::Debug for SharedRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedRegistry").finish_non_exhaustive()
+    }
+}
+
+impl SharedRegistry {
+    pub(crate) fn new(
+        config: &SharedRegistryConfig,
+        group: GroupId,
+        us: NodeId,
+        listen: SocketAddr,
+        lease: Duration,
+    ) -> Result<SharedRegistry, RegistryFault> {
+        let link = Arc::new(Link::new(config, RESPONSE_DEADLINE)?);
+        let inbox = Arc::new(Link::new(config, INBOX_DEADLINE)?);
+        let layout = Layout::new(group);
+        let observer = ObservingTracker {
+            host: host_id(),
+            advertised: config.advertise,
+        };
+        let reader = Reader::new(Arc::clone(&link), layout.clone(), us, observer.clone());
+        let lookup = Arc::new(SharedLookup::new(Arc::new(reader)));
+        Ok(SharedRegistry {
+            publisher: Arc::new(Publisher::new(Arc::clone(&link), layout.clone(), us, lease)),
+            watches: Arc::new(Watches::new(
+                Arc::clone(&link),
+                layout.clone(),
+                us,
+                Arc::clone(&lookup),
+            )),
+            lookup,
+            introductions: Introductions::default(),
+            siblings: Siblings {
+                link: Arc::clone(&link),
+                layout: layout.clone(),
+                us,
+                observer: observer.clone(),
+                port: listen.port(),
+                found: watch::Sender::default(),
+            },
+            link,
+            inbox,
+            layout,
+            us,
+            observer,
+            id: watch::Sender::new(None),
+        })
+    }
+
+    /// Returns what is published of a node that this tracker observes at `observed`.
+    pub(crate) fn details(
+        &self,
+        observed: SocketAddr,
+        claimed: Vec<SocketAddr>,
+        features: u64,
+    ) -> SessionDetails {
+        SessionDetails {
+            observed,
+            claimed,
+            features,
+            observer: self.observer.clone(),
+        }
+    }
+
+    pub(crate) fn observer(&self) -> &ObservingTracker {
+        &self.observer
+    }
+
+    /// Whether Redis answers.
+    pub(crate) fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
+    /// Returns the registry's id, once it is known.
+    pub(crate) fn id(&self) -> Option<[u8; 16]> {
+        *self.id.borrow()
+    }
+
+    /// Returns what nodes are told of other trackers.
+    pub(crate) fn siblings(&self) -> watch::Receiver<Arc<Vec<Sibling>>> {
+        self.siblings.found.subscribe()
+    }
+
+    /// Returns the holders of a content at other trackers, as they change.
+    pub(crate) fn watch(&self, content: ContentId) -> watch::Receiver<Option<RemoteHolders>> {
+        self.watches.watch(content)
+    }
+
+    /// Asks another tracker to introduce one of its nodes. None if no tracker has a session with
+    /// it, or that tracker does not answer.
+    pub(crate) async fn introduce(
+        &self,
+        asked: NodeId,
+        asker: NodeId,
+        details: SessionDetails,
+        id: u64,
+        key: [u8; 16],
+        relay: Option<RelayTicket>,
+    ) -> Option<IntroductionResult> {
+        let sessions = self.lookup.reader().sessions(vec![asked]).await.ok()?;
+        let to = sessions.get(&asked)?.as_ref()?.tracker;
+        if to == self.us {
+            return None;
+        }
+        let request = IntroductionRequest {
+            request: rand::random(),
+            tracker: self.us,
+            tracker_port: self.siblings.port,
+            asker,
+            details,
+            asked,
+            id,
+            key,
+            relay,
+        };
+        self.introductions
+            .ask(&self.link, &self.layout, to, request)
+            .await
+    }
+
+    /// Runs until the tracker stops. Never returns.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        endpoint: Endpoint,
+        own: Arc<dyn OwnEntries>,
+        peer: Arc<impl TrackerPeer + 'static>,
+    ) {
+        let (messages, received) = mpsc::channel(MESSAGES_MAX);
+        let inbox = read_inbox(
+            Arc::clone(&self.inbox),
+            self.layout.clone(),
+            self.us,
+            messages,
+        );
+        tokio::join!(
+            Arc::clone(&self.publisher).run(own),
+            inbox,
+            self.handle_messages(received, peer),
+            self.siblings.run(endpoint),
+            self.learn_id(),
+        );
+    }
+
+    /// Tells other trackers that this one stops.
+    pub(crate) async fn leave(&self) {
+        self.siblings.leave().await;
+    }
+
+    /// Connects, and refuses registries that would lose entries.
+    pub(crate) async fn check(&self) -> Result<(), RegistryFault> {
+        self.link.connect().await?;
+        self.exchange_id().await
+    }
+
+    /// Gives the registry an id if it has none: again after each connection, since a restarted
+    /// Redis may be empty.
+    async fn learn_id(&self) {
+        let mut connections = self.link.connections();
+        loop {
+            while self.exchange_id().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            if connections.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn exchange_id(&self) -> Result<(), RegistryFault> {
+        let ours = self.id().unwrap_or_else(rand::random);
+        let calls = [Layout::name_registry(ours), Layout::registry_name()];
+        self.link.run(&calls[..1]).await?;
+        let values = self.link.run(&calls[1..]).await?;
+        let id = values.first().and_then(bytes_of);
+        let id = id.and_then(|bytes| bytes.try_into().ok());
+        let id = id.ok_or(RegistryFault::Malformed)?;
+        self.id.send_replace(Some(id));
+        Ok(())
+    }
+
+    async fn handle_messages(
+        self: &Arc<Self>,
+        mut messages: mpsc::Receiver<TrackerMessage>,
+        peer: Arc<impl TrackerPeer + 'static>,
+    ) {
+        while let Some(message) = messages.recv().await {
+            match message {
+                TrackerMessage::Changed(content) => self.watches.hint(content),
+                TrackerMessage::MovedAway(node) => {
+                    // A hint: the next refresh of the session's lease tells for certain.
+                    self.publisher.check_soon(node);
+                }
+                TrackerMessage::Introduced(answer) => self.introductions.handle_answer(answer),
+                TrackerMessage::Introduce(request) => {
+                    let (shared, peer) = (Arc::clone(self), Arc::clone(&peer));
+                    tokio::spawn(async move { shared.handle_request(request, &*peer).await });
+                }
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    async fn handle_request(&self, request: IntroductionRequest, peer: &impl TrackerPeer) {
+        let result = match self.introductions.begin(&request) {
+            Ok(()) => {
+                let result = peer.introduce(&request).await;
+                self.introductions.end(&request, result.clone());
+                result
+            }
+            Err(Some(result)) => result,
+            Err(None) => return,
+        };
+        let answer = IntroductionAnswer {
+            request: request.request,
+            result,
+        };
+        let message = [TrackerMessage::Introduced(answer)];
+        // The asking tracker repeats its request if the answer is lost.
+        let _ = self
+            .link
+            .run(&[post(&self.layout, request.tracker, &message)])
+            .await;
+    }
+}

@@ -1,0 +1,153 @@
+//! Siblings: other trackers of the same registry to which nodes can go.
+//!
+//! A tracker registers itself in Redis. Nodes are told of it only if it advertises an address, and
+//! the tracker that tells them has completed a handshake there with its id.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use qshare_content::NodeId;
+use qshare_net::{DialTarget, Endpoint, connect};
+use qshare_wire::{Address, CloseCode, siblings::Sibling};
+use rand::Rng;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::layout::{Layout, bytes_of, decode_trackers};
+use super::link::Link;
+use super::session_record::ObservingTracker;
+
+/// A tracker's record expires after this long, and is written this often.
+const LEASE: Duration = Duration::from_secs(12);
+const INTERVAL_SECONDS: std::ops::Range<f64> = 1.5..2.5;
+/// How long a handshake counts, and the time for one.
+const PROOF_LIFETIME: Duration = Duration::from_secs(60);
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// Trackers that are read, and siblings that nodes are told of.
+const TRACKERS_MAX: usize = 256;
+
+/// A tracker as others read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct TrackerRecord {
+    observer: ObservingTracker,
+    port: u16,
+}
+
+/// Registers this tracker and finds its siblings.
+pub(crate) struct Siblings {
+    pub(crate) link: Arc<Link>,
+    pub(crate) layout: Layout,
+    pub(crate) us: NodeId,
+    pub(crate) observer: ObservingTracker,
+    pub(crate) port: u16,
+    /// What nodes are told.
+    pub(crate) found: watch::Sender<Arc<Vec<Sibling>>>,
+}
+
+impl Siblings {
+    /// Never returns.
+    pub(crate) async fn run(&self, endpoint: Endpoint) {
+        let mut proven: HashMap<(NodeId, SocketAddr), Instant> = HashMap::new();
+        loop {
+            if let Some(trackers) = self.read().await {
+                let found = self.prove(&endpoint, trackers, &mut proven).await;
+                self.found.send_if_modified(|told| {
+                    let is_new = **told != found;
+                    *told = Arc::new(found);
+                    is_new
+                });
+            }
+            let pause = rand::rng().random_range(INTERVAL_SECONDS);
+            sleep(Duration::from_secs_f64(pause)).await;
+        }
+    }
+
+    /// Registers this tracker, and returns the others. None if Redis does not answer: what nodes
+    /// were told stays then.
+    async fn read(&self) -> Option<Vec<(NodeId, TrackerRecord)>> {
+        let record = TrackerRecord {
+            observer: self.observer.clone(),
+            port: self.port,
+        };
+        let record = postcard::to_stdvec(&record).unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_ms = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let mut calls = self
+            .layout
+            .register_tracker(self.us, record, LEASE, now_ms)
+            .to_vec();
+        calls.push(self.layout.list_trackers(TRACKERS_MAX));
+        let values = self.link.run(&calls).await.ok()?;
+        let mut trackers = values.last().map(decode_trackers).unwrap_or_default();
+        trackers.retain(|tracker| *tracker != self.us);
+        let reads: Vec<_> = trackers
+            .iter()
+            .map(|&tracker| self.layout.read_tracker(tracker))
+            .collect();
+        let records = self.link.run(&reads).await.ok()?;
+        let records = trackers.into_iter().zip(&records);
+        let read = records.filter_map(|(tracker, value)| {
+            let record = postcard::from_bytes(bytes_of(value)?).ok()?;
+            Some((tracker, record))
+        });
+        Some(read.collect())
+    }
+
+    /// Returns those that have completed a handshake at the address that they advertise.
+    async fn prove(
+        &self,
+        endpoint: &Endpoint,
+        trackers: Vec<(NodeId, TrackerRecord)>,
+        proven: &mut HashMap<(NodeId, SocketAddr), Instant>,
+    ) -> Vec<Sibling> {
+        proven.retain(|_, at| at.elapsed() < PROOF_LIFETIME);
+        let mut found = Vec::new();
+        for (tracker, record) in trackers {
+            let Some(at) = record.observer.advertised else {
+                continue;
+            };
+            if let Entry::Vacant(proof) = proven.entry((tracker, at)) {
+                let target = DialTarget::Tracker(Some(tracker));
+                match connect(endpoint, target, at, HANDSHAKE_DEADLINE).await {
+                    Ok(connection) => {
+                        qshare_net::close(&connection, CloseCode::Goodbye);
+                        proof.insert(Instant::now());
+                    }
+                    Err(error) => {
+                        debug!(tracker = %tracker.short(), %at, %error, "not a sibling to tell of");
+                        continue;
+                    }
+                }
+            }
+            // On the same machine, nodes replace it by the address at which they reach this
+            // tracker.
+            let is_loopback = at.ip().is_loopback();
+            let address = match is_loopback && record.observer.host == self.observer.host {
+                true => Address::TrackerHost { port: at.port() },
+                false => Address::Socket(at),
+            };
+            found.push(Sibling { tracker, address });
+        }
+        // Each tracker names others first, which spreads nodes.
+        found.sort_by_key(|sibling| sibling.tracker);
+        if found.len() > qshare_wire::siblings::SIBLINGS_MAX {
+            found.shuffle(&mut rand::rng());
+            found.truncate(qshare_wire::siblings::SIBLINGS_MAX);
+        }
+        found
+    }
+
+    /// Removes this tracker's record, because it stops.
+    pub(crate) async fn leave(&self) {
+        let _ = self
+            .link
+            .run(&self.layout.unregister_tracker(self.us))
+            .await;
+    }
+}

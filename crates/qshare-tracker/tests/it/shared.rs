@@ -1,0 +1,91 @@
+//! Several trackers over one registry in a real Redis.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod answers;
+mod faults;
+mod introductions;
+mod model;
+mod moves;
+mod redis_server;
+mod topologies;
+
+use std::time::Duration;
+
+use qshare_content::NodeId;
+use qshare_tracker::{SharedRegistryConfig, Tracker};
+use qshare_wire::hello::EXTENSION_SESSION_NUMBER;
+use qshare_wire::tracker::Found;
+use tokio::time::sleep;
+
+use self::redis_server::RedisServer;
+use crate::common::{DEADLINE, Joined, Node, config};
+
+/// The lease of the trackers in these tests.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// Starts Redis, or ends the test where it is not installed.
+macro_rules! redis_or_skip {
+    () => {
+        match $crate::shared::redis_server::RedisServer::start() {
+            Some(redis) => redis,
+            None => return,
+        }
+    };
+}
+use redis_or_skip;
+
+fn registry(url: &str) -> SharedRegistryConfig {
+    SharedRegistryConfig {
+        address: url.parse().unwrap(),
+        password: None,
+        certificate_authority: None,
+        advertise: None,
+    }
+}
+
+/// Starts a tracker over a registry, and waits until it uses it.
+async fn tracker_at(url: &str) -> Tracker {
+    let mut config = config();
+    config.registry.lease = LEASE;
+    config.registry.warming = Duration::ZERO;
+    config.shared = Some(registry(url));
+    let tracker = Tracker::start(config).unwrap();
+    eventually("the registry answers", async || {
+        tracker.check_registry().await.ok()
+    })
+    .await;
+    tracker
+}
+
+async fn tracker_over(redis: &RedisServer) -> Tracker {
+    tracker_at(&redis.url()).await
+}
+
+/// Polls until `look` returns a value.
+async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(seen) = look().await {
+                return seen;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let seen = tokio::time::timeout(DEADLINE, looking).await;
+    seen.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+}
+
+/// Opens a session with this number.
+async fn join_as(node: &mut Node, number: u64, tracker: &Tracker) -> Joined {
+    let bytes = number.to_le_bytes().to_vec();
+    node.greeting.extensions = vec![(EXTENSION_SESSION_NUMBER, bytes)];
+    node.join(tracker).await
+}
+
+/// The nodes that an answer names, in order.
+fn nodes(found: &Found) -> Vec<NodeId> {
+    let mut nodes: Vec<NodeId> = found.nodes.iter().map(|contact| contact.node).collect();
+    nodes.sort();
+    nodes
+}
