@@ -11,11 +11,8 @@ use qshare_wire::hello::{
 };
 use qshare_wire::introduction::Introduction;
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
-<<<<<<< HEAD
 use qshare_wire::private::FEATURE_PRIVATE_SHARES;
-=======
 use qshare_wire::siblings::Siblings;
->>>>>>> 4a2cede (Nodes go to a sibling when their tracker is lost)
 use qshare_wire::tracker::{AnnounceAck, EntriesEvicted};
 use qshare_wire::{CloseCode, Message};
 use quinn::RecvStream;
@@ -244,6 +241,7 @@ impl Trackers {
         let Session {
             connection,
             peer,
+            hello,
             control_send,
             control_recv,
             // Kept as long as the session: the tracker reports a new address of this node to others
@@ -257,17 +255,12 @@ impl Trackers {
         let (heard, replies) = mpsc::channel(1);
         let takes_topics = hello.features & FEATURE_PRIVATE_SHARES != 0;
         let may_stay_silent = self.greeting.role == Role::OneShot;
-<<<<<<< HEAD
-        let announcing = Announcer::new(state, control_send, replies, takes_topics)
-            .run(&self.shares, may_stay_silent);
-=======
-        let announcer = Announcer::new(state, control_send, replies);
+        let announcer = Announcer::new(state, control_send, replies, takes_topics);
         let announcing = async {
             // Until then, this session is a spare one: it only asks.
             let _claim = self.registries.claim(registry).await;
             announcer.run(&self.shares, may_stay_silent).await
         };
->>>>>>> 4a2cede (Nodes go to a sibling when their tracker is lost)
         let fault = tokio::select! {
             biased;
             cause = connection.closed() => return cause.into(),
