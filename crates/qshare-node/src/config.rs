@@ -118,6 +118,9 @@ pub struct Limits {
     pub windows_max_bytes: u32,
     /// Bytes of free buffers that are kept for further chunks.
     pub buffers_kept_bytes: usize,
+    /// Bytes of a content that are held in memory for its readers ([`crate::Node::read`]), at least
+    /// one chunk. At most 8 contents are read at once.
+    pub stream_bytes: u64,
     /// Downloads that run at once; others wait.
     pub downloads_max: usize,
     /// The same for contents of one chunk (at most 128 KiB). Their requests share a connection, so
@@ -182,6 +185,7 @@ impl Default for Limits {
             requested_max_bytes: 64 << 20,
             windows_max_bytes: 64 << 20,
             buffers_kept_bytes: 16 << 20,
+            stream_bytes: 32 << 20,
             downloads_max: 64,
             // Leaves streams of a connection for all other requests.
             small_downloads_max: 192,

@@ -11,6 +11,7 @@ mod roster;
 mod service;
 mod single_chunk;
 mod sources;
+mod streams;
 mod swarm;
 
 pub(crate) use committer::Committer;
@@ -23,3 +24,4 @@ pub use roster::{
 };
 pub(crate) use roster::{Roster, RosterConfig};
 pub(crate) use service::{Downloads, DownloadsConfig};
+pub use streams::{ContentReader, StreamError};

@@ -84,8 +84,9 @@ pub use codes::{
 };
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, RateLimits, Shares};
 pub use downloads::{
-    Download, DownloadId, DownloadRequest, NoSuchDownload, Priority, RemoveError, RosterChanges,
-    RosterCounts, RosterPage, RosterRow, RosterState, discard_unfinished, unfinished_chunks,
+    ContentReader, Download, DownloadId, DownloadRequest, NoSuchDownload, Priority, RemoveError,
+    RosterChanges, RosterCounts, RosterPage, RosterRow, RosterState, StreamError,
+    discard_unfinished, unfinished_chunks,
 };
 pub use error::{
     AskError, DownloadError, FindError, NoSource, PartFailed, PathFault, PortCheckFault,

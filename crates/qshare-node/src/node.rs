@@ -4,6 +4,7 @@ mod roster;
 mod views;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ use tracing::{debug, warn};
 use crate::codes::{CodeOffer, CodeOfferConfig, Codes, RedeemError, RedeemPatience, Redeemed};
 use crate::config::{NodeConfig, NodeRole, RateLimits};
 use crate::downloads::{
-    Committer, Download, DownloadRequest, Downloads, DownloadsConfig, Roster, RosterConfig,
+    Committer, ContentReader, Download, DownloadRequest, Downloads, DownloadsConfig, Roster,
+    RosterConfig, StreamError,
 };
 use crate::error::{FindError, PartFailed, StartError};
 use crate::lookup::{LanLookup, Lookup};
@@ -413,6 +415,20 @@ impl Node {
         // A one-shot node is discovered from now on.
         parts.neighbours.start();
         Ok(share)
+    }
+
+    /// Opens a content for reading the bytes of `range` in order, at most to its end, while they are
+    /// fetched. The request's target is not used. See [`ContentReader`].
+    ///
+    /// # Errors
+    ///
+    /// When too many contents, or too many places of this one, are being read.
+    pub fn read(
+        &self,
+        request: DownloadRequest,
+        range: Range<u64>,
+    ) -> Result<ContentReader, StreamError> {
+        self.parts.downloads.read(request, range)
     }
 
     /// Returns the downloads that have not ended, those of earlier runs included.

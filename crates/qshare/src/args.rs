@@ -1,5 +1,6 @@
 //! The command line: every subcommand, option and help text.
 
+mod cat;
 mod config;
 mod control;
 mod get;
@@ -19,6 +20,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 
 use crate::configuration::{self, Fault, variable_of};
 
+pub(crate) use cat::{ByteRange, CatArgs, STDOUT};
 pub(crate) use config::{ConfigArg, ConfigArgs};
 pub(crate) use control::{
     AddArgs, ControlArg, LimitArgs, PauseArgs, RemoveArgs, ResumeArgs, StatusArgs, StopArgs,
@@ -134,6 +136,8 @@ pub(crate) enum Command {
     Share(ShareArgs),
     /// Download files
     Get(GetArgs),
+    /// Write a file to standard output while it is downloaded
+    Cat(CatArgs),
     /// List the files that can be downloaded
     Ls(LsArgs),
     /// Show what the running node does

@@ -1,5 +1,6 @@
 //! The subcommands, one module each, and the runtime of those that use the network.
 
+pub(crate) mod cat;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod control;

@@ -5,6 +5,7 @@
 
 mod answers;
 mod arguments;
+mod cat;
 mod codes;
 mod configuration;
 #[cfg(target_os = "linux")]

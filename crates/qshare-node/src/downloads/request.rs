@@ -62,6 +62,16 @@ impl DownloadRequest {
         }
     }
 
+    /// Returns the name.
+    pub fn name(&self) -> &AssetName {
+        &self.name
+    }
+
+    /// Returns length and root of the content.
+    pub fn info(&self) -> ContentInfo {
+        self.info
+    }
+
     /// Requests a file that a lookup found. The holders from the lookup are tried, and others. The
     /// file gets the modification time that they agree on. It does not become executable: whoever
     /// trusts its origin asks for that with [`attributes`](Self::attributes).

@@ -1,6 +1,7 @@
 //! All downloads of a node: starts them when a slot is free, and ends them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use super::rates::{Rates, RunningByPriority};
 use super::request::DownloadRequest;
 use super::single_chunk::SingleChunks;
 use super::sources::{Blame, SourceWatch};
+use super::streams::{ContentReader, StreamError, Streams, Window};
 use super::swarm::Swarms;
 use crate::config::Limits;
 use crate::error::DownloadError;
@@ -41,6 +43,7 @@ pub(crate) struct Downloads {
     committer: Arc<Committer>,
     single_chunks: SingleChunks,
     swarms: Swarms,
+    streams: Arc<Streams>,
     received_bytes: Arc<AtomicU64>,
     pacing: Arc<Pacing>,
     by_priority: Arc<RunningByPriority>,
@@ -98,6 +101,7 @@ impl Downloads {
                 memory: Arc::new(Semaphore::new(limits.requested_max_bytes as usize)),
                 received_bytes: received_bytes.clone(),
             },
+            streams: Streams::new(limits.stream_bytes),
             shares: config.shares,
             committer,
             received_bytes,
@@ -138,6 +142,51 @@ impl Downloads {
             // In this order, so that whoever learns of the end can begin it again.
             downloads.lock().remove(&key);
             state.end(outcome);
+        };
+        self.tasks.spawn(run.instrument(span));
+        download
+    }
+
+    /// Opens a content for reading `range`, at most to its end.
+    ///
+    /// # Errors
+    ///
+    /// When too many contents or places of one are being read.
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        request: DownloadRequest,
+        range: Range<u64>,
+    ) -> Result<ContentReader, StreamError> {
+        let stream = self.streams.open(request.info)?;
+        let downloads = self.clone();
+        let fetch = move |window: Arc<Window>| downloads.fetch_for(request.clone(), window);
+        Ok(ContentReader::new(
+            stream,
+            self.shares.clone(),
+            range,
+            Box::new(fetch),
+        ))
+    }
+
+    /// Starts to fetch what the readers of a window want.
+    fn fetch_for(self: &Arc<Self>, request: DownloadRequest, window: Arc<Window>) -> Download {
+        let rates = Rates::new(self.pacing.clone(), self.by_priority.clone());
+        let download = Download::new(&request, self.stopping.child_token(), Arc::new(rates));
+        let content = request.info.id();
+        let span = info_span!("stream", name = %request.name, content = content.short());
+        let (downloads, state) = (self.clone(), download.state().clone());
+        let run = async move {
+            let fetch = Box::pin(downloads.swarms.stream(&request, &state, window.clone()));
+            let outcome = catch_panic(fetch).await.unwrap_or_else(|panicked| {
+                error!(%panicked, "the task of a stream panicked");
+                let text = format!("the task of a stream panicked: {panicked}");
+                Err(DownloadError::Internal(text))
+            });
+            debug!(ok = outcome.is_ok(), "ended");
+            // Readers that come later begin anew.
+            if let Err(failure) = outcome {
+                window.fail(Arc::new(failure));
+            }
         };
         self.tasks.spawn(run.instrument(span));
         download

@@ -13,6 +13,7 @@ mod peer_slots;
 mod progress;
 mod slowness;
 mod span;
+mod store;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, NodeId};
-use qshare_storage::{FinishError, Opened, Part, PartError, Target};
+use qshare_storage::{FinishError, Opened, PartError, Target};
 use qshare_swarm::{DropReason, Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
 use qshare_wire::Refused;
 use qshare_wire::peer::Sending;
@@ -36,6 +37,7 @@ use super::meter::Meter;
 use super::received::report_received;
 use super::request::DownloadRequest;
 use super::sources::{Blame, Holders, SourceWatch};
+use super::streams::Window;
 use crate::access::Access;
 use crate::config::Limits;
 use crate::error::{AskError, DownloadError, SourceFault};
@@ -49,6 +51,7 @@ use hashes::HashPages;
 use open::open;
 use slowness::Slowness;
 use span::{FetchSpan, LocalWork, fetch_span};
+use store::Store;
 
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(100);
@@ -112,6 +115,37 @@ impl Swarms {
         ));
         self.shares.offer(&partial);
         state.set_part(&partial);
+        let store = Store::Part(part);
+        let (swarm, receiver) = self.swarm(request, state, store, Some(partial));
+        let resumed_bytes = recovered.iter().map(|chunk| chunks.size(chunk)).sum();
+        swarm.run(receiver, recovered, resumed_bytes).await
+    }
+
+    /// Fetches what the readers of a window want, until there has been none for a while.
+    ///
+    /// # Errors
+    ///
+    /// When the fetch was stopped, or failed.
+    pub(super) async fn stream(
+        &self,
+        request: &DownloadRequest,
+        state: &DownloadState,
+        window: Arc<Window>,
+    ) -> Result<(), DownloadError> {
+        let nothing = window.nothing();
+        let (mut swarm, mut events) = self.swarm(request, state, Store::Window(window), None);
+        let result = swarm.fetch_all(&mut events, &nothing).await;
+        swarm.tasks.abort_all();
+        result
+    }
+
+    fn swarm<'a>(
+        &'a self,
+        request: &'a DownloadRequest,
+        state: &'a DownloadState,
+        store: Store,
+        partial: Option<Arc<PartialContent>>,
+    ) -> (Swarm<'a>, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(EVENTS);
         let now = Instant::now();
         let swarm = Swarm {
@@ -121,7 +155,7 @@ impl Swarms {
             content: request.info.id(),
             access: request.access(),
             changed: HashSet::new(),
-            chunks,
+            chunks: Chunks::of_length(request.info.length),
             fetch: None,
             hash_pages: HashPages::default(),
             holders: Holders::new(self.us, request.holders.clone(), &request.nodes),
@@ -140,11 +174,10 @@ impl Swarms {
             show_at: now,
             slowness: Slowness::default(),
             work: Arc::default(),
-            part,
+            store,
             partial,
         };
-        let resumed_bytes = recovered.iter().map(|chunk| chunks.size(chunk)).sum();
-        swarm.run(receiver, recovered, resumed_bytes).await
+        (swarm, receiver)
     }
 }
 
@@ -175,8 +208,9 @@ struct Swarm<'a> {
     /// Peers that said that their file has changed.
     changed: HashSet<PeerKey>,
     chunks: Chunks,
-    part: Arc<Part>,
-    partial: Arc<PartialContent>,
+    store: Store,
+    /// What other nodes are served; None for readers, whose chunks come and go.
+    partial: Option<Arc<PartialContent>>,
     hash_pages: HashPages,
     fetch: Option<Fetch>,
     holders: Holders,
@@ -220,10 +254,12 @@ impl Swarm<'_> {
         match result {
             Ok(()) => self.finish(resumed_bytes).await,
             Err(error) => {
-                self.all.shares.withdraw(&self.request.name, &self.partial);
-                let part = self.part.clone();
-                if let Err(error) = blocking(move || part.close()).await {
-                    debug!(%error, "the part was not closed cleanly");
+                self.withdraw_partial();
+                if let Store::Part(part) = &self.store {
+                    let part = part.clone();
+                    if let Err(error) = blocking(move || part.close()).await {
+                        debug!(%error, "the part was not closed cleanly");
+                    }
                 }
                 Err(error)
             }
@@ -238,8 +274,8 @@ impl Swarm<'_> {
     ) -> Result<(), DownloadError> {
         self.state.set_stage(Stage::Searching);
         let mut counted = self.state.rates.run();
-        if self.part.has_hashes() {
-            self.begin(self.part.verified(), recovered);
+        if self.store.has_hashes() {
+            self.begin(self.store.verified(), recovered);
         }
         let nodes = &self.request.nodes;
         let mut news = self.all.sources.start(&self.access, nodes);
@@ -251,11 +287,13 @@ impl Swarm<'_> {
             self.act()?;
             if let Some(fetch) = &self.fetch
                 && fetch.is_complete()
+                && !self.store.is_window()
             {
                 self.publish(&fetch.status());
                 return Ok(());
             }
             let wake = self.next_wake();
+            let store = self.store.clone();
             tokio::select! {
                 () = self.state.stop.cancelled() => return Err(DownloadError::Stopped),
                 Some(event) = events.recv() => {
@@ -265,6 +303,7 @@ impl Swarm<'_> {
                     }
                 }
                 Some(update) = news.recv() => self.holders.handle_news(update),
+                () = store.moved() => self.follow_readers(),
                 () = sleep_until(wake.into()) => {
                     if let Some(fetch) = &mut self.fetch {
                         fetch.handle_timeout(Instant::now());
@@ -281,6 +320,9 @@ impl Swarm<'_> {
                     self.checkpoint();
                     self.free_slots();
                     self.check_patience(status.as_ref())?;
+                    if self.store.is_abandoned() {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -289,8 +331,10 @@ impl Swarm<'_> {
     /// Starts once the hashes are known: creates the scheduler and announces the download.
     /// Followers know of the `recovered` chunks already.
     fn begin(&mut self, verified: Bitmap, recovered: &Bitmap) {
-        for chunk in verified.iter().filter(|&chunk| !recovered.contains(chunk)) {
-            self.partial.availability.add(chunk);
+        if let Some(partial) = &self.partial {
+            for chunk in verified.iter().filter(|&chunk| !recovered.contains(chunk)) {
+                partial.availability.add(chunk);
+            }
         }
         let config = self.all.limits.fetch.clone();
         let mut fetch = Fetch::new(self.chunks, verified, config, rand::random());
@@ -302,6 +346,7 @@ impl Swarm<'_> {
             }
         }
         self.fetch = Some(fetch);
+        self.follow_readers();
         self.apply_limits();
         self.announce();
     }
@@ -317,10 +362,12 @@ impl Swarm<'_> {
 
     /// Announces the partial download, unless it is announced already.
     fn announce(&mut self) {
-        if !self.is_announced {
+        if let Some(partial) = &self.partial
+            && !self.is_announced
+        {
             self.is_announced = true;
-            self.all.shares.offer(&self.partial);
-            self.all.shares.announce(&self.request.name, &self.partial);
+            self.all.shares.offer(partial);
+            self.all.shares.announce(&self.request.name, partial);
         }
     }
 
@@ -330,7 +377,24 @@ impl Swarm<'_> {
     fn withdraw(&mut self) {
         if self.is_announced {
             self.is_announced = false;
-            self.all.shares.withdraw(&self.request.name, &self.partial);
+            self.withdraw_partial();
+        }
+    }
+
+    fn withdraw_partial(&self) {
+        if let Some(partial) = &self.partial {
+            self.all.shares.withdraw(&self.request.name, partial);
+        }
+    }
+
+    /// Requests what readers want now, and forgets what was discarded to make room for it.
+    fn follow_readers(&mut self) {
+        if let (Store::Window(window), Some(fetch)) = (&self.store, &mut self.fetch) {
+            let (focus, discarded) = window.refocus();
+            for chunk in discarded {
+                fetch.handle_discarded(chunk);
+            }
+            fetch.set_focus(Instant::now(), Some(focus));
         }
     }
 
@@ -393,7 +457,7 @@ impl Swarm<'_> {
                         access: self.access.clone(),
                         chunks: self.chunks,
                         span,
-                        part: self.part.clone(),
+                        store: self.store.clone(),
                         memory: self.all.memory.clone(),
                         buffers: self.all.buffers.clone(),
                         writes: self.writes.clone(),
@@ -456,7 +520,9 @@ impl Swarm<'_> {
             false => fault,
         };
         connected.follow.abort();
-        self.partial.availability.forget_peer(key);
+        if let Some(partial) = &self.partial {
+            partial.availability.forget_peer(key);
+        }
         self.hash_pages.peer_left(key);
         self.running.retain(|_, running| {
             let stays = running.peer != key || running.received;
@@ -525,7 +591,9 @@ impl Swarm<'_> {
         let Some(connected) = self.peers.get_mut(&peer) else {
             return;
         };
-        self.partial.availability.set_held_by(peer, chunks.clone());
+        if let Some(partial) = &self.partial {
+            partial.availability.set_held_by(peer, chunks.clone());
+        }
         match &mut self.fetch {
             Some(fetch) => fetch.handle_have_all(now, peer, chunks, queue_bytes),
             None => connected.have = Some((chunks, queue_bytes)),
@@ -543,7 +611,9 @@ impl Swarm<'_> {
         let Some(connected) = self.peers.get_mut(&peer) else {
             return;
         };
-        self.partial.availability.add_held_by(peer, chunks);
+        if let Some(partial) = &self.partial {
+            partial.availability.add_held_by(peer, chunks);
+        }
         match (&mut self.fetch, &mut connected.have) {
             (Some(fetch), _) => fetch.handle_have(now, peer, chunks, queue_bytes),
             (None, Some((have, queue))) => {
@@ -595,7 +665,13 @@ impl Swarm<'_> {
                     }
                 }
                 if let Some(chunk) = completed {
-                    self.partial.mark_verified(chunk);
+                    match (&self.store, &self.partial) {
+                        (Store::Window(window), _) if !window.publish(chunk) => {
+                            fetch.handle_discarded(chunk);
+                        }
+                        (Store::Part(_), Some(partial)) => partial.mark_verified(chunk),
+                        _ => {}
+                    }
                 }
                 self.state.set_stage(Stage::Fetching);
             }
@@ -663,10 +739,13 @@ impl Swarm<'_> {
         if !due || self.checkpointing || self.unflushed_bytes == 0 {
             return;
         }
+        let Store::Part(part) = &self.store else {
+            return;
+        };
+        let part = part.clone();
         self.checkpointing = true;
         self.unflushed_bytes = 0;
         self.last_checkpoint = Instant::now();
-        let part = self.part.clone();
         self.spawn_write(move || match part.checkpoint() {
             Err(PartError::Disk(error)) => Event::Disk(error),
             _ => Event::Checkpointed,
@@ -687,7 +766,11 @@ impl Swarm<'_> {
 
     async fn finish(self, resumed_bytes: u64) -> Result<Report, DownloadError> {
         self.state.set_stage(Stage::Finishing);
-        let (part, durability) = (self.part.clone(), self.request.durability);
+        let (Store::Part(part), Some(partial)) = (&self.store, &self.partial) else {
+            let text = "a stream was finished like a file";
+            return Err(DownloadError::Internal(text.into()));
+        };
+        let (part, durability) = (part.clone(), self.request.durability);
         let finish = move || {
             let hashes = part.hashes().ok().flatten().unwrap_or_default();
             part.finish(durability).map(|path| (path, hashes))
@@ -696,7 +779,7 @@ impl Swarm<'_> {
         let (path, hashes) = match blocking(finish).await {
             Ok(finished) => finished,
             Err(error) => {
-                shares.withdraw(name, &self.partial);
+                shares.withdraw(name, partial);
                 return Err(match error {
                     FinishError::Different(path) => DownloadError::Different { path },
                     FinishError::Disk(error) => error.into(),
@@ -708,7 +791,7 @@ impl Swarm<'_> {
         shares
             .adopt(finished(self.request, path.clone(), hashes))
             .await;
-        shares.withdraw_adopted(name, &self.partial);
+        shares.withdraw_adopted(name, partial);
         if self.request.share_key.is_some() {
             let peers = self.peers.values().map(|connected| connected.peer.clone());
             report_received(peers.collect(), &self.access).await;

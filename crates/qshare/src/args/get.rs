@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 
+use super::cat::{ByteRange, parse_range};
 use super::limits::LimitsArgs;
 use super::shared::{
     CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PunchArg, TrackersArg, parse_listen,
@@ -21,6 +22,7 @@ Examples:
   qshare get id:3fa9c0 -o report.pdf
   qshare get 'photos/**/*.jpg' -o album/
   qshare get --wait nightly.iso          wait until a node shares it
+  qshare get -o - backup.tar | tar x     write to standard output, as `qshare cat` does
   qshare get --seed big.iso              keep serving it until Ctrl-C
 
 What NAME means:
@@ -48,9 +50,15 @@ pub(crate) struct GetArgs {
     // Parsed by `argument.rs`: clap's errors would print a mistyped link in full.
     #[arg(value_name = "NAME")]
     pub(crate) wanted: Vec<String>,
-    /// File or directory to write; a directory exists or ends in `/` [default: .]
+    /// File or directory to write; a directory exists or ends in `/`, `-` is standard output
+    /// [default: .]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
+    /// With `-o -`: bytes FIRST-LAST, counted from 0, LAST included; FIRST- to the end; -COUNT
+    /// from the end
+    #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
+    #[arg(value_parser = parse_range)]
+    pub(crate) range: Option<ByteRange>,
     #[command(flatten)]
     pub(crate) trackers: TrackersArg,
     /// UDP address to listen on; port 0 picks a free port
@@ -104,9 +112,9 @@ pub(crate) enum Wait {
 }
 
 /// The value of `--wait` without a number.
-const FOREVER: &str = "forever";
+pub(super) const FOREVER: &str = "forever";
 
-fn parse_wait(text: &str) -> Result<Wait, String> {
+pub(super) fn parse_wait(text: &str) -> Result<Wait, String> {
     if text == FOREVER {
         return Ok(Wait::Forever);
     }

@@ -8,15 +8,16 @@ use qshare_node::content::{
     AnswerFilter, AssetName, ContentId, FileMetadata, Link, NodeAddress, Query, ShareKey, is_glob,
 };
 use qshare_node::{
-    BindError, FileAttributes, FindError, Findings, FoundFile, Node, NodeConfig, NodeEvent,
-    Redeemed, StartError, Target,
+    BindError, DownloadRequest, FileAttributes, FindError, Findings, FoundFile, Node, NodeConfig,
+    NodeEvent, Redeemed, StartError, Target,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
+use super::cat;
 use super::ls::{FILES_MAX, LISTING_MAX, TRACKER_PATIENCE};
 use super::run_on_network;
-use crate::args::{GetArgs, Wait};
+use crate::args::{GetArgs, STDOUT, Wait};
 use crate::argument::{Wanted, glob_of_folder};
 use crate::choice::{self, Choice};
 use crate::code_prompt;
@@ -46,6 +47,7 @@ pub(crate) fn run(mut args: GetArgs, console: &Console) -> Result<(), Failure> {
     if args.wanted.is_empty() {
         args.wanted.push(code_prompt::ask()?);
     }
+    check_stdout(&args)?;
     let wanted = args.wanted.iter().map(|text| {
         Wanted::parse(text).map_err(|error| messages::argument(text, &error, Reader::Get))
     });
@@ -63,12 +65,40 @@ pub(crate) fn run(mut args: GetArgs, console: &Console) -> Result<(), Failure> {
     })
 }
 
+/// Checks options that make no sense with, or without, `-o -`.
+fn check_stdout(args: &GetArgs) -> Result<(), Failure> {
+    let refused = match (is_to_stdout(args), args) {
+        (false, args) if args.range.is_some() => {
+            "--range needs -o -: a part of a file is written to standard output only"
+        }
+        (true, args) if args.json.on => "-o - and --json both need standard output",
+        (true, args) if args.seed => "--seed needs a file: -o - keeps nothing",
+        _ => return Ok(()),
+    };
+    Err(Failure::new(Exit::Usage, refused))
+}
+
+fn is_to_stdout(args: &GetArgs) -> bool {
+    args.output.as_deref() == Some(Path::new(STDOUT))
+}
+
 /// The parsed command.
 struct Request {
     args: GetArgs,
     wanted: Vec<Wanted>,
     /// The codes that were redeemed; their links are in `wanted`.
     redeemed: Vec<Redeemed>,
+}
+
+impl Request {
+    /// Returns how long a download goes on without a source.
+    fn give_up_after(&self) -> Option<Duration> {
+        match self.args.wait {
+            None => Some(SOURCE_PATIENCE),
+            Some(Wait::For(time)) => Some(time.max(SOURCE_PATIENCE)),
+            Some(Wait::Forever) => None,
+        }
+    }
 }
 
 async fn get(
@@ -85,6 +115,7 @@ async fn get(
         }
         _ => error.into(),
     })?;
+    let to_stdout = is_to_stdout(&request.args);
     tokio::spawn(tell_of_liars(node.events(), console.clone()));
     let result = tokio::select! {
         result = download(&node, &request, console, &stop) => result,
@@ -96,6 +127,10 @@ async fn get(
     };
     node.shutdown(goodbye).await;
     match result {
+        Err(Failure {
+            exit: Exit::Interrupted,
+            ..
+        }) if to_stdout => Err(Failure::new(Exit::Interrupted, "interrupted")),
         Err(Failure {
             exit: Exit::Interrupted,
             ..
@@ -129,6 +164,19 @@ async fn download(
     for file in &choice.passed_over {
         console.note(&choice::explain_passed_over(file));
     }
+    if is_to_stdout(args) {
+        return match (worst, <[FoundFile; 1]>::try_from(choice.files)) {
+            (Some(exit), _) => Err(Failure::printed(exit)),
+            (None, Ok([file])) => stream(node, request, file, console, stop).await,
+            (None, Err(files)) => Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "cannot write {} to standard output: only one at a time",
+                    output::count(files.len() as u64, "file")
+                ),
+            )),
+        };
+    }
     let place = Place::choose(
         args.output.as_deref(),
         &choice,
@@ -138,11 +186,7 @@ async fn download(
         force: args.force,
         durable: !args.no_sync,
         seed: args.seed,
-        give_up_after: match args.wait {
-            None => Some(SOURCE_PATIENCE),
-            Some(Wait::For(time)) => Some(time.max(SOURCE_PATIENCE)),
-            Some(Wait::Forever) => None,
-        },
+        give_up_after: request.give_up_after(),
         json: args.json.on,
     };
     let items = choice.files.into_iter().map(|file| Item {
@@ -173,6 +217,24 @@ async fn download(
         console.note("serving the downloaded files until Ctrl-C");
         stop.cancelled().await;
     }
+    Ok(())
+}
+
+/// Writes a file to standard output.
+async fn stream(
+    node: &Node,
+    request: &Request,
+    file: FoundFile,
+    console: &Console,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let nodes = nodes_in_links(&request.wanted, file.content);
+    let download = DownloadRequest::new(file.name, file.info, Target::Path(STDOUT.into()))
+        .holders(file.holders)
+        .nodes(nodes)
+        .give_up_after(request.give_up_after());
+    cat::write(node, download, request.args.range, console, stop).await?;
+    redeem::report_complete(node, &request.redeemed).await;
     Ok(())
 }
 

@@ -195,8 +195,8 @@ impl Swarm<'_> {
         self.hash_pages.handle_page(key, hashes.hashes);
         let count = tree::page_count(&self.chunks);
         if let Some(hashes) = self.hash_pages.take_complete(count) {
-            let part = self.part.clone();
-            self.spawn_write(move || Event::HashesKept(part.set_hashes(hashes)));
+            let store = self.store.clone();
+            self.spawn_write(move || Event::HashesKept(store.set_hashes(hashes)));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use qshare_swarm::FetchStatus;
+use qshare_swarm::{Fetch, FetchStatus};
 use tracing::info;
 
 use super::Swarm;
@@ -37,6 +37,11 @@ impl Swarm<'_> {
     ) -> Result<(), DownloadError> {
         let hope = match status {
             None => !self.peers.is_empty(),
+            // Other chunks do not help a reader.
+            Some(status) if self.store.is_window() => {
+                let fetch = self.fetch.as_ref();
+                fetch.is_some_and(Fetch::focus_is_held) || status.in_flight_bytes > 0
+            }
             Some(status) => has_source(status) || status.in_flight_bytes > 0,
         };
         if hope {

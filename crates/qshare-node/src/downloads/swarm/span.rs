@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use qshare_content::{Chunks, Hash, tree};
-use qshare_storage::{Part, PartError};
+use qshare_content::Chunks;
 use qshare_swarm::{RequestId, Span};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -13,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::super::chunk_request::{Answer, chunk_request, fetch};
 use super::super::rates::Rates;
 use super::event::{Event, resume};
+use super::store::Store;
 use crate::access::Access;
 use crate::peers::Peer;
 use crate::runtime::BufferPool;
@@ -24,7 +24,7 @@ pub(super) struct FetchSpan {
     pub(super) access: Access,
     pub(super) chunks: Chunks,
     pub(super) span: Span,
-    pub(super) part: Arc<Part>,
+    pub(super) store: Store,
     pub(super) memory: Arc<Semaphore>,
     pub(super) buffers: Arc<BufferPool>,
     pub(super) writes: TaskTracker,
@@ -42,11 +42,11 @@ pub(super) struct LocalWork {
 }
 
 impl LocalWork {
-    fn add_hashing(&self, time: Duration) {
+    pub(super) fn add_hashing(&self, time: Duration) {
         self.hashing_us.fetch_add(micros(time), Ordering::Relaxed);
     }
 
-    fn add_all(&self, time: Duration) {
+    pub(super) fn add_all(&self, time: Duration) {
         self.all_us.fetch_add(micros(time), Ordering::Relaxed);
     }
 
@@ -74,7 +74,7 @@ pub(super) async fn fetch_span(job: FetchSpan) {
         access,
         chunks,
         span,
-        part,
+        store,
         memory,
         buffers,
         writes,
@@ -139,66 +139,12 @@ pub(super) async fn fetch_span(job: FetchSpan) {
     };
     let _ = events.send(Event::Received { request }).await;
     let verdict = writes.spawn_blocking(move || {
-        let verdict = verify_and_write(request, &part, &chunks, span, (&bytes, &path), &work);
-        drop((bytes, permit));
+        let verdict = store.verify_and_write(request, &chunks, span, (bytes, &path), &work);
+        drop(permit);
         verdict
     });
     match verdict.await {
         Ok(event) => _ = events.send(event).await,
         Err(lost) => resume(lost),
-    }
-}
-
-fn verify_and_write(
-    request: RequestId,
-    part: &Part,
-    chunks: &Chunks,
-    span: Span,
-    (bytes, path): (&[u8], &[Hash]),
-    work: &LocalWork,
-) -> Event {
-    let begun = Instant::now();
-    let hash = match part.hash(span.chunk) {
-        Ok(Some(hash)) => hash,
-        Err(PartError::Disk(error)) => return Event::Disk(error),
-        _ => {
-            return Event::Broken {
-                request,
-                cause: "the chunk's hash is unknown".into(),
-                moved: false,
-            };
-        }
-    };
-    let hashed = |begun: Instant| work.add_hashing(begun.elapsed());
-    let written = if span.is_whole(chunks) {
-        let is_right = tree::chunk_hash(chunks, bytes) == hash;
-        hashed(begun);
-        if !is_right {
-            return Event::Corrupt { request };
-        }
-        part.write_verified(span.chunk, bytes).map(|_| ())
-    } else {
-        let Span {
-            chunk,
-            height,
-            index,
-        } = span;
-        let is_right = tree::verify_subtree(chunks, chunk, &hash, height, index, bytes, path);
-        hashed(begun);
-        if !is_right {
-            return Event::Corrupt { request };
-        }
-        let start = span.range(chunks).start - chunks.range(chunk).start;
-        part.write(chunk, start, bytes)
-    };
-    work.add_all(begun.elapsed());
-    match written {
-        Ok(()) => Event::Verified { request },
-        Err(PartError::Disk(error)) => Event::Disk(error),
-        Err(error) => Event::Broken {
-            request,
-            cause: error.to_string(),
-            moved: false,
-        },
     }
 }
