@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use qshare_node::content::{Code, code_words};
 use qshare_node::{CodeEnd, CodeEvent};
-use qshare_tests::files::{assert_same, noise};
+use qshare_tests::files::{self, assert_same, noise};
 use qshare_tests::process::{Ended, Process, Signal};
 use qshare_tests::swapping_tracker::{Swap, SwappingTracker};
 use qshare_tests::terminal::OnTerminal;
@@ -278,6 +278,67 @@ fn without_a_tracker_the_failure_says_what_a_code_needs() {
         .saying("--tracker HOST:PORT");
 }
 
+/// Starts `share --json` of a file of these bytes; returns its code, too.
+fn share(world: &World, tracker: SocketAddr, bytes: &[u8], more: &[&str]) -> (Process, Code) {
+    files::put(&world.path("sharer").join(FILE), bytes);
+    let tracker = tracker.to_string();
+    let mut command = world.command("sharer", ["share", FILE, "--json", "--tracker", &tracker]);
+    command.args(["--listen", "127.0.0.1:0"]).args(more);
+    let mut process = Process::start(command);
+    process.end_input();
+    let ready = process.ready();
+    let code = ready["code"].as_str().unwrap().parse().unwrap();
+    (process, code)
+}
+
+#[test]
+fn a_share_for_one_receiver_ends_when_that_one_has_everything() {
+    let (world, bytes) = (World::new(), noise(300 * KIB, 2));
+    let tracker = world.tracker();
+    let (sharer, code) = share(&world, tracker.address, &bytes, &["--once"]);
+    let wrong = mistyped(&code).reveal();
+    world
+        .get("to", tracker.address, &[&wrong])
+        .with(7)
+        .saying("the words are wrong");
+    world.get("to", tracker.address, &[&code.reveal()]).well();
+    assert_same(&world.path("to").join(FILE), &bytes);
+    let ended = sharer.end().with(0);
+    let events: Vec<String> = ended.json()[1..]
+        .iter()
+        .map(|event| event["event"].as_str().unwrap().to_owned())
+        .collect();
+    for event in ["attempt_failed", "redeemed", "completed"] {
+        assert!(events.iter().any(|told| told == event), "{events:?}");
+    }
+}
+
+#[test]
+fn a_share_prints_a_new_code_after_three_guesses_and_its_end_is_told_after_a_crash() {
+    let (world, bytes) = (World::new(), noise(300 * KIB, 3));
+    let tracker = world.tracker();
+    let (mut sharer, code) = share(&world, tracker.address, &bytes, &[]);
+    let wrong = mistyped(&code).reveal();
+    for _ in 0..3 {
+        world.get("to", tracker.address, &[&wrong]).with(7);
+    }
+    let new: Code = sharer.out_line(|line| {
+        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+        match event["event"].as_str()? {
+            "code" => event["code"].as_str()?.parse().ok(),
+            _ => None,
+        }
+    });
+    assert_ne!(new.number(), code.number());
+    world.get("to", tracker.address, &[&new.reveal()]).well();
+    assert_same(&world.path("to").join(FILE), &bytes);
+    sharer.kill();
+    world
+        .get("late", tracker.address, &[&new.reveal()])
+        .with(5)
+        .saying("its sharer is not connected");
+}
+
 #[cfg(target_os = "linux")]
 mod in_the_lab {
     use std::process::Command;
@@ -336,7 +397,7 @@ mod in_the_lab {
                 sharer.next(),
                 CodeEvent::AttemptFailed { left: 2, .. }
             ));
-            b("b", &["get", "-vv", &offered.code.reveal()]).well();
+            b("b", &["get", &offered.code.reveal()]).well();
             assert_same(&world.path("b").join(FILE), &bytes);
         });
     }
