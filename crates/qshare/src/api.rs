@@ -1,6 +1,7 @@
 //! The node's API: HTTP/JSON under `/api/1/` with server-sent events, as docs/api.md specifies it.
 //! The control socket and the web page serve the same [`routes`].
 
+mod capabilities;
 mod downloads;
 mod error;
 mod events;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use routes::{no_route, routes};
 
 use crate::exit::Failure;
+use crate::gateway::Gateway;
 use objects::Notice;
 
 /// Notices that a slow listener may lag behind before it misses some.
@@ -66,6 +68,7 @@ pub(crate) struct State {
     rates: rates::History,
     notices: broadcast::Sender<Notice>,
     http: OnceLock<String>,
+    gateway: Gateway,
 }
 
 impl std::ops::Deref for Api {
@@ -86,6 +89,7 @@ impl Api {
         let no_roster = || Failure::internal("a node without a list of downloads has no API");
         let api = Api(Arc::new(State {
             roster: config.node.roster().ok_or_else(no_roster)?,
+            gateway: Gateway::new(config.node.clone()),
             node: config.node,
             assets: absolute(config.assets),
             downloads: config.downloads,
@@ -99,6 +103,11 @@ impl Api {
         }));
         tokio::spawn(rates::record(api.clone()));
         Ok(api)
+    }
+
+    /// Returns the gateway, whose routes are served on TCP only.
+    pub(crate) fn gateway(&self) -> Gateway {
+        self.gateway.clone()
     }
 
     /// Passes a notice on to all listeners.

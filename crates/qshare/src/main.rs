@@ -20,6 +20,7 @@ mod configuration;
 mod console;
 mod control;
 mod exit;
+mod gateway;
 mod http;
 mod jobs;
 mod logs;

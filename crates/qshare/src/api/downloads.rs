@@ -11,7 +11,7 @@ use qshare_node::{
 };
 use serde::Deserialize;
 
-pub(super) use add::add;
+pub(super) use add::{add, resolve};
 
 use super::Api;
 use super::error::{ApiError, Code};

@@ -1,9 +1,11 @@
 //! The objects of docs/api.md, for the server and for the commands that call it.
 
+mod capabilities;
 mod downloads;
 mod shares;
 mod status;
 
+pub(crate) use capabilities::*;
 pub(crate) use downloads::*;
 use serde::{Deserialize, Serialize};
 pub(crate) use shares::*;

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::routing::{MethodRouter, any, delete, get, patch, post, put};
 
 use super::error::{ApiError, Code};
-use super::{Api, downloads, events, info, limits, qr, search, shares, uploads};
+use super::{Api, capabilities, downloads, events, info, limits, qr, search, shares, uploads};
 
 type Route = (&'static str, &'static str, MethodRouter<Api>);
 
@@ -62,6 +62,13 @@ pub(super) fn table() -> Vec<Route> {
         ("POST", "/api/1/search", post(search::search)),
         ("GET", "/api/1/limits", get(limits::get)),
         ("PATCH", "/api/1/limits", patch(limits::change)),
+        ("GET", "/api/1/capabilities", get(capabilities::list)),
+        ("POST", "/api/1/capabilities", post(capabilities::make)),
+        (
+            "DELETE",
+            "/api/1/capabilities/{capability}",
+            delete(capabilities::revoke),
+        ),
     ]
 }
 

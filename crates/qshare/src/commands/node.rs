@@ -26,6 +26,7 @@ use crate::api::{Api, ApiConfig, routes};
 use crate::args::NodeArgs;
 use crate::console::Console;
 use crate::exit::Failure;
+use crate::gateway;
 use crate::messages::{self, Reader};
 use crate::neutral::shown;
 use crate::notices::{self, Notices};
@@ -116,7 +117,8 @@ async fn serve(
     let control = control::start(&api, &args, &node, console)?;
     let web = web.map(|web| {
         api.set_http(web.url());
-        tokio::spawn(web.run(routes(api.clone()), quit.clone()))
+        let routes = routes(api.clone()).merge(gateway::routes(api.gateway()));
+        tokio::spawn(web.run(routes, quit.clone()))
     });
     let mut watcher = DownloadWatcher {
         console: console.clone(),

@@ -16,10 +16,10 @@ use crate::messages::{self, Reader};
 use crate::redeem;
 
 /// The files that a request means.
-struct Meant {
-    files: Vec<FoundFile>,
+pub(in super::super) struct Meant {
+    pub(in super::super) files: Vec<FoundFile>,
     /// Nodes that a link names.
-    nodes: Vec<NodeAddress>,
+    pub(in super::super) nodes: Vec<NodeAddress>,
     skipped: Vec<String>,
     /// Whether their origin may make them executable. A name alone may be anybody's.
     may_execute: bool,
@@ -108,7 +108,7 @@ async fn report_when_complete(node: Node, redeemed: Redeemed, download: qshare_n
 }
 
 /// Finds the files that an argument means.
-async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant, ApiError> {
+pub(in super::super) async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant, ApiError> {
     let meant = |files| Meant {
         files,
         nodes: Vec::new(),
