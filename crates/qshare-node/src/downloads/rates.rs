@@ -76,6 +76,8 @@ pub(super) struct Rates {
     running: Arc<RunningByPriority>,
     /// Microseconds for which readers have waited, all together.
     waited_us: AtomicU64,
+    /// Readers that wait now.
+    paying: AtomicUsize,
 }
 
 impl Rates {
@@ -86,6 +88,7 @@ impl Rates {
             priority: AtomicU8::new(Priority::Normal as u8),
             running,
             waited_us: AtomicU64::new(0),
+            paying: AtomicUsize::new(0),
         }
     }
 
@@ -127,6 +130,7 @@ impl Rates {
 
     /// Pays for data that was read, and waits until more may be read.
     pub(super) async fn pay(&self, bytes: u64) {
+        let _paying = Paying::new(&self.paying);
         let waited = self.own.pay(bytes).await + self.node.down.pay(bytes).await;
         let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
         self.waited_us.fetch_add(us, Ordering::Relaxed);
@@ -135,6 +139,11 @@ impl Rates {
     /// Returns for how long readers have waited since the last call, all together.
     pub(super) fn take_waited(&self) -> Duration {
         Duration::from_micros(self.waited_us.swap(0, Ordering::Relaxed))
+    }
+
+    /// Returns the number of readers that wait now. A wait of seconds counts before it ends.
+    pub(super) fn paying(&self) -> usize {
+        self.paying.load(Ordering::Relaxed)
     }
 
     /// Returns the stricter of both limits.
@@ -155,6 +164,22 @@ impl Rates {
         };
         let limited = self.strictest().bytes_within(REQUESTED_AHEAD);
         yielding.min(limited).max(least)
+    }
+}
+
+/// Counts a reader as waiting until it is dropped, since a request may be abandoned meanwhile.
+struct Paying<'a>(&'a AtomicUsize);
+
+impl Paying<'_> {
+    fn new(count: &AtomicUsize) -> Paying<'_> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Paying(count)
+    }
+}
+
+impl Drop for Paying<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

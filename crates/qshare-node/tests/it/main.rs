@@ -4,6 +4,7 @@ mod codes;
 mod flood;
 mod full_tracker;
 mod introductions;
+mod limits;
 mod private;
 mod scripted_tracker;
 mod transfers;

@@ -15,10 +15,10 @@ use qshare_tracker::{Tracker, TrackerConfig};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Interval between two polls of a state that reports no changes.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-fn tracker() -> (Tracker, String) {
+pub(crate) fn tracker() -> (Tracker, String) {
     let mut config = TrackerConfig::new(Identity::ephemeral().unwrap());
     config.listen = ANY_PORT;
     let tracker = Tracker::start(config).unwrap();
@@ -26,7 +26,7 @@ fn tracker() -> (Tracker, String) {
     (tracker, address)
 }
 
-async fn sharing(tracker: &str, dir: &Path) -> Node {
+pub(crate) async fn sharing(tracker: &str, dir: &Path) -> Node {
     let shares = Shares {
         assets: dir.join("assets"),
         downloads: dir.join("downloads"),
@@ -42,7 +42,7 @@ async fn sharing(tracker: &str, dir: &Path) -> Node {
     Node::start(config).await.unwrap()
 }
 
-async fn one_shot(tracker: &str) -> Node {
+pub(crate) async fn one_shot(tracker: &str) -> Node {
     let mut config = NodeConfig::one_shot(
         Identity::ephemeral().unwrap(),
         vec![tracker.parse().unwrap()],
@@ -52,7 +52,7 @@ async fn one_shot(tracker: &str) -> Node {
 }
 
 /// Returns pseudo-random bytes, so that no two chunks are equal.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;
@@ -66,14 +66,14 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
         .collect()
 }
 
-fn put(dir: &Path, name: &str, bytes: &[u8]) {
+pub(crate) fn put(dir: &Path, name: &str, bytes: &[u8]) {
     let path = dir.join("assets").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
 
 /// Repeats a lookup until `count` nodes hold all of a file with this name.
-async fn find(node: &Node, name: &str, count: u32) -> FoundFile {
+pub(crate) async fn find(node: &Node, name: &str, count: u32) -> FoundFile {
     let query: Query = name.parse().unwrap();
     let look = async {
         loop {
@@ -90,7 +90,7 @@ async fn find(node: &Node, name: &str, count: u32) -> FoundFile {
     tokio::time::timeout(PATIENCE, look).await.unwrap()
 }
 
-fn request(file: FoundFile, dir: &Path) -> DownloadRequest {
+pub(crate) fn request(file: FoundFile, dir: &Path) -> DownloadRequest {
     let target = Target::beneath(dir, file.name.clone());
     DownloadRequest::of_file(file, target).give_up_after(PATIENCE)
 }

@@ -95,11 +95,13 @@ impl Swarm<'_> {
         let (hashing, writing) = self.work.take();
         let answering: u32 = status.peers.iter().map(|peer| peer.started).sum();
         let readers = self.slowness.since_last(now) * answering.max(1);
-        let waited = self.state.rates.take_waited().as_secs_f64();
+        let rates = &self.state.rates;
+        let waited = rates.take_waited().as_secs_f64() / readers.as_secs_f64().max(1e-6);
+        let waiting = rates.paying() as f64 / f64::from(answering.max(1));
         let sample = Sample {
             has_source: has_source(status),
             open_chunks: status.open_chunks.saturating_sub(status.unheld_chunks),
-            limited: waited / readers.as_secs_f64().max(1e-6),
+            limited: waited.max(waiting),
             in_flight_bytes: status.in_flight_bytes,
             unwritten_bytes: unwritten
                 .map(|running| running.span.size(&self.chunks))
