@@ -29,8 +29,8 @@ pub use code::{CODE_BITS, Code, CodeError, WrongWords, code_words};
 pub use glob::{GLOB_MAX_BYTES, GlobError, NamePattern};
 pub use id::{ContentId, ContentInfo, Hash, IdParseError, IdPrefix, NodeId};
 pub use link::{
-    DEFAULT_TRACKER_PORT, Link, LinkParseError, NodeAddress, NodeAddressError, TrackerAddress,
-    TrackerAddressError,
+    DEFAULT_TRACKER_PORT, FolderLink, Link, LinkParseError, NodeAddress, NodeAddressError,
+    TrackerAddress, TrackerAddressError,
 };
 pub use metadata::{FileMetadata, METADATA_MAX_BYTES, MODIFIED_MAX_NS, MetadataError};
 pub use name::{AssetName, META_SUFFIX, NAME_MAX_BYTES, NameError, PART_SUFFIX};

@@ -1,12 +1,14 @@
 //! Links: `qshare:CONTENTID,s=SIZE,r=ROOT,t=TRACKERID@HOST:PORT,a=NODEID@HOST:PORT,n=NAME,d=TIME,x=1`,
 //! and the addresses of trackers and nodes in them. A link that needs more than that to be
-//! understood, such as a share key, begins with `qshare:2,`, so that older programs refuse it.
+//! understood, such as a share key or the mark of a folder, begins with `qshare:2,`, so that older
+//! programs refuse it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use crate::manifest::TIMES_MAX_BYTES;
 use crate::{
     AssetName, ContentId, ContentInfo, Hash, LENGTH_MAX_BYTES, MODIFIED_MAX_NS, NameError, NodeId,
     ShareKey, Topic,
@@ -198,6 +200,15 @@ pub struct Link {
     pub modified_ns: Option<i64>,
     /// Whether the file's owner may execute it.
     pub executable: bool,
+    /// Set if the content is the manifest of a folder.
+    pub folder: Option<FolderLink>,
+}
+
+/// What a link to a folder says beside the manifest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FolderLink {
+    /// Length and root of the content with the modification times.
+    pub times: Option<ContentInfo>,
 }
 
 /// Why a text is not a link.
@@ -242,6 +253,9 @@ impl Link {
     }
 }
 
+/// The version of the manifest that a link to a folder leads to.
+const FOLDER_VERSION: &str = "1";
+
 /// Begins every link of version 2, whose fields in upper case must be understood.
 const VERSION_2: &str = "2,";
 
@@ -250,13 +264,22 @@ impl fmt::Display for Link {
         write!(
             f,
             "qshare:{}{},s={},r={}",
-            if self.key.is_some() { VERSION_2 } else { "" },
+            match self.key.is_some() || self.folder.is_some() {
+                true => VERSION_2,
+                false => "",
+            },
             self.info.id(),
             self.info.length,
             self.info.root
         )?;
         if let Some(key) = &self.key {
             write!(f, ",K={}", key.to_text())?;
+        }
+        if let Some(folder) = &self.folder {
+            write!(f, ",F={FOLDER_VERSION}")?;
+            if let Some(times) = &folder.times {
+                write!(f, ",m={}:{}", times.length, times.root)?;
+            }
         }
         for tracker in &self.trackers {
             write!(
@@ -309,6 +332,7 @@ impl FromStr for Link {
             .map_err(|_| LinkParseError::NotALink)?;
         let (mut length, mut root, mut name, mut share_key) = (None, None, None, None);
         let (mut modified_ns, mut executable) = (None, false);
+        let (mut is_folder, mut times) = (false, None);
         let (mut trackers, mut nodes) = (Vec::new(), Vec::new());
         for field in fields {
             // The value may be a secret.
@@ -331,6 +355,9 @@ impl FromStr for Link {
                 "K" if is_version_2 => {
                     share_key = Some(value.parse::<ShareKey>().map_err(|_| refused())?);
                 }
+                "F" if is_version_2 && value == FOLDER_VERSION => is_folder = true,
+                // Another version of this field may have another form.
+                "m" => times = parse_times(&value),
                 // Later versions add fields. Those in upper case must be understood; unknown
                 // others are ignored, so that old and new versions read each other's links.
                 _ if key.starts_with(|first: char| first.is_ascii_uppercase()) => {
@@ -358,8 +385,20 @@ impl FromStr for Link {
             key: share_key,
             modified_ns,
             executable,
+            folder: is_folder.then_some(FolderLink { times }),
         })
     }
+}
+
+/// Parses `SIZE:ROOT`; None for another form.
+fn parse_times(text: &str) -> Option<ContentInfo> {
+    let (length, root) = text.split_once(':')?;
+    let length = length
+        .parse()
+        .ok()
+        .filter(|&length| length <= TIMES_MAX_BYTES)?;
+    let root = Hash(root.parse::<ContentId>().ok()?.0);
+    Some(ContentInfo { length, root })
 }
 
 /// Whether the first field is the number of a version that this program does not know.
@@ -434,6 +473,7 @@ mod tests {
             key: None,
             modified_ns: Some(1_577_934_245_000_000_001),
             executable: true,
+            folder: None,
         }
     }
 
@@ -452,6 +492,31 @@ mod tests {
             Some(private().key.unwrap().topic(&link().info.id()))
         );
         assert!(!link().to_string().starts_with("qshare:2,"));
+    }
+
+    #[test]
+    fn a_link_to_a_folder_has_version_2_and_round_trips() {
+        let times = ContentInfo {
+            length: 99,
+            root: Hash([8; 32]),
+        };
+        for key in [None, private().key] {
+            for times in [None, Some(times)] {
+                let folder = Link {
+                    folder: Some(FolderLink { times }),
+                    key: key.clone(),
+                    ..link()
+                };
+                let text = folder.to_string();
+                assert!(text.starts_with("qshare:2,"), "{text}");
+                assert_eq!(text.parse::<Link>().unwrap(), folder);
+                // A folder is never taken for a file, and times never matter.
+                let newer = text.replace(",F=1", ",F=2").parse::<Link>();
+                assert!(matches!(newer, Err(LinkParseError::Newer(_))), "{newer:?}");
+                let odd = text.replace(",m=", ",m=x").parse::<Link>().unwrap();
+                assert_eq!(odd.folder, Some(FolderLink { times: None }));
+            }
+        }
     }
 
     #[test]

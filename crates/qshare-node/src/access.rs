@@ -13,6 +13,8 @@ pub(crate) enum Access {
         key: ShareKey,
         /// The content's topic under this key.
         topic: Topic,
+        /// The topic to unlock: the same one, or that of the collection of which it is a member.
+        unlocked_by: Topic,
     },
 }
 
@@ -21,10 +23,23 @@ impl Access {
     pub(crate) fn new(info: &ContentInfo, key: Option<&ShareKey>) -> Access {
         match key {
             None => Access::Public(info.id()),
-            Some(key) => Access::Private {
-                key: key.clone(),
-                topic: key.topic(&info.id()),
-            },
+            Some(key) => {
+                let topic = key.topic(&info.id());
+                Access::Private {
+                    key: key.clone(),
+                    topic,
+                    unlocked_by: topic,
+                }
+            }
+        }
+    }
+
+    /// Returns the access to a member of a private collection.
+    pub(crate) fn member(info: &ContentInfo, key: &ShareKey, collection: &Access) -> Access {
+        Access::Private {
+            key: key.clone(),
+            topic: key.topic(&info.id()),
+            unlocked_by: Topic(collection.wire_id().0),
         }
     }
 

@@ -17,6 +17,7 @@ mod swarm;
 pub(crate) use committer::Committer;
 pub use download::Download;
 pub use rates::Priority;
+pub(crate) use request::Member;
 pub use request::{DownloadRequest, discard_unfinished, unfinished_chunks};
 pub use roster::{
     DownloadId, NoSuchDownload, RemoveError, RosterChanges, RosterCounts, RosterPage, RosterRow,
@@ -24,4 +25,5 @@ pub use roster::{
 };
 pub(crate) use roster::{Roster, RosterConfig};
 pub(crate) use service::{Downloads, DownloadsConfig};
+pub(crate) use sources::CollectionSources;
 pub use streams::{ContentReader, StreamError};

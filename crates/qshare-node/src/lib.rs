@@ -62,6 +62,7 @@
 
 mod access;
 mod codes;
+mod collections;
 mod config;
 mod downloads;
 mod error;
@@ -81,6 +82,10 @@ mod vocabulary;
 pub use codes::{
     ClaimFault, CodeEnd, CodeEvent, CodeOffer, CodeOfferConfig, LinkProvider, OfferedCode,
     RedeemError, RedeemPatience, Redeemed,
+};
+pub use collections::{
+    Folder, FolderFetchError, FolderFound, FolderReceiver, FolderRequest, FolderShare,
+    FolderShareRequest, FolderVersion,
 };
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, RateLimits, Shares};
 pub use downloads::{
@@ -105,9 +110,10 @@ pub use qshare_net::{
     UnknownCongestion, default_identity_dir, exclude_from_core_dumps,
 };
 pub use qshare_storage::{
-    Cancel, DiskError, Durability, FileAttributes, HashError, HashIndex, HashOptions, HashedFile,
-    LibraryError, LibraryEvent, OpenError, SkipReason, THREAD_WORTH_BYTES, Target, Unfinished,
-    hash_file, hash_small_files, unfinished,
+    Cancel, DiskError, Durability, FileAttributes, FolderError, FolderPlace, FolderProgress,
+    FolderSkip, FolderSkipReason, HashError, HashIndex, HashOptions, HashedFile, LibraryError,
+    LibraryEvent, OpenError, PlaceError, SkipReason, THREAD_WORTH_BYTES, Target, Unfinished,
+    hash_file, hash_small_files, is_case_insensitive, unfinished,
 };
 pub use shares::Audience;
 pub use sharing::{Share, ShareRequest, ShareVersion, new_share_key};

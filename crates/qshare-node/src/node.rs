@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use qshare_content::{Code, NodeId, Query};
+use qshare_content::{AssetName, Code, NodeId, Query};
 use qshare_net::{Endpoint, EndpointConfig, Greeting, Traversal};
-use qshare_storage::HashError;
+use qshare_storage::{FolderError, HashError, HashIndex};
+use qshare_wire::collection::FEATURE_COLLECTIONS;
 use qshare_wire::hello::{FEATURE_BIRTHDAY_PUNCH, FEATURE_CODES, Role};
 use qshare_wire::private::FEATURE_PRIVATE_SHARES;
 use qshare_wire::{ALPN_PEER, Address, CloseCode};
@@ -19,6 +20,9 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::codes::{CodeOffer, CodeOfferConfig, Codes, RedeemError, RedeemPatience, Redeemed};
+use crate::collections::{
+    self, Folder, FolderFetchError, FolderFound, FolderRequest, FolderShare, FolderShareRequest,
+};
 use crate::config::{NodeConfig, NodeRole, RateLimits};
 use crate::downloads::{
     Committer, ContentReader, Download, DownloadRequest, Downloads, DownloadsConfig, Roster,
@@ -34,7 +38,7 @@ use crate::shares::ShareStore;
 use crate::sharing::{self, Share, ShareRequest};
 use crate::trackers::{IntroductionFrom, Trackers, TrackersConfig, local_candidates};
 use crate::uploads::{Uploads, UploadsConfig};
-use crate::vocabulary::{Findings, NodeEvent, NodeStatus};
+use crate::vocabulary::{Contact, Findings, NodeEvent, NodeStatus};
 pub use roster::Downloads as DownloadRoster;
 pub use views::{ConnectedPeer, ListedShare, SharesPage, Traffic};
 
@@ -72,6 +76,7 @@ struct Parts {
     downloads: Arc<Downloads>,
     /// Of a node that runs for long.
     roster: Option<Arc<Roster>>,
+    dialler: Arc<Dialler>,
     lookup: Lookup,
     events: broadcast::Sender<NodeEvent>,
     goodbye: Duration,
@@ -123,10 +128,13 @@ impl Node {
             role,
             group: group.clone(),
             candidates: Vec::new(),
-            features: match punch_hard {
-                true => FEATURE_BIRTHDAY_PUNCH | FEATURE_CODES | FEATURE_PRIVATE_SHARES,
-                false => FEATURE_CODES | FEATURE_PRIVATE_SHARES,
-            },
+            features: FEATURE_CODES
+                | FEATURE_PRIVATE_SHARES
+                | FEATURE_COLLECTIONS
+                | match punch_hard {
+                    true => FEATURE_BIRTHDAY_PUNCH,
+                    false => 0,
+                },
             extensions: Vec::new(),
         };
         let committer = Committer::start()?;
@@ -136,6 +144,7 @@ impl Node {
         let (events, first_events) = broadcast::channel(EVENTS_KEPT);
         let shares = Arc::new(ShareStore::open(shared_dirs, events.clone()).await?);
         let neighbours = Arc::new(Neighbours::new(lan));
+        let has_trackers = !trackers.is_empty();
         let (introductions, introduced) = mpsc::channel(INTRODUCTIONS_MAX);
         let trackers = Arc::new(Trackers::new(TrackersConfig {
             endpoint: endpoint.clone(),
@@ -215,6 +224,7 @@ impl Node {
             buffers: buffers.clone(),
             batch: batch.clone(),
             pacing: endpoint.pacing().clone(),
+            has_trackers,
             tasks: tasks.clone(),
         }));
         let downloads = Arc::new(Downloads::new(DownloadsConfig {
@@ -248,7 +258,10 @@ impl Node {
             "peer events",
             route_peer_events(peers_changed, uploads.clone(), monitor),
         );
-        tasks.supervise("introductions", route_introductions(introduced, dialler));
+        tasks.supervise(
+            "introductions",
+            route_introductions(introduced, dialler.clone()),
+        );
         tasks.supervise("accepting connections", acceptor.run());
         tasks.supervise("NAT traversal", traversal.run());
         let (discovering, offers) = (neighbours.clone(), shares.watch_offers());
@@ -275,6 +288,7 @@ impl Node {
                 codes,
                 downloads,
                 roster,
+                dialler,
                 lookup,
                 events,
                 goodbye: match is_one_shot {
@@ -429,6 +443,47 @@ impl Node {
         range: Range<u64>,
     ) -> Result<ContentReader, StreamError> {
         self.parts.downloads.read(request, range)
+    }
+
+    /// Shares a folder from where it lies, until the share or the node is stopped. Returns once all
+    /// of its files are hashed.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderError`] when the directory cannot be read or is too large, or hashing was cancelled.
+    pub async fn share_folder(
+        &self,
+        request: FolderShareRequest,
+    ) -> Result<FolderShare, FolderError> {
+        let parts = &self.parts;
+        let share = collections::share_folder(request, parts.shares.clone(), &parts.tasks).await?;
+        // A one-shot node is discovered from now on.
+        parts.neighbours.start();
+        Ok(share)
+    }
+
+    /// Asks holders for the folder that they share under a name: a collection, or a directory of
+    /// their files. Returns its versions, the one with the most holders first.
+    pub async fn ask_for_folder(
+        &self,
+        folder: &AssetName,
+        holders: Vec<Contact>,
+    ) -> Vec<FolderFound> {
+        collections::ask_for_folder(&self.parts.dialler, folder, holders).await
+    }
+
+    /// Downloads the list of a folder, and validates it. Nothing of the folder itself is written.
+    ///
+    /// # Errors
+    ///
+    /// [`FolderFetchError`] when it cannot be downloaded, or is not valid.
+    pub async fn open_folder(&self, request: FolderRequest) -> Result<Folder, FolderFetchError> {
+        Folder::open(&self.parts.downloads, &self.parts.shares, request).await
+    }
+
+    /// Returns the index of hashed files in this node's state directory, if it has one.
+    pub fn hash_index(&self) -> Option<HashIndex> {
+        self.parts.shares.hash_index()
     }
 
     /// Returns the downloads that have not ended, those of earlier runs included.

@@ -6,9 +6,11 @@
 
 mod answer;
 mod counters;
+mod folders;
 mod hashes;
 mod interest;
 mod lookup;
+mod members;
 mod memory_budget;
 mod pacing;
 mod queue;

@@ -39,12 +39,13 @@
 //! struct as its fields in order, and an enum as the varint index of its variant and that
 //! variant's fields.
 //!
-//! Messages are in [`hello`], [`tracker`], [`introduction`], [`knock`], [`mailbox`], [`peer`] and
-//! [`private`], datagrams beside QUIC in [`datagram`], all limits in [`limits`]. docs/protocol.md
+//! Messages are in [`hello`], [`tracker`], [`introduction`], [`knock`], [`mailbox`], [`peer`],
+//! [`private`] and [`collection`], datagrams beside QUIC in [`datagram`], all limits in [`limits`]. docs/protocol.md
 //! describes the order of events.
 
 mod address;
 mod close;
+pub mod collection;
 pub mod datagram;
 mod frame;
 pub mod hello;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use qshare_node::FoundFile;
 use qshare_node::content::{
     AssetName, Code, CodeError, Link, LinkParseError, NameError, Query, QueryParseError,
 };
@@ -28,6 +29,8 @@ pub(crate) enum Wanted {
     Link(Box<Link>),
     /// A code, which stands for a link.
     Code(Code),
+    /// A folder: `NAME/`.
+    Folder(AssetName),
 }
 
 /// Why an argument is invalid. Never holds the text of a link or a code.
@@ -41,8 +44,6 @@ pub(crate) enum ArgumentError {
     Digest,
     /// It is `-`.
     Dash,
-    /// It ends in `/`, so it names a folder.
-    Folder(String),
     /// A link or a code, where only names and ids make sense.
     LinkNotAllowed,
     /// The text after `name:` or `./` cannot be the name of a shared file.
@@ -83,9 +84,9 @@ impl Wanted {
             return Err(ArgumentError::Dash);
         }
         if let Some(folder) = text.strip_suffix('/')
-            && AssetName::from_local(folder).is_ok()
+            && let Ok(folder) = AssetName::from_local(folder)
         {
-            return Err(ArgumentError::Folder(folder.to_owned()));
+            return Ok(Wanted::Folder(folder));
         }
         text.parse()
             .map(Wanted::Query)
@@ -97,6 +98,7 @@ impl Wanted {
         match self {
             Wanted::Name(name) => Some(Query::Name(name.as_str().to_owned())),
             Wanted::Query(query) => Some(query.clone()),
+            Wanted::Folder(folder) => Some(Query::Name(glob_of_folder(folder.as_str()))),
             Wanted::Link(_) | Wanted::Code(_) => None,
         }
     }
@@ -106,7 +108,7 @@ impl Wanted {
         match self {
             Wanted::Name(name) => Some(name.clone()),
             Wanted::Query(Query::Name(text)) => AssetName::from_local(text).ok(),
-            Wanted::Query(_) | Wanted::Link(_) | Wanted::Code(_) => None,
+            Wanted::Query(_) | Wanted::Link(_) | Wanted::Code(_) | Wanted::Folder(_) => None,
         }
     }
 }
@@ -130,6 +132,29 @@ pub(crate) fn glob_of_folder(folder: &str) -> String {
     format!("{}/**", escape_glob(folder))
 }
 
+/// Returns the form of a folder's name that is read back as one, without the `/` at its end.
+fn suggested_folder(folder: &AssetName) -> String {
+    let text = folder.as_str();
+    let is_plain = Wanted::parse(&format!("{text}/")) == Ok(Wanted::Folder(folder.clone()));
+    match is_plain && !text.starts_with('-') {
+        true => text.to_owned(),
+        false => format!("{HERE_PREFIX}{text}"),
+    }
+}
+
+/// Returns the argument that downloads a folder.
+pub(crate) fn folder_argument(folder: &AssetName) -> String {
+    Wanted::Folder(folder.clone()).to_string()
+}
+
+/// Returns the argument that downloads what a lookup found.
+pub(crate) fn found_argument(file: &FoundFile) -> String {
+    match file.is_collection {
+        true => folder_argument(&file.name),
+        false => printed_name(&file.name),
+    }
+}
+
 /// Classifies an argument of `ls`, which takes everything but links and codes.
 ///
 /// # Errors
@@ -145,9 +170,9 @@ pub(crate) fn parse_listed(text: &str) -> Result<Wanted, ArgumentError> {
 fn parse_name_or_glob(text: &str) -> Result<Wanted, ArgumentError> {
     let text = text.trim_start_matches(HERE_PREFIX);
     if let Some(folder) = text.strip_suffix('/')
-        && AssetName::from_local(folder).is_ok()
+        && let Ok(folder) = AssetName::from_local(folder)
     {
-        return Err(ArgumentError::Folder(folder.to_owned()));
+        return Ok(Wanted::Folder(folder));
     }
     match AssetName::from_local(text) {
         Ok(name) => Ok(Wanted::Query(Query::Name(name.as_str().to_owned()))),
@@ -183,6 +208,7 @@ impl fmt::Display for Wanted {
             Wanted::Link(link) => link.fmt(f),
             // Its words are a secret.
             Wanted::Code(code) => write!(f, "code {}", code.number()),
+            Wanted::Folder(folder) => write!(f, "{}/", suggested_folder(folder)),
         }
     }
 }
@@ -213,6 +239,7 @@ mod tests {
             key: None,
             modified_ns: None,
             executable: false,
+            folder: None,
         }
     }
 
@@ -270,10 +297,7 @@ mod tests {
         let digest = format!("sha256:{}", "0a".repeat(32));
         assert_eq!(Wanted::parse(&digest), Err(ArgumentError::Digest));
         assert_eq!(Wanted::parse("-"), Err(ArgumentError::Dash));
-        assert_eq!(
-            Wanted::parse("photos/"),
-            Err(ArgumentError::Folder("photos".into()))
-        );
+        assert_eq!(Wanted::parse("photos/"), Ok(Wanted::Folder(name("photos"))));
         assert_eq!(
             parse_listed(&link().to_string()),
             Err(ArgumentError::LinkNotAllowed)

@@ -204,7 +204,7 @@ impl TrackersArg {
         let mut trackers = Vec::new();
         let named_in_link = |wanted: &Wanted| match wanted {
             Wanted::Link(link) => !link.trackers.is_empty() || !link.nodes.is_empty(),
-            Wanted::Query(_) | Wanted::Name(_) | Wanted::Code(_) => false,
+            Wanted::Query(_) | Wanted::Name(_) | Wanted::Code(_) | Wanted::Folder(_) => false,
         };
         if self.given.is_empty() && (wanted.is_empty() || !wanted.iter().all(named_in_link)) {
             add(&mut trackers, default_tracker());
@@ -258,6 +258,7 @@ mod tests {
             key: None,
             modified_ns: None,
             executable: false,
+            folder: None,
         }))
     }
 

@@ -21,7 +21,7 @@ use qshare_node::{
     TrustError,
 };
 
-use crate::argument::{ArgumentError, glob_of_folder};
+use crate::argument::ArgumentError;
 use crate::exit::{Exit, Failure};
 use crate::neutral::{neutral_line, shown};
 
@@ -66,7 +66,7 @@ fn exit_of_io(error: &io::Error) -> Exit {
 }
 
 /// Describes an argument that means nothing. Text in the form of a link or code is not repeated.
-pub(crate) fn argument(text: &str, error: &ArgumentError, reader: Reader) -> Failure {
+pub(crate) fn argument(text: &str, error: &ArgumentError, _reader: Reader) -> Failure {
     let quoted = format!("{text:?}");
     let (problem, remedy) = match error {
         ArgumentError::Link(cause) => (
@@ -82,22 +82,6 @@ pub(crate) fn argument(text: &str, error: &ArgumentError, reader: Reader) -> Fai
             "cannot download `-`: it is not a name".to_owned(),
             "A file named `-` is ./-",
         ),
-        ArgumentError::Folder(folder) => {
-            let folder = glob_of_folder(folder);
-            let example = match reader {
-                Reader::Shell | Reader::Get => {
-                    format!("qshare get {}", crate::suggest::quoted(folder.as_ref()))
-                }
-                Reader::Prompt => folder,
-            };
-            return Failure::new(
-                Exit::Usage,
-                format!(
-                    "cannot download {quoted}: it names a folder\nDownload all files in it: \
-                     {example}"
-                ),
-            );
-        }
         ArgumentError::LinkNotAllowed => (
             "`ls` takes names and IDs, not links or codes".to_owned(),
             "List names, or download the link or code with `get`",
@@ -554,9 +538,20 @@ pub(crate) fn nothing_to_discard(text: &str) -> Failure {
     )
 }
 
+/// Says how a folder is downloaded; the prompt downloads files.
+pub(crate) fn folder_at_the_prompt(argument: &str) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        format!(
+            "the prompt downloads files, not folders\nDownload the folder from a shell: qshare get \
+             {argument}"
+        ),
+    )
+}
+
 /// Describes a name that no node shares although there are files beneath it.
 pub(crate) fn is_a_folder(wanted: &str, command: &str) -> String {
-    format!("{wanted:?} is a folder, not a file\nDownload all files in it: {command}")
+    format!("{wanted:?} is a folder, not a file\nDownload it with a slash at the end: {command}")
 }
 
 /// Why `--force` did not replace a file that an argument by content ID led to.

@@ -7,7 +7,7 @@ use qshare_node::content::{ContentId, ContentInfo, NodeId};
 use qshare_node::{FoundFile, PathKind, Report};
 use serde::Serialize;
 
-use crate::argument::printed_name;
+use crate::argument::found_argument;
 use crate::neutral;
 
 /// A finished download, as `get --json` prints it.
@@ -77,7 +77,7 @@ impl ListedJson {
     pub(crate) fn new(file: &FoundFile, link: Option<String>) -> ListedJson {
         ListedJson {
             content: file.content.to_string(),
-            name: printed_name(&file.name),
+            name: found_argument(file),
             size: file.info.length,
             complete: file.complete,
             partial: file.partial,
@@ -160,7 +160,7 @@ pub(crate) fn without_dot(path: &Path) -> &Path {
 
 /// Returns a path for display and JSON: unchanged, or in the form `$'a\377'` if it is not Unicode.
 /// In JSON, the console escapes control characters.
-fn path(path: &Path) -> String {
+pub(crate) fn path(path: &Path) -> String {
     let path = without_dot(path);
     match path.to_str() {
         Some(text) => text.to_owned(),

@@ -77,6 +77,7 @@ fn a_link_decides_what_is_fetched_at_the_prompt() {
         key: None,
         modified_ns: None,
         executable: false,
+        folder: None,
     };
     let address = tracker.address.to_string();
     let arguments = [

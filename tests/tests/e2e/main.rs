@@ -12,6 +12,7 @@ mod configuration;
 mod control;
 mod demo;
 mod downloads;
+mod folders;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod lan;

@@ -1,15 +1,20 @@
 //! What to download.
 
+use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_content::{AssetName, Bitmap, ContentInfo, NodeAddress, ShareKey};
 use qshare_storage::{
     DiskError, Durability, FileAttributes, OpenError, Opened, Part, PartOptions, Target,
 };
+use tokio::sync::mpsc;
 
+use super::sources::{CollectionSources, SourceWatch};
 use crate::access::Access;
-use crate::vocabulary::{Contact, FoundFile};
+use crate::shares::Membership;
+use crate::vocabulary::{Contact, FoundFile, HolderNews};
 
 /// A content to download, and its target.
 ///
@@ -40,6 +45,25 @@ pub struct DownloadRequest {
     pub(super) keep_serving: bool,
     pub(super) attributes: FileAttributes,
     pub(super) share_key: Option<ShareKey>,
+    pub(super) member: Option<Member>,
+    pub(super) access: Option<Access>,
+    /// Whose holders are asked, if not those of the content itself.
+    pub(super) sources: Option<Arc<CollectionSources>>,
+    pub(super) is_unannounced: bool,
+}
+
+/// A file of a collection: where it is served, and whom to ask for it.
+#[derive(Clone)]
+pub(crate) struct Member {
+    pub(crate) membership: Membership,
+    pub(crate) sources: Arc<CollectionSources>,
+    pub(crate) access: Access,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.membership.fmt(f)
+    }
 }
 
 impl DownloadRequest {
@@ -59,6 +83,10 @@ impl DownloadRequest {
             keep_serving: false,
             attributes: FileAttributes::default(),
             share_key: None,
+            member: None,
+            access: None,
+            sources: None,
+            is_unannounced: false,
         }
     }
 
@@ -130,7 +158,55 @@ impl DownloadRequest {
 
     /// Returns how requests name the content.
     pub(super) fn access(&self) -> Access {
-        Access::new(&self.info, self.share_key.as_ref())
+        match (&self.member, &self.access) {
+            (Some(member), _) => member.access.clone(),
+            (None, Some(access)) => access.clone(),
+            (None, None) => Access::new(&self.info, self.share_key.as_ref()),
+        }
+    }
+
+    /// Requests a file of a collection, which is fetched from, served with and announced by the
+    /// collection.
+    pub(crate) fn member(mut self, member: Member) -> DownloadRequest {
+        self.member = Some(member);
+        self
+    }
+
+    /// Names the content in requests in another way than by its id or topic.
+    pub(crate) fn access_as(mut self, access: Option<Access>) -> DownloadRequest {
+        self.access = access;
+        self
+    }
+
+    /// Asks the holders of a collection.
+    pub(crate) fn sources(mut self, sources: Arc<CollectionSources>) -> DownloadRequest {
+        self.sources = Some(sources);
+        self
+    }
+
+    /// Watches the nodes to ask.
+    pub(super) fn watch(&self, watch: &SourceWatch) -> mpsc::Receiver<HolderNews> {
+        match (&self.member, &self.sources) {
+            (Some(member), _) => member.sources.watch(Some(member.membership.at)),
+            (None, Some(sources)) => sources.watch(None),
+            (None, None) => watch.start(&self.access(), &self.nodes),
+        }
+    }
+
+    /// Does not announce the content while it is being fetched.
+    pub(crate) fn unannounced(mut self) -> DownloadRequest {
+        self.is_unannounced = true;
+        self
+    }
+
+    /// Returns the member's place in its collection.
+    pub(super) fn membership(&self) -> Option<Membership> {
+        self.member.as_ref().map(|member| member.membership.clone())
+    }
+
+    /// Whether this node tells its sources that it has all of a private content.
+    pub(super) fn reports_received(&self) -> bool {
+        self.share_key.is_some() && !self.is_unannounced
     }
 
     /// Whether to serve the finished file until the node stops, even if it is in no shared

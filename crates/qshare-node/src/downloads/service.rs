@@ -5,22 +5,26 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use qshare_content::{Chunks, ContentId, NodeId};
+use qshare_content::{Chunks, ContentId, NodeAddress, NodeId};
 use qshare_net::Pacing;
 use qshare_storage::Target;
 use tokio::sync::{Semaphore, broadcast};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
 use super::committer::Committer;
 use super::download::{Download, DownloadState};
 use super::rates::{Rates, RunningByPriority};
+use super::received::report_received;
 use super::request::DownloadRequest;
 use super::single_chunk::SingleChunks;
-use super::sources::{Blame, SourceWatch};
+use super::sources::{Blame, CollectionSources, SourceWatch};
 use super::streams::{ContentReader, StreamError, Streams, Window};
 use super::swarm::Swarms;
+use crate::access::Access;
 use crate::config::Limits;
 use crate::error::DownloadError;
 use crate::lookup::LanLookup;
@@ -28,10 +32,13 @@ use crate::peers::{Dialler, PeerTable};
 use crate::runtime::{BlockingBatch, BufferPool, Tasks, catch_panic};
 use crate::shares::ShareStore;
 use crate::trackers::Trackers;
-use crate::vocabulary::{NodeEvent, Report};
+use crate::vocabulary::{Contact, NodeEvent, Report};
 
 /// Identifies a download: requests of one content to one path share a download.
 type Key = (ContentId, PathBuf);
+
+/// Time to reach a holder of a collection that is complete here, to tell it so.
+const REPORT_REACH: Duration = Duration::from_secs(1);
 
 /// All downloads that have not ended.
 pub(crate) struct Downloads {
@@ -192,6 +199,32 @@ impl Downloads {
         download
     }
 
+    /// Watches the holders of a collection of `members` files, for the downloads of its members.
+    pub(crate) fn collection_sources(
+        &self,
+        access: Access,
+        members: u32,
+        known: Vec<Contact>,
+        nodes: &[NodeAddress],
+    ) -> Arc<CollectionSources> {
+        let (watch, dialler) = (&self.single_chunks.sources, &self.single_chunks.dialler);
+        CollectionSources::start(watch, dialler.clone(), access, members, known, nodes)
+    }
+
+    /// Tells some holders of a private collection that this node has all of it.
+    pub(crate) async fn report_received(&self, sources: &CollectionSources, access: &Access) {
+        let dialler = &self.single_chunks.dialler;
+        let mut peers = Vec::new();
+        for contact in sources.some() {
+            // Connected ones are reached at once.
+            let reached = dialler.reach(contact.node, &contact.addresses);
+            if let Ok(Ok(peer)) = timeout(REPORT_REACH, reached).await {
+                peers.push(peer);
+            }
+        }
+        report_received(peers, access).await;
+    }
+
     /// Returns all downloads that have not ended.
     pub(crate) fn list(&self) -> Vec<Download> {
         self.lock().values().cloned().collect()
@@ -228,7 +261,12 @@ impl Downloads {
             turn = turns.clone().acquire_owned() => turn,
         };
         let turn = turn.map_err(|error| DownloadError::Internal(error.to_string()))?;
-        if let Some(path) = self.shares.path(&request.info.id()) {
+        // A file of a folder is written to its place, wherever else it is shared.
+        let elsewhere = match request.membership() {
+            None => self.shares.path(&request.info.id()),
+            Some(_) => None,
+        };
+        if let Some(path) = elsewhere {
             return Ok(state.already_there(path));
         }
         if let Some(key) = &request.share_key

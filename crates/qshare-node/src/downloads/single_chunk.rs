@@ -170,9 +170,7 @@ impl SingleChunks {
                     );
                     next_attempt = now + HEDGE_AFTER;
                 } else {
-                    news.get_or_insert_with(|| {
-                        self.sources.start(&request.access(), &request.nodes)
-                    });
+                    news.get_or_insert_with(|| request.watch(&self.sources));
                 }
             }
             if request.share_key.is_some() && attempts.is_empty() && holders.all_changed() {
@@ -198,7 +196,7 @@ impl SingleChunks {
                         Ok((peer, file)) => {
                             self.received_bytes.fetch_add(info.length, Ordering::Relaxed);
                             meter.credit(&peer, info.length, 1);
-                            if request.share_key.is_some() {
+                            if request.reports_received() {
                                 report_received(vec![peer], &request.access()).await;
                             }
                             return Ok(file);
@@ -231,6 +229,7 @@ fn finished(request: &DownloadRequest, path: PathBuf) -> Finished {
         is_beneath: matches!(request.target, Target::Beneath { .. }),
         keep_serving: request.keep_serving,
         share_key: request.share_key.clone(),
+        member: request.membership(),
     }
 }
 

@@ -108,11 +108,9 @@ impl Swarms {
         };
         let chunks = Chunks::of_length(request.info.length);
         let recovered = part.recovered();
-        let partial = Arc::new(PartialContent::new(
-            request.info,
-            part.clone(),
-            request.share_key.clone(),
-        ));
+        let partial = PartialContent::new(request.info, part.clone(), request.share_key.clone());
+        let partial = partial.for_folder(request.membership(), request.is_unannounced);
+        let partial = Arc::new(partial);
         self.shares.offer(&partial);
         state.set_part(&partial);
         let store = Store::Part(part);
@@ -195,6 +193,7 @@ fn finished(
         is_beneath: matches!(request.target, Target::Beneath { .. }),
         keep_serving: request.keep_serving,
         share_key: request.share_key.clone(),
+        member: request.membership(),
     }
 }
 
@@ -277,8 +276,7 @@ impl Swarm<'_> {
         if self.store.has_hashes() {
             self.begin(self.store.verified(), recovered);
         }
-        let nodes = &self.request.nodes;
-        let mut news = self.all.sources.start(&self.access, nodes);
+        let mut news = self.request.watch(&self.all.sources);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -792,7 +790,7 @@ impl Swarm<'_> {
             .adopt(finished(self.request, path.clone(), hashes))
             .await;
         shares.withdraw_adopted(name, partial);
-        if self.request.share_key.is_some() {
+        if self.request.reports_received() {
             let peers = self.peers.values().map(|connected| connected.peer.clone());
             report_received(peers.collect(), &self.access).await;
         }

@@ -24,7 +24,7 @@ impl Peer {
         access: &Access,
     ) -> Result<(), SourceFault> {
         match access {
-            Access::Private { topic, .. } if !connection.is_unlocked(topic) => {
+            Access::Private { unlocked_by, .. } if !connection.is_unlocked(unlocked_by) => {
                 self.ask_to_unlock(connection, access, false).await
             }
             Access::Private { .. } | Access::Public(_) => Ok(()),
@@ -43,7 +43,12 @@ impl Peer {
         access: &Access,
         received: bool,
     ) -> Result<(), SourceFault> {
-        let Access::Private { key, topic } = access else {
+        let Access::Private {
+            key,
+            unlocked_by: topic,
+            ..
+        } = access
+        else {
             return Ok(());
         };
         let quic = &connection.connection;

@@ -122,6 +122,26 @@ impl Catalogue {
         }
     }
 
+    /// Returns the complete files beneath a directory.
+    pub(crate) fn beneath(&self, directory: &AssetName) -> Vec<Arc<Asset>> {
+        let prefix = format!("{directory}/");
+        let first = Listed::place(directory.clone(), ContentId([0; 32]));
+        let entries = self.lock();
+        // Names such as `a.txt` and `a b` lie between `a` and `a/b`.
+        let after = |listed: &Listed| {
+            let name = listed.0.name.as_str();
+            name.starts_with(directory.as_str())
+        };
+        entries
+            .range(first..)
+            .take_while(|(listed, _)| after(listed))
+            .filter(|(listed, complete)| {
+                **complete && !listed.0.is_collection && listed.0.name.as_str().starts_with(&prefix)
+            })
+            .map(|(listed, _)| listed.0.clone())
+            .collect()
+    }
+
     /// Returns all entries, and subscribes to every change from now on.
     pub(crate) fn subscribe(&self) -> (Vec<Announced>, broadcast::Receiver<Delta>) {
         let entries = self.lock();

@@ -9,6 +9,8 @@ use qshare_storage::{Asset, HashPage, Library, Part, ReadError, SharedFile};
 use tokio::sync::broadcast;
 
 use super::availability::Availability;
+use super::collections::{Membership, SharedCollection};
+use super::memory::MemoryContent;
 
 /// An unfinished download that other nodes are served from.
 ///
@@ -21,6 +23,10 @@ pub(crate) struct PartialContent {
     pub(crate) availability: Arc<Availability>,
     /// The key of a private share. Without it the download is public.
     pub(crate) share_key: Option<ShareKey>,
+    /// The collection that it is a member of, which is announced in its place.
+    pub(crate) member: Option<Membership>,
+    /// Whether it is never announced: the list of a folder, until its members can be.
+    pub(crate) is_unannounced: bool,
 }
 
 impl PartialContent {
@@ -35,6 +41,21 @@ impl PartialContent {
             part,
             availability: Availability::new(),
             share_key,
+            member: None,
+            is_unannounced: false,
+        }
+    }
+
+    /// Makes it a member of a collection, or a download that is never announced.
+    pub(crate) fn for_folder(
+        self,
+        member: Option<Membership>,
+        is_unannounced: bool,
+    ) -> PartialContent {
+        PartialContent {
+            member,
+            is_unannounced,
+            ..self
         }
     }
 
@@ -67,6 +88,10 @@ pub(crate) enum Holding {
     File(Arc<SharedFile>),
     /// An unfinished download.
     Partial(Arc<PartialContent>),
+    /// A file of a collection, by its number.
+    Member(Arc<SharedCollection>, u32),
+    /// The manifest of a snapshot.
+    Memory(Arc<MemoryContent>),
 }
 
 impl Holding {
@@ -75,14 +100,25 @@ impl Holding {
             Holding::Shared(info) => *info,
             Holding::File(file) => file.info(),
             Holding::Partial(partial) => partial.info,
+            Holding::Member(collection, at) => collection.member_info(*at),
+            Holding::Memory(content) => content.info(),
         }
     }
 
     /// Whether the chunk can be served now.
     pub(crate) fn has(&self, chunk: ChunkIndex) -> bool {
         match self {
-            Holding::Shared(_) | Holding::File(_) => true,
+            Holding::Shared(_) | Holding::File(_) | Holding::Memory(_) => true,
+            Holding::Member(collection, at) => collection.folder.has(*at),
             Holding::Partial(partial) => partial.part.is_verified(chunk),
+        }
+    }
+
+    /// Returns the name under which receivers are counted: for a member, that of its collection.
+    pub(crate) fn audience(&self, named: ContentId) -> ContentId {
+        match self {
+            Holding::Member(collection, _) => collection.wire_id(),
+            _ => named,
         }
     }
 }
@@ -93,6 +129,7 @@ pub(crate) struct Contents {
     /// Finished files outside the shared directories; preferred to partial contents.
     files: Mutex<HashMap<ContentId, Arc<SharedFile>>>,
     partials: Mutex<HashMap<ContentId, Arc<PartialContent>>>,
+    memory: Mutex<HashMap<ContentId, Arc<MemoryContent>>>,
 }
 
 impl Contents {
@@ -101,6 +138,7 @@ impl Contents {
             library,
             files: Mutex::default(),
             partials: Mutex::default(),
+            memory: Mutex::default(),
         }
     }
 
@@ -121,8 +159,19 @@ impl Contents {
             .unwrap_or_else(PoisonError::into_inner)
             .get(id)
             .cloned();
-        file.map(Holding::File)
-            .or_else(|| self.lock().get(id).cloned().map(Holding::Partial))
+        let partial = || self.lock().get(id).cloned().map(Holding::Partial);
+        let memory = || self.lock_memory().get(id).cloned().map(Holding::Memory);
+        file.map(Holding::File).or_else(partial).or_else(memory)
+    }
+
+    /// Serves a content in memory.
+    pub(crate) fn insert_memory(&self, content: Arc<MemoryContent>) {
+        self.lock_memory().insert(content.info().id(), content);
+    }
+
+    /// Stops serving a content in memory.
+    pub(crate) fn remove_memory(&self, id: &ContentId) {
+        self.lock_memory().remove(id);
     }
 
     /// Serves a finished file outside the shared directories.
@@ -173,6 +222,8 @@ impl Contents {
                 let in_chunk = offset.saturating_sub(start);
                 partial.part.read_into(chunk, in_chunk, bytes)
             }
+            Holding::Member(collection, at) => collection.folder.read_into(*at, offset, bytes),
+            Holding::Memory(content) => content.read_into(offset, bytes),
         }
     }
 
@@ -185,7 +236,13 @@ impl Contents {
             }
             Holding::File(file) => file.hash_page(page),
             Holding::Partial(partial) => partial.part.hash_page(page),
+            Holding::Member(collection, at) => collection.folder.hash_page(*at, page),
+            Holding::Memory(content) => content.hash_page(page),
         }
+    }
+
+    fn lock_memory(&self) -> MutexGuard<'_, HashMap<ContentId, Arc<MemoryContent>>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ContentId, Arc<PartialContent>>> {

@@ -28,6 +28,8 @@ struct Listing {
     shared_files: usize,
     /// A file elsewhere.
     file: Option<Arc<SharedFile>>,
+    /// Whether the file is the manifest of a collection of which members are missing.
+    is_incomplete: bool,
     /// Whether the file elsewhere was withdrawn because it has changed.
     changed: bool,
     /// An unfinished download, and whether it is announced.
@@ -51,7 +53,7 @@ impl Listing {
     /// Whether it is announced, and as complete.
     fn announced(&self) -> Option<bool> {
         if self.file.is_some() || self.shared_files > 0 {
-            return Some(true);
+            return Some(!self.is_incomplete);
         }
         let is_announced = self
             .partial
@@ -99,6 +101,7 @@ impl PrivateShares {
             info,
             shared_files: 0,
             file: None,
+            is_incomplete: false,
             changed: false,
             partial: None,
             unlocked_by: topic,
@@ -123,6 +126,17 @@ impl PrivateShares {
         self.change(key, info, |listing| {
             listing.file = Some(file);
             listing.changed = false;
+        });
+    }
+
+    /// Serves and announces the manifest of a collection, which counts as complete with all its
+    /// members.
+    pub(crate) fn add_manifest(&self, key: &ShareKey, file: Arc<SharedFile>, complete: bool) {
+        let info = file.info();
+        self.change(key, info, |listing| {
+            listing.file = Some(file);
+            listing.changed = false;
+            listing.is_incomplete = !complete;
         });
     }
 

@@ -18,7 +18,9 @@ use tracing::warn;
 
 use super::audience::Audiences;
 use super::catalogue::{Announced, Catalogue, Delta, Listing};
+use super::collections::{Collections, Membership, SharedCollection};
 use super::contents::{Contents, Holding, PartialContent};
+use super::memory::MemoryContent;
 use super::private::{Found, PrivateShares, TopicState};
 use crate::config::Shares;
 use crate::error::StartError;
@@ -38,6 +40,8 @@ pub(crate) struct Finished {
     pub(crate) keep_serving: bool,
     /// The key of a private share.
     pub(crate) share_key: Option<ShareKey>,
+    /// The collection that it is a member of.
+    pub(crate) member: Option<Membership>,
 }
 
 /// Which files in the shared directories came through private links.
@@ -79,6 +83,7 @@ pub(crate) struct ShareStore {
     private: Arc<PrivateShares>,
     marks: Option<Arc<Marks>>,
     audiences: Audiences,
+    collections: Collections,
 }
 
 impl ShareStore {
@@ -135,6 +140,7 @@ impl ShareStore {
             private,
             marks,
             audiences: Audiences::default(),
+            collections: Collections::default(),
         })
     }
 
@@ -142,12 +148,62 @@ impl ShareStore {
     pub(crate) fn find(&self, content: &ContentId) -> Option<Holding> {
         let marks = self.marks.as_ref();
         let is_public = |asset: &Asset| marks.is_none_or(|marks| marks.keys_of(asset).is_empty());
-        self.contents.find(content, is_public)
+        let found = self.contents.find(content, is_public);
+        found.or_else(|| self.collections.find(content))
     }
 
     /// Returns what this node has of a topic, and the topic that must be unlocked for it.
     pub(crate) fn find_private(&self, topic: &Topic) -> Option<(Found, Topic)> {
-        self.private.find(topic)
+        let member = || {
+            let (holding, unlocked_by) = self.collections.find_private(topic)?;
+            Some((Found::Holding(holding), unlocked_by))
+        };
+        self.private.find(topic).or_else(member)
+    }
+
+    /// Returns the collections that this node serves.
+    pub(crate) fn collections(&self) -> &Collections {
+        &self.collections
+    }
+
+    /// Serves and announces a collection: to those who hold its key, if there is one, else to
+    /// everybody. Called again when it becomes `complete`.
+    pub(crate) fn add_collection(&self, collection: &Arc<SharedCollection>, complete: bool) {
+        self.collections.insert(collection.clone());
+        let manifest = collection.manifest.clone();
+        match &collection.key {
+            Some(key) => self.private.add_manifest(key, manifest, complete),
+            None => {
+                let info = manifest.info();
+                self.contents.insert_file(manifest);
+                let entry = Asset::collection(collection.name.clone(), info);
+                self.catalogue.upsert(Arc::new(entry), complete);
+            }
+        }
+    }
+
+    /// Stops serving and announcing a collection. If it `changed`, those who hold the key are told
+    /// so.
+    pub(crate) fn remove_collection(&self, collection: &Arc<SharedCollection>, changed: bool) {
+        self.collections.remove(collection);
+        let info = collection.manifest.info();
+        let key = collection.key.as_ref();
+        self.remove_file(&collection.name, info, key, changed);
+    }
+
+    /// Serves a content in memory, without announcing it.
+    pub(crate) fn add_memory(&self, content: Arc<MemoryContent>) {
+        self.contents.insert_memory(content);
+    }
+
+    /// Stops serving a content in memory.
+    pub(crate) fn remove_memory(&self, id: &ContentId) {
+        self.contents.remove_memory(id);
+    }
+
+    /// Returns the complete files that everybody may have beneath a directory.
+    pub(crate) fn beneath(&self, directory: &AssetName) -> Vec<Arc<Asset>> {
+        self.catalogue.beneath(directory)
     }
 
     /// Returns the key of a topic that this node serves.
@@ -230,6 +286,9 @@ impl ShareStore {
 
     /// Serves an unfinished download. It is not announced yet: that needs its chunk hashes.
     pub(crate) fn offer(&self, partial: &Arc<PartialContent>) {
+        if let Some(member) = &partial.member {
+            return member.offer(partial);
+        }
         match &partial.share_key {
             Some(key) => self.private.offer(key, partial),
             None => self.contents.insert(partial.clone()),
@@ -238,6 +297,9 @@ impl ShareStore {
 
     /// Announces an unfinished download that is served already.
     pub(crate) fn announce(&self, name: &AssetName, partial: &PartialContent) {
+        if partial.member.is_some() || partial.is_unannounced {
+            return;
+        }
         match &partial.share_key {
             Some(key) => self.private.announce(key, partial),
             None => self.catalogue.upsert(asset(name, partial.info), false),
@@ -246,6 +308,9 @@ impl ShareStore {
 
     /// Stops serving and announcing an unfinished download.
     pub(crate) fn withdraw(&self, name: &AssetName, partial: &Arc<PartialContent>) {
+        if let Some(member) = &partial.member {
+            return member.withdraw(partial);
+        }
         if let Some(key) = &partial.share_key {
             return self.private.withdraw(key, partial);
         }
@@ -256,6 +321,9 @@ impl ShareStore {
     /// Stops serving a download that was [adopted](Self::adopt). Its announcement stays if the
     /// content is still served from elsewhere.
     pub(crate) fn withdraw_adopted(&self, name: &AssetName, partial: &Arc<PartialContent>) {
+        if let Some(member) = &partial.member {
+            return member.withdraw(partial);
+        }
         if let Some(key) = &partial.share_key {
             return self.private.withdraw(key, partial);
         }
@@ -276,7 +344,14 @@ impl ShareStore {
             is_beneath,
             keep_serving,
             share_key,
+            member,
         } = finished;
+        if let Some(Membership { collection, at }) = member {
+            if let Err(error) = blocking(move || collection.adopt(at, hashes)).await {
+                warn!(%name, %error, "cannot serve a file of a folder");
+            }
+            return;
+        }
         let library = self.contents.library().filter(|_| is_beneath).cloned();
         if let Some(library) = library {
             if let Err(error) = blocking(move || library.adopt(&path, info, &hashes)).await {
@@ -508,6 +583,7 @@ mod tests {
             is_beneath: false,
             keep_serving: true,
             share_key: None,
+            member: None,
         };
         store.adopt(finished).await;
         assert!(matches!(store.find(&info.id()), Some(Holding::File(_))));

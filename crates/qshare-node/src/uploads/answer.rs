@@ -41,7 +41,10 @@ impl ChunkAnswers {
         let chunks = Chunks::of_length(holding.info().length);
         // Nobody follows a content of one chunk.
         let is_single = chunks.count() == 1;
-        let _receiving = is_single.then(|| audiences.begin(&request.content));
+        let audience = holding.audience(request.content);
+        // A member is counted with its collection, which is followed.
+        let is_counted = is_single && audience == request.content;
+        let _receiving = is_counted.then(|| audiences.begin(&request.content));
         let wanted = Subtree::new(&chunks, request.height, request.index)
             .ok_or_else(|| Refused::new(Refusal::Invalid))?;
         if !holding.has(wanted.chunk) {
@@ -120,7 +123,7 @@ impl ChunkAnswers {
             }
             turn.sent_bytes += length;
             self.counters.add_sent(length);
-            audiences.add_sent(&request.content, length);
+            audiences.add_sent(&audience, length);
             if rest.is_empty() && !unread.is_empty() {
                 let block = tokio::select! {
                     biased;

@@ -38,7 +38,7 @@ pub(super) struct Interests {
 }
 
 /// One followed content. Dropping it ends the interest.
-struct Following<'a> {
+pub(super) struct Following<'a> {
     interests: &'a Interests,
     content: ContentId,
     replaced: CancellationToken,
@@ -47,7 +47,7 @@ struct Following<'a> {
 impl Interests {
     /// Begins to follow a content. Ends an earlier interest in it on this connection, because the
     /// end of that one's stream may arrive only after the new interest.
-    fn begin(&self, content: ContentId) -> Following<'_> {
+    pub(super) fn begin(&self, content: ContentId) -> Following<'_> {
         let replaced = CancellationToken::new();
         if let Some(older) = self.lock().insert(content, replaced.clone()) {
             older.cancel();
@@ -63,6 +63,13 @@ impl Interests {
         self.by_content
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Following<'_> {
+    /// Returns the token that is cancelled when a newer interest takes this one's place.
+    pub(super) fn replaced(&self) -> &CancellationToken {
+        &self.replaced
     }
 }
 
@@ -198,7 +205,9 @@ impl Batches {
 
 fn subscribe(holding: &Holding) -> (Option<Bitmap>, Batches) {
     match holding {
-        Holding::Shared(_) | Holding::File(_) => (None, Batches(None)),
+        Holding::Shared(_) | Holding::File(_) | Holding::Member(..) | Holding::Memory(_) => {
+            (None, Batches(None))
+        }
         Holding::Partial(partial) => {
             let (verified, batches) = partial.subscribe();
             (Some(verified), Batches(Some(batches)))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use qshare_content::NodeId;
 use qshare_net::framed;
+use qshare_wire::collection::{FolderRequest, MemberInterest};
 use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
 use qshare_wire::mailbox::{MailboxComplete, MailboxOpen};
 use qshare_wire::peer::{ChunkRequest, HashRequest, Interest};
@@ -17,6 +18,7 @@ use tracing::trace;
 
 use super::answer::ChunkAnswers;
 use super::counters::Counters;
+use super::folders::FolderAnswers;
 use super::hashes::HashAnswers;
 use super::interest::{InterestAnswers, Interests};
 use super::lookup::LookupAnswers;
@@ -43,6 +45,7 @@ pub(crate) struct Uploads {
     lookups: LookupAnswers,
     codes: Arc<Codes>,
     unlocks: UnlockAnswers,
+    folders: FolderAnswers,
     queue: Arc<UploadQueue>,
     counters: Arc<Counters>,
     tasks: Tasks,
@@ -53,6 +56,8 @@ struct Client {
     peer: Arc<Peer>,
     connection: Arc<PeerConnection>,
     interests: Interests,
+    /// Collections whose members are followed.
+    member_interests: Interests,
     unlocked: UnlockedTopics,
 }
 
@@ -66,6 +71,7 @@ pub(crate) struct UploadsConfig<'a> {
     pub(crate) buffers: Arc<BufferPool>,
     pub(crate) batch: Arc<BlockingBatch>,
     pub(crate) pacing: Arc<qshare_net::Pacing>,
+    pub(crate) has_trackers: bool,
     pub(crate) tasks: Tasks,
 }
 
@@ -80,6 +86,7 @@ impl Uploads {
             buffers,
             batch,
             pacing,
+            has_trackers,
             tasks,
         } = config;
         let queue = Arc::new(UploadQueue::new(limits.serve.clone(), rand::random()));
@@ -108,9 +115,10 @@ impl Uploads {
                 queue: queue.clone(),
                 stopping: tasks.stopping().clone(),
             },
-            lookups: LookupAnswers::new(us, shares.clone(), neighbours),
+            lookups: LookupAnswers::new(us, shares.clone(), neighbours.clone()),
             codes,
-            unlocks: UnlockAnswers::new(shares),
+            unlocks: UnlockAnswers::new(shares.clone()),
+            folders: FolderAnswers::new(shares, neighbours, has_trackers),
             queue,
             counters,
             tasks,
@@ -132,6 +140,7 @@ impl Uploads {
                 peer,
                 connection: connection.clone(),
                 interests: Interests::default(),
+                member_interests: Interests::default(),
                 unlocked: UnlockedTopics::default(),
             });
             while let Ok((send, recv)) = connection.connection.accept_bi().await {
@@ -166,6 +175,7 @@ impl Uploads {
             peer,
             connection,
             interests,
+            member_interests,
             unlocked,
         } = client;
         match frame.kind {
@@ -191,6 +201,13 @@ impl Uploads {
                     .follow(peer, interests, unlocked, request, send, recv)
                     .await
             }
+            MemberInterest::TYPE => {
+                let request = decode(&frame)?;
+                self.interests
+                    .follow_members(member_interests, unlocked, request, send, recv)
+                    .await
+            }
+            FolderRequest::TYPE => self.folders.answer(peer, decode(&frame)?, send).await,
             Find::TYPE => self.lookups.answer(peer, decode(&frame)?, send).await,
             MailboxOpen::TYPE => {
                 let request = decode(&frame)?;

@@ -117,7 +117,8 @@ pub fn build_folder(dir: &Path, options: &FolderOptions<'_>) -> Result<BuiltFold
     let manifest = list_file(manifest.finish()?, &manifest_path)?;
     let times = list_file(times.finish()?, &times_path)?;
     let list = FolderList::read(manifest.reader(), manifest.info())?;
-    let folder = SharedFolder::complete(dir, Arc::new(list), stamps, hashes, local_paths);
+    let mut folder = SharedFolder::complete(dir, Arc::new(list), stamps, hashes, local_paths);
+    folder.follow(walk.directories());
     Ok(BuiltFolder {
         manifest,
         times,

@@ -104,7 +104,8 @@ impl FolderPlace {
         }
     }
 
-    /// Gives a file that was there already the attributes of the folder's.
+    /// Gives a file that was there already the attributes of the folder's. Returns whether it had
+    /// others.
     ///
     /// # Errors
     ///
@@ -113,7 +114,7 @@ impl FolderPlace {
         &self,
         name: &AssetName,
         attributes: &FileAttributes,
-    ) -> Result<(), DiskError> {
+    ) -> Result<bool, DiskError> {
         let path = self.base.join(name.as_str());
         let (dir, file_name) = self.directory_of(name, false)?;
         let file = dir.open_file(&file_name, Access::Read);
@@ -125,8 +126,9 @@ impl FolderPlace {
             attributes.modified_ns.is_none() || now.modified_ns == attributes.modified_ns;
         if !is_executable || !has_time {
             apply_attributes(&file, attributes, &path);
+            return Ok(true);
         }
-        Ok(())
+        Ok(false)
     }
 
     fn directory_of(

@@ -10,11 +10,11 @@ use qshare_content::manifest::FolderList;
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, Hash, tree};
 
 use crate::beneath;
-use crate::hashing::HashPage;
+use crate::hashing::{HashPage, hash_opened};
 use crate::reading::is_readable;
-use crate::stamp::Stamp;
-use crate::system::{Access, Dir, open_files_limit, read_exact_at, stamp_of};
-use crate::{DiskError, ReadError};
+use crate::stamp::{DirectoryStamp, Stamp};
+use crate::system::{Access, Dir, directory_stamp_of, open_files_limit, read_exact_at, stamp_of};
+use crate::{DiskError, HashError, HashOptions, ReadError};
 
 /// Most files that stay open; an eighth of what the process may have open, if that is less.
 const OPEN_MAX: u64 = 64;
@@ -30,6 +30,8 @@ pub struct SharedFolder {
     present: Mutex<Present>,
     open: Mutex<VecDeque<(u32, Arc<File>)>>,
     open_max: usize,
+    /// The directories of a shared folder, as they were before they were read.
+    directories: Vec<(PathBuf, DirectoryStamp)>,
 }
 
 #[derive(Debug)]
@@ -81,7 +83,12 @@ impl SharedFolder {
             present: Mutex::new(present),
             open: Mutex::default(),
             open_max: (open_files_limit() / 8).clamp(1, OPEN_MAX) as usize,
+            directories: Vec::new(),
         }
+    }
+
+    pub(super) fn follow(&mut self, directories: Vec<(PathBuf, DirectoryStamp)>) {
+        self.directories = directories;
     }
 
     /// Returns the list of the folder.
@@ -120,7 +127,8 @@ impl SharedFolder {
     }
 
     /// Serves a member that was written just now, from verified chunks with these hashes. A content
-    /// of one chunk needs none. Returns whether it is new.
+    /// of one chunk needs none; without those of another one, the file is hashed. Returns whether
+    /// it is new.
     ///
     /// # Errors
     ///
@@ -128,6 +136,11 @@ impl SharedFolder {
     pub fn adopt(&self, at: u32, hashes: Vec<Hash>) -> Result<bool, ReadError> {
         let info = self.list.info(at).ok_or(ReadError::NotHere)?;
         let chunks = Chunks::of_length(info.length);
+        // Of a file that was there already, the hashes are not known.
+        let hashes = match hashes.is_empty() && chunks.count() > 1 {
+            true => self.hash(at)?,
+            false => hashes,
+        };
         let is_proven = match chunks.count() {
             1 => true,
             count => {
@@ -147,6 +160,23 @@ impl SharedFolder {
             present.hashes.insert(at, hashes.into());
         }
         Ok(present.members.insert(ChunkIndex(at)))
+    }
+
+    /// Serves a member whose attributes were changed, and not its bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if it is not there.
+    pub fn readopt(&self, at: u32) -> Result<(), ReadError> {
+        let now = self.stamp(at, &*self.open_file(at)?)?;
+        let mut present = self.lock();
+        if let Some(Some(stamp)) = present.stamps.get_mut(at as usize)
+            && stamp.same_file(&now)
+            && stamp.size == now.size
+        {
+            *stamp = now;
+        }
+        Ok(())
     }
 
     /// Fills `bytes`, at most 4 MiB of them, from `offset` of a member on.
@@ -217,9 +247,16 @@ impl SharedFolder {
         })
     }
 
-    /// Returns whether a file of the folder is no longer as it was hashed. Looks at every file, so
-    /// it blocks: some microseconds for each.
+    /// Returns whether a file of the folder is no longer as it was hashed, or a directory has other
+    /// entries. Looks at every file, so it blocks: some microseconds for each.
     pub fn any_changed(&self) -> bool {
+        let has_changed = |(path, stamp): &(PathBuf, DirectoryStamp)| {
+            let now = path.metadata();
+            now.map_or(true, |now| directory_stamp_of(&now, path) != *stamp)
+        };
+        if self.directories.iter().any(has_changed) {
+            return true;
+        }
         (0..self.list.file_count()).any(|at| {
             let stamp = self.lock().stamps.get(at as usize).copied().flatten();
             let path = self.path(at);
@@ -229,6 +266,16 @@ impl SharedFolder {
             let now = path.symlink_metadata();
             now.map_or(true, |now| stamp_of(&now, &path) != stamp)
         })
+    }
+
+    fn hash(&self, at: u32) -> Result<Vec<Hash>, ReadError> {
+        let path = self.path(at).ok_or(ReadError::NotHere)?;
+        let file = self.open_file(at)?;
+        match hash_opened(&file, &path, &HashOptions::default()) {
+            Ok((hashed, _)) => Ok(hashed.hashes),
+            Err(HashError::Disk(error)) => Err(error.into()),
+            Err(_) => Err(ReadError::Changed),
+        }
     }
 
     fn withdraw(&self, at: u32) {

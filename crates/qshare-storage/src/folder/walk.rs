@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use std::fs::{FileType, Metadata};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use qshare_content::manifest::LinkTarget;
 use qshare_content::{AssetName, LENGTH_MAX_BYTES, NameError};
 
 use super::{FolderError, FolderSkip, FolderSkipReason, failed};
-use crate::stamp::Stamp;
-use crate::system::stamp_of;
+use crate::stamp::{DirectoryStamp, Stamp};
+use crate::system::{directory_stamp_of, stamp_of};
 
 /// An entry of the directory.
 pub(super) enum Seen {
@@ -36,6 +37,8 @@ pub(super) struct Walk<'a> {
     real_root: PathBuf,
     exclude: HashSet<PathBuf>,
     skipped: &'a (dyn Fn(FolderSkip) + Sync),
+    /// The directories that were read, as they were before.
+    directories: Mutex<Vec<(PathBuf, DirectoryStamp)>>,
 }
 
 /// A child of a directory that is being read.
@@ -59,6 +62,7 @@ impl<'a> Walk<'a> {
             real_root,
             exclude: exclude.iter().filter_map(real).collect(),
             skipped,
+            directories: Mutex::default(),
         })
     }
 
@@ -175,6 +179,10 @@ impl<'a> Walk<'a> {
     /// Reads a directory, and sorts what is in it.
     fn children(&self, dir: &Path) -> io::Result<Vec<Child>> {
         let mut children = Vec::new();
+        let stamp = directory_stamp_of(&dir.metadata()?, dir);
+        let mut directories = self.lock();
+        directories.push((dir.to_path_buf(), stamp));
+        drop(directories);
         for entry in std::fs::read_dir(dir)? {
             let entry = entry?;
             let file_name = entry.file_name();
@@ -212,6 +220,17 @@ impl<'a> Walk<'a> {
             (&a.component, &a.file_name).cmp(&(&b.component, &b.file_name))
         });
         Ok(children)
+    }
+
+    /// Returns the directories that were read, as they were before.
+    pub(super) fn directories(&self) -> Vec<(PathBuf, DirectoryStamp)> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(PathBuf, DirectoryStamp)>> {
+        self.directories
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the target of a link in the form of a manifest; None if it leads out of the folder.

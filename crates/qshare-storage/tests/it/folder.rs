@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use qshare_content::manifest::{FolderList, LinkTarget, TimesReader};
-use qshare_content::{AssetName, ChunkIndex};
+use qshare_content::{AssetName, ChunkIndex, Hash};
 use qshare_storage::{
     BuiltFolder, Cancel, FileAttributes, FolderError, FolderOptions, FolderPlace, FolderProgress,
     FolderSkip, HashIndex, ReadError, SharedFolder, build_folder, hash_file,
@@ -170,10 +170,8 @@ fn a_receiver_serves_what_it_has_adopted() {
     fs::copy(source.path().join("big"), target.path().join("big")).unwrap();
     assert!(received.adopt(1, Vec::new()).unwrap());
     assert!(!received.adopt(1, Vec::new()).unwrap());
-    assert!(matches!(
-        received.adopt(0, Vec::new()),
-        Err(ReadError::Changed)
-    ));
+    let wrong = received.adopt(0, vec![Hash([0; 32]); 3]);
+    assert!(matches!(wrong, Err(ReadError::Changed)));
     let hashed = hash_file(&source.path().join("big"), &Default::default()).unwrap();
     assert!(received.adopt(0, hashed.hashes).unwrap());
     assert_eq!(

@@ -21,6 +21,7 @@ pub(super) fn of_share(api: &Api, share: &ListedShare) -> String {
         nodes: nodes(api, here),
         name: Some(share.name.clone()),
         key: None,
+        folder: None,
         modified_ns: None,
         executable: false,
     };

@@ -21,6 +21,9 @@ Examples:
   qshare get                             ask for a code or link on the terminal
   qshare get id:3fa9c0 -o report.pdf
   qshare get 'photos/**/*.jpg' -o album/
+  qshare get photos/                     a whole folder
+  qshare get photos/ --list              what is in it
+  qshare get photos/ --include '*.jpg' --exclude raw/ -o album
   qshare get --wait nightly.iso          wait until a node shares it
   qshare get -o - backup.tar | tar x     write to standard output, as `qshare cat` does
   qshare get --seed big.iso              keep serving it until Ctrl-C
@@ -34,6 +37,7 @@ What NAME means:
   NUMBER-WORD-WORD   a code, which stands for a link for 24 hours
   name:TEXT          the file named TEXT, whatever TEXT looks like
   ./TEXT             the same, where globs still work; ./- is the file named `-`
+  NAME/              a folder, with its empty directories, links and times
   anything else      a name, or a glob (`*` stops at `/`, `**` does not); an exact name wins
 
 Files keep the modification time that all their sources state. A file becomes executable only if
@@ -51,7 +55,8 @@ pub(crate) struct GetArgs {
     #[arg(value_name = "NAME")]
     pub(crate) wanted: Vec<String>,
     /// File or directory to write; a directory exists or ends in `/`, `-` is standard output
-    /// [default: .]
+    /// [default: .]. For a folder, the directory that its files go into [default: the folder's
+    /// name]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
     /// With `-o -`: bytes FIRST-LAST, counted from 0, LAST included; FIRST- to the end; -COUNT
@@ -80,6 +85,17 @@ pub(crate) struct GetArgs {
     /// Keep serving the downloaded files until Ctrl-C or SIGTERM
     #[arg(long, value_parser = FalseyValueParser::new())]
     pub(crate) seed: bool,
+    /// Of folders, download only what matches this glob (repeatable)
+    ///
+    /// A glob without `/` means a file or directory at any depth, another one a path.
+    #[arg(long, value_name = "GLOB", action = clap::ArgAction::Append)]
+    pub(crate) include: Vec<String>,
+    /// Of folders, leave out what matches this glob (repeatable)
+    #[arg(long, value_name = "GLOB", action = clap::ArgAction::Append)]
+    pub(crate) exclude: Vec<String>,
+    /// Print what the folder holds, without downloading it
+    #[arg(long, value_parser = FalseyValueParser::new())]
+    pub(crate) list: bool,
     /// Overwrite existing files of different content
     #[arg(long, value_parser = FalseyValueParser::new())]
     pub(crate) force: bool,

@@ -16,6 +16,7 @@ const HELP: &str = "\
 Examples:
   qshare share report.pdf                    print a code and a link; serve until Ctrl-C
   qshare share --once report.pdf             for one receiver, then end
+  qshare share photos/                       a whole folder
   qshare share big.iso --tracker HOST        also for receivers on other networks
   qshare share --public notes.txt            list it by its name, as `qshare node` does
   qshare share --json report.pdf             one JSON object a line, for scripts
@@ -31,7 +32,7 @@ With --json, the first line of each file is {code, link, id, name, bytes, files}
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct ShareArgs {
-    /// Files to share, from where they lie
+    /// Files and folders to share, from where they lie
     #[arg(required = true, value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
     /// Name for receivers [default: the file's own]

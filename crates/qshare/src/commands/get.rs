@@ -1,5 +1,7 @@
 //! `qshare get`: download files.
 
+mod folder;
+
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,11 +16,12 @@ use qshare_node::{
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
+use self::folder::{FolderSource, find_folder, get_folder};
 use super::cat;
 use super::ls::{FILES_MAX, LISTING_MAX, TRACKER_PATIENCE};
 use super::run_on_network;
 use crate::args::{GetArgs, STDOUT, Wait};
-use crate::argument::{Wanted, glob_of_folder};
+use crate::argument::{Wanted, folder_argument, glob_of_folder};
 use crate::choice::{self, Choice};
 use crate::code_prompt;
 use crate::console::Console;
@@ -156,7 +159,11 @@ async fn download(
         choice = find_all(node, request, console) => choice?,
         () = stop.cancelled() => return Err(Failure::printed(Exit::Interrupted)),
     };
-    let Found { choice, mut worst } = choice;
+    let Found {
+        choice,
+        folders,
+        mut worst,
+    } = choice;
     for candidates in &choice.ambiguous {
         console.error(&explain_ambiguity(candidates, request));
         worst = worst.max(Some(Exit::NotFound));
@@ -164,17 +171,12 @@ async fn download(
     for file in &choice.passed_over {
         console.note(&choice::explain_passed_over(file));
     }
-    if is_to_stdout(args) {
-        return match (worst, <[FoundFile; 1]>::try_from(choice.files)) {
-            (Some(exit), _) => Err(Failure::printed(exit)),
-            (None, Ok([file])) => stream(node, request, file, console, stop).await,
-            (None, Err(files)) => Err(Failure::new(
-                Exit::Usage,
-                format!(
-                    "cannot write {} to standard output: only one at a time",
-                    output::count(files.len() as u64, "file")
-                ),
-            )),
+use self::folder::{FolderSource, find_folder, get_folder};
+use super::cat;
+use super::ls::{FILES_MAX, LISTING_MAX, TRACKER_PATIENCE};
+use super::run_on_network;
+use crate::args::{GetArgs, STDOUT, Wait};
+use crate::argument::{Wanted, folder_argument, glob_of_folder};
         };
     }
     let place = Place::choose(
@@ -254,12 +256,14 @@ async fn tell_of_liars(mut events: broadcast::Receiver<NodeEvent>, console: Cons
 /// The files that all arguments mean.
 struct Found {
     choice: Choice,
+    folders: Vec<FolderSource>,
     /// The code of failures that have been printed.
     worst: Option<Exit>,
 }
 
 async fn find_all(node: &Node, request: &Request, console: &Console) -> Result<Found, Failure> {
     let mut choices = Vec::new();
+    let mut folders = Vec::new();
     let mut worst = None;
     let wait = request.args.wait;
     for (wanted, text) in request.wanted.iter().zip(&request.args.wanted) {
@@ -268,6 +272,22 @@ async fn find_all(node: &Node, request: &Request, console: &Console) -> Result<F
             Wanted::Query(query) => query,
             // Codes have become links.
             Wanted::Code(_) => continue,
+            Wanted::Folder(name) => {
+                match find_folder(node, name, wait, console).await {
+                    Ok(folder) => folders.push(folder),
+                    Err(failure) if failure.exit == Exit::NotFound => {
+                        console.error(&failure.message);
+                        worst = worst.max(Some(Exit::NotFound));
+                    }
+                    Err(failure) => return Err(failure),
+                }
+                continue;
+            }
+            Wanted::Link(link) if link.folder.is_some() => {
+                let found = find_folder_of(node, link, wait, console).await?;
+                folders.push(FolderSource::of_link(link, found));
+                continue;
+            }
             Wanted::Link(link) => {
                 let files = vec![find_link(node, link, wait, console).await?];
                 choices.push(Choice {
@@ -294,11 +314,17 @@ async fn find_all(node: &Node, request: &Request, console: &Console) -> Result<F
                 ),
             ));
         }
+        // A name or glob means files; a folder is named with a slash at the end.
+        let is_collection = query.is_about_names() && {
+            let before = found.files.len();
+            found.files.retain(|file| !file.is_collection);
+            before > found.files.len()
+        };
         if found.files.is_empty()
-            && let Some(glob) = glob_of_files_in(node, wanted).await
+            && let Some(folder) = folder_of(node, wanted, is_collection).await
         {
-            let command = CommandLine::of_this_process().replacing(text, &glob);
-            let command = command.map_or(glob, |command| command.to_string());
+            let command = CommandLine::of_this_process().replacing(text, &folder);
+            let command = command.map_or(folder, |command| command.to_string());
             console.error(&messages::is_a_folder(&query.to_string(), &command));
             worst = worst.max(Some(Exit::NotFound));
         } else if found.files.is_empty() {
@@ -309,20 +335,67 @@ async fn find_all(node: &Node, request: &Request, console: &Console) -> Result<F
             ));
             worst = worst.max(Some(Exit::NotFound));
         }
-        choices.push(choice::choose(query, found.files));
+        let mut choice = choice::choose(query, found.files);
+        for file in choice.files.extract_if(.., |file| file.is_collection) {
+            let name = file.name.clone();
+            folders.push(FolderSource::of_found(node, file, name).await);
+        }
+        choices.push(choice);
     }
     Ok(Found {
         choice: choice::combine(choices),
+        folders,
         worst,
     })
 }
 
-/// Returns the glob that fetches the folder which a name stands for; None if no file is in it.
-async fn glob_of_files_in(node: &Node, wanted: &Wanted) -> Option<String> {
-    let glob = glob_of_folder(wanted.as_folder()?.as_str());
-    let query = Query::Name(glob.clone());
-    let found = node.find(&query, 1, FOLDER_PATIENCE).await.ok()?;
-    (!found.files.is_empty()).then_some(glob)
+/// Returns the argument that fetches the folder which a name stands for; None if there is none.
+async fn folder_of(node: &Node, wanted: &Wanted, is_collection: bool) -> Option<String> {
+    let folder = wanted.as_folder()?;
+    if !is_collection {
+        let query = Query::Name(glob_of_folder(folder.as_str()));
+        let found = node.find(&query, 1, FOLDER_PATIENCE).await.ok()?;
+        if found.files.is_empty() {
+            return None;
+        }
+    }
+    Some(folder_argument(&folder))
+}
+
+/// Refuses options that make no sense together.
+fn misplaced_options(args: &GetArgs, folders: &[FolderSource], choice: &Choice) -> Option<Failure> {
+    let for_folders = !args.include.is_empty() || !args.exclude.is_empty() || args.list;
+    if for_folders && !choice.files.is_empty() {
+        let text = "--include, --exclude and --list are for folders: write NAME/, with a slash";
+        return Some(Failure::new(Exit::Usage, text));
+    }
+    let several = folders.len() + usize::from(!choice.files.is_empty()) > 1;
+    if args.output.is_some() && !folders.is_empty() && several {
+        let text = "-o names the directory of one folder\nDownload several with several commands";
+        return Some(Failure::new(Exit::Usage, text));
+    }
+    None
+}
+
+/// Asks trackers for the holders of a link's folder, and its name if the link has none.
+async fn find_folder_of(
+    node: &Node,
+    link: &Link,
+    wait: Option<Wait>,
+    console: &Console,
+) -> Result<Option<FoundFile>, Failure> {
+    // Trackers know a private folder by its topic only; its download asks for that.
+    if link.key.is_some() {
+        return Ok(None);
+    }
+    let query = Query::Id(link.info.id());
+    let found = if link.nodes.is_empty() {
+        let found = find(node, &query, wait, console).await;
+        found.map_err(|error| messages::find(&error, Reader::Get))?
+    } else {
+        find(node, &query, None, console).await.unwrap_or_default()
+    };
+    Ok(found.files.into_iter().next())
 }
 
 /// Looks a query up; with --wait, repeats that until something is found.
@@ -381,7 +454,7 @@ fn attributes(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) -> FileAttrib
     let is_trusted = wanted.iter().any(|wanted| match wanted {
         Wanted::Link(link) => link.info.id() == file.content && link.executable,
         Wanted::Query(Query::OfNode(_, name)) => *name == file.name,
-        Wanted::Query(_) | Wanted::Name(_) | Wanted::Code(_) => false,
+        Wanted::Query(_) | Wanted::Name(_) | Wanted::Code(_) | Wanted::Folder(_) => false,
     });
     FileAttributes {
         modified_ns: file.metadata.modified_ns.filter(|_| !args.no_times),
@@ -462,6 +535,7 @@ fn explain_ambiguity(candidates: &[FoundFile], request: &Request) -> String {
 fn may_mean(wanted: &Wanted, file: &FoundFile) -> bool {
     match wanted {
         Wanted::Name(name) => *name == file.name,
+        Wanted::Folder(_) => false,
         Wanted::Link(link) => link.info.id() == file.content,
         Wanted::Query(query) => AnswerFilter::new(query).allows(&file.name, &file.content),
         Wanted::Code(_) => false,
@@ -472,6 +546,7 @@ fn may_mean(wanted: &Wanted, file: &FoundFile) -> bool {
 fn is_named(wanted: &[Wanted], file: &FoundFile) -> bool {
     wanted.iter().any(|wanted| match wanted {
         Wanted::Name(name) => *name == file.name,
+        Wanted::Folder(_) => false,
         Wanted::Link(link) => link.name.as_ref() == Some(&file.name),
         Wanted::Query(query) => query.is_about_names() && may_mean(wanted, file),
         Wanted::Code(_) => false,
@@ -484,7 +559,11 @@ fn has_glob(wanted: &[Wanted], choice: &Choice) -> bool {
         Wanted::Query(Query::Name(text)) => {
             is_glob(text) && !choice.files.iter().any(|file| file.name.as_str() == text)
         }
-        Wanted::Name(_) | Wanted::Query(_) | Wanted::Link(_) | Wanted::Code(_) => false,
+        Wanted::Name(_)
+        | Wanted::Query(_)
+        | Wanted::Link(_)
+        | Wanted::Code(_)
+        | Wanted::Folder(_) => false,
     })
 }
 
@@ -620,6 +699,7 @@ mod tests {
                 key: None,
                 modified_ns: None,
                 executable: false,
+                folder: None,
             }))
         };
         let query = |text: &str| Wanted::Query(text.parse().unwrap());

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::run_on_network;
 use crate::args::LsArgs;
-use crate::argument::{Wanted, parse_listed, printed_name};
+use crate::argument::{Wanted, found_argument, parse_listed};
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::messages::{self, Reader};
@@ -107,6 +107,7 @@ async fn list(
                 modified_ns: file.metadata.modified_ns,
                 // Strangers do not decide that a link makes a file executable.
                 executable: of_one_node && file.metadata.executable,
+                folder: None,
             });
             let link = link.map(|link| link.to_string());
             match (args.json.on, link) {
@@ -135,7 +136,7 @@ pub(super) fn print_table(files: &[FoundFile], console: &Console) -> Result<(), 
     let heading = stdout().is_terminal().then_some(heading);
     let rows = files.iter().map(|file| {
         [
-            printed_name(&file.name),
+            found_argument(file),
             output::bytes(file.info.length),
             match file.partial {
                 0 => file.complete.to_string(),

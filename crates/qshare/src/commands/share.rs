@@ -1,9 +1,10 @@
-//! `qshare share`: share files from where they lie, until Ctrl-C.
+//! `qshare share`: share files and folders from where they lie, until Ctrl-C.
 
 mod code;
 mod live;
 mod qr;
 mod report;
+mod shared;
 
 use std::future::poll_fn;
 use std::io::{IsTerminal, stderr};
@@ -16,8 +17,8 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use qshare_node::content::{AssetName, Link, NodeAddress, TrackerAddress};
 use qshare_node::{
-    Audience, Cancel, CodeEvent, HashIndex, HashOptions, Node, NodeConfig, Share, ShareRequest,
-    ShareVersion, TrackerState, default_identity_dir, new_share_key,
+    Audience, Cancel, CodeEvent, HashIndex, HashOptions, Node, NodeConfig, ShareRequest,
+    TrackerState, default_identity_dir, new_share_key,
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use self::code::{ShareCode, ShownCode, is_end, shown as shown_code};
 use self::live::LiveLine;
 use self::report::{EventJson, SharedJson};
+use self::shared::{Shared as Share, SharedVersion, share_folder};
 use super::run_on_network;
 use crate::args::ShareArgs;
 use crate::argument::printed_name;
@@ -56,6 +58,7 @@ struct File {
     path: PathBuf,
     name: AssetName,
     length: u64,
+    is_folder: bool,
 }
 
 /// Checks the paths before anything is hashed or announced.
@@ -75,16 +78,19 @@ fn file_of(path: &Path, args: &ShareArgs) -> Result<File, Failure> {
         let problem = format!("cannot share {}: {error}", shown(path));
         Failure::new(Exit::Disk, problem)
     })?;
-    if !metadata.is_file() {
-        let problem = format!("cannot share {}: it is not a regular file", shown(path));
-        let remedy = "Share the files in a directory with `qshare node --assets DIR`";
-        return Err(Failure::new(Exit::Usage, format!("{problem}\n{remedy}")));
+    if !metadata.is_file() && !metadata.is_dir() {
+        let problem = format!("cannot share {}: not a file or directory", shown(path));
+        return Err(Failure::new(Exit::Usage, problem));
     }
     let name = match &args.name {
         Some(name) => name.clone(),
         None => {
             // `..` and `.` have no name of their own.
-            let real = std::path::absolute(path).unwrap_or_else(|_| path.into());
+            let real = match metadata.is_dir() {
+                true => path.canonicalize(),
+                false => std::path::absolute(path),
+            };
+            let real = real.unwrap_or_else(|_| path.into());
             let name = real.file_name().unwrap_or_default().to_string_lossy();
             AssetName::from_local(&name).map_err(|error| {
                 let problem = format!("cannot share {} under its name: {error}", shown(path));
@@ -99,6 +105,7 @@ fn file_of(path: &Path, args: &ShareArgs) -> Result<File, Failure> {
         path: path.into(),
         name,
         length: metadata.len(),
+        is_folder: metadata.is_dir(),
     })
 }
 
@@ -169,7 +176,7 @@ struct Active {
     share: Share,
     code: Option<ShareCode>,
     shown: Option<ShownCode>,
-    version: ShareVersion,
+    version: SharedVersion,
     audience: Audience,
 }
 
@@ -193,7 +200,16 @@ async fn hash_and_share(
     index: Option<HashIndex>,
     console: &Console,
 ) -> Result<Share, Failure> {
-    let File { path, name, length } = file;
+    let File {
+        path,
+        name,
+        length,
+        is_folder,
+    } = file;
+    let key = (!args.public).then(new_share_key);
+    if is_folder {
+        return share_folder(node, path, name, key, index, console).await;
+    }
     let mut hashing = HashOptions::default();
     let mut guard = StopOnDrop(Some(hashing.cancel.clone()));
     let bar =
@@ -213,7 +229,7 @@ async fn hash_and_share(
     let request = ShareRequest {
         path,
         name,
-        key: (!args.public).then(new_share_key),
+        key,
         hashing,
         index,
     };
@@ -225,7 +241,7 @@ async fn hash_and_share(
     let shared = shared?;
     // A later version of the file is hashed with the same options.
     guard.0 = None;
-    Ok(shared)
+    Ok(Share::File(shared))
 }
 
 /// Stops hashing when its future is dropped.
@@ -279,6 +295,7 @@ fn link_to(node: &Node, share: &Share) -> Link {
         nodes,
         name: Some(share.name().clone()),
         key: share.key().cloned(),
+        folder: version.folder,
         modified_ns: version.attributes.modified_ns,
         executable: version.attributes.executable,
     }
@@ -314,7 +331,14 @@ fn present(
     console.note(&format!(
         "sharing {} ({}), {what}. On another machine:\n",
         printed_name(share.name()),
-        output::bytes(link.info.length)
+        match &version.folder {
+            None => output::bytes(version.bytes),
+            Some(_) => format!(
+                "{}, {}",
+                output::count(version.files, "file"),
+                output::bytes(version.bytes)
+            ),
+        }
     ));
     let text = link.to_string();
     let is_terminal = stderr().is_terminal() && std::io::stdout().is_terminal();

@@ -49,7 +49,7 @@ impl SourceWatch {
         receiver
     }
 
-    fn spawn(&self, watch: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&self, watch: impl Future<Output = ()> + Send + 'static) {
         let stopping = self.tasks.stopping().clone();
         self.tasks
             .spawn(async move { stopping.run_until_cancelled(watch).await });

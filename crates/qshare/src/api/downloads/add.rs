@@ -107,6 +107,11 @@ async fn report_when_complete(node: Node, redeemed: Redeemed, download: qshare_n
     }
 }
 
+fn folder_not_supported() -> ApiError {
+    ApiError::new(Code::NotSupported, "a running node does not fetch folders")
+        .hint("Fetch it with `qshare get`")
+}
+
 /// Finds the files that an argument means.
 pub(in super::super) async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant, ApiError> {
     let meant = |files| Meant {
@@ -119,11 +124,12 @@ pub(in super::super) async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant
         Wanted::Name(name) => {
             let query = Query::Name(name.as_str().to_owned());
             let mut found = search::find_for(api, &query).await?;
-            found.retain(|file| file.name == name);
+            found.retain(|file| file.name == name && !file.is_collection);
             chosen(choice::choose(&query, found))
         }
         Wanted::Query(query) => {
-            let found = search::find_for(api, &query).await?;
+            let mut found = search::find_for(api, &query).await?;
+            found.retain(|file| !file.is_collection);
             let may_execute = matches!(query, Query::OfNode(..));
             let chosen = chosen(choice::choose(&query, found))?;
             Ok(Meant {
@@ -131,6 +137,8 @@ pub(in super::super) async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant
                 ..chosen
             })
         }
+        Wanted::Folder(_) => Err(folder_not_supported()),
+        Wanted::Link(link) if link.folder.is_some() => Err(folder_not_supported()),
         // A code has become a link.
         Wanted::Code(_) => Err(ApiError::new(Code::Internal, "a code was not redeemed")),
         // Trackers and nodes must not be asked for a private content by its ID.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use super::status::{self, StatusJson};
-use crate::argument::{Wanted, parse_listed, printed_name};
+use crate::argument::{Wanted, folder_argument, parse_listed, printed_name};
 use crate::choice;
 use crate::commands::ls::{FILES_MAX, LISTING_MAX, print_table};
 use crate::console::Console;
@@ -148,6 +148,12 @@ impl PromptHandler {
                 let found = self.find(&query).await?;
                 self.choose(&query, found)
             }
+            Wanted::Folder(folder) => {
+                return Err(messages::folder_at_the_prompt(&folder_argument(&folder)));
+            }
+            Wanted::Link(link) if link.folder.is_some() => {
+                return Err(messages::folder_at_the_prompt("LINK"));
+            }
             // Nobody is asked about a private content by its id.
             Wanted::Link(link) if !link.nodes.is_empty() || link.key.is_some() => {
                 may_execute = true;
@@ -215,7 +221,9 @@ impl PromptHandler {
     }
 
     /// Returns the files that a query means, and prints ambiguous and skipped names.
-    fn choose(&self, query: &Query, found: Vec<FoundFile>) -> Vec<FoundFile> {
+    fn choose(&self, query: &Query, mut found: Vec<FoundFile>) -> Vec<FoundFile> {
+        // Folders are downloaded by `qshare get`.
+        found.retain(|file| !file.is_collection);
         let choice = choice::choose(query, found);
         for candidates in &choice.ambiguous {
             let explained = choice::explain_ambiguity(candidates, |id| format!("get {id}"));
@@ -347,6 +355,7 @@ fn is_meant(wanted: &Wanted, name: &AssetName, content: &ContentId) -> bool {
         Wanted::Query(Query::Sha256(_)) => false,
         Wanted::Link(link) => link.info.id() == *content,
         Wanted::Code(_) => false,
+        Wanted::Folder(_) => false,
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_node::content::TrackerAddress;
-use qshare_node::{CodeEnd, CodeEvent, CodeOffer, CodeOfferConfig, Node, OfferedCode, Share};
+use qshare_node::{CodeEnd, CodeEvent, CodeOffer, CodeOfferConfig, Node, OfferedCode};
+
+use super::shared::Shared as Share;
 use tokio::time::timeout;
 
 use super::link_to;

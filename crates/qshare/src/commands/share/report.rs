@@ -1,10 +1,11 @@
 //! What `share --json` prints.
 
 use qshare_node::content::Link;
-use qshare_node::{Audience, CodeEvent, Share};
+use qshare_node::{Audience, CodeEvent};
 use serde::Serialize;
 
 use super::code::{ShownCode, is_end};
+use super::shared::Shared as Share;
 
 /// The first line of a share, and the line of each new version of its file.
 #[derive(Debug, Serialize)]
@@ -19,13 +20,14 @@ pub(super) struct SharedJson {
 
 impl SharedJson {
     pub(super) fn new(share: &Share, link: &Link, code: Option<String>) -> SharedJson {
+        let version = share.version();
         SharedJson {
             code,
             link: link.to_string(),
             id: link.info.id().to_string(),
             name: share.name().to_string(),
-            bytes: link.info.length,
-            files: 1,
+            bytes: version.bytes,
+            files: version.files,
         }
     }
 }

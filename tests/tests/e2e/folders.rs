@@ -1,0 +1,344 @@
+//! Folders: shared by link and by name, received as directories, with the real program.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use qshare_content::{AssetName, FolderLink, Link};
+use qshare_tests::files::{assert_same, info, noise, put};
+use qshare_tests::peer::{Manner, TestPeer};
+use qshare_tests::process::{Process, Signal, eventually};
+use qshare_tests::world::World;
+
+const MIB: usize = 1 << 20;
+
+/// Starts `qshare share --json` of a path in the directory `from`; returns it with its link.
+fn share(world: &World, tracker: SocketAddr, path: &str, more: &[&str]) -> (Process, String) {
+    let tracker = tracker.to_string();
+    let mut command = world.command("from", ["share", "--json", "--certs", "certs"]);
+    command.args(["--listen", "127.0.0.1:0", "--tracker", &tracker, path]);
+    let process = Process::start({
+        command.args(more);
+        command
+    });
+    let link = link_of(&process, 1);
+    (process, link)
+}
+
+/// Returns the link in the nth line that has one.
+fn link_of(process: &Process, nth: usize) -> String {
+    let mut seen = 0;
+    process.out_line(|line| {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        let link = value["link"].as_str()?.to_owned();
+        seen += 1;
+        (seen == nth).then_some(link)
+    })
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A folder with everything that a folder may hold, in `from/photos`.
+fn photos(world: &World, big: &[u8]) {
+    let dir = world.dir("from/photos");
+    put(&dir.join("a/b/deep.txt"), b"deep");
+    put(&dir.join("数据/été.csv"), b"1,2");
+    put(&dir.join("פתח/файл"), b"3");
+    put(&dir.join("tool"), b"#!/bin/sh\n");
+    put(&dir.join("nothing"), b"");
+    put(&dir.join("big.bin"), big);
+    put(&dir.join("again.bin"), big);
+    put(&dir.join(".hidden"), b"secret");
+    fs::set_permissions(dir.join("tool"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(dir.join("empty/inner")).unwrap();
+    symlink("a/b", dir.join("inside")).unwrap();
+    symlink("/etc/passwd", dir.join("outside")).unwrap();
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_500_000_000);
+    let file = fs::File::options()
+        .write(true)
+        .open(dir.join("a/b/deep.txt"))
+        .unwrap();
+    file.set_modified(old).unwrap();
+}
+
+fn assert_photos(dir: &Path, big: &[u8]) {
+    assert_same(&dir.join("a/b/deep.txt"), b"deep");
+    assert_same(&dir.join("数据/été.csv"), b"1,2");
+    assert_same(&dir.join("פתח/файл"), b"3");
+    assert_same(&dir.join("nothing"), b"");
+    assert_same(&dir.join("big.bin"), big);
+    assert_same(&dir.join("again.bin"), big);
+    assert_eq!(mode(&dir.join("tool")) & 0o100, 0o100);
+    assert_eq!(mode(&dir.join("big.bin")) & 0o100, 0);
+    assert!(dir.join("empty/inner").is_dir());
+    assert_eq!(fs::read_link(dir.join("inside")).unwrap(), Path::new("a/b"));
+    assert!(dir.join("outside").symlink_metadata().is_err());
+    assert!(!dir.join(".hidden").exists());
+    let modified = fs::metadata(dir.join("a/b/deep.txt"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(since.as_secs(), 1_500_000_000);
+}
+
+/// Returns the names of working files that are left in a directory.
+fn working_files(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name.contains("qshare")).collect()
+}
+
+#[test]
+fn a_private_folder_arrives_whole_is_listed_by_nobody_and_fetched_once() {
+    let big = noise(3 * MIB, 70);
+    let world = World::new();
+    let tracker = world.tracker();
+    photos(&world, &big);
+    let (sharer, link) = share(&world, tracker.address, "photos", &[]);
+    sharer.says("outside: the symbolic link leads out of the folder");
+    assert!(link.starts_with("qshare:2,") && link.contains(",K=") && link.contains(",F=1"));
+    let got = world.get("to", tracker.address, &[&link]).well();
+    assert_photos(&world.path("to/photos"), &big);
+    assert_eq!(working_files(&world.path("to")), [""; 0]);
+    let summary = got.json().pop().unwrap();
+    assert_eq!(
+        (&summary["folder"], &summary["files"]),
+        (&"photos".into(), &7.into())
+    );
+
+    // Nothing is fetched again, and attributes that were lost come back.
+    let tool = world.path("to/photos/tool");
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::remove_file(world.path("to/photos/nothing")).unwrap();
+    let again = world.get("to", tracker.address, &[&link]).well();
+    let summary = again.json().pop().unwrap();
+    assert_eq!(summary["already_there"], 6);
+    assert_photos(&world.path("to/photos"), &big);
+
+    let address = tracker.address.to_string();
+    let listed = world.run("to", &["ls", "--json", "--tracker", &address]);
+    assert_eq!(listed.well().out, "");
+    // Another file is not replaced unless that is asked for.
+    put(&tool, b"mine");
+    world.get("to", tracker.address, &[&link]).with(1);
+    assert_same(&tool, b"mine");
+    world.get("to", tracker.address, &["--force", &link]).well();
+    assert_photos(&world.path("to/photos"), &big);
+}
+
+#[test]
+fn a_folder_by_name_is_one_entry_and_subsets_are_chosen() {
+    let world = World::new();
+    let tracker = world.tracker();
+    let dir = world.dir("from/album");
+    for name in ["one.jpg", "raw/two.jpg", "raw/two.txt", "three.txt"] {
+        put(&dir.join(name), name.as_bytes());
+    }
+    let (_sharer, link) = share(&world, tracker.address, "album", &["--public"]);
+    assert!(!link.contains(",K="));
+    let address = tracker.address.to_string();
+    let listed = world
+        .run("to", &["ls", "--json", "--tracker", &address])
+        .well();
+    assert_eq!(listed.json().len(), 1);
+    assert_eq!(listed.json()[0]["name"], "album/");
+
+    // Without the slash it is no file, and the message names the command.
+    let refused = world.get("to", tracker.address, &["album"]).with(3);
+    assert!(refused.err.contains("album/"), "{refused:?}");
+    let all = world
+        .get("to", tracker.address, &["album/", "--list"])
+        .well();
+    let names: Vec<String> = all
+        .json()
+        .iter()
+        .map(|row| row["name"].as_str().unwrap().into())
+        .collect();
+    assert_eq!(
+        names,
+        ["one.jpg", "raw/two.jpg", "raw/two.txt", "three.txt"]
+    );
+    assert!(!world.path("to/album").exists());
+    assert_eq!(working_files(&world.path("to")), [""; 0]);
+
+    let chosen = [
+        "album/",
+        "--include",
+        "*.jpg",
+        "--exclude",
+        "raw/",
+        "-o",
+        "some",
+    ];
+    world.get("to", tracker.address, &chosen).well();
+    assert_same(&world.path("to/some/one.jpg"), b"one.jpg");
+    assert!(!world.path("to/some/raw").exists() && !world.path("to/some/three.txt").exists());
+    world.get("to", tracker.address, &["album/"]).well();
+    assert_same(&world.path("to/album/raw/two.txt"), b"raw/two.txt");
+    let misplaced = world.get("to", tracker.address, &["--list", "album/one.jpg"]);
+    assert_ne!(misplaced.code, Some(0), "{misplaced:?}");
+}
+
+#[test]
+fn a_directory_of_a_nodes_assets_is_a_folder_and_the_name_alone_suggests_it() {
+    let world = World::new();
+    let tracker = world.tracker();
+    for at in 0..50 {
+        world.put(
+            "node",
+            &format!("docs/{at}/{at}.txt"),
+            format!("{at}").as_bytes(),
+        );
+    }
+    world.put("node", "docs.txt", b"beside");
+    let tool = world.asset("node", "docs/tool");
+    put(&tool, b"run");
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    let node = world.node("node", tracker.address);
+    node.process.says("sharing 52 files");
+    let suggested = world.get("to", tracker.address, &["docs"]).with(3);
+    assert!(suggested.err.contains("docs/"), "{suggested:?}");
+    let line = suggested
+        .err
+        .lines()
+        .find_map(|line| line.split_once("at the end: "));
+    let ended = qshare_tests::process::run(world.shell("to", line.unwrap().1)).well();
+    assert_eq!(ended.json().len(), 52);
+    assert_same(&world.path("to/docs/7/7.txt"), b"7");
+    assert_eq!(mode(&world.path("to/docs/tool")) & 0o100, 0o100);
+    assert!(!world.path("to/docs.txt").exists());
+    world.get("to", tracker.address, &["nothing/"]).with(3);
+}
+
+#[test]
+fn a_killed_receiver_resumes_and_a_receiver_serves_when_the_sharer_is_gone() {
+    let big = noise(8 * MIB, 71);
+    let world = World::new();
+    let tracker = world.tracker();
+    let dir = world.dir("from/set");
+    put(&dir.join("big.bin"), &big);
+    for at in 0..300 {
+        put(&dir.join(format!("{}/{at}", at % 7)), &noise(2_000, at));
+    }
+    let (mut sharer, link) = share(&world, tracker.address, "set", &[]);
+    let mut first = world.start_get("one", tracker.address, &["--seed", &link]);
+    let some = world.path("one/set");
+    eventually("the first files", || {
+        let any = (0..7).any(|at| some.join(format!("{at}")).exists());
+        (any || some.join("big.bin").exists()).then_some(())
+    });
+    first.kill();
+    let first = world.start_get("one", tracker.address, &["--seed", &link]);
+    first.says("serving the folder");
+    sharer.kill();
+    world.get("two", tracker.address, &[&link]).well();
+    for at in 0..300 {
+        let name = format!("{}/{at}", at % 7);
+        assert_same(&world.path("two/set").join(name), &noise(2_000, at));
+    }
+    assert_same(&world.path("two/set/big.bin"), &big);
+    first.signal(Signal::INT);
+    assert_eq!(first.end().code, Some(0));
+}
+
+#[test]
+fn a_changed_folder_gets_a_new_link_and_the_old_one_says_so() {
+    let world = World::new();
+    let tracker = world.tracker();
+    let dir = world.dir("from/notes");
+    put(&dir.join("a"), b"one");
+    let (sharer, old) = share(&world, tracker.address, "notes", &[]);
+    put(&dir.join("a"), b"another");
+    put(&dir.join("b"), b"new");
+    let new = link_of(&sharer, 2);
+    assert_ne!(old, new);
+    world.get("to", tracker.address, &[&new]).well();
+    assert_same(&world.path("to/notes/a"), b"another");
+    assert_same(&world.path("to/notes/b"), b"new");
+    let refused = world.get("old", tracker.address, &[&old]);
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    assert!(!world.path("old/notes/a").exists());
+}
+
+#[test]
+fn a_hostile_list_is_refused_before_anything_is_written() {
+    let entry = |kind: u8, name: &[u8], rest: &[u8]| {
+        [&[kind, 0, name.len() as u8][..], name, rest].concat()
+    };
+    let file = [&[5u8][..], &[7; 32]].concat();
+    let lists = [
+        entry(0, b"../escape", &file),
+        entry(0, b"/etc/x", &file),
+        [entry(0, b"a", &file), entry(0, b"a", &file)].concat(),
+        entry(2, b"link", b"\x0e../../../outside"),
+        entry(0, b"huge", &[&[0xff; 9][..], &[1], &[7; 32]].concat()),
+        b"no entry at all".to_vec(),
+    ];
+    let world = World::new();
+    let tracker = world.tracker();
+    for (at, entries) in lists.iter().enumerate() {
+        let bytes = [b"qshare\0c\x01\0\0\0", entries.as_slice()].concat();
+        // The list itself is delivered as it should be.
+        let peer = TestPeer::start(Manner::Honest, tracker.address, "evil", &bytes);
+        let link = Link {
+            info: info(&bytes),
+            trackers: Vec::new(),
+            nodes: Vec::new(),
+            name: Some(AssetName::new("evil").unwrap()),
+            key: None,
+            folder: Some(FolderLink::default()),
+            modified_ns: None,
+            executable: false,
+        };
+        let place = format!("to-{at}");
+        let got = world
+            .get(&place, tracker.address, &[&link.to_string()])
+            .with(4);
+        assert!(got.err.contains("Nothing of it was written"), "{got:?}");
+        assert_eq!(
+            fs::read_dir(world.path(&place)).unwrap().count(),
+            0,
+            "{got:?}"
+        );
+        drop(peer);
+    }
+}
+
+#[test]
+fn five_thousand_small_files_cost_the_tracker_one_entry() {
+    let world = World::new();
+    let tracker = world.tracker();
+    let dir = world.dir("from/many");
+    for at in 0..5_000u64 {
+        put(
+            &dir.join(format!("{:02}/{at}.bin", at % 97)),
+            &noise(500, at),
+        );
+    }
+    let (sharer, link) = share(&world, tracker.address, "many", &["--public"]);
+    let got = world.start_get("to", tracker.address, &["--no-sync", &link]);
+    let got = got.end().well();
+    let summary = got.json().pop().unwrap();
+    assert_eq!(
+        (&summary["files"], &summary["failed"]),
+        (&5_000.into(), &0.into())
+    );
+    for at in (0..5_000u64).step_by(113) {
+        let name = format!("{:02}/{at}.bin", at % 97);
+        assert_same(&world.path("to/many").join(name), &noise(500, at));
+    }
+    let address = tracker.address.to_string();
+    let listed = world
+        .run("to", &["ls", "--json", "--tracker", &address])
+        .well();
+    assert_eq!(listed.json().len(), 1);
+    drop(sharer);
+}
