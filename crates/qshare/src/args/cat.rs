@@ -62,6 +62,9 @@ impl CatArgs {
     /// Returns the arguments of the `get` that does the same: `get -o -`.
     pub(crate) fn into_get(self) -> GetArgs {
         GetArgs {
+            include: Vec::new(),
+            exclude: Vec::new(),
+            list: false,
             wanted: vec![self.wanted],
             output: Some(STDOUT.into()),
             range: self.range,

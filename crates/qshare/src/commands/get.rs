@@ -171,12 +171,44 @@ async fn download(
     for file in &choice.passed_over {
         console.note(&choice::explain_passed_over(file));
     }
-use self::folder::{FolderSource, find_folder, get_folder};
-use super::cat;
-use super::ls::{FILES_MAX, LISTING_MAX, TRACKER_PATIENCE};
-use super::run_on_network;
-use crate::args::{GetArgs, STDOUT, Wait};
-use crate::argument::{Wanted, folder_argument, glob_of_folder};
+    if let Some(failure) = misplaced_options(args, &folders, &choice) {
+        return Err(failure);
+    }
+    if is_to_stdout(args) {
+        if !folders.is_empty() {
+            let problem = "cannot write a folder to standard output";
+            return Err(Failure::new(Exit::Usage, problem));
+        }
+        return match (worst, <[FoundFile; 1]>::try_from(choice.files)) {
+            (Some(exit), _) => Err(Failure::printed(exit)),
+            (None, Ok([file])) => stream(node, request, file, console, stop).await,
+            (None, Err(files)) => Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "cannot write {} to standard output: only one at a time",
+                    output::count(files.len() as u64, "file")
+                ),
+            )),
+        };
+    }
+    for folder in folders {
+        if let Err(failure) = get_folder(node, folder, args, console, stop).await {
+            if failure.exit == Exit::Interrupted {
+                return Err(failure);
+            }
+            if !failure.message.is_empty() {
+                console.error(&failure.message);
+            }
+            worst = worst.max(Some(failure.exit));
+        }
+    }
+    if choice.files.is_empty() {
+        return match worst {
+            None => {
+                redeem::report_complete(node, &request.redeemed).await;
+                Ok(())
+            }
+            Some(exit) => Err(Failure::printed(exit)),
         };
     }
     let place = Place::choose(
