@@ -21,7 +21,6 @@ mod console;
 mod control;
 mod exit;
 mod gateway;
-mod http;
 mod jobs;
 mod logs;
 mod messages;

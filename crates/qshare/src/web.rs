@@ -6,7 +6,7 @@
 
 mod guard;
 mod page;
-mod serve;
+pub(crate) mod serve;
 mod tls;
 mod token;
 
