@@ -145,9 +145,9 @@ export function askRemove(download, removed) {
 }
 
 const PRIORITIES = [
-  [2, "Low"],
-  [5, "Normal"],
-  [8, "High"],
+  ["low", "Low"],
+  ["normal", "Normal"],
+  ["high", "High"],
 ];
 
 /** Asks for the rate limit and the priority of a download. */
@@ -156,11 +156,8 @@ export function askLimit(download) {
   const current = download.limit_bytes_per_second;
   field.value = current ? format.bytes(current).replace(" ", "") : "";
   const select = make("select", { id: "priority-field", class: "field" });
-  const priorities = PRIORITIES.some(([value]) => value === download.priority)
-    ? PRIORITIES
-    : [...PRIORITIES, [download.priority, String(download.priority)]];
-  for (const [value, text] of priorities) select.append(make("option", { value }, text));
-  select.value = String(download.priority);
+  for (const [value, text] of PRIORITIES) select.append(make("option", { value }, text));
+  select.value = download.priority;
   form(
     `Limit ${download.name}`,
     [
@@ -174,7 +171,7 @@ export function askLimit(download) {
       const change = { limit_bytes_per_second: format.parseRate(field.value) };
       if (Number.isNaN(change.limit_bytes_per_second)) throw new Error("This is not a rate. Examples: 10MB, 1.5MiB, 80Mbit");
       if (change.limit_bytes_per_second === (current ?? 0)) delete change.limit_bytes_per_second;
-      if (Number(select.value) !== download.priority) change.priority = Number(select.value);
+      if (select.value !== download.priority) change.priority = select.value;
       if (Object.keys(change).length > 0) await call("PATCH", `downloads/${download.id}`, change);
       closeDialog();
     },

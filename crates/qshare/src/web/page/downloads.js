@@ -56,7 +56,7 @@ function numbers(download) {
     left: moving && download.seconds_left != null ? `${format.duration(download.seconds_left)} left` : "",
     sources: isActive(download) && download.sources > 0 ? format.count(download.sources, "source") : "",
     limit: download.limit_bytes_per_second ? `limit ${format.rate(download.limit_bytes_per_second)}` : "",
-    priority: download.priority > 5 ? "high priority" : download.priority < 5 ? "low priority" : "",
+    priority: download.priority === "normal" ? "" : `${download.priority} priority`,
   };
 }
 
