@@ -17,6 +17,7 @@ mod link;
 pub mod manifest;
 mod metadata;
 mod name;
+mod plain_digest;
 mod query;
 mod sha256;
 mod share_key;
@@ -34,5 +35,6 @@ pub use link::{
 };
 pub use metadata::{FileMetadata, METADATA_MAX_BYTES, MODIFIED_MAX_NS, MetadataError};
 pub use name::{AssetName, META_SUFFIX, NAME_MAX_BYTES, NameError, PART_SUFFIX};
+pub use plain_digest::PlainDigest;
 pub use query::{Query, QueryParseError, is_glob};
 pub use share_key::{ShareKey, ShareKeyError, Topic};

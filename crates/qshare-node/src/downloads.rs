@@ -2,6 +2,7 @@
 
 mod chunk_request;
 mod committer;
+mod digest;
 mod download;
 mod meter;
 mod rates;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qshare_content::{AssetName, NodeId, TrackerAddress};
+use qshare_content::{AssetName, Hash, NodeId, TrackerAddress};
 use qshare_net::framed::ReadError;
 use qshare_net::{BindError, DialError, KnockError, MappingError, ResolveError, TrustError};
 use qshare_storage::{DiskError, LibraryError, OpenError};
@@ -449,6 +449,17 @@ pub enum DownloadError {
     Changed {
         /// The name.
         name: AssetName,
+    },
+    /// The file's plain SHA-256 is not the required one. Its data was deleted, unless it was there
+    /// before.
+    #[error("{name}: its SHA-256 is {found}, not {wanted}")]
+    OtherDigest {
+        /// The name.
+        name: AssetName,
+        /// The required digest.
+        wanted: Hash,
+        /// The digest of the file.
+        found: Hash,
     },
     /// A different file is at the target.
     #[error("{}: a different file is already there", .path.display())]

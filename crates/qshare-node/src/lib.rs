@@ -113,7 +113,7 @@ pub use qshare_storage::{
     Cancel, DiskError, Durability, FileAttributes, FolderError, FolderPlace, FolderProgress,
     FolderSkip, FolderSkipReason, HashError, HashIndex, HashOptions, HashedFile, LibraryError,
     LibraryEvent, OpenError, PlaceError, SkipReason, THREAD_WORTH_BYTES, Target, Unfinished,
-    hash_file, hash_small_files, is_case_insensitive, unfinished,
+    hash_file, hash_small_files, is_case_insensitive, sha256_of_file, unfinished,
 };
 pub use shares::Audience;
 pub use sharing::{Share, ShareRequest, ShareVersion, new_share_key};

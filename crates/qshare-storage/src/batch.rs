@@ -43,6 +43,11 @@ pub struct SingleChunk {
 }
 
 impl SingleChunk {
+    /// Returns the bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Verifies the bytes against the root. Returns None if they differ, or if the content has
     /// several chunks.
     pub fn verified(info: ContentInfo, bytes: Vec<u8>) -> Option<SingleChunk> {

@@ -35,6 +35,7 @@ mod offered_files;
 mod open_files;
 mod own_files;
 mod part;
+mod plain_digest;
 mod reading;
 mod roots;
 mod scanner;
@@ -66,6 +67,7 @@ pub use part::{
     Durability, FinishError, OpenError, Opened, Part, PartError, PartOptions, Unfinished,
     durable_chunks, unfinished,
 };
+pub use plain_digest::{PrefixDigest, sha256_of_file};
 pub use share_keys::{PrivateFile, ShareKeys};
 pub use shared_file::SharedFile;
 pub use stamp::FileAttributes;

@@ -40,7 +40,7 @@ pub(crate) enum ArgumentError {
     Link(LinkParseError),
     /// It has the form of a code, such as `7-amber-walrus`.
     Code(CodeError),
-    /// It has the form `sha256:HEX`.
+    /// It begins with `sha256:`, and 64 hex digits do not follow.
     Digest,
     /// It is `-`.
     Dash,
@@ -78,7 +78,8 @@ impl Wanted {
             return Ok(Wanted::Code(code));
         }
         if starts_with_ignoring_case(trimmed, DIGEST_PREFIX) {
-            return Err(ArgumentError::Digest);
+            let digest = trimmed.parse().map_err(|_| ArgumentError::Digest)?;
+            return Ok(Wanted::Query(digest));
         }
         if text == "-" {
             return Err(ArgumentError::Dash);
@@ -295,7 +296,9 @@ mod tests {
             assert!(matches!(read, Err(ArgumentError::Code(_))), "{text}");
         }
         let digest = format!("sha256:{}", "0a".repeat(32));
-        assert_eq!(Wanted::parse(&digest), Err(ArgumentError::Digest));
+        let query = Query::Sha256(Hash([0x0a; 32]));
+        assert_eq!(Wanted::parse(&digest), Ok(Wanted::Query(query)));
+        assert_eq!(Wanted::parse("sha256:0a"), Err(ArgumentError::Digest));
         assert_eq!(Wanted::parse("-"), Err(ArgumentError::Dash));
         assert_eq!(Wanted::parse("photos/"), Ok(Wanted::Folder(name("photos"))));
         assert_eq!(

@@ -29,7 +29,7 @@ pub(crate) fn choose(query: &Query, found: Vec<FoundFile>) -> Choice {
             ..Choice::default()
         },
         Query::Sha256(_) => Choice {
-            files: candidates_of_digest(found),
+            files: candidates_of_digest(found).into_iter().take(1).collect(),
             ..Choice::default()
         },
         Query::IdPrefix(_) => {
@@ -56,7 +56,7 @@ pub(crate) fn choose(query: &Query, found: Vec<FoundFile>) -> Choice {
 
 /// Orders the contents that nodes claim to have a digest: those with most complete holders first.
 /// All but one are lies, which shows when the digest of the download is checked.
-fn candidates_of_digest(found: Vec<FoundFile>) -> Vec<FoundFile> {
+pub(crate) fn candidates_of_digest(found: Vec<FoundFile>) -> Vec<FoundFile> {
     let mut by_content = BTreeMap::new();
     for file in found {
         by_content.entry(file.content).or_insert(file);

@@ -4,10 +4,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use qshare_node::content::{AssetName, Chunks, ContentId, ContentInfo, NodeAddress, ShareKey};
+use qshare_node::content::{
+    AssetName, Chunks, ContentId, ContentInfo, Hash, NodeAddress, ShareKey,
+};
 use qshare_node::{
-    Contact, Download, DownloadError, DownloadRequest, Durability, FileAttributes, Node, Report,
-    Target,
+    Contact, Download, DownloadError, DownloadRequest, Durability, FileAttributes, FoundFile, Node,
+    Report, Target,
 };
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -39,6 +41,10 @@ pub(crate) struct Item {
     pub(crate) force: bool,
     /// Modification time and execute bit of the finished file.
     pub(crate) attributes: FileAttributes,
+    /// The plain digest that the file must have.
+    pub(crate) sha256: Option<Hash>,
+    /// Other contents that nodes claim to have this digest.
+    pub(crate) others: Vec<FoundFile>,
 }
 
 /// Options for all files.
@@ -105,7 +111,17 @@ pub(crate) async fn fetch_all(
                     if let Some(next) = deferred.get_mut(&content).and_then(VecDeque::pop_front) {
                         waiting.push_front(next);
                     }
-                    run.take(&item, outcome, board.is_about_few_files())?;
+                    match item.instead_of_liar(&outcome) {
+                        Some(next) => {
+                            let text = format!(
+                                "{}: its SHA-256 is not what a node states; trying another file",
+                                item.name
+                            );
+                            console.note(&text);
+                            waiting.push_front(next);
+                        }
+                        None => run.take(&item, outcome, board.is_about_few_files())?,
+                    }
                 }
                 Some(Err(panicked)) => {
                     let failure = Failure::internal(format!("a download task was lost: {panicked}"));
@@ -125,6 +141,24 @@ pub(crate) async fn fetch_all(
 }
 
 type Outcome = Result<Arc<Report>, Arc<DownloadError>>;
+
+impl Item {
+    /// Returns the next content that is claimed to have the digest, if this one has not.
+    fn instead_of_liar(&self, outcome: &Outcome) -> Option<Item> {
+        let Err(error) = outcome else { return None };
+        let mut others = self.others.clone();
+        if !matches!(**error, DownloadError::OtherDigest { .. }) || others.is_empty() {
+            return None;
+        }
+        let next = others.remove(0);
+        Some(Item {
+            info: next.info,
+            holders: next.holders,
+            others,
+            ..self.clone()
+        })
+    }
+}
 
 fn is_chunked(item: &Item) -> bool {
     Chunks::of_length(item.info.length).count() > 1
@@ -153,6 +187,7 @@ impl Run {
             .holders(item.holders.clone())
             .nodes(item.nodes.clone())
             .attributes(item.attributes)
+            .sha256(item.sha256)
             .share_key(item.share_key.clone())
             .force(item.force)
             .durability(durability)

@@ -33,6 +33,7 @@ mod redeem;
 mod service;
 mod signals;
 mod suggest;
+mod sums;
 mod terminal;
 mod web;
 

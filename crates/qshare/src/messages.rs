@@ -75,8 +75,8 @@ pub(crate) fn argument(text: &str, error: &ArgumentError, _reader: Reader) -> Fa
         ),
         ArgumentError::Code(cause) => return not_a_code(cause),
         ArgumentError::Digest => (
-            "cannot look up sha256:...: this version of qshare knows content IDs only".to_owned(),
-            "Look the content ID up with `ls`; a file whose name starts with sha256: is name:NAME",
+            "cannot look up sha256:...: 64 hex digits do not follow".to_owned(),
+            "A file whose name starts with sha256: is name:NAME",
         ),
         ArgumentError::Dash => (
             "cannot download `-`: it is not a name".to_owned(),
@@ -470,6 +470,14 @@ pub(crate) fn download(error: &DownloadError, reader: Reader) -> Failure {
                 format!("cannot verify {name}: every source sent wrong bytes"),
                 "None of those bytes were kept; try again when other nodes share it",
                 "None of those bytes were kept; try again when other nodes share it",
+            ),
+        ),
+        DownloadError::OtherDigest { .. } => Failure::new(
+            Exit::Unverified,
+            reader.advise(
+                format!("cannot accept {error}"),
+                "Nothing of it was kept; check the digest, and who shares the file",
+                "Nothing of it was kept; check the digest, and who shares the file",
             ),
         ),
         DownloadError::Different { path } => Failure::new(

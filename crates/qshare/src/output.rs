@@ -94,15 +94,23 @@ pub(crate) struct HashedJson {
     root: String,
     name: String,
     size: u64,
+    /// With `--sha256` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
 }
 
 impl HashedJson {
-    pub(crate) fn new(file: &Path, info: &ContentInfo) -> HashedJson {
+    pub(crate) fn new(
+        file: &Path,
+        info: &ContentInfo,
+        sha256: Option<qshare_node::content::Hash>,
+    ) -> HashedJson {
         HashedJson {
             content: info.id().to_string(),
             root: info.root.to_string(),
             name: path(file),
             size: info.length,
+            sha256: sha256.map(|digest| digest.to_string()),
         }
     }
 }

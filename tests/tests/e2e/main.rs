@@ -11,6 +11,7 @@ mod configuration;
 #[cfg(target_os = "linux")]
 mod control;
 mod demo;
+mod digests;
 mod downloads;
 mod folders;
 mod hostile;

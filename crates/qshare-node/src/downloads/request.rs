@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qshare_content::{AssetName, Bitmap, ContentInfo, NodeAddress, ShareKey};
+use qshare_content::{AssetName, Bitmap, ContentInfo, Hash, NodeAddress, ShareKey};
 use qshare_storage::{
     DiskError, Durability, FileAttributes, OpenError, Opened, Part, PartOptions, Target,
 };
@@ -44,6 +44,7 @@ pub struct DownloadRequest {
     pub(super) give_up_after: Option<Duration>,
     pub(super) keep_serving: bool,
     pub(super) attributes: FileAttributes,
+    pub(super) sha256: Option<Hash>,
     pub(super) share_key: Option<ShareKey>,
     pub(super) member: Option<Member>,
     pub(super) access: Option<Access>,
@@ -82,6 +83,7 @@ impl DownloadRequest {
             give_up_after: None,
             keep_serving: false,
             attributes: FileAttributes::default(),
+            sha256: None,
             share_key: None,
             member: None,
             access: None,
@@ -93,6 +95,11 @@ impl DownloadRequest {
     /// Returns the name.
     pub fn name(&self) -> &AssetName {
         &self.name
+    }
+
+    /// Returns the required plain SHA-256.
+    pub fn required_sha256(&self) -> Option<Hash> {
+        self.sha256
     }
 
     /// Returns length and root of the content.
@@ -128,6 +135,13 @@ impl DownloadRequest {
     /// Sets the attributes of the finished file. The execute bit is subject to the umask.
     pub fn attributes(mut self, attributes: FileAttributes) -> DownloadRequest {
         self.attributes = attributes;
+        self
+    }
+
+    /// Requires this plain SHA-256. It is computed while downloading; a file with another one gets no
+    /// final name, and its data is deleted.
+    pub fn sha256(mut self, digest: impl Into<Option<Hash>>) -> DownloadRequest {
+        self.sha256 = digest.into();
         self
     }
 

@@ -267,6 +267,7 @@ impl Downloads {
             Some(_) => None,
         };
         if let Some(path) = elsewhere {
+            request.check_existing(&path).await?;
             return Ok(state.already_there(path));
         }
         if let Some(key) = &request.share_key

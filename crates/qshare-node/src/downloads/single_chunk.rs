@@ -68,6 +68,7 @@ impl SingleChunks {
         };
         match existing {
             Existing::Same => {
+                request.check_existing(&path).await?;
                 self.adopt(request, &path).await;
                 return Ok(state.already_there(path));
             }
@@ -100,6 +101,7 @@ impl SingleChunks {
             }
         };
         drop(turn);
+        request.check_single(&file)?;
         state.set_stage(Stage::Finishing);
         let target = request.target.clone();
         let options = CommitOptions {

@@ -16,12 +16,12 @@ mod span;
 mod store;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, NodeId};
-use qshare_storage::{FinishError, Opened, PartError, Target};
+use qshare_storage::{FinishError, Opened, Part, PartError, PrefixDigest, ReadError, Target};
 use qshare_swarm::{DropReason, Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
 use qshare_wire::Refused;
 use qshare_wire::peer::Sending;
@@ -100,6 +100,7 @@ impl Swarms {
     ) -> Result<Report, DownloadError> {
         let part = match open(request, state).await? {
             Opened::Complete { path } => {
+                request.check_existing(&path).await?;
                 let finished = finished(request, path.clone(), Vec::new());
                 self.shares.adopt(finished).await;
                 return Ok(state.already_there(path));
@@ -161,6 +162,8 @@ impl Swarms {
             running: HashMap::new(),
             tasks: JoinSet::new(),
             writes: TaskTracker::new(),
+            digest: request.sha256.map(|_| Arc::default()),
+            digesting: false,
             events,
             meter: Meter::default(),
             unflushed_bytes: 0,
@@ -219,6 +222,10 @@ struct Swarm<'a> {
     tasks: JoinSet<()>,
     /// Blocking work on the part, which must end before the part is closed.
     writes: TaskTracker,
+    /// The plain digest of the longest complete prefix, if one is required; and whether it is being
+    /// advanced.
+    digest: Option<Arc<Mutex<PrefixDigest>>>,
+    digesting: bool,
     events: mpsc::Sender<Event>,
     meter: Meter,
     /// Bytes written since the last checkpoint, and whether one is under way.
@@ -316,6 +323,7 @@ impl Swarm<'_> {
                         self.publish(status);
                     }
                     self.checkpoint();
+                    self.advance_digest();
                     self.free_slots();
                     self.check_patience(status.as_ref())?;
                     if self.store.is_abandoned() {
@@ -573,6 +581,7 @@ impl Swarm<'_> {
             },
             Event::Disk(error) => return Err(error.into()),
             Event::Checkpointed => self.checkpointing = false,
+            Event::Digested => self.digesting = false,
             Event::Step { .. }
             | Event::Received { .. }
             | Event::Verified { .. }
@@ -750,6 +759,47 @@ impl Swarm<'_> {
         });
     }
 
+    /// Adds chunks that were verified to the plain digest, on a blocking thread.
+    fn advance_digest(&mut self) {
+        let (Store::Part(part), Some(digest)) = (&self.store, &self.digest) else {
+            return;
+        };
+        if self.digesting {
+            return;
+        }
+        let (part, digest) = (part.clone(), digest.clone());
+        if part.is_verified(locked(&digest).next()) {
+            self.digesting = true;
+            self.spawn_write(move || {
+                // A failure to read shows again at the end, where it is reported.
+                let _ = locked(&digest).advance(&part);
+                Event::Digested
+            });
+        }
+    }
+
+    /// Compares the plain digest of the complete part with the required one. If it is another, the
+    /// part is deleted.
+    async fn check_digest(&self, part: &Arc<Part>) -> Result<(), DownloadError> {
+        let Some(digest) = self.digest.clone() else {
+            return Ok(());
+        };
+        let finish_part = part.clone();
+        let found = blocking(move || locked(&digest).finish(&finish_part)).await;
+        let checked = match found {
+            Ok(found) => self.request.check_digest(found),
+            Err(ReadError::Disk(error)) => return Err(error.into()),
+            Err(error) => return Err(DownloadError::Internal(error.to_string())),
+        };
+        if checked.is_err() {
+            let part = part.clone();
+            if let Err(error) = blocking(move || part.discard()).await {
+                debug!(%error, "the part was not deleted");
+            }
+        }
+        checked
+    }
+
     /// Runs blocking work on the part, and handles the event that it returns.
     fn spawn_write(&mut self, work: impl FnOnce() -> Event + Send + 'static) {
         let written = self.writes.spawn_blocking(work);
@@ -768,6 +818,10 @@ impl Swarm<'_> {
             let text = "a stream was finished like a file";
             return Err(DownloadError::Internal(text.into()));
         };
+        if let Err(error) = self.check_digest(part).await {
+            self.withdraw_partial();
+            return Err(error);
+        }
         let (part, durability) = (part.clone(), self.request.durability);
         let finish = move || {
             let hashes = part.hashes().ok().flatten().unwrap_or_default();
@@ -808,6 +862,10 @@ impl Swarm<'_> {
             already_there: false,
         })
     }
+}
+
+fn locked(digest: &Mutex<PrefixDigest>) -> MutexGuard<'_, PrefixDigest> {
+    digest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the result of a task. An aborted task is no error, a panic is.

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use clap::Args;
+use qshare_node::content::Hash;
 
-use super::get::{FOREVER, GetArgs, Wait, parse_wait};
+use super::get::{FOREVER, GetArgs, Wait, parse_sha256, parse_wait};
 use super::limits::LimitsArgs;
 use super::shared::{
     CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PunchArg, TrackersArg, parse_listen,
@@ -32,6 +33,10 @@ pub(crate) struct CatArgs {
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
     #[arg(value_parser = parse_range)]
     pub(crate) range: Option<ByteRange>,
+    /// Require this SHA-256 of the whole file; with another one it ends with code 4, after the last
+    /// byte
+    #[arg(long, value_name = "HEX", conflicts_with = "range", value_parser = parse_sha256)]
+    pub(crate) sha256: Option<Hash>,
     #[command(flatten)]
     pub(crate) trackers: TrackersArg,
     /// UDP address to listen on; port 0 picks a free port
@@ -68,6 +73,8 @@ impl CatArgs {
             wanted: vec![self.wanted],
             output: Some(STDOUT.into()),
             range: self.range,
+            sha256: self.sha256,
+            sums: None,
             trackers: self.trackers,
             listen: self.listen,
             lan: self.lan,

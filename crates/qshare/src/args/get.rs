@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
+use qshare_node::content::Hash;
 
 use super::cat::{ByteRange, parse_range};
 use super::limits::LimitsArgs;
@@ -31,6 +32,8 @@ Examples:
 What NAME means:
   64 hex digits      a content ID
   id:PREFIX          the start of a content ID
+  sha256:HEX         the file with this SHA-256, if a node states it; the digest
+                     is checked
   NODEID/NAME        the file that one node shares under this name
   qshare:...         a link from `qshare ls --links`; a link with node addresses
                      (`ls --links --addresses`) needs no tracker
@@ -59,6 +62,14 @@ pub(crate) struct GetArgs {
     /// name]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
+    /// Require this SHA-256 of the file, as `sha256sum` prints it; with another one nothing is kept
+    /// (code 4)
+    #[arg(long, value_name = "HEX", conflicts_with = "sums", value_parser = parse_sha256)]
+    pub(crate) sha256: Option<Hash>,
+    /// Fetch the files that FILE lists, or those of them that are named, and require the SHA-256
+    /// that it lists for each; FILE is in the form of sha256sum
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sums: Option<PathBuf>,
     /// With `-o -`: bytes FIRST-LAST, counted from 0, LAST included; FIRST- to the end; -COUNT
     /// from the end
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
@@ -129,6 +140,11 @@ pub(crate) enum Wait {
 
 /// The value of `--wait` without a number.
 pub(super) const FOREVER: &str = "forever";
+
+pub(super) fn parse_sha256(text: &str) -> Result<Hash, &'static str> {
+    let digits = text.to_ascii_lowercase();
+    digits.parse().map_err(|_| "give 64 hex digits")
+}
 
 pub(super) fn parse_wait(text: &str) -> Result<Wait, String> {
     if text == FOREVER {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Subcommand};
 use qshare_node::content::TrackerAddress;
 
@@ -55,6 +56,9 @@ pub(crate) struct HashArgs {
     /// Files to hash
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Print the plain SHA-256 of the bytes, too, as sha256sum does
+    #[arg(long, value_parser = FalseyValueParser::new())]
+    pub(crate) sha256: bool,
     #[command(flatten)]
     pub(crate) json: JsonArg,
 }

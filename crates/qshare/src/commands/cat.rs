@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use qshare_node::content::AssetName;
+use qshare_node::content::{AssetName, Hash, PlainDigest};
 use qshare_node::{ContentReader, DownloadError, DownloadRequest, Node, StreamError};
 use tokio_util::sync::CancellationToken;
 
@@ -45,19 +45,21 @@ pub(super) async fn write(
             )
         })?,
     };
+    let wanted = request.required_sha256();
     let reader = node.read(request, range).map_err(|error| failure(&error))?;
     let line = Line::new(&name, console);
     let copied = tokio::select! {
-        copied = copy(reader, &line) => copied,
+        copied = copy(reader, wanted, &line) => copied,
         () = stop.cancelled() => Err(Failure::printed(Exit::Interrupted)),
     };
     line.clear(console);
     copied
 }
 
-async fn copy(mut reader: ContentReader, line: &Line) -> Result<(), Failure> {
+async fn copy(mut reader: ContentReader, wanted: Option<Hash>, line: &Line) -> Result<(), Failure> {
     let out = Arc::new(standard_output().map_err(|error| cannot_write(&error))?);
     let start = reader.position();
+    let mut digest = PlainDigest::default();
     loop {
         let next = {
             let mut ticks = tokio::time::interval(TICK);
@@ -69,16 +71,35 @@ async fn copy(mut reader: ContentReader, line: &Line) -> Result<(), Failure> {
             }
         };
         let Some(bytes) = next.map_err(|error| failure(&error))? else {
-            return Ok(());
+            return check(wanted, digest);
         };
         // On a blocking thread: a slow reader of the pipe must not stop the fetch that is ahead.
         let file = out.clone();
-        let written = tokio::task::spawn_blocking(move || (&*file).write_all(&bytes));
+        let written = tokio::task::spawn_blocking(move || {
+            if wanted.is_some() {
+                digest.update(&bytes);
+            }
+            (&*file).write_all(&bytes).map(|()| digest)
+        });
         match written.await.map_err(Failure::internal)? {
-            Ok(()) => {}
+            Ok(advanced) => digest = advanced,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             Err(error) => return Err(cannot_write(&error)),
         }
+    }
+}
+
+/// Compares the digest of everything that was written with the required one.
+fn check(wanted: Option<Hash>, digest: PlainDigest) -> Result<(), Failure> {
+    match (wanted, digest.finish()) {
+        (Some(wanted), found) if wanted != found => Err(Failure::new(
+            Exit::Unverified,
+            format!(
+                "the SHA-256 of what was written is {found}, not {wanted}\nDo not use it; check \
+                 the digest, and who shares the file"
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod folder;
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use qshare_node::content::{
-    AnswerFilter, AssetName, ContentId, FileMetadata, Link, NodeAddress, Query, ShareKey, is_glob,
+    AnswerFilter, AssetName, ContentId, FileMetadata, Hash, Link, NodeAddress, Query, ShareKey,
+    is_glob,
 };
 use qshare_node::{
     BindError, DownloadRequest, FileAttributes, FindError, Findings, FoundFile, Node, NodeConfig,
@@ -32,6 +34,7 @@ use crate::output;
 use crate::progress::Board;
 use crate::redeem;
 use crate::suggest::{self, CommandLine, quoted};
+use crate::sums;
 
 /// A download fails after this time without a usable source.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +42,8 @@ const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Deadline of a single attempt to reach a tracker; --wait tries again.
 const ATTEMPT_MAX: Duration = Duration::from_secs(60);
+/// Further contents that are tried if the first has not the digest that nodes claim.
+const LIARS_MAX: usize = 3;
 /// Deadline for finding out whether a name that was not found is a folder.
 const FOLDER_PATIENCE: Duration = Duration::from_secs(2);
 /// Time for uploads to finish after success; peers have other sources.
@@ -47,6 +52,12 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 const HASTY_GOODBYE_MAX: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(mut args: GetArgs, console: &Console) -> Result<(), Failure> {
+    let sums = read_sums(args.sums.as_deref())?;
+    if args.wanted.is_empty()
+        && let Some(sums) = &sums
+    {
+        args.wanted = sums.keys().map(|name| format!("name:{name}")).collect();
+    }
     if args.wanted.is_empty() {
         args.wanted.push(code_prompt::ask()?);
     }
@@ -63,6 +74,7 @@ pub(crate) fn run(mut args: GetArgs, console: &Console) -> Result<(), Failure> {
             args,
             wanted: resolved.wanted,
             redeemed: resolved.redeemed,
+            sums,
         };
         get(request, config, console, stop).await
     })
@@ -91,6 +103,8 @@ struct Request {
     wanted: Vec<Wanted>,
     /// The codes that were redeemed; their links are in `wanted`.
     redeemed: Vec<Redeemed>,
+    /// The digests that --sums lists.
+    sums: Option<BTreeMap<AssetName, Hash>>,
 }
 
 impl Request {
@@ -162,8 +176,10 @@ async fn download(
     let Found {
         choice,
         folders,
+        mut claimed,
         mut worst,
     } = choice;
+    check_digests(request, &choice)?;
     for candidates in &choice.ambiguous {
         console.error(&explain_ambiguity(candidates, request));
         worst = worst.max(Some(Exit::NotFound));
@@ -181,7 +197,10 @@ async fn download(
         }
         return match (worst, <[FoundFile; 1]>::try_from(choice.files)) {
             (Some(exit), _) => Err(Failure::printed(exit)),
-            (None, Ok([file])) => stream(node, request, file, console, stop).await,
+            (None, Ok([file])) => {
+                let digest = digest_of(request, &claimed, &file);
+                stream(node, request, file, digest, console, stop).await
+            }
             (None, Err(files)) => Err(Failure::new(
                 Exit::Usage,
                 format!(
@@ -229,6 +248,10 @@ async fn download(
         force: args.force && (place.is_file() || is_named(&request.wanted, &file)),
         nodes: nodes_in_links(&request.wanted, file.content),
         attributes: attributes(args, &request.wanted, &file),
+        sha256: digest_of(request, &claimed, &file),
+        others: claimed
+            .remove(&file.content)
+            .map_or_else(Vec::new, |(_, others)| others),
         share_key: key_in_links(&request.wanted, file.content),
         name: file.name,
         info: file.info,
@@ -259,6 +282,7 @@ async fn stream(
     node: &Node,
     request: &Request,
     file: FoundFile,
+    digest: Option<Hash>,
     console: &Console,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
@@ -266,6 +290,7 @@ async fn stream(
     let download = DownloadRequest::new(file.name, file.info, Target::Path(STDOUT.into()))
         .holders(file.holders)
         .nodes(nodes)
+        .sha256(digest)
         .give_up_after(request.give_up_after());
     cat::write(node, download, request.args.range, console, stop).await?;
     redeem::report_complete(node, &request.redeemed).await;
@@ -289,6 +314,8 @@ async fn tell_of_liars(mut events: broadcast::Receiver<NodeEvent>, console: Cons
 struct Found {
     choice: Choice,
     folders: Vec<FolderSource>,
+    /// By content: a digest that nodes claim it to have, and other contents that they claim so.
+    claimed: HashMap<ContentId, (Hash, Vec<FoundFile>)>,
     /// The code of failures that have been printed.
     worst: Option<Exit>,
 }
@@ -296,6 +323,7 @@ struct Found {
 async fn find_all(node: &Node, request: &Request, console: &Console) -> Result<Found, Failure> {
     let mut choices = Vec::new();
     let mut folders = Vec::new();
+    let mut claimed = HashMap::new();
     let mut worst = None;
     let wait = request.args.wait;
     for (wanted, text) in request.wanted.iter().zip(&request.args.wanted) {
@@ -367,6 +395,13 @@ async fn find_all(node: &Node, request: &Request, console: &Console) -> Result<F
             ));
             worst = worst.max(Some(Exit::NotFound));
         }
+        if let Query::Sha256(digest) = query {
+            let mut candidates = choice::candidates_of_digest(found.files.clone()).into_iter();
+            if let Some(first) = candidates.next() {
+                let others = candidates.take(LIARS_MAX).collect();
+                claimed.insert(first.content, (*digest, others));
+            }
+        }
         let mut choice = choice::choose(query, found.files);
         for file in choice.files.extract_if(.., |file| file.is_collection) {
             let name = file.name.clone();
@@ -377,6 +412,7 @@ async fn find_all(node: &Node, request: &Request, console: &Console) -> Result<F
     Ok(Found {
         choice: choice::combine(choices),
         folders,
+        claimed,
         worst,
     })
 }
@@ -478,6 +514,51 @@ fn nodes_in_links(wanted: &[Wanted], content: ContentId) -> Vec<NodeAddress> {
         _ => None,
     });
     nodes.flatten().collect()
+}
+
+/// Reads the file of --sums.
+fn read_sums(path: Option<&Path>) -> Result<Option<BTreeMap<AssetName, Hash>>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let refused = |cause: String| {
+        let text = format!("cannot use --sums {}: {cause}", quoted(path.as_os_str()));
+        Failure::new(Exit::Usage, text)
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    let sums = sums::parse(&text).map_err(|error| refused(error.to_string()))?;
+    Ok(Some(sums))
+}
+
+/// Refuses a digest for several files, and files that --sums does not list.
+fn check_digests(request: &Request, choice: &Choice) -> Result<(), Failure> {
+    if request.args.sha256.is_some() && choice.files.len() > 1 {
+        let text = "--sha256 is the digest of one file; use --sums for several";
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    let Some(sums) = &request.sums else {
+        return Ok(());
+    };
+    match choice
+        .files
+        .iter()
+        .find(|file| !sums.contains_key(&file.name))
+    {
+        None => Ok(()),
+        Some(file) => Err(Failure::new(
+            Exit::Usage,
+            format!("--sums lists no digest of {}", file.name),
+        )),
+    }
+}
+
+/// Returns the plain digest that a file must have.
+fn digest_of(
+    request: &Request,
+    claimed: &HashMap<ContentId, (Hash, Vec<FoundFile>)>,
+    file: &FoundFile,
+) -> Option<Hash> {
+    let listed = || request.sums.as_ref()?.get(&file.name).copied();
+    let claimed = || claimed.get(&file.content).map(|(digest, _)| *digest);
+    request.args.sha256.or_else(listed).or_else(claimed)
 }
 
 /// Returns the modification time and execute bit that a file gets. Others than whoever made a link,

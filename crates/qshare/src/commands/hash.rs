@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use qshare_node::{HashOptions, HashedFile, THREAD_WORTH_BYTES, hash_file, hash_small_files};
+use qshare_node::{
+    HashOptions, HashedFile, THREAD_WORTH_BYTES, hash_file, hash_small_files, sha256_of_file,
+};
 
 use crate::args::HashArgs;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+use crate::messages::{self, Reader};
 use crate::neutral::shown;
 use crate::output::HashedJson;
 
@@ -29,16 +32,24 @@ pub(crate) fn run(args: &HashArgs, console: &Console) -> Result<(), Failure> {
     for run in files.chunk_by(|a, b| small(a) && small(b)) {
         for batch in run.chunks(BATCH_MAX) {
             for (file, hashed) in hash(batch, console) {
+                let hashed = hashed.and_then(|hashed| {
+                    let digest = args.sha256.then(|| sha256_of_file(file)).transpose();
+                    let digest = digest.map_err(|error| messages::disk(&error, Reader::Shell))?;
+                    Ok((hashed, digest))
+                });
                 match hashed {
-                    Ok(hashed) if args.json.on => {
-                        console.json(&HashedJson::new(file, &hashed.info))?;
+                    Ok((hashed, digest)) if args.json.on => {
+                        console.json(&HashedJson::new(file, &hashed.info, digest))?;
                     }
-                    Ok(hashed) => {
+                    Ok((hashed, digest)) => {
                         if !std::mem::take(&mut first) {
                             console.result("")?;
                         }
                         console.path(file)?;
                         console.result(&describe(&hashed))?;
+                        if let Some(digest) = digest {
+                            console.result(&format!("  sha256   {digest}"))?;
+                        }
                     }
                     Err(failure) => {
                         console.error(&failure.message);

@@ -70,6 +70,8 @@ pub(super) enum Event {
     },
     Disk(DiskError),
     Checkpointed,
+    /// The plain digest was advanced.
+    Digested,
 }
 
 /// Resumes the panic of blocking work in the task that waits for it.

@@ -123,6 +123,7 @@ impl PromptHandler {
         let (mut nodes, mut share_key) = (Vec::new(), None);
         // A name alone may be anybody's, so it makes no file executable.
         let mut may_execute = false;
+        let mut digest = None;
         let wanted = Wanted::parse(text)
             .map_err(|error| messages::argument(text, &error, Reader::Prompt))?;
         let mut redeemed = None;
@@ -145,6 +146,9 @@ impl PromptHandler {
             }
             Wanted::Query(query) => {
                 may_execute = matches!(query, Query::OfNode(..));
+                if let Query::Sha256(wanted) = query {
+                    digest = Some(wanted);
+                }
                 let found = self.find(&query).await?;
                 self.choose(&query, found)
             }
@@ -202,6 +206,8 @@ impl PromptHandler {
         let mut begun = Vec::new();
         for mut file in files {
             file.metadata.executable &= may_execute;
+            // Only a digest that the user wrote is required; others are claims.
+            file.metadata.sha256 = digest;
             begun.extend(self.begin(file, nodes.clone(), share_key.clone(), in_script));
         }
         if let Some(redeemed) = redeemed {
@@ -302,12 +308,14 @@ impl PromptHandler {
             return None;
         }
         let target = Target::beneath(&self.downloads_dir, file.name.clone());
+        let digest = file.metadata.sha256;
         let attributes = FileAttributes {
             modified_ns: file.metadata.modified_ns,
             executable: file.metadata.executable,
         };
         let request = DownloadRequest::of_file(file, target)
             .attributes(attributes)
+            .sha256(digest)
             .nodes(nodes)
             .share_key(share_key)
             .give_up_after(in_script.then_some(SCRIPT_SOURCE_PATIENCE));
