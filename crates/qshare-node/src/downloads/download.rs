@@ -14,6 +14,7 @@ use super::rates::{Priority, Rates};
 use super::request::DownloadRequest;
 use crate::error::DownloadError;
 use crate::shares::PartialContent;
+use crate::slow_cause::CauseShare;
 use crate::vocabulary::{DownloadStatus, Progress, Report, Stage, SwarmView};
 
 /// A running or ended download. Clones are the same download.
@@ -153,6 +154,12 @@ impl Download {
         let part = self.state.part.lock();
         let part = part.unwrap_or_else(PoisonError::into_inner).upgrade()?;
         Some(part.part.verified())
+    }
+
+    /// Returns why it is not faster.
+    pub(super) fn why(&self) -> Vec<CauseShare> {
+        let swarm = self.state.swarm.lock();
+        swarm.unwrap_or_else(PoisonError::into_inner).why.clone()
     }
 
     pub(crate) fn status(&self) -> DownloadStatus {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use qshare_node::content::{Bitmap, ChunkIndex, Chunks};
 use qshare_node::{
-    DownloadError, DownloadId, DownloadStatus, PeerView, RosterRow, RosterState, Stage,
+    CauseShare, DownloadError, DownloadId, DownloadStatus, PeerView, RosterRow, RosterState, Stage,
 };
 use serde::Deserialize;
 
@@ -16,9 +16,9 @@ pub(super) use add::{add, resolve};
 use super::Api;
 use super::error::{ApiError, Code};
 use super::extract::{Json, Named, Params, page_limit};
-use super::info::millis;
 use super::objects::{
-    Changed, ChunkMap, Download, DownloadDetail, Downloads, Remove, Source, StageName, Which,
+    Changed, ChunkMap, Download, DownloadDetail, Downloads, Remove, Source, StageName, Which, Why,
+    millis,
 };
 use crate::messages::{self, Reader};
 
@@ -220,7 +220,21 @@ impl From<&RosterRow> for Download {
             trouble: progress.trouble.as_ref().map(ToString::to_string),
             error_code: failed.as_ref().map(|error| error.code.parts().0.to_owned()),
             error: failed.map(|error| error.message),
-            why: Vec::new(),
+            why: row.why.iter().map(Why::from).collect(),
+        }
+    }
+}
+
+impl From<&CauseShare> for Why {
+    fn from(share: &CauseShare) -> Why {
+        // A unit variant of an enum is written as its name.
+        let cause = serde_json::to_value(share.cause);
+        let cause = cause
+            .ok()
+            .and_then(|cause| cause.as_str().map(str::to_owned));
+        Why {
+            cause: cause.unwrap_or_default(),
+            percent: share.percent,
         }
     }
 }

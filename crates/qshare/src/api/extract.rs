@@ -74,7 +74,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 fn without_values(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or_default();
-    match text.starts_with("invalid ") {
+    // Only the names of fields are repeated, not values.
+    match text.starts_with("invalid ") || text.starts_with("unknown variant ") {
         true => match text.rsplit_once(", expected ") {
             Some((_, expected)) => format!("expected {expected}"),
             None => "a field has a value of the wrong type".to_owned(),

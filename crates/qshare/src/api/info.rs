@@ -7,7 +7,9 @@ use serde::Deserialize;
 
 use super::error::{ApiError, Code};
 use super::extract::{Json, Paging, Params, no_cursor};
-use super::objects::{Changed, DownloadCounts, Peer, Peers, PortMapping, Rates, Status, Tracker};
+use super::objects::{
+    Changed, DownloadCounts, Peer, Peers, PortMapping, Rates, Status, Tracker, millis,
+};
 use super::{Api, limits};
 
 /// Files that are still written, in a status.
@@ -189,11 +191,6 @@ impl From<&ConnectedPeer> for Peer {
             received_bytes: peer.received_bytes,
         }
     }
-}
-
-/// Returns a duration in ms, to the nearest 10 µs.
-pub(super) fn millis(time: std::time::Duration) -> f64 {
-    (time.as_secs_f64() * 100_000.0).round() / 100.0
 }
 
 pub(super) async fn stop(State(api): State<Api>) -> (StatusCode, Json<Changed>) {

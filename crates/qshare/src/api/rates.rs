@@ -1,14 +1,14 @@
 //! The node's rates over the last minutes and hours.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_node::Traffic;
+use qshare_node::{Node, Traffic};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
-use super::Api;
 use super::objects::{RatePoint, Rates, Time};
 
 /// Values of one second: ten minutes.
@@ -112,19 +112,19 @@ impl History {
 }
 
 /// Records the node's rates, one value a second, until the node stops.
-pub(super) async fn record(api: Api) {
+pub(super) async fn record(history: Arc<History>, node: Node, quit: CancellationToken) {
     let second = Duration::from_secs(1);
     let mut ticks = interval(second);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
-    let (mut before, mut since) = (api.node.traffic(), Instant::now());
-    while api.quit.run_until_cancelled(ticks.tick()).await.is_some() {
-        let (now, at) = (api.node.traffic(), Instant::now());
+    let (mut before, mut since) = (node.traffic(), Instant::now());
+    while quit.run_until_cancelled(ticks.tick()).await.is_some() {
+        let (now, at) = (node.traffic(), Instant::now());
         let (up, down) = rate(before, now, at.duration_since(since));
         (before, since) = (now, at);
         let time = Time::now();
-        api.rates.recorded().add(time, (up, down));
-        api.rates.latest.send_replace(RatePoint {
+        history.recorded().add(time, (up, down));
+        history.latest.send_replace(RatePoint {
             at: time,
             up_bytes_per_second: up,
             down_bytes_per_second: down,

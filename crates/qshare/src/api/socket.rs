@@ -98,6 +98,13 @@ impl ControlSocket {
     }
 }
 
+impl ControlSocket {
+    /// Returns its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         let is_ours = |found: &Metadata| identity(found) == self.file;

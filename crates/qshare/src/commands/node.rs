@@ -83,8 +83,24 @@ async fn serve(
     let node = Node::start(config)
         .await
         .map_err(|error| not_started(error, &args))?;
+    let (begun, mut begins) = unbounded_channel();
+    // Cancelled at the prompt, or together with `stop`.
+    let quit = stop.child_token();
+    let api = Api::new(ApiConfig {
+        node: node.clone(),
+        assets: args.assets.clone(),
+        downloads: args.downloads.clone(),
+        group_id,
+        begun: begun.clone(),
+        quit: quit.clone(),
+    })?;
+    let control = control::start(&api, &args, &node, console)?;
+    // Whoever reads that the node is ready finds its control socket.
     startup::announce(&node, &args, &trackers, web.as_ref(), console)?;
     service::ready();
+    if let Some(control) = &control {
+        console.note(&format!("  control       {}", shown(control.path())));
+    }
     let (inputs, mut input) = unbounded_channel();
     let names = Names::default();
     if args.no_prompt {
@@ -94,27 +110,15 @@ async fn serve(
     } else {
         prompt::start(console.clone(), names.clone(), inputs.clone());
     }
-    let (begun, mut begins) = unbounded_channel();
-    // Cancelled at the prompt, or together with `stop`.
-    let quit = stop.child_token();
     let handler = Arc::new(PromptHandler {
         node: node.clone(),
         console: console.clone(),
         names,
         downloads_dir: args.downloads.clone(),
-        begun: begun.clone(),
+        begun,
         quit: quit.clone(),
         json: args.json.on,
     });
-    let api = Api::new(ApiConfig {
-        node: node.clone(),
-        assets: args.assets.clone(),
-        downloads: args.downloads.clone(),
-        group_id,
-        begun,
-        quit: quit.clone(),
-    })?;
-    let control = control::start(&api, &args, &node, console)?;
     let web = web.map(|web| {
         api.set_http(web.url());
         let routes = routes(api.clone()).merge(gateway::routes(api.gateway()));

@@ -248,9 +248,7 @@ impl Client {
 
     /// Waits until nothing listens on the socket any more, and its process has ended.
     pub(crate) async fn until_gone(&self, process: u32) {
-        let process = i32::try_from(process).ok().and_then(Pid::from_raw);
-        let runs = || process.is_some_and(|process| test_kill_process(process).is_ok());
-        while self.connect().await.is_ok() || runs() {
+        while self.connect().await.is_ok() || is_running(process) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     }
@@ -260,6 +258,19 @@ impl Client {
         let body = self.send(Method::GET, "events?per_second=4", None).await?;
         Ok(Events::new(body))
     }
+}
+
+/// Returns whether a process has not ended. One that its parent has not waited for has.
+fn is_running(process: u32) -> bool {
+    // The state follows the name, which may hold anything: see proc_pid_stat(5).
+    if let Ok(stat) = std::fs::read_to_string(format!("/proc/{process}/stat")) {
+        let state = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.chars().next());
+        return !matches!(state, Some('Z' | 'X'));
+    }
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+    process.is_some_and(|process| test_kill_process(process).is_ok())
 }
 
 async fn read(body: Incoming) -> Result<Bytes, ClientError> {

@@ -12,6 +12,7 @@ use qshare_storage::{DiskError, Target};
 
 use super::super::rates::Priority;
 use crate::error::DownloadError;
+use crate::slow_cause::CauseShare;
 use crate::vocabulary::Progress;
 
 /// Identifies one content at one target. The same after a restart.
@@ -111,6 +112,9 @@ pub struct RosterRow {
     pub ended_at: Option<SystemTime>,
     /// Why it failed.
     pub error: Option<Arc<DownloadError>>,
+    /// Why it is not faster: the last seconds by cause, largest first; sums to 100, and is empty
+    /// while nothing is known.
+    pub why: Vec<CauseShare>,
     /// Its priority beside the node's other downloads.
     pub priority: Priority,
     /// Its rate limit, beside the limit of the node.

@@ -102,9 +102,8 @@ impl Row {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        let running = self.state == RosterState::Running;
-        let download = self.download.as_ref().filter(|_| running);
-        download.map_or_else(|| self.last.clone(), Download::progress)
+        self.running()
+            .map_or_else(|| self.last.clone(), Download::progress)
     }
 
     fn seen(&self) -> Seen {
@@ -133,9 +132,15 @@ impl Row {
             added_at: self.added_at,
             ended_at: self.ended_at,
             error: self.error.clone(),
+            why: self.running().map_or_else(Vec::new, Download::why),
             priority: self.priority,
             limit: self.limit,
         }
+    }
+
+    fn running(&self) -> Option<&Download> {
+        let download = self.download.as_ref();
+        download.filter(|_| self.state == RosterState::Running)
     }
 }
 

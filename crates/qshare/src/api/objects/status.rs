@@ -25,6 +25,11 @@ impl From<SystemTime> for Time {
     }
 }
 
+/// Returns a duration in ms, to the nearest 10 µs.
+pub(crate) fn millis(time: std::time::Duration) -> f64 {
+    (time.as_secs_f64() * 100_000.0).round() / 100.0
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Status {
     pub(crate) version: String,

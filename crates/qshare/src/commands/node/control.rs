@@ -1,5 +1,7 @@
 //! Opens the control socket of a node.
 
+use std::path::Path;
+
 use qshare_node::Node;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -9,13 +11,19 @@ use crate::args::NodeArgs;
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::messages;
-use crate::neutral::shown;
 
 /// The control socket, which is open until the value is dropped: it also answers while the node
 /// stops.
 pub(super) struct Control {
-    _socket: ControlSocket,
+    socket: ControlSocket,
     _stop: DropGuard,
+}
+
+impl Control {
+    /// Returns the path of the socket.
+    pub(super) fn path(&self) -> &Path {
+        self.socket.path()
+    }
 }
 
 /// Serves the API on the control socket, if there is a place for it.
@@ -39,12 +47,11 @@ pub(super) fn start(
     };
     match ControlSocket::bind(&path) {
         Ok((socket, listener)) => {
-            console.note(&format!("  control       {}", shown(&path)));
             let router = routes(api.clone()).fallback(no_route);
             let stop = CancellationToken::new();
             tokio::spawn(listen::on_unix(listener, router, stop.clone()));
             Ok(Some(Control {
-                _socket: socket,
+                socket,
                 _stop: stop.drop_guard(),
             }))
         }
