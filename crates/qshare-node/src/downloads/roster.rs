@@ -104,9 +104,14 @@ impl Roster {
             let target = Target::beneath(&self.dir, name.clone());
             let id = DownloadId::new(&info, &target);
             let left = found.remove(&id);
+            let key = left.as_ref().and_then(|left| left.share_key.clone());
+            if record.is_private && key.is_none() {
+                // Its key was in the meta file, which is gone.
+                continue;
+            }
             let request = DownloadRequest::new(name, info, target)
                 .nodes(record.nodes())
-                .share_key(left.as_ref().and_then(|left| left.share_key.clone()))
+                .share_key(key)
                 .attributes(record.attributes())
                 .force(record.force);
             let (priority, limit) = (record.priority, record.limit());
@@ -449,9 +454,9 @@ impl Roster {
             return None;
         };
         let is_ours = *base == self.dir && request.give_up_after.is_none();
-        // The list keeps no share keys, and a private download must not resume without its key. It
-        // is found by its meta file.
-        let is_ours = is_ours && request.share_key.is_none();
+        // The list keeps no share keys, and a private download must not resume without its key. A
+        // running one is found by its meta file.
+        let is_ours = is_ours && (request.share_key.is_none() || state != RecordState::Running);
         is_ours.then(|| Record::new(name, row, state))
     }
 

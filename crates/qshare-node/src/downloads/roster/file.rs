@@ -50,6 +50,13 @@ pub(super) struct Record {
     nodes: Vec<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) force: bool,
+    /// Whether it has a share key, which only its meta file holds.
+    #[serde(
+        default,
+        rename = "private",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub(super) is_private: bool,
     #[serde(default, skip_serializing_if = "is_normal")]
     pub(super) priority: Priority,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +80,7 @@ impl Record {
             state,
             nodes: nodes.iter().map(ToString::to_string).collect(),
             force: row.request.force,
+            is_private: row.request.share_key.is_some(),
             modified_ns: row.request.attributes.modified_ns,
             executable: row.request.attributes.executable,
             priority: row.priority,

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use qshare_node::content::{AssetName, FileMetadata, NodeAddress, Query};
+use qshare_node::content::{AssetName, FileMetadata, NodeAddress, Query, ShareKey};
 use qshare_node::{DownloadId, DownloadRequest, FileAttributes, FoundFile, Node, Redeemed, Target};
 
 use super::super::error::{ApiError, Code};
@@ -20,6 +20,8 @@ pub(in super::super) struct Meant {
     pub(in super::super) files: Vec<FoundFile>,
     /// Nodes that a link names.
     pub(in super::super) nodes: Vec<NodeAddress>,
+    /// The key of a private share, by which alone its content is asked for.
+    pub(in super::super) share_key: Option<ShareKey>,
     skipped: Vec<String>,
     /// Whether their origin may make them executable. A name alone may be anybody's.
     may_execute: bool,
@@ -70,6 +72,7 @@ pub(in super::super) async fn add(
         let request = DownloadRequest::of_file(file, target)
             .attributes(attributes)
             .nodes(meant.nodes.clone())
+            .share_key(meant.share_key.clone())
             .force(add.force.unwrap_or(false));
         if add.paused == Some(true) {
             api.roster.add_paused(request);
@@ -117,6 +120,7 @@ pub(in super::super) async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant
     let meant = |files| Meant {
         files,
         nodes: Vec::new(),
+        share_key: None,
         skipped: Vec::new(),
         may_execute: true,
     };
@@ -141,18 +145,13 @@ pub(in super::super) async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant
         Wanted::Link(link) if link.folder.is_some() => Err(folder_not_supported()),
         // A code has become a link.
         Wanted::Code(_) => Err(ApiError::new(Code::Internal, "a code was not redeemed")),
-        // Trackers and nodes must not be asked for a private content by its ID.
-        Wanted::Link(link) if link.key.is_some() => Err(ApiError::new(
-            Code::NotSupported,
-            "a running node does not fetch private shares",
-        )
-        .hint("Fetch it with `qshare get`")),
         Wanted::Link(link) => {
             // The link identifies the content; trackers only contribute holders, which the download
             // asks for itself.
             let content = link.info.id();
             Ok(Meant {
                 nodes: link.nodes,
+                share_key: link.key,
                 ..meant(vec![FoundFile {
                     content,
                     name: link.name.unwrap_or_else(|| content.into()),
@@ -191,6 +190,7 @@ fn chosen(choice: Choice) -> Result<Meant, ApiError> {
     Ok(Meant {
         files: choice.files,
         nodes: Vec::new(),
+        share_key: None,
         skipped,
         may_execute: false,
     })
