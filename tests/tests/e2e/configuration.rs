@@ -121,7 +121,7 @@ fn wrong_files_are_refused_with_the_line_by_every_command() {
     let world = World::new();
     let wrong = [
         ("no-lan = true\ntrakcer = 'a'\n", "line 2", "trakcer"),
-        ("\n[node]\nforce = true\n", "line 3", "[get]"),
+        ("\n[node]\nseed = true\n", "line 3", "[get]"),
         ("[nodes]\n", "line 1", "nodes"),
         ("[node]\n\nlisten = 'here'\n", "line 3", "ADDRESS:PORT"),
         ("no-lan = 1\n", "line 1", "true or false"),
