@@ -5,6 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use qshare_wire::collection::{FolderInfo, FolderRequest, MemberInterest};
 use qshare_wire::hello::Hello;
 use qshare_wire::introduction::{Introduce, Introduction};
 use qshare_wire::knock::{Knock, Knocked};
@@ -24,6 +25,9 @@ use qshare_wire::{FRAME_HEADER_BYTES, Frame, FrameHeader, Message, Refused};
 
 const DECODERS: &[fn(&[u8])] = &[
     decode::<Hello>,
+    decode::<FolderRequest>,
+    decode::<FolderInfo>,
+    decode::<MemberInterest>,
     decode::<Announce>,
     decode::<AnnounceAck>,
     decode::<Find>,

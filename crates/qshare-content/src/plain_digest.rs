@@ -1,5 +1,5 @@
-//! The plain SHA-256 of a file, as `sha256sum` prints it. A hash tree does not contain it, and cannot
-//! prove it: it has to be computed over all bytes in order.
+//! The plain SHA-256 of a file, as `sha256sum` prints it. A hash tree does not contain it, and
+//! cannot prove it: it has to be computed over all bytes in order.
 
 use sha2::{Digest, Sha256};
 

@@ -89,8 +89,8 @@ pub struct Shares {
     pub state_dir: PathBuf,
 }
 
-/// The rate limits of a node. They count UDP packets with their headers, retransmissions and relayed
-/// packets included.
+/// The rate limits of a node. They count UDP packets with their headers, retransmissions and
+/// relayed packets included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RateLimits {
     /// Limit on what is sent.

@@ -317,8 +317,8 @@ impl Node {
         address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
-    /// Returns addresses at which nodes on the same networks may reach this node: the one on which it
-    /// listens, or those of the interfaces.
+    /// Returns addresses at which nodes on the same networks may reach this node: the one on which
+    /// it listens, or those of the interfaces.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         let listen = self.listen_address();
         if !listen.ip().is_unspecified() {
@@ -431,8 +431,8 @@ impl Node {
         Ok(share)
     }
 
-    /// Opens a content for reading the bytes of `range` in order, at most to its end, while they are
-    /// fetched. The request's target is not used. See [`ContentReader`].
+    /// Opens a content for reading the bytes of `range` in order, at most to its end, while they
+    /// are fetched. The request's target is not used. See [`ContentReader`].
     ///
     /// # Errors
     ///

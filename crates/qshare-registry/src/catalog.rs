@@ -27,8 +27,8 @@ pub(crate) struct Asset {
     next: Option<Key<Asset>>,
 }
 
-/// How many nodes announce an asset (30 bits), whether other contents may have its name, and whether
-/// it is a collection.
+/// How many nodes announce an asset (30 bits), whether other contents may have its name, and
+/// whether it is a collection.
 pub(crate) struct Announcers(u32);
 
 impl Announcers {

@@ -40,8 +40,9 @@ pub fn is_topic(info: &ContentInfo) -> bool {
 }
 
 impl Registry {
-    /// Returns up to `max` entries of a node, topics included, that follow `after`, and the position of the last one;
-    /// None at the end. An entry that is announced during the walk may be missing.
+    /// Returns up to `max` entries of a node, topics included, that follow `after`, and the
+    /// position of the last one; None at the end. An entry that is announced during the walk may be
+    /// missing.
     pub fn entries_of(
         &self,
         group: GroupId,

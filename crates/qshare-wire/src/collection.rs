@@ -2,9 +2,10 @@
 //!
 //! [`FolderRequest`] asks for the folder that a node shares under a name: a collection, or a
 //! directory of its assets. [`MemberInterest`] is answered as [`crate::peer::Interest`] is, by
-//! [`crate::peer::Have`] and [`crate::peer::HaveMore`], whose chunks are the files of the collection
-//! here, numbered in the order of its manifest. In a private share, requests name the topic of the
-//! manifest, once it is unlocked, and those for a member name the member's topic under the same key.
+//! [`crate::peer::Have`] and [`crate::peer::HaveMore`], whose chunks are the files of the
+//! collection here, numbered in the order of its manifest. In a private share, requests name the
+//! topic of the manifest, once it is unlocked, and those for a member name the member's topic under
+//! the same key.
 
 use qshare_content::{AssetName, ContentId, ContentInfo, LENGTH_MAX_BYTES};
 use serde::{Deserialize, Serialize};

@@ -40,9 +40,9 @@ pub const FEATURE_CODES: u64 = 4;
 /// Bit of [`Hello::features`]: the sender understands [`crate::siblings::Siblings`].
 pub const FEATURE_SIBLINGS: u64 = 32;
 
-/// Extension of a node's Hello to a tracker: the number of the session, a u64, little-endian. A node
-/// numbers its sessions with all trackers upwards: each has max(previous + 1, milliseconds since
-/// 1970). Trackers over one registry keep what the session with the highest number announced.
+/// Extension of a node's Hello to a tracker: the number of the session, a u64, little-endian. A
+/// node numbers its sessions with all trackers upwards: each has max(previous + 1, milliseconds
+/// since 1970). Trackers over one registry keep what the session with the highest number announced.
 pub const EXTENSION_SESSION_NUMBER: u16 = 1;
 /// Extension of a tracker's Hello: the id of the registry that it shares with others, 16 bytes. A
 /// node announces to one tracker of each registry.

@@ -17,8 +17,8 @@ use crate::{Address, Candidate, Message, WireError};
 /// those of later versions are ignored.
 pub const EXTENSION_BIRTHDAY_PUNCH: u16 = 1;
 
-/// Extension of [`Introduction`]: the relay for which [`Introduction::relay`] is a ticket is that of
-/// another tracker, at this [`crate::Address`] (postcard).
+/// Extension of [`Introduction`]: the relay for which [`Introduction::relay`] is a ticket is that
+/// of another tracker, at this [`crate::Address`] (postcard).
 pub const EXTENSION_RELAY_ADDRESS: u16 = 2;
 
 /// `Introduce`: asks to be introduced to a node.

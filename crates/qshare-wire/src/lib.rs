@@ -40,8 +40,8 @@
 //! variant's fields.
 //!
 //! Messages are in [`hello`], [`tracker`], [`introduction`], [`knock`], [`mailbox`], [`peer`],
-//! [`private`] and [`collection`], datagrams beside QUIC in [`datagram`], all limits in [`limits`]. docs/protocol.md
-//! describes the order of events.
+//! [`private`] and [`collection`], datagrams beside QUIC in [`datagram`], all limits in [`limits`].
+//! docs/protocol.md describes the order of events.
 
 mod address;
 mod close;

@@ -21,9 +21,9 @@ pub(crate) enum SumsError {
     Empty,
 }
 
-/// Parses a file of digests: lines `HEX  NAME` or `HEX *NAME`, with a backslash in front if the name
-/// is escaped, and `SHA256 (NAME) = HEX` as BSD writes them. Empty lines and lines that begin with
-/// `#` are skipped.
+/// Parses a file of digests: lines `HEX  NAME` or `HEX *NAME`, with a backslash in front if the
+/// name is escaped, and `SHA256 (NAME) = HEX` as BSD writes them. Empty lines and lines that begin
+/// with `#` are skipped.
 pub(crate) fn parse(text: &str) -> Result<BTreeMap<AssetName, Hash>, SumsError> {
     let mut digests = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufReader, Read, Write};
 
-use super::ManifestError;
+use super::entry::ManifestError;
 
 /// Longest varint of 64 bits.
 const VARINT_BYTES_MAX: u32 = 10;

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 
-use super::{
-    LinkTarget, ManifestEntry, ManifestError, ManifestItem, ManifestReader, ManifestTotals,
-};
+use super::entry::{ManifestEntry, ManifestError, ManifestItem, ManifestTotals};
+use super::links::LinkTarget;
+use super::reader::ManifestReader;
 use crate::{AssetName, ContentId, ContentInfo};
 
 /// A file of a folder.

@@ -2,11 +2,12 @@
 
 use std::io::Read;
 
+use super::checker::{Checker, shared_bytes};
 use super::codec::Input;
-use super::{
-    Checker, LinkTarget, MAGIC, MANIFEST_MAX_BYTES, ManifestEntry, ManifestError, ManifestItem,
-    ManifestTotals, VERSION, shared_bytes,
+use super::entry::{
+    MAGIC, MANIFEST_MAX_BYTES, ManifestEntry, ManifestError, ManifestItem, ManifestTotals, VERSION,
 };
+use super::links::LinkTarget;
 use crate::{AssetName, ContentInfo, Hash, NAME_MAX_BYTES};
 
 /// Reads a manifest entry by entry, and validates each against those before it.

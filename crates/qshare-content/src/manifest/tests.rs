@@ -1,7 +1,11 @@
 use proptest::prelude::*;
 
+use std::io;
+
+use super::checker::shared_bytes;
+use super::entry::{MAGIC, VERSION};
 use super::*;
-use crate::Hash;
+use crate::{AssetName, ContentInfo, Hash, LENGTH_MAX_BYTES};
 
 fn info(byte: u8, length: u64) -> ContentInfo {
     let root = Hash([byte; 32]);

@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
+use super::checker::{Checker, shared_bytes};
 use super::codec::Output;
-use super::{
-    Checker, MAGIC, MANIFEST_MAX_BYTES, ManifestEntry, ManifestError, ManifestItem, ManifestTotals,
-    VERSION, shared_bytes,
+use super::entry::{
+    MAGIC, MANIFEST_MAX_BYTES, ManifestEntry, ManifestError, ManifestItem, ManifestTotals, VERSION,
 };
 
 /// Writes a manifest entry by entry. The sink should be buffered.
@@ -27,7 +27,7 @@ impl<W: Write> ManifestWriter<W> {
         })
     }
 
-    /// Writes an entry. Names ascend by [`super::cmp_names`].
+    /// Writes an entry. Names ascend by [`crate::manifest::cmp_names`].
     ///
     /// # Errors
     ///

@@ -138,8 +138,8 @@ impl DownloadRequest {
         self
     }
 
-    /// Requires this plain SHA-256. It is computed while downloading; a file with another one gets no
-    /// final name, and its data is deleted.
+    /// Requires this plain SHA-256. It is computed while downloading; a file with another one gets
+    /// no final name, and its data is deleted.
     pub fn sha256(mut self, digest: impl Into<Option<Hash>>) -> DownloadRequest {
         self.sha256 = digest.into();
         self

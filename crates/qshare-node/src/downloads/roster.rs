@@ -1,6 +1,6 @@
 //! The roster: all downloads of a node that runs for long, as its user sees them. Unlike
-//! [`Downloads`], which runs them, it also lists those that are paused, have failed or are complete,
-//! and remembers them between runs.
+//! [`Downloads`], which runs them, it also lists those that are paused, have failed or are
+//! complete, and remembers them between runs.
 
 mod file;
 mod row;

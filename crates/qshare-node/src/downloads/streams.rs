@@ -146,8 +146,8 @@ impl ContentReader {
         self.end
     }
 
-    /// Returns the progress of the fetch: sources, rate, and why nothing comes; None while the bytes
-    /// come from this machine's files.
+    /// Returns the progress of the fetch: sources, rate, and why nothing comes; None while the
+    /// bytes come from this machine's files.
     pub fn progress(&self) -> Option<Progress> {
         let fetch = self.stream.fetch.lock();
         let fetch = fetch.unwrap_or_else(PoisonError::into_inner);

@@ -1,9 +1,9 @@
 //! Answers questions for folders: collections that this node shares, and snapshots of directories
 //! of its assets.
 //!
-//! Anybody may ask, and a snapshot of a large directory costs as much as a hundred thousand lookups.
-//! So one snapshot is made at a time, each is kept, and after one that took long the next waits
-//! until nine tenths of the time were free again.
+//! Anybody may ask, and a snapshot of a large directory costs as much as a hundred thousand
+//! lookups. So one snapshot is made at a time, each is kept, and after one that took long the next
+//! waits until nine tenths of the time were free again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,8 +29,8 @@ use crate::peers::Peer;
 use crate::runtime::blocking;
 use crate::shares::{MemoryContent, ShareStore};
 
-/// Snapshots that are kept, and the sum of their bytes. The oldest goes first; who still fetches its
-/// manifest asks again.
+/// Snapshots that are kept, and the sum of their bytes. The oldest goes first; who still fetches
+/// its manifest asks again.
 const KEPT_MAX: usize = 64;
 const KEPT_MAX_BYTES: usize = 64 << 20;
 /// A folder that changed is not looked at again before this time.

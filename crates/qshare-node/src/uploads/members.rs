@@ -1,4 +1,5 @@
-//! Reports to a follower which files of a collection this node can serve, and new ones as they come.
+//! Reports to a follower which files of a collection this node can serve, and new ones as they
+//! come.
 
 use qshare_content::{Bitmap, ChunkIndex, Topic};
 use qshare_net::framed;

@@ -53,7 +53,8 @@ impl Pacing {
             return Sending::Limited;
         }
         let lost_packets = connection.connection.stats().path.lost_packets;
-        // A full queue, which shows in the RTT, drops packets at any rate: that is the path's limit.
+        // A full queue, which shows in the RTT, drops packets at any rate: that is the path's
+        // limit.
         let has_queue = connection.connection.rtt() >= connection.shortest_rtt() * 3 / 2;
         match connection.is_losing(lost_packets) && !has_queue {
             true => Sending::Losing,

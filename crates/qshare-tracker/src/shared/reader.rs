@@ -254,8 +254,8 @@ impl Reader {
         Ok(names.collect())
     }
 
-    /// Describes names by what other trackers' nodes announce, with up to `holders` holders each, or
-    /// some more. Names that no node announces are left out.
+    /// Describes names by what other trackers' nodes announce, with up to `holders` holders each,
+    /// or some more. Names that no node announces are left out.
     pub(super) async fn describe(
         self: &Arc<Self>,
         names: Vec<Named>,
@@ -313,8 +313,8 @@ impl Reader {
         Ok(described.collect())
     }
 
-    /// Counts entries. Returns those that do not count, whether any of another tracker does, and what
-    /// their nodes state.
+    /// Counts entries. Returns those that do not count, whether any of another tracker does, and
+    /// what their nodes state.
     fn count(
         &self,
         entries: &Entries,

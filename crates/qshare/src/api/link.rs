@@ -11,8 +11,8 @@ use crate::suggest;
 /// Addresses of this node in a link.
 const NODES_MAX: usize = 4;
 
-/// Returns the link of a listed content: with the trackers that list it, and with addresses at which
-/// this node may be reached without them.
+/// Returns the link of a listed content: with the trackers that list it, and with addresses at
+/// which this node may be reached without them.
 pub(super) fn of_share(api: &Api, share: &ListedShare) -> String {
     let here = suggest::host_for_others(api.node.listen_address());
     let link = Link {

@@ -1,5 +1,5 @@
-//! Serves HTTP on connections, with bounds on their number and on their patience. The control socket
-//! and the web page use it alike.
+//! Serves HTTP on connections, with bounds on their number and on their patience. The control
+//! socket and the web page use it alike.
 
 use std::io;
 use std::sync::Arc;

@@ -63,8 +63,8 @@ fn tracker(tracker: &Tracker) -> String {
     line
 }
 
-/// Returns a table of downloads that is at most `width` columns wide and has at most `height` lines,
-/// the heading included. What is under way comes first.
+/// Returns a table of downloads that is at most `width` columns wide and has at most `height`
+/// lines, the heading included. What is under way comes first.
 pub(super) fn of_downloads<'a>(
     downloads: impl IntoIterator<Item = &'a Download>,
     width: usize,

@@ -141,7 +141,8 @@ impl<'a> Cast<'a> {
         self.getter(stopped.name, true, tracker)
     }
 
-    /// Returns a command of this program that ignores the user's qshare variables and configuration.
+    /// Returns a command of this program that ignores the user's qshare variables and
+    /// configuration.
     fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(&self.program);
         for (key, _) in std::env::vars_os() {

@@ -30,8 +30,8 @@ impl Control {
 ///
 /// # Errors
 ///
-/// When a socket that the user named cannot be opened. Without the default one the node is as useful
-/// as before, so that is a note only.
+/// When a socket that the user named cannot be opened. Without the default one the node is as
+/// useful as before, so that is a note only.
 pub(super) fn start(
     api: &Api,
     args: &NodeArgs,

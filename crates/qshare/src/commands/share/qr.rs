@@ -27,7 +27,8 @@ pub(super) fn print(text: &str, wanted: bool, console: &Console) {
 }
 
 /// Returns the lines of a QR code; None if the text is too long. Light modules are drawn and dark
-/// ones are left out, as a terminal with a dark background needs it; scanners read the inverse, too.
+/// ones are left out, as a terminal with a dark background needs it; scanners read the inverse,
+/// too.
 fn render(text: &str) -> Option<Vec<String>> {
     let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
     let image = code
