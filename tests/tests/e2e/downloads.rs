@@ -367,7 +367,10 @@ fn listing_has_exactly_the_documented_fields_and_may_be_cut_short_by_its_reader(
     for object in listed.json() {
         let mut found = keys(&object);
         found.sort_unstable();
-        assert_eq!(found, ["complete", "content", "name", "partial", "size"]);
+        assert_eq!(
+            found,
+            ["complete", "content", "modified", "name", "partial", "size"]
+        );
     }
 
     let mut child = world

@@ -137,18 +137,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.toml");
         // Options without a default are listed with the name of their value, which is no value.
-        let has_default = |key: &str| {
-            let all = catalogue.commands().flat_map(|command| &command.options);
-            let mut same = all.filter(|option| option.key() == key);
+        let has_default = |section: &str, key: &str| {
+            let all = catalogue.commands();
+            let all = all.filter(|command| section.is_empty() || command.name == section);
+            let mut same = all
+                .flat_map(|command| &command.options)
+                .filter(|option| option.key() == key);
             same.any(|option| !option.defaults().is_empty())
         };
-        let mut listed = 0;
-        let lines = EXAMPLE.lines().map(|line| match line.split_once(" = ") {
-            Some((key, _)) if line.starts_with('#') && has_default(&key[1..]) => {
-                listed += 1;
-                &line[1..]
+        let (mut listed, mut section) = (0, "");
+        let lines = EXAMPLE.lines().map(|line| {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']');
             }
-            _ => line,
+            match line.split_once(" = ") {
+                Some((key, _)) if line.starts_with('#') && has_default(section, &key[1..]) => {
+                    listed += 1;
+                    &line[1..]
+                }
+                _ => line,
+            }
         });
         let text: Vec<&str> = lines.collect();
         assert!(listed > 10, "{listed}");
