@@ -315,14 +315,14 @@ impl fmt::Display for PathFault {
             } => {
                 write!(
                     f,
-                    "no answer to probes, {}",
+                    "no answer to probes of {}",
                     counted(*addresses, "address", "addresses")
                 )
             }
             PathFault::ProbesUnanswered { addresses, ports } => {
                 write!(
                     f,
-                    "no answer to probes, {} and {}",
+                    "no answer to probes of {} and {}",
                     counted(*addresses, "address", "addresses"),
                     counted(*ports, "port", "ports")
                 )

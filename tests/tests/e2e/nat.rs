@@ -142,7 +142,7 @@ fn many_probes_are_sent_only_where_both_agree() {
         world.wait_listed(tracker, FILE);
         let before = b.counters().unwrap();
         let ended = world.get(b, tracker, &["--punch-hard", FILE]).end();
-        let ended = ended.with(5).saying("no answer to probes of 1 addresses");
+        let ended = ended.with(5).saying("no answer to probes of 1 address");
         assert!(!ended.err.contains("ports"), "{}", ended.err);
         let sent = b.counters().unwrap().since(before);
         assert!(sent.sent_packets < 1000, "{sent:?}");
@@ -175,7 +175,7 @@ fn without_a_relay_it_is_said_what_was_tried() {
         let ended = world.get(b, tracker, &[FILE]).end();
         ended
             .with(5)
-            .saying("no answer to probes of 1 addresses")
+            .saying("no answer to probes of 1 address")
             .saying("relay: the tracker offers none");
     });
 }
