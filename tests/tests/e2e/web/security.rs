@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
+use qshare_tests::process::eventually;
 use qshare_tests::world::World;
 use serde_json::json;
 
@@ -103,8 +104,10 @@ fn a_page_of_another_site_can_neither_read_nor_change_anything() {
     }
     // Nothing of this stopped the node.
     assert!(served.node.process.has_ended().is_none());
-    let status = served.call("GET", "status", None);
-    assert_eq!(status["shared_files"], 1, "{status}");
+    // The file is shared once nobody has written to it for a moment.
+    eventually("the shared file", || {
+        (served.call("GET", "status", None)["shared_files"] == 1).then_some(())
+    });
 }
 
 #[test]
