@@ -415,7 +415,19 @@ fn a_focus_that_moves_abandons_what_nobody_waits_for_and_can_come_back() {
     );
     assert_eq!(bench.fetch.handle_verified(bench.now, before[1].0), None);
     bench.fetch.set_focus(bench.now, focus(&[1, 2], true));
-    assert_eq!(chunks_of(&bench.requests()), [2]);
+    // The request of chunk 30 is abandoned, too.
+    let (requests, others): (Vec<_>, Vec<_>) = bench
+        .actions()
+        .into_iter()
+        .partition(|action| matches!(action, FetchAction::Request { .. }));
+    assert!(
+        matches!(others[..], [FetchAction::Abandon { .. }]),
+        "{others:?}"
+    );
+    let [FetchAction::Request { span, .. }] = requests[..] else {
+        panic!("{requests:?}");
+    };
+    assert_eq!(span.chunk, ChunkIndex(2));
     assert_eq!(bench.fetch.status().in_flight_bytes, CHUNK_BYTES);
 }
 
