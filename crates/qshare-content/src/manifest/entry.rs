@@ -11,7 +11,8 @@ pub const MANIFEST_MAX_BYTES: u64 = 512 << 20;
 pub const MANIFEST_ENTRIES_MAX: u64 = 4_000_000;
 /// Largest sum of the files' lengths in bytes: 1 EiB.
 pub const COLLECTION_MAX_BYTES: u64 = 1 << 60;
-/// Largest sum of the lengths of names in bytes, which bounds the memory of a [`FolderList`].
+/// Largest sum of the lengths of names in bytes, which bounds the memory of a
+/// [`super::FolderList`].
 pub const MANIFEST_NAMES_MAX_BYTES: u64 = 512 << 20;
 /// Largest content with modification times, in bytes.
 pub const TIMES_MAX_BYTES: u64 = 64 << 20;
@@ -91,7 +92,7 @@ pub enum ManifestError {
     /// A name that is both a directory and something else.
     #[error("the folder's list has {0:?} both as a directory and as something else")]
     FileAndDirectory(String),
-    /// A file longer than [`LENGTH_MAX_BYTES`], or more than [`COLLECTION_MAX_BYTES`] together.
+    /// A file longer than [`crate::LENGTH_MAX_BYTES`], or more than [`COLLECTION_MAX_BYTES`] together.
     #[error("the folder's list has an impossible size for {0:?}")]
     Size(String),
     /// The manifest lists itself as a member.
