@@ -92,7 +92,8 @@ pub enum ManifestError {
     /// A name that is both a directory and something else.
     #[error("the folder's list has {0:?} both as a directory and as something else")]
     FileAndDirectory(String),
-    /// A file longer than [`crate::LENGTH_MAX_BYTES`], or more than [`COLLECTION_MAX_BYTES`] together.
+    /// A file longer than [`crate::LENGTH_MAX_BYTES`], or more than [`COLLECTION_MAX_BYTES`]
+    /// together.
     #[error("the folder's list has an impossible size for {0:?}")]
     Size(String),
     /// The manifest lists itself as a member.
