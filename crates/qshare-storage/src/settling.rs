@@ -297,7 +297,7 @@ mod tests {
         settling.note(&file, Change::Written, start);
         let verdict = settling.judge(&file, sight(1, 60_000, false), start);
         assert_eq!(verdict, Verdict::Settled);
-        // After a confirmed write, the age of the file changes nothing.
+        // Once a write was observed, an old modification time does not settle the file sooner.
         settling.note(&file, Change::Written, start);
         let verdict = settling.judge(&file, sight(1, 300, false), start);
         assert_eq!(again(verdict, start), (15_000, false));

@@ -49,7 +49,7 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Returns whether a list of tags names this one. Weak tags count if `weak`.
+/// Returns whether a list of entity tags contains `tag`. Weak tags match only if `weak`.
 fn names(list: &str, tag: &str, weak: bool) -> bool {
     list.split(',').map(str::trim).any(|one| {
         let one = match weak {
