@@ -2,10 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use qshare_content::{Chunks, ContentInfo, Hash, tree};
+
+/// Age of the files that [`put`] writes.
+const AGE: Duration = Duration::from_secs(3600);
 
 /// Returns pseudo-random bytes; no two chunks of them are equal.
 pub fn noise(length: usize, seed: u64) -> Vec<u8> {
@@ -25,10 +30,13 @@ pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Writes a file and creates its parent directories.
+/// Writes a file and creates its parent directories. The file is an hour old, so that a node which
+/// shares it does not wait 2 s to see whether it is still being written.
 pub fn put(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, bytes).unwrap();
+    let mut file = File::create(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.set_modified(SystemTime::now() - AGE).unwrap();
 }
 
 /// Returns the chunk hashes of `bytes`.

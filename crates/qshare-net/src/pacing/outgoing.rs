@@ -266,6 +266,18 @@ mod tests {
             .unwrap();
     }
 
+    /// Waits until the rate allows a packet.
+    async fn until_allowed(pacing: &Pacing) {
+        loop {
+            let now = Instant::now();
+            let wait = pacing.up.state().buckets.as_mut().unwrap().wait(now);
+            if wait.is_zero() {
+                return;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     fn exhaust(pacing: &Pacing) {
         while pacing.up.admit(14_000, 1400) {}
     }
@@ -288,8 +300,8 @@ mod tests {
         exhaust(&pacing);
         assert!(!poll(&mut one));
         assert!(!pacing.up.admit(1400, 1400));
-        // The rate allows a packet by now, and it is the turn of the first.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // The rate allows a packet, but it is the turn of the first.
+        until_allowed(&pacing).await;
         assert!(!poll(&mut two));
         ready(&mut one).await;
         assert!(pacing.up.admit(1400, 1400));

@@ -2,13 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::fs;
-
 use qshare_node::{Identity, Node, NodeConfig, Shares};
 use qshare_wire::tracker::{AnnounceStage, EntriesEvicted};
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::scripted_tracker::{DEADLINE, ScriptedTracker};
+use crate::transfers::put;
 
 /// Waits until the status shows that the tracker does not list so many entries.
 async fn until_unlisted(node: &Node, entries: u64) {
@@ -29,9 +28,8 @@ async fn a_node_shows_what_a_full_tracker_does_not_list_and_announces_it_again()
         exclude: Vec::new(),
         state_dir: dir.path().join("state"),
     };
-    fs::create_dir(&shares.assets).unwrap();
     for name in ["a", "b"] {
-        fs::write(shares.assets.join(name), name).unwrap();
+        put(dir.path(), name, name.as_bytes());
     }
     let (mut tracker, node) = ScriptedTracker::with(|trackers| {
         NodeConfig::full(Identity::ephemeral().unwrap(), shares, trackers)

@@ -15,6 +15,8 @@ use qshare_node::{
 use qshare_tracker::{Tracker, TrackerConfig};
 use tokio::time::timeout;
 
+use crate::transfers::put;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Patience of a download that must fail.
 const SHORT: Duration = Duration::from_millis(300);
@@ -182,7 +184,7 @@ async fn a_private_download_in_a_shared_directory_stays_private_after_a_restart(
         if is_index_lost {
             fs::remove_file(home.join("state/index.redb")).unwrap();
         }
-        fs::write(home.join("assets/public"), "public").unwrap();
+        put(&home, "public", b"public");
         let node = full(&address, &home).await;
         let stranger = one_shot(&[&address]).await;
         let found = async {

@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use qshare_node::{
     DownloadError, DownloadRequest, FoundFile, Identity, Node, NodeConfig, NodeEvent, Shares,
@@ -66,10 +67,15 @@ pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
         .collect()
 }
 
+/// Writes an asset that is an hour old, so that the node does not wait 2 s to see whether it is still
+/// being written.
 pub(crate) fn put(dir: &Path, name: &str, bytes: &[u8]) {
     let path = dir.join("assets").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, bytes).unwrap();
+    let mut file = File::create(path).unwrap();
+    file.write_all(bytes).unwrap();
+    let old = SystemTime::now() - Duration::from_secs(3600);
+    file.set_modified(old).unwrap();
 }
 
 /// Repeats a lookup until `count` nodes hold all of a file with this name.
