@@ -12,36 +12,29 @@
 //! A file is identified by its inode number, not by its path, so renaming a directory costs no
 //! hashing. `hashes` has only contents of several chunks, `page_roots` only those of several pages.
 
-use std::any::Any;
+mod damage;
+mod tables;
+
 use std::io;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use qshare_content::{Chunks, ContentId, ContentInfo, Hash, tree};
-use redb::{
-    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, TableDefinition,
-};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata};
 
 use crate::error::{DiskError, LibraryError};
 use crate::hashing::{HashPage, HashedFile};
-use crate::meta::{decode_hashes, encode_hashes};
-use crate::own_files::SMALL_MAX_BYTES;
+use crate::meta::decode_hashes;
 use crate::stamp::Stamp;
 
-const FILE_NAME: &str = "index.redb";
-/// Size of redb's cache; its default is 1 GiB. A page of chunk hashes has 128 KiB, an entry of a
-/// file 72 bytes. A restart looks files up roughly in their order on disk, and is as fast with
-/// 2 MiB as with 8 MiB.
-const CACHE_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) use damage::panic_message;
+use damage::{Failure, guard};
+use tables::{
+    FILES, HASHES, PAGE_ROOTS, file_key, open_database, page_key, stamp_times, try_put, try_retain,
+};
 
-const FILES: TableDefinition<'_, [u8; 16], [u8; 56]> = TableDefinition::new("files");
-const HASHES: TableDefinition<'_, [u8; 36], &[u8]> = TableDefinition::new("hashes");
-const FORMAT: TableDefinition<'_, &str, u64> = TableDefinition::new("format");
-const VERSION: u64 = 2;
-const PAGE_ROOTS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("page_roots");
+const FILE_NAME: &str = "index.redb";
 
 /// The index of hashed files.
 ///
@@ -236,11 +229,11 @@ impl Index {
     ) -> Result<(), DiskError> {
         self.run("write", |database| {
             let mut write = database.begin_write()?;
-            write.set_durability(Durability::None)?;
+            write.set_durability(redb::Durability::None)?;
             let key = page_key(&info.id(), page);
             write
                 .open_table(FILES)?
-                .insert(file_key(stamp), file_value(stamp, &info.root))?;
+                .insert(file_key(stamp), tables::file_value(stamp, &info.root))?;
             write.open_table(HASHES)?.insert(key, hashes)?;
             write.open_table(PAGE_ROOTS)?.insert(info.id().0, roots)?;
             Ok(write.commit()?)
@@ -339,106 +332,6 @@ pub(crate) enum Hashes<T> {
     Damaged,
 }
 
-/// The reason why an operation on the database failed.
-enum Failure {
-    /// The database is damaged.
-    Damage(String),
-    Other(redb::Error),
-}
-
-/// Runs an operation of redb, which reports damage by an error or a panic.
-fn guard<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, Failure> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) if is_damage(&error) => Err(Failure::Damage(error.to_string())),
-        Ok(Err(error)) => Err(Failure::Other(error)),
-        Err(panic) => Err(Failure::Damage(panic_message(&*panic))),
-    }
-}
-
-/// Returns whether an error means a damaged database, not a failed disk or a wrong call.
-fn is_damage(error: &redb::Error) -> bool {
-    match error {
-        redb::Error::Io(error) => matches!(
-            error.kind(),
-            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-        ),
-        redb::Error::DatabaseAlreadyOpen | redb::Error::ValueTooLarge(_) => false,
-        _ => true,
-    }
-}
-
-/// Returns the message of a panic.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a message").to_owned()
-}
-
-fn try_put<'a>(
-    database: &Database,
-    hashed: impl Iterator<Item = Entry<'a>>,
-    durable: bool,
-) -> Result<(), redb::Error> {
-    let mut write = database.begin_write()?;
-    write.set_durability(if durable {
-        Durability::Immediate
-    } else {
-        Durability::None
-    })?;
-    {
-        let mut files = write.open_table(FILES)?;
-        let mut tables = (write.open_table(HASHES)?, write.open_table(PAGE_ROOTS)?);
-        for Entry {
-            stamp,
-            info,
-            hashes,
-        } in hashed
-        {
-            if let Some(stamp) = stamp {
-                files.insert(file_key(stamp), file_value(stamp, &info.root))?;
-            }
-            let chunks = Chunks::of_length(info.length);
-            if chunks.count() == 1 {
-                continue;
-            }
-            let id = info.id();
-            let mut roots = Vec::new();
-            for (page, hashes) in hashes.chunks(tree::PAGE_CHUNKS as usize).enumerate() {
-                let key = page_key(&id, page as u32);
-                tables.0.insert(key, encode_hashes(hashes).as_slice())?;
-                roots.push(tree::page_root(&chunks, hashes));
-            }
-            if roots.len() > 1 {
-                tables.1.insert(id.0, encode_hashes(&roots).as_slice())?;
-            }
-        }
-    }
-    write.commit()?;
-    Ok(())
-}
-
-fn try_retain(
-    database: &Database,
-    live_file: impl Fn(u64, u64) -> bool,
-    live_content: impl Fn(&ContentId) -> bool,
-) -> Result<(), redb::Error> {
-    let write = database.begin_write()?;
-    write.open_table(FILES)?.retain(|key, _| {
-        let (device, inode) = split_u64s(&key);
-        live_file(device, inode)
-    })?;
-    write.open_table(HASHES)?.retain(|key, _| {
-        key.first_chunk()
-            .is_some_and(|id| live_content(&ContentId(*id)))
-    })?;
-    write
-        .open_table(PAGE_ROOTS)?
-        .retain(|id, _| live_content(&ContentId(id)))?;
-    write.commit()?;
-    Ok(())
-}
-
 /// A view of the hashed files at one moment.
 pub(crate) struct KnownFiles<'a> {
     table: ReadOnlyTable<[u8; 16], [u8; 56]>,
@@ -465,67 +358,6 @@ impl KnownFiles<'_> {
             root,
         })
     }
-}
-
-fn open_database(path: &Path) -> Result<Database, redb::Error> {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    let database = builder.create(path).map_err(|error| match error {
-        DatabaseError::LockProtocolMismatch => redb::Error::DatabaseAlreadyOpen,
-        other => other.into(),
-    })?;
-    let write = database.begin_write()?;
-    // Creates the tables, so that readers find them.
-    let mut files = write.open_table(FILES)?;
-    let mut format = write.open_table(FORMAT)?;
-    let version = format.get("version")?.map(|version| version.value());
-    if version != Some(VERSION) {
-        // Version 1 did not recognise qshare's own files by their bytes.
-        files.retain(|_, value| {
-            let size = value.first_chunk().map(|size| u64::from_le_bytes(*size));
-            size.is_some_and(|size| size > SMALL_MAX_BYTES)
-        })?;
-        format.insert("version", VERSION)?;
-    }
-    drop((files, format));
-    write.open_table(HASHES)?;
-    write.open_table(PAGE_ROOTS)?;
-    write.commit()?;
-    Ok(database)
-}
-
-fn file_key(stamp: &Stamp) -> [u8; 16] {
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&stamp.device.to_be_bytes());
-    key[8..].copy_from_slice(&stamp.inode.to_be_bytes());
-    key
-}
-
-fn split_u64s(key: &[u8; 16]) -> (u64, u64) {
-    let both = u128::from_be_bytes(*key);
-    ((both >> 64) as u64, both as u64)
-}
-
-fn stamp_times(stamp: &Stamp) -> [u8; 24] {
-    let mut times = [0; 24];
-    times[..8].copy_from_slice(&stamp.size.to_le_bytes());
-    times[8..16].copy_from_slice(&stamp.mtime_ns.to_le_bytes());
-    times[16..].copy_from_slice(&stamp.ctime_ns.to_le_bytes());
-    times
-}
-
-fn file_value(stamp: &Stamp, root: &Hash) -> [u8; 56] {
-    let mut value = [0; 56];
-    value[..24].copy_from_slice(&stamp_times(stamp));
-    value[24..].copy_from_slice(&root.0);
-    value
-}
-
-fn page_key(id: &ContentId, page: u32) -> [u8; 36] {
-    let mut key = [0; 36];
-    key[..32].copy_from_slice(&id.0);
-    key[32..].copy_from_slice(&page.to_be_bytes());
-    key
 }
 
 impl HashedFile {
