@@ -6,6 +6,7 @@
 //! [`AssetName`], [`Query`], [`Link`] and [`Code`] are what people type. [`manifest`] lists what a
 //! folder holds.
 
+mod address;
 mod answer;
 mod bitmap;
 mod chunks;
@@ -23,16 +24,16 @@ mod sha256;
 mod share_key;
 pub mod tree;
 
+pub use address::{
+    DEFAULT_TRACKER_PORT, NodeAddress, NodeAddressError, TrackerAddress, TrackerAddressError,
+};
 pub use answer::AnswerFilter;
 pub use bitmap::Bitmap;
 pub use chunks::{ChunkIndex, Chunks, LEAF_BYTES, LENGTH_MAX_BYTES};
 pub use code::{CODE_BITS, Code, CodeError, WrongWords, code_words};
 pub use glob::{GLOB_MAX_BYTES, GlobError, NamePattern};
 pub use id::{ContentId, ContentInfo, Hash, IdParseError, IdPrefix, NodeId};
-pub use link::{
-    DEFAULT_TRACKER_PORT, FolderLink, Link, LinkParseError, NodeAddress, NodeAddressError,
-    TrackerAddress, TrackerAddressError,
-};
+pub use link::{FolderLink, Link, LinkParseError};
 pub use metadata::{FileMetadata, METADATA_MAX_BYTES, MODIFIED_MAX_NS, MetadataError};
 pub use name::{AssetName, META_SUFFIX, NAME_MAX_BYTES, NameError, PART_SUFFIX};
 pub use plain_digest::PlainDigest;
