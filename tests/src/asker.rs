@@ -2,9 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use qshare_content::{Chunks, ContentInfo};
@@ -13,11 +12,10 @@ use qshare_wire::hello::Role;
 use qshare_wire::peer::{ChunkRequest, HashRequest, Hashes};
 use qshare_wire::{FRAME_HEADER_BYTES, FrameHeader, Message};
 use quinn::{RecvStream, SendStream};
-use tokio::runtime::Builder;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::background::Background;
 use crate::tracker_client::{endpoint_with, greeting};
 use crate::world::Node;
 
@@ -35,17 +33,11 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 /// Concurrent requests for pages; one of the 256 streams is left for Hello.
 const PAGES_AT_ONCE: usize = 250;
 
-/// A thread that ends when the value is dropped.
-struct Running {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
 /// Sends chunk requests from a thread, and keeps them open until the value is dropped.
 pub struct Asker {
     /// Number of streams that the node granted.
     pub streams: usize,
-    _running: Running,
+    _running: Background,
 }
 
 impl Asker {
@@ -77,38 +69,18 @@ fn run<T: Send + 'static, H, F: Future<Output = (T, H)>>(
     node: &Node,
     transport: TransportConfig,
     work: impl FnOnce(Session) -> F + Send + 'static,
-) -> (T, Running) {
+) -> (T, Background) {
     let (address, peer) = (node.address, node.id.parse().unwrap());
-    let (stop, stopped) = oneshot::channel::<()>();
-    let (ready, is_ready) = mpsc::channel();
-    let thread = thread::spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let endpoint = endpoint_with(&Identity::ephemeral().unwrap(), transport);
-            let greeting = greeting(Role::OneShot, None);
-            let target = DialTarget::Node(peer);
-            let session = dial(&endpoint, &greeting, target, address, DIAL_DEADLINE).await;
-            let (found, held) = work(session.unwrap()).await;
-            ready.send(found).unwrap();
-            let _ = stopped.await;
-            drop(held);
-        });
-    });
-    let found = is_ready.recv().unwrap();
-    let running = Running {
-        stop: Some(stop),
-        thread: Some(thread),
-    };
-    (found, running)
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+    Background::start(move |ready, stopped| async move {
+        let endpoint = endpoint_with(&Identity::ephemeral().unwrap(), transport);
+        let greeting = greeting(Role::OneShot, None);
+        let target = DialTarget::Node(peer);
+        let session = dial(&endpoint, &greeting, target, address, DIAL_DEADLINE).await;
+        let (found, held) = work(session.unwrap()).await;
+        ready.send(found).unwrap();
+        let _ = stopped.await;
+        drop(held);
+    })
 }
 
 async fn ask(session: &Session, content: ContentInfo) -> Vec<(SendStream, RecvStream)> {
@@ -138,7 +110,7 @@ async fn ask(session: &Session, content: ContentInfo) -> Vec<(SendStream, RecvSt
 /// refusal, and after the node gave up an answer.
 pub struct PageHoarder {
     counts: Arc<PageCounts>,
-    _running: Running,
+    _running: Background,
 }
 
 #[derive(Default)]

@@ -3,8 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::net::SocketAddr;
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use qshare_content::{ChunkIndex, Chunks, ContentInfo, NodeId};
@@ -15,9 +13,10 @@ use qshare_wire::peer::{ChunkData, ChunkRequest, HashRequest, Hashes, Have, Have
 use qshare_wire::{CloseCode, Message, limits};
 use quinn::{RecvStream, SendStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use crate::background::Background;
 use crate::tracker_client::{endpoint_with, greeting};
 
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
@@ -217,49 +216,33 @@ impl News {
 
 /// Clients that each request one chunk and read it slowly, until the value is dropped.
 pub struct SlowReaders {
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _running: Background,
 }
 
 impl SlowReaders {
     /// Starts `count` clients, and returns once each of them is being answered.
     pub fn start(address: SocketAddr, node: NodeId, content: ContentInfo, count: u32) -> Self {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (begun, has_begun) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            let readers = async {
-                for reader in 0..count {
-                    let begun = begun.clone();
-                    tokio::spawn(async move {
-                        let client = Client::connect(address, node, true).await;
-                        let mut asked = client.ask(content, reader).await;
-                        asked.head().await.unwrap();
-                        begun.send(()).unwrap();
-                        let mut sip = vec![0; SIP_BYTES];
-                        while asked.recv.read_exact(&mut sip).await.is_ok() {
-                            sleep(SIP_PAUSE).await;
-                        }
-                    });
-                }
-                let _ = stopped.await;
-            };
-            runtime().block_on(readers);
+        let ((), running) = Background::start(move |ready, stopped| async move {
+            let (begun, mut has_begun) = mpsc::unbounded_channel();
+            for reader in 0..count {
+                let begun = begun.clone();
+                tokio::spawn(async move {
+                    let client = Client::connect(address, node, true).await;
+                    let mut asked = client.ask(content, reader).await;
+                    asked.head().await.unwrap();
+                    begun.send(()).unwrap();
+                    let mut sip = vec![0; SIP_BYTES];
+                    while asked.recv.read_exact(&mut sip).await.is_ok() {
+                        sleep(SIP_PAUSE).await;
+                    }
+                });
+            }
+            for _ in 0..count {
+                soon("an answer to a slow reader", has_begun.recv()).await;
+            }
+            ready.send(()).unwrap();
+            let _ = stopped.await;
         });
-        for _ in 0..count {
-            has_begun.recv_timeout(PATIENCE).unwrap();
-        }
-        SlowReaders {
-            stop: Some(stop),
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for SlowReaders {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        SlowReaders { _running: running }
     }
 }

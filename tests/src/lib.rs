@@ -2,8 +2,10 @@
 //! misbehaves on demand, and a network of namespaces on one machine.
 
 pub mod asker;
+mod background;
 pub mod binary;
 pub mod client;
+mod fake_tracker;
 pub mod files;
 #[cfg(target_os = "linux")]
 pub mod lab;

@@ -1,27 +1,19 @@
 //! A tracker that tampers with the key exchange of codes.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::net::SocketAddr;
-use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
 
 use qshare_content::{Code, NodeId};
-use qshare_net::{
-    Endpoint, EndpointConfig, Greeting, Identity, PakeSharer, Session, TransportConfig, accept,
-    framed,
-};
-use qshare_wire::hello::{FEATURE_CODES, Role};
-use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
+use qshare_net::{PakeSharer, framed};
+use qshare_wire::hello::FEATURE_CODES;
 use qshare_wire::mailbox::{
     MailboxAnswer, MailboxClaim, MailboxClaimed, MailboxConfirm, MailboxForward, MailboxOpen,
     MailboxSealed, MailboxStep,
 };
-use qshare_wire::tracker::{Announce, AnnounceAck};
-use qshare_wire::{ALPN_TRACKER, Message, Refusal, Refused};
+use qshare_wire::{Frame, Message, Refusal, Refused};
 use quinn::{RecvStream, SendStream};
-use tokio::runtime::Builder;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::Mutex;
+
+use crate::fake_tracker::{Answers, FakeTracker};
 
 /// What the tracker does with a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,137 +30,80 @@ pub enum Swap {
     Sharer,
 }
 
-/// A tracker that keeps one mailbox, and tampers.
+/// A tracker that keeps one mailbox, and tampers. It ends when the value is dropped.
 pub struct SwappingTracker {
     /// Its address.
     pub address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _tracker: FakeTracker,
 }
-
-/// The sharer's stream, and the sharer.
-type Mailbox = Arc<Mutex<Option<(NodeId, SendStream, RecvStream)>>>;
 
 impl SwappingTracker {
     /// Starts one on a port that the system picks.
     pub fn start(swap: Swap) -> SwappingTracker {
-        let (ready, started) = mpsc::channel();
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let config = EndpointConfig {
-                    listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-                    accept_alpn: ALPN_TRACKER,
-                    transport: TransportConfig::default(),
-                };
-                let endpoint = Endpoint::bind(&Identity::ephemeral().unwrap(), &config).unwrap();
-                ready.send(endpoint.local_addr().unwrap()).unwrap();
-                tokio::select! {
-                    () = serve(&endpoint, swap) => {}
-                    _ = stopped => {}
-                }
-            });
+        let tracker = FakeTracker::start(Swaps {
+            swap,
+            mailbox: Mailbox::default(),
         });
         SwappingTracker {
-            address: started.recv().unwrap(),
-            stop: Some(stop),
-            thread: Some(thread),
+            address: tracker.address,
+            _tracker: tracker,
         }
     }
 }
 
-impl Drop for SwappingTracker {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
+/// The sharer's stream, and the sharer.
+type Mailbox = Mutex<Option<(NodeId, SendStream, RecvStream)>>;
 
-async fn serve(endpoint: &Endpoint, swap: Swap) {
-    let mailbox = Mailbox::default();
-    while let Some(incoming) = endpoint.accept().await {
-        let (us, mailbox) = (endpoint.id(), mailbox.clone());
-        tokio::spawn(async move {
-            let greeting = Greeting {
-                role: Role::Tracker,
-                group: None,
-                candidates: Vec::new(),
-                features: FEATURE_CODES,
-                extensions: Vec::new(),
-            };
-            if let Ok(session) = accept(us, &greeting, incoming).await {
-                attend(session, mailbox, swap).await;
-            }
-        });
-    }
-}
-
-async fn attend(session: Session, mailbox: Mailbox, swap: Swap) {
-    let Session {
-        connection,
-        peer,
-        mut control_send,
-        mut control_recv,
-        ..
-    } = session;
-    let acknowledging = async move {
-        while let Ok(batch) = framed::read::<Announce>(&mut control_recv).await {
-            let ack = AnnounceAck {
-                sequence: batch.sequence,
-                refused: 0,
-                reason: String::new().into(),
-            };
-            if framed::write(&mut control_send, &ack).await.is_err() {
-                return;
-            }
-        }
-    };
-    let answering = async {
-        while let Ok((send, recv)) = connection.accept_bi().await {
-            let mailbox = mailbox.clone();
-            tokio::spawn(async move { answer(peer, send, recv, &mailbox, swap).await });
-        }
-    };
-    tokio::join!(acknowledging, answering);
-}
-
-async fn answer(
-    peer: NodeId,
-    mut send: SendStream,
-    mut recv: RecvStream,
-    mailbox: &Mailbox,
+/// The answers of a swapping tracker.
+struct Swaps {
     swap: Swap,
-) -> Option<()> {
-    let frame = framed::read_frame(&mut recv, SMALL_BODY_MAX_BYTES).await;
-    let frame = frame.ok()?;
-    match frame.kind {
-        MailboxClaim::TYPE => {
-            let claimed = MailboxClaimed {
-                lifetime_seconds: 3600,
-                extensions: Vec::new(),
-            };
-            framed::write(&mut send, &claimed).await.ok()?;
-            *mailbox.lock().await = Some((peer, send, recv));
-        }
-        MailboxOpen::TYPE => {
-            let open: MailboxOpen = frame.decode().ok()?;
-            let refused = match swap {
-                Swap::Sharer => play_sharer(peer, open, &mut send, &mut recv).await,
-                swap => pass_on(peer, open, &mut send, &mut recv, mailbox, swap).await,
-            };
-            if let Err(refused) = refused {
-                framed::write(&mut send, &refused).await.ok()?;
-            }
-            let _ = send.finish();
-            // What was sent reaches the receiver before the stream is dropped.
-            let _ = send.stopped().await;
-        }
-        _ => {}
+    mailbox: Mailbox,
+}
+
+impl Answers for Swaps {
+    const FEATURES: u64 = FEATURE_CODES;
+
+    async fn answer(&self, peer: NodeId, frame: Frame, send: SendStream, recv: RecvStream) {
+        // A lost connection or a malformed message ends the request.
+        let _ = match frame.kind {
+            MailboxClaim::TYPE => self.claim(peer, send, recv).await,
+            MailboxOpen::TYPE => self.open(peer, &frame, send, recv).await,
+            _ => None,
+        };
     }
-    Some(())
+}
+
+impl Swaps {
+    async fn claim(&self, peer: NodeId, mut send: SendStream, recv: RecvStream) -> Option<()> {
+        let claimed = MailboxClaimed {
+            lifetime_seconds: 3600,
+            extensions: Vec::new(),
+        };
+        framed::write(&mut send, &claimed).await.ok()?;
+        *self.mailbox.lock().await = Some((peer, send, recv));
+        Some(())
+    }
+
+    async fn open(
+        &self,
+        peer: NodeId,
+        frame: &Frame,
+        mut send: SendStream,
+        mut recv: RecvStream,
+    ) -> Option<()> {
+        let open: MailboxOpen = frame.decode().ok()?;
+        let refused = match self.swap {
+            Swap::Sharer => play_sharer(peer, open, &mut send, &mut recv).await,
+            swap => pass_on(peer, open, &mut send, &mut recv, &self.mailbox, swap).await,
+        };
+        if let Err(refused) = refused {
+            framed::write(&mut send, &refused).await.ok()?;
+        }
+        let _ = send.finish();
+        // What was sent reaches the receiver before the stream is dropped.
+        let _ = send.stopped().await;
+        Some(())
+    }
 }
 
 fn failed<E>(_: E) -> Refused {
