@@ -229,6 +229,32 @@ impl PortMappingState {
             PortMappingState::Proven { .. } => "proven",
         }
     }
+
+    /// Returns the mapping that a router granted, if one did.
+    pub fn mapping(&self) -> Option<&MappedPort> {
+        match self {
+            PortMappingState::NotProven { mapping, .. }
+            | PortMappingState::Proven { mapping, .. } => Some(mapping),
+            _ => None,
+        }
+    }
+
+    /// Returns the address at which other nodes reach this one, once a knock proved it.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            PortMappingState::Proven { address, .. } => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// Returns why there is no mapping, or why it is not verified.
+    pub fn cause(&self) -> Option<String> {
+        match self {
+            PortMappingState::Failed { cause } => Some(cause.to_string()),
+            PortMappingState::NotProven { cause, .. } => Some(cause.to_string()),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for PortMappingState {

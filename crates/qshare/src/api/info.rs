@@ -107,24 +107,15 @@ impl From<&TrackerStatus> for Tracker {
 
 impl From<&PortMappingState> for PortMapping {
     fn from(state: &PortMappingState) -> PortMapping {
-        let (mapping, address, cause) = match state {
-            PortMappingState::Off | PortMappingState::NotNeeded | PortMappingState::Asking => {
-                (None, None, None)
-            }
-            PortMappingState::Failed { cause } => (None, None, Some(cause.to_string())),
-            PortMappingState::NotProven { mapping, cause } => {
-                (Some(mapping), None, Some(cause.to_string()))
-            }
-            PortMappingState::Proven { mapping, address } => (Some(mapping), Some(address), None),
-        };
+        let mapping = state.mapping();
         PortMapping {
             state: state.name().to_owned(),
             text: state.to_string(),
             protocol: mapping.map(|mapping| mapping.protocol.to_string()),
             gateway: mapping.map(|mapping| mapping.gateway.to_string()),
             port: mapping.map(|mapping| mapping.port),
-            address: address.map(ToString::to_string),
-            cause,
+            address: state.address().map(|address| address.to_string()),
+            cause: state.cause(),
         }
     }
 }
