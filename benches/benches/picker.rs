@@ -83,7 +83,7 @@ fn fetching(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One answer ends, the next starts, and whoever was answered asks for another chunk.
+/// One answer ends, the next starts, and the client that was answered requests another chunk.
 fn serving(criterion: &mut Criterion) {
     const WAITING: u32 = 256;
     const CLIENTS: u32 = 32;

@@ -406,7 +406,7 @@ fn a_flushed_router_forgets_and_a_moved_one_has_another_address() {
         assert_eq!(outside.ip(), router.outside_address());
         router.flush_mappings().unwrap();
         asked.send_to(b"lost", outside).unwrap();
-        // The new mapping lets what follows through, and keeps order with what came before.
+        // The new mapping passes later packets, so "lost" would arrive before them.
         assert_eq!(seen(), outside);
         asked.send_to(b"kept", outside).unwrap();
         let mut packet = [0; 4];

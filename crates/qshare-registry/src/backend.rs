@@ -149,7 +149,7 @@ pub trait RegistryBackend {
     /// Returns when to call [`RegistryBackend::handle_timeout`]; see [`Registry::poll_timeout`].
     fn poll_timeout(&self) -> Option<Timeout>;
 
-    /// Returns how much is kept; see [`Registry::counts`].
+    /// Returns the numbers of nodes, entries and contents; see [`Registry::counts`].
     fn counts(&self) -> Counts;
 }
 

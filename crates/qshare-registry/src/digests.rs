@@ -1,4 +1,4 @@
-//! Which contents have which plain SHA-256, as nodes claim it.
+//! Plain SHA-256 digests of contents, as nodes claim them.
 
 use std::collections::BTreeMap;
 

@@ -46,8 +46,7 @@ pub struct Entry {
     pub complete: bool,
     /// Reserved, 0.
     pub flags: u32,
-    /// A [`qshare_content::FileMetadata`], at most 256 bytes. Receivers take malformed ones for
-    /// none.
+    /// A [`qshare_content::FileMetadata`], at most 256 bytes. Receivers ignore malformed metadata.
     pub metadata: Vec<u8>,
 }
 

@@ -120,7 +120,7 @@ pub(crate) fn escape_glob(text: &str) -> String {
     for c in text.chars() {
         match c {
             '*' | '?' | '[' | ']' | '{' | '}' => literal.extend(['[', c, ']']),
-            // Inside of alternatives a comma separates them.
+            // Inside `{…}` a comma separates alternatives.
             ',' => literal.push_str("[,]"),
             c => literal.push(c),
         }

@@ -153,8 +153,8 @@ impl CertsArg {
         Ok(found.path)
     }
 
-    /// Returns the remembered tracker keys: in the directory of the identities, or for as long as
-    /// this process runs where there is none.
+    /// Returns the remembered tracker keys. They are kept in the directory of the identities, or in
+    /// memory if there is none.
     pub(crate) fn known_trackers(&self) -> Option<KnownTrackers> {
         Some(match self.resolve() {
             Ok(dir) => KnownTrackers::in_dir(&dir),

@@ -28,7 +28,7 @@ pub enum Dependence {
     AddressAndPort,
 }
 
-/// How a NAT, or none, behaves.
+/// The behaviour of a NAT, or of a path without one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Behaviour {
     /// When two destinations see different sources.

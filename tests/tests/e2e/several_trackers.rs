@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use qshare_tests::process::{Process, Signal, eventually};
 use qshare_tests::world::{Tracker, World};
 
-/// A Redis of a test's own. It ends when this is dropped.
+/// A Redis server for one test. It ends when the value is dropped.
 struct Redis {
     process: Child,
     url: String,

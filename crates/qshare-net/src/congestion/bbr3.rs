@@ -137,7 +137,7 @@ pub(super) struct Bbr3 {
     /// quinn's smoothed RTT, on which its pacing is based.
     smoothed_trip: Duration,
     trip: Trip,
-    /// Ceiling of the window: more had excessive loss.
+    /// Ceiling of the window: a larger window lost too many packets.
     ceiling_bytes: Option<u64>,
     /// Rise of the ceiling after the next round trip without excessive loss.
     ceiling_step: u64,

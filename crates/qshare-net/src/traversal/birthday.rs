@@ -162,7 +162,7 @@ pub(super) struct BirthdayBudget {
 impl BirthdayBudget {
     pub(super) fn new(now: Instant) -> BirthdayBudget {
         BirthdayBudget {
-            // A burst comes on top of what comes back within the second.
+            // Within one second a full bucket yields the burst and what is refilled.
             all: TokenBucket::new(
                 now,
                 f64::from(BIRTHDAY_PROBES_PER_SECOND_MAX) - Self::BURST,

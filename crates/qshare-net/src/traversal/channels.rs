@@ -14,7 +14,7 @@ use crate::socket::{Route, virtual_address};
 
 /// Limit on the open channels; no further ones are opened.
 const CHANNELS_MAX: usize = 1024;
-/// Pause before an unconfirmed bind is repeated; it grows by itself with each attempt.
+/// Pause before an unconfirmed bind is repeated. It is multiplied by the number of attempts.
 const BIND_RETRY: Duration = Duration::from_millis(100);
 /// Interval at which a bound channel is bound again. The address of this node may have changed, and
 /// a channel may carry no other packet for long.

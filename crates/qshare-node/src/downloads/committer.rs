@@ -233,7 +233,7 @@ fn commit_batch(shared: &Shared, mut jobs: Vec<Job>) {
     while !jobs.is_empty() {
         for job in jobs {
             if (job.options.force, job.options.durability) != (force, durability) {
-                // A file of the other kind is rare, and is committed on its own.
+                // A file with other options is rare, and is committed on its own.
                 let mut alone = Batch::new(job.options.force);
                 add(&mut alone, &mut Vec::new(), job, true);
             } else {

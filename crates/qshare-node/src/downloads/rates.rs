@@ -76,7 +76,7 @@ pub(super) struct Rates {
     running: Arc<RunningByPriority>,
     /// Microseconds for which readers have waited, all together.
     waited_us: AtomicU64,
-    /// Readers that wait now.
+    /// Number of readers that the limit makes wait at this moment.
     paying: AtomicUsize,
 }
 

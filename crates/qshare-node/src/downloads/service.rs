@@ -158,7 +158,7 @@ impl Downloads {
     ///
     /// # Errors
     ///
-    /// When too many contents or places of one are being read.
+    /// When too many contents, or too many positions of one content, are being read.
     pub(crate) fn read(
         self: &Arc<Self>,
         request: DownloadRequest,

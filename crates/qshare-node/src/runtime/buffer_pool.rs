@@ -1,8 +1,8 @@
 //! A pool of reusable buffers for the bytes of chunks.
 //!
-//! A megabyte that is allocated anew for every chunk is mapped, zeroed and faulted in page by page,
-//! and unmapped afterwards, which is a tenth of the cost of a transfer. Here, a buffer returns to
-//! the pool when its last reader drops it.
+//! Without the pool, the system maps, zeroes, faults in and unmaps a megabyte for every chunk,
+//! which is a tenth of the cost of a transfer. A buffer returns to the pool when its last reader
+//! drops it.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};

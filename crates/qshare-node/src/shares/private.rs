@@ -26,11 +26,11 @@ struct Listing {
     info: ContentInfo,
     /// Files in shared directories with this content.
     shared_files: usize,
-    /// A file elsewhere.
+    /// A file outside the shared directories.
     file: Option<Arc<SharedFile>>,
     /// Whether the file is the manifest of a collection of which members are missing.
     is_incomplete: bool,
-    /// Whether the file elsewhere was withdrawn because it has changed.
+    /// Whether `file` was withdrawn because its bytes have changed.
     changed: bool,
     /// An unfinished download, and whether it is announced.
     partial: Option<(Arc<PartialContent>, bool)>,

@@ -36,7 +36,7 @@ pub struct SharedFolder {
 
 #[derive(Debug)]
 struct Present {
-    /// The files that are there, as members of the collection.
+    /// The members whose files still exist.
     members: Bitmap,
     stamps: Vec<Option<Stamp>>,
     /// Chunk hashes of the files that have several.

@@ -1,5 +1,5 @@
-//! A node whose packets begin to come from another address: others are told of it once the node
-//! proved that it receives there.
+//! A node that moves to another address. The tracker tells others the new address once the node
+//! has proved that it receives there.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -19,7 +19,7 @@ pub(crate) const BODY_MAX_BYTES: usize = 1 << 20;
 /// Deadline for the whole body of a request, except for uploads.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A JSON body. As an answer, it is not cached by anything.
+/// A JSON body. A response with it forbids caching.
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: Serialize> IntoResponse for Json<T> {

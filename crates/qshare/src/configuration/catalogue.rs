@@ -143,7 +143,7 @@ impl Opt {
         variable_of(self.key())
     }
 
-    /// Returns what it takes.
+    /// Returns the form of its value.
     pub(crate) fn form(&self) -> Form {
         let values = self.0.get_num_args().unwrap_or(ValueRange::SINGLE);
         match self.0.get_action() {

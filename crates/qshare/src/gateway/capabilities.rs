@@ -32,7 +32,7 @@ impl Secret {
 pub(crate) struct Capability<C> {
     /// Its secret.
     pub(crate) secret: Secret,
-    /// What it lets read.
+    /// The content that its holder may read.
     pub(crate) content: C,
     /// When it ends.
     pub(crate) expires_at: SystemTime,

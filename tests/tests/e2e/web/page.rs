@@ -1,4 +1,4 @@
-//! What a person does in the page.
+//! The web page in a browser, used as a person does: find, download, pause, share.
 
 use std::path::Path;
 

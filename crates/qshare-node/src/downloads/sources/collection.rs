@@ -41,7 +41,7 @@ const NEWS_PAUSE: Duration = Duration::from_millis(200);
 /// 20 ms, so there are at most 50 a second.
 const HAVE_BURST: f64 = 500.0;
 const HAVE_PER_SECOND: f64 = 100.0;
-/// A bitmap of this many members is charged like one message about a few.
+/// Members whose bits in a bitmap cost as much as one message about a few members.
 const BITMAP_MEMBERS: f64 = 4096.0;
 
 /// The holders of one collection, and what each has. The watch ends when this is dropped.
@@ -87,7 +87,7 @@ impl CollectionSources {
             _stop: stop.clone().drop_guard(),
         });
         sources.join(known);
-        // The nodes of a link are asked in any case, and say themselves what they have.
+        // The nodes that a link names are always asked, and answer what they have.
         sources.join(at_once(nodes));
         let news = watch.start(&access, nodes);
         let weak = Arc::downgrade(&sources);

@@ -98,7 +98,7 @@ impl Holders {
                     given.push(address);
                 }
             }
-            // Addresses from a tracker are kept.
+            // The addresses that a tracker told are kept.
             if let Some(told) = self.known.get(&contact.node) {
                 contact.complete |= told.contact.complete;
                 contact.addresses.clone_from(&told.contact.addresses);

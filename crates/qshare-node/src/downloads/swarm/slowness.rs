@@ -108,7 +108,7 @@ impl Slowness {
 fn weigh(sample: &Sample<'_>) -> Weights {
     let mut weights: Weights = Default::default();
     let mut add = |cause: Cause, weight: f64| weights[cause as usize] += weight;
-    // Whatever else happens, data that waits for this machine is not waited for elsewhere.
+    // Received data that waits for this machine comes before every other cause.
     let local = match sample.in_flight_bytes {
         0 => 0.0,
         all => (sample.unwritten_bytes as f64 / all as f64).min(1.0),

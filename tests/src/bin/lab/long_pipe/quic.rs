@@ -1,4 +1,4 @@
-//! A connection as qshare makes them, from memory to memory.
+//! A connection of qshare's endpoint that moves bytes from memory to memory.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
