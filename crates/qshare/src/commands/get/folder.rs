@@ -17,7 +17,8 @@ use qshare_node::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{SOURCE_PATIENCE, find};
+use super::SOURCE_PATIENCE;
+use super::find::find;
 use crate::args::{GetArgs, Wait};
 use crate::argument::glob_of_folder;
 use crate::choice;
