@@ -9,6 +9,7 @@ mod limits;
 mod local;
 mod ls;
 mod net;
+mod network;
 mod node;
 mod registry;
 mod share;
@@ -33,6 +34,7 @@ pub(crate) use local::{
 };
 pub(crate) use ls::LsArgs;
 pub(crate) use net::NetArgs;
+pub(crate) use network::NetworkArgs;
 pub(crate) use node::NodeArgs;
 pub(crate) use registry::RegistryArgs;
 pub(crate) use share::ShareArgs;
@@ -281,7 +283,13 @@ mod tests {
     #[test]
     fn several_trackers_may_be_given() {
         let args = get(&["x", "--tracker", "a", "--tracker", "b:7,[::1]:8"]).unwrap();
-        let given: Vec<String> = args.trackers.given.iter().map(|t| t.to_string()).collect();
+        let given: Vec<String> = args
+            .network
+            .trackers
+            .given
+            .iter()
+            .map(|t| t.to_string())
+            .collect();
         assert_eq!(given, ["a:65000", "b:7", "[::1]:8"]);
         assert!(get(&["x", "--tracker", "a:b:c"]).is_err());
     }

@@ -11,7 +11,8 @@ use qshare_node::{
 use tracing::warn;
 
 use crate::args::{
-    CertsArg, GetArgs, GroupArg, HttpArgs, LsArgs, NetArgs, NodeArgs, ShareArgs, TrackersArg,
+    CertsArg, GetArgs, GroupArg, HttpArgs, LsArgs, NetArgs, NetworkArgs, NodeArgs, ShareArgs,
+    TrackersArg,
 };
 use crate::argument::Wanted;
 use crate::exit::Failure;
@@ -28,6 +29,19 @@ fn default_tracker() -> TrackerAddress {
     }
 }
 
+impl NetworkArgs {
+    /// Sets how a node takes part in the swarm. The trackers are part of how `config` is made.
+    fn apply(&self, config: &mut NodeConfig) -> Result<(), Failure> {
+        config.group = self.group.load()?;
+        config.listen = self.listen;
+        config.known_trackers = self.certs.known_trackers();
+        config.lan = !self.lan.off;
+        config.punch_hard = self.punch.hard;
+        config.limits.transport.congestion = self.congestion.congestion;
+        Ok(())
+    }
+}
+
 impl NodeArgs {
     /// Returns the configuration of a full node whose identity and state are in `dir`.
     pub(crate) fn node_config(
@@ -41,16 +55,12 @@ impl NodeArgs {
             exclude: vec![dir.to_owned()],
             state_dir: dir.join("state"),
         };
+        let trackers = self.network.trackers.resolve();
         let mut config = NodeConfig {
-            group: self.group.load()?,
-            listen: self.listen,
-            known_trackers: self.certs.known_trackers(),
-            lan: !self.lan.off,
-            punch_hard: self.punch.hard,
             port_mapping: !self.port_mapping.no_port_mapping,
-            ..NodeConfig::full(identity, shares, self.trackers.resolve())
+            ..NodeConfig::full(identity, shares, trackers)
         };
-        config.limits.transport.congestion = self.congestion.congestion;
+        self.network.apply(&mut config)?;
         self.limits.apply(&mut config.limits);
         Ok(config)
     }
@@ -83,15 +93,9 @@ impl HttpArgs {
 impl GetArgs {
     /// Returns the configuration of a node that downloads `wanted` and leaves.
     pub(crate) fn node_config(&self, wanted: &[Wanted]) -> Result<NodeConfig, Failure> {
-        let mut config = NodeConfig {
-            group: self.group.load()?,
-            listen: self.listen,
-            known_trackers: self.certs.known_trackers(),
-            lan: !self.lan.off,
-            punch_hard: self.punch.hard,
-            ..NodeConfig::one_shot(Identity::ephemeral()?, self.trackers.resolve_for(wanted))
-        };
-        config.limits.transport.congestion = self.congestion.congestion;
+        let trackers = self.network.trackers.resolve_for(wanted);
+        let mut config = NodeConfig::one_shot(Identity::ephemeral()?, trackers);
+        self.network.apply(&mut config)?;
         self.limits.apply(&mut config.limits);
         Ok(config)
     }
@@ -101,16 +105,9 @@ impl ShareArgs {
     /// Returns the configuration of a node that shares some files and leaves. Without a tracker
     /// that is named, it works on the local network.
     pub(crate) fn node_config(&self) -> Result<NodeConfig, Failure> {
-        let trackers = self.trackers.given.clone();
-        let mut config = NodeConfig {
-            group: self.group.load()?,
-            listen: self.listen,
-            known_trackers: self.certs.known_trackers(),
-            lan: !self.lan.off,
-            punch_hard: self.punch.hard,
-            ..NodeConfig::one_shot(Identity::ephemeral()?, trackers)
-        };
-        config.limits.transport.congestion = self.congestion.congestion;
+        let trackers = self.network.trackers.given.clone();
+        let mut config = NodeConfig::one_shot(Identity::ephemeral()?, trackers);
+        self.network.apply(&mut config)?;
         Ok(config)
     }
 }

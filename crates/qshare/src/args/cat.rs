@@ -1,15 +1,12 @@
 //! Arguments of `qshare cat`, and byte ranges.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use qshare_node::content::Hash;
 
 use super::get::{FOREVER, GetArgs, Wait, parse_sha256, parse_wait};
 use super::limits::LimitsArgs;
-use super::shared::{
-    CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PunchArg, TrackersArg, parse_listen,
-};
+use super::network::NetworkArgs;
+use super::shared::JsonArg;
 
 const HELP: &str = "\
 Examples:
@@ -38,23 +35,9 @@ pub(crate) struct CatArgs {
     #[arg(long, value_name = "HEX", conflicts_with = "range", value_parser = parse_sha256)]
     pub(crate) sha256: Option<Hash>,
     #[command(flatten)]
-    pub(crate) trackers: TrackersArg,
-    /// UDP address to listen on; port 0 picks a free port
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:0")]
-    #[arg(value_parser = parse_listen)]
-    pub(crate) listen: SocketAddr,
-    #[command(flatten)]
-    pub(crate) lan: LanArg,
-    #[command(flatten)]
-    pub(crate) punch: PunchArg,
-    #[command(flatten)]
-    pub(crate) certs: CertsArg,
-    #[command(flatten)]
-    pub(crate) group: GroupArg,
+    pub(crate) network: NetworkArgs,
     #[command(flatten)]
     pub(crate) limits: LimitsArgs,
-    #[command(flatten)]
-    pub(crate) congestion: CongestionArg,
     /// Keep retrying for SECONDS (default: forever) until a tracker, the name and a source are
     /// available
     #[arg(long, value_name = "SECONDS")]
@@ -75,14 +58,8 @@ impl CatArgs {
             range: self.range,
             sha256: self.sha256,
             sums: None,
-            trackers: self.trackers,
-            listen: self.listen,
-            lan: self.lan,
-            punch: self.punch,
-            certs: self.certs,
-            group: self.group,
+            network: self.network,
             limits: self.limits,
-            congestion: self.congestion,
             seed: false,
             force: false,
             no_times: false,

@@ -1,6 +1,5 @@
 //! Arguments of `qshare get`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,10 +9,8 @@ use qshare_node::content::Hash;
 
 use super::cat::{ByteRange, parse_range};
 use super::limits::LimitsArgs;
-use super::shared::{
-    CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PunchArg, TrackersArg, parse_listen,
-    parse_seconds,
-};
+use super::network::NetworkArgs;
+use super::shared::{JsonArg, parse_seconds};
 
 const HELP: &str = "\
 Examples:
@@ -76,23 +73,9 @@ pub(crate) struct GetArgs {
     #[arg(value_parser = parse_range)]
     pub(crate) range: Option<ByteRange>,
     #[command(flatten)]
-    pub(crate) trackers: TrackersArg,
-    /// UDP address to listen on; port 0 picks a free port
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:0")]
-    #[arg(value_parser = parse_listen)]
-    pub(crate) listen: SocketAddr,
-    #[command(flatten)]
-    pub(crate) lan: LanArg,
-    #[command(flatten)]
-    pub(crate) punch: PunchArg,
-    #[command(flatten)]
-    pub(crate) certs: CertsArg,
-    #[command(flatten)]
-    pub(crate) group: GroupArg,
+    pub(crate) network: NetworkArgs,
     #[command(flatten)]
     pub(crate) limits: LimitsArgs,
-    #[command(flatten)]
-    pub(crate) congestion: CongestionArg,
     /// Keep serving the downloaded files until Ctrl-C or SIGTERM
     #[arg(long, value_parser = FalseyValueParser::new())]
     pub(crate) seed: bool,

@@ -1,6 +1,5 @@
 //! Arguments of `qshare node`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,10 +7,8 @@ use clap::builder::FalseyValueParser;
 
 use super::HttpArgs;
 use super::limits::LimitsArgs;
-use super::shared::{
-    CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PortMappingArg, PunchArg, TrackersArg,
-    parse_listen,
-};
+use super::network::NetworkArgs;
+use super::shared::{JsonArg, PortMappingArg};
 
 const HELP: &str = "\
 Examples:
@@ -34,7 +31,8 @@ At the prompt:
 Started in the background (`qshare node &`), it serves without a prompt.";
 
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+// A node that stays has the same port after each start, which routers and firewalls can be told.
+#[command(after_help = HELP, mut_arg("listen", |arg| arg.default_value("[::]:64500")))]
 pub(crate) struct NodeArgs {
     /// Directory to share, including subdirectories; created if missing
     #[arg(long, value_name = "DIR", default_value = "./assets")]
@@ -43,27 +41,13 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "DIR", default_value = "./downloads")]
     pub(crate) downloads: PathBuf,
     #[command(flatten)]
-    pub(crate) trackers: TrackersArg,
-    /// UDP address to listen on; `[::]` is IPv6 and IPv4, port 0 picks a free port
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:64500")]
-    #[arg(value_parser = parse_listen)]
-    pub(crate) listen: SocketAddr,
-    #[command(flatten)]
-    pub(crate) lan: LanArg,
-    #[command(flatten)]
-    pub(crate) punch: PunchArg,
+    pub(crate) network: NetworkArgs,
     #[command(flatten)]
     pub(crate) port_mapping: PortMappingArg,
-    #[command(flatten)]
-    pub(crate) certs: CertsArg,
-    #[command(flatten)]
-    pub(crate) group: GroupArg,
     #[command(flatten)]
     pub(crate) limits: LimitsArgs,
     #[command(flatten)]
     pub(crate) http: HttpArgs,
-    #[command(flatten)]
-    pub(crate) congestion: CongestionArg,
     /// Control socket for `qshare status`, `add`, `stop` and so on [default: qshare/NODEID.sock in
     /// XDG_RUNTIME_DIR, or RUNTIME_DIRECTORY of a service; else none]
     #[arg(long, value_name = "PATH", conflicts_with = "no_control")]

@@ -1,6 +1,5 @@
 //! Arguments of `qshare share`.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -8,9 +7,8 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use qshare_node::content::AssetName;
 
-use super::shared::{
-    CertsArg, CongestionArg, GroupArg, JsonArg, LanArg, PunchArg, TrackersArg, parse_listen,
-};
+use super::network::NetworkArgs;
+use super::shared::JsonArg;
 
 const HELP: &str = "\
 Examples:
@@ -52,21 +50,7 @@ pub(crate) struct ShareArgs {
     #[arg(long, value_parser = FalseyValueParser::new())]
     pub(crate) qr: bool,
     #[command(flatten)]
-    pub(crate) trackers: TrackersArg,
-    /// UDP address to listen on; port 0 picks a free port
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:0")]
-    #[arg(value_parser = parse_listen)]
-    pub(crate) listen: SocketAddr,
-    #[command(flatten)]
-    pub(crate) lan: LanArg,
-    #[command(flatten)]
-    pub(crate) punch: PunchArg,
-    #[command(flatten)]
-    pub(crate) certs: CertsArg,
-    #[command(flatten)]
-    pub(crate) group: GroupArg,
-    #[command(flatten)]
-    pub(crate) congestion: CongestionArg,
+    pub(crate) network: NetworkArgs,
     #[command(flatten)]
     pub(crate) json: JsonArg,
 }

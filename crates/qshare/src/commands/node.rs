@@ -52,7 +52,7 @@ pub(crate) fn run(args: NodeArgs, console: &Console) -> Result<(), Failure> {
         }
     }
     exclude_from_core_dumps();
-    let dir = args.certs.resolve()?;
+    let dir = args.network.certs.resolve()?;
     let role = IdentityRole::Node;
     let _lock = Identity::lock(&dir, role).map_err(|error| match error {
         IdentityError::InUse { .. } => in_use(&error, &args),
@@ -298,8 +298,8 @@ fn in_use(error: &IdentityError, args: &NodeArgs) -> Failure {
     let command = suggest::beside_another(
         CommandLine::of_this_process(),
         IdentityRole::Node,
-        args.certs.dir.as_deref(),
-        args.listen,
+        args.network.certs.dir.as_deref(),
+        args.network.listen,
     );
     messages::identity_in_use(error, "node", &command)
 }
@@ -307,7 +307,8 @@ fn in_use(error: &IdentityError, args: &NodeArgs) -> Failure {
 fn not_started(error: StartError, args: &NodeArgs) -> Failure {
     match &error {
         StartError::Bind(in_use @ BindError::PortInUse(_)) => {
-            let command = suggest::on_free_port(CommandLine::of_this_process(), args.listen);
+            let command =
+                suggest::on_free_port(CommandLine::of_this_process(), args.network.listen);
             messages::port_in_use(in_use, &command)
         }
         _ => error.into(),

@@ -182,7 +182,7 @@ struct Active {
 
 /// Opens the hashes of earlier runs. Without them, everything is hashed.
 fn open_index(args: &ShareArgs) -> Option<HashIndex> {
-    let found = default_identity_dir(args.certs.dir.as_deref()).ok()?;
+    let found = default_identity_dir(args.network.certs.dir.as_deref()).ok()?;
     let opened = HashIndex::open(&found.path.join("share-state"));
     match opened {
         Ok(index) => Some(index),
@@ -364,7 +364,7 @@ fn explain_reach(node: &Node, args: &ShareArgs, console: &Console) {
     if trackers.iter().any(|tracker| is_up(&tracker.state)) {
         return;
     }
-    let here = match args.lan.off {
+    let here = match args.network.lan.off {
         true => "receivers need a direct way to this machine",
         false => "receivers on this network find it",
     };

@@ -28,7 +28,7 @@ pub(super) fn announce(
         console.json(&ready.with_http(web.map(WebServer::url)))?;
     }
     let written: Vec<String> = trackers.iter().map(TrackerAddress::host_port).collect();
-    let group = match &args.group.file {
+    let group = match &args.network.group.file {
         Some(file) => format!(" --group {}", quoted(file.as_os_str())),
         None => String::new(),
     };
@@ -40,7 +40,7 @@ pub(super) fn announce(
         shown(&args.downloads)
     ));
     console.note(&format!("  tracker       {}", written.join(", ")));
-    console.note(match (&args.group.file, args.lan.off) {
+    console.note(match (&args.network.group.file, args.network.lan.off) {
         (Some(_), _) => "  private group: only members, who have the group file, can download",
         (None, true) => {
             "  open swarm: everyone who can reach the tracker can download these files (--group \
