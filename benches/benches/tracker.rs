@@ -69,7 +69,7 @@ enum Role {
     /// Runs a tracker until it is killed
     #[command(hide = true)]
     Tracker,
-    /// Answers every stream with so many bytes until it is killed
+    /// Answers every stream with this many bytes until it is killed
     #[command(hide = true)]
     Echo {
         /// Bytes of an answer

@@ -115,7 +115,7 @@ impl Bare {
         })
     }
 
-    /// The command that fetches so many bytes; `program` as for [`start`](Self::start).
+    /// The command that fetches `bytes` bytes; `program` as for [`start`](Self::start).
     pub fn get(&self, mut program: Command, bytes: u64) -> Command {
         program.args(["bare-fetch", self.setup.name(), &self.at, &self.id]);
         program.arg(bytes.to_string());

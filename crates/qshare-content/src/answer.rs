@@ -32,7 +32,7 @@ impl AnswerFilter {
         match &self.query {
             Query::Id(id) => id == content,
             Query::IdPrefix(prefix) => prefix.matches(content),
-            // Nothing in an answer proves a digest. Whoever asked checks what was downloaded.
+            // Nothing in an answer proves a digest. The asker checks what was downloaded.
             Query::Sha256(_) => true,
             Query::OfNode(_, wanted) => wanted == name,
             Query::Name(text) => {

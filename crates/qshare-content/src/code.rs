@@ -42,7 +42,7 @@ pub enum CodeError {
     Words(WrongWords),
 }
 
-/// Words that are similar to those which are not in the list, for whoever typed them. They say
+/// Words that are similar to typed words that are not in the list. They say
 /// much about the code: `Debug` is redacted, and only a terminal may show them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WrongWords {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Nothing at all is encoded as no bytes. Unknown tags are skipped; unknown versions, and anything
-//! else, are invalid. All of it is a claim of whoever announces the file.
+//! else, are invalid. All of it is a claim of the node that announces the file.
 
 use crate::Hash;
 

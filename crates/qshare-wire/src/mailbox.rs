@@ -339,7 +339,7 @@ impl MailboxFault {
         MailboxFault::from_code(refused.refusal().code())
     }
 
-    /// Whether a mailbox stays so for as long as its number is not reused.
+    /// Whether this fault lasts until the mailbox's number is reused.
     pub fn is_final(self) -> bool {
         match self {
             MailboxFault::Expired

@@ -95,7 +95,8 @@ impl Router {
         Ok(daemon)
     }
 
-    /// Says yes to whoever asks by NAT-PMP, and maps nothing; or, with `to`, to somebody else.
+    /// Answers every NAT-PMP request with success, and maps nothing; with `to`, forwards all ports
+    /// there.
     pub fn lie_about_ports(&self, to: Option<std::net::Ipv4Addr>) -> Result<Liar, LabError> {
         if let Some(to) = to {
             self.namespace().nft(&chains())?;

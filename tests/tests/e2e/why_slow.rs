@@ -16,7 +16,7 @@ use serde_json::Value;
 
 const FILE: &str = "file.bin";
 const FILE_BYTES: usize = 24_000_000;
-/// The cause must be the largest in so many statuses in a row.
+/// Number of statuses in a row in which the cause must be the largest.
 const IN_A_ROW: u32 = 5;
 const ASK_EVERY: Duration = Duration::from_millis(300);
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -27,7 +27,7 @@ impl RateLimit {
     /// The largest limit in bytes per second.
     pub const MAX_BYTES: u64 = 1_000_000_000_000;
 
-    /// Returns a limit of so many bytes per second; 0 is none.
+    /// Returns a limit in bytes per second; 0 is none.
     ///
     /// # Errors
     ///

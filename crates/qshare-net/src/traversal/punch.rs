@@ -28,9 +28,10 @@ use crate::Allowances;
 
 /// How long probes of an introduction are sent and answered.
 const ATTEMPT: Duration = Duration::from_secs(10);
-/// Most introductions at once; further ones are ignored.
+/// Maximum of concurrent introductions; further ones are ignored.
 const ATTEMPTS_MAX: usize = 256;
-/// Most of these with birthday punching, which takes hundreds of sockets and of entries in NATs.
+/// Maximum of concurrent introductions with birthday punching, each of which takes hundreds of
+/// sockets and of NAT mappings.
 const BIRTHDAY_ATTEMPTS_MAX: usize = 2;
 /// An introduction: a tracker told two nodes of each other.
 #[derive(Debug, Clone)]

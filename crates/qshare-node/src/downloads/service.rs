@@ -146,7 +146,7 @@ impl Downloads {
                 Err(DownloadError::Internal(text))
             });
             debug!(ok = outcome.is_ok(), "ended");
-            // In this order, so that whoever learns of the end can begin it again.
+            // In this order, so that a caller that learns of the end can begin it again.
             downloads.lock().remove(&key);
             state.end(outcome);
         };

@@ -86,7 +86,7 @@ impl TrackerSession {
         }
     }
 
-    /// The tracker refused or removed so many entries.
+    /// Number of entries that the tracker refused or removed.
     pub(super) fn add_unlisted(&self, entries: u32) {
         self.unlisted.fetch_add(entries.into(), Ordering::Relaxed);
     }

@@ -9,7 +9,7 @@ use tokio::time::{Duration, sleep, timeout};
 use crate::scripted_tracker::{DEADLINE, ScriptedTracker};
 use crate::transfers::put;
 
-/// Waits until the status shows that the tracker does not list so many entries.
+/// Waits until the status shows `entries` entries that the tracker does not list.
 async fn until_unlisted(node: &Node, entries: u64) {
     let shown = async {
         while node.status().trackers[0].unlisted_entries != entries {

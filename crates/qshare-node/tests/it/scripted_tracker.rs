@@ -69,7 +69,7 @@ impl ScriptedTracker {
         (tracker, node)
     }
 
-    /// Receives the node's next announcement, and acknowledges it with so many entries `refused`.
+    /// Receives the node's next announcement, and acknowledges it with `refused` refused entries.
     pub(crate) async fn take_announcement(&mut self, refused: u32) -> Announce {
         let received = timeout(DEADLINE, framed::read(&mut self.session.control_recv)).await;
         let announce: Announce = received.unwrap().unwrap();

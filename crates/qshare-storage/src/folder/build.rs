@@ -73,7 +73,7 @@ pub struct BuiltFolder {
     pub times: SharedFile,
     /// The members, where they lie.
     pub folder: SharedFolder,
-    /// What the manifest amounts to.
+    /// The totals of the manifest.
     pub totals: ManifestTotals,
 }
 

@@ -118,7 +118,7 @@ async fn sessions_that_read_no_answers_keep_nobody_from_theirs() {
         }
         hostile.push((node, session, streams));
     }
-    // 250 KB each, of which the others would leave nothing.
+    // Each answer takes 250 KB of a budget that the hostile nodes would use up alone.
     for n in 0..90 {
         let found = within(honest.ask(&request)).await;
         assert_eq!(found.unwrap().matches.len(), 1_000, "lookup {n}");

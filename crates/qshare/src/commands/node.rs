@@ -95,7 +95,7 @@ async fn serve(
         quit: quit.clone(),
     })?;
     let control = control::start(&api, &args, &node, console)?;
-    // Whoever reads that the node is ready finds its control socket.
+    // The control socket exists before the node says that it is ready.
     startup::announce(&node, &args, &trackers, web.as_ref(), console)?;
     service::ready();
     if let Some(control) = &control {

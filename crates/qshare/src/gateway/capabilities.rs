@@ -21,7 +21,7 @@ impl Secret {
         Some(Secret(bytes.try_into().ok()?))
     }
 
-    /// Returns 32 lower-case hexadecimal digits, for whoever may use the capability.
+    /// Returns 32 lower-case hexadecimal digits, which are a secret.
     pub(crate) fn to_text(self) -> String {
         HEXLOWER.encode(&self.0)
     }

@@ -189,7 +189,7 @@ fn a_client_that_leaves_stops_the_fetch() {
     assert!(received < bytes.len() as u64, "{received}");
 }
 
-/// A sound of so many seconds: mono, 8,000 samples a second, 16 bits each.
+/// A sound of `seconds` seconds: mono, 8,000 samples a second, 16 bits each.
 fn sound(seconds: u32) -> Vec<u8> {
     let samples = seconds * 8000;
     let data_bytes = samples * 2;

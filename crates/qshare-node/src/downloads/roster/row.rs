@@ -135,7 +135,7 @@ pub struct RosterPage {
 pub struct RosterChanges {
     /// The revision of this answer, for the next question.
     pub revision: u64,
-    /// Removals since then are not known any more: whoever asks must ask for everything, from
+    /// Removals since then are not known any more: the caller must ask for everything, from
     /// revision 0 on.
     pub is_outdated: bool,
     /// There are more changes: ask again at once.

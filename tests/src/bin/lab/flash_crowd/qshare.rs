@@ -119,7 +119,7 @@ fn parse(race: &Race) -> anyhow::Result<Vec<Downloaded>> {
         .collect()
 }
 
-/// Whoever has the file has the right one.
+/// Every downloaded file has the right bytes.
 fn check(crowd: &Crowd, copy: &Path) -> anyhow::Result<()> {
     match std::fs::read(copy) {
         Ok(bytes) => {
