@@ -4,7 +4,7 @@ use crate::exit::{Exit, Failure};
 use crate::neutral::shown;
 use crate::web::{TlsError, TokenError, WebError};
 
-use super::exit_of_io;
+use super::disk::exit_of_io;
 
 impl From<TokenError> for Failure {
     fn from(error: TokenError) -> Failure {
