@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use qshare_tests::binary;
 use qshare_tests::files::noise;
 use qshare_tests::process::Process;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::measure::{self, Trial};
@@ -68,7 +68,7 @@ impl Stage {
     }
 
     /// Returns a command of the binary, run in the directory `place` of the stage.
-    fn command(&self, place: &str, arguments: &[&str]) -> anyhow::Result<Command> {
+    pub fn command(&self, place: &str, arguments: &[&str]) -> anyhow::Result<Command> {
         let home = self.dir.path().join(place);
         fs::create_dir_all(&home)?;
         let mut command = binary::command(&home);
@@ -158,13 +158,84 @@ impl Swarm {
         let arguments = ["-q", "get", "--tracker", &self.address, &self.name];
         let mut command = stage.command(&place, &arguments)?;
         command.args(more);
-        let mut others: Vec<u32> = self.nodes.iter().map(Process::id).collect();
-        others.push(self.tracker.id());
-        let trial = measure::trial(command, &others)?;
+        let trial = measure::trial(command, &self.process_ids())?;
         let result = stage.dir.path().join(place).join(&self.name);
         let length = result.metadata()?.len();
         ensure!(length == self.bytes, "{length} bytes arrived");
         fs::remove_file(result)?;
         Ok(trial)
+    }
+    fn process_ids(&self) -> Vec<u32> {
+        let nodes = self.nodes.iter().map(Process::id);
+        nodes.chain([self.tracker.id()]).collect()
+    }
+
+    /// Starts a further node, which has nothing, with a capability for the file.
+    pub fn gateway(&self, stage: &Stage) -> anyhow::Result<Gateway> {
+        let place = format!("{}/gateway", self.place);
+        let node = ["node", "--no-prompt", "--tracker", &self.address];
+        let mut command = stage.command(&place, &node)?;
+        command.args(["--json", "--certs", "certs", "--listen", "127.0.0.1:0"]);
+        command.args(["--http", "127.0.0.1:0", "--http-token", "token"]);
+        let node = Process::start(command);
+        let ready = node.ready();
+        let url = ready["http"].as_str().context("the node has no page")?;
+        let home = stage.dir.path().join(&place);
+        let token = fs::read_to_string(home.join("token"))?;
+        let what = json!({"what": format!("name:{}", self.name)});
+        let made = Command::new("curl")
+            .args(["-sS", "-H", "Content-Type: application/json", "-H"])
+            .arg(format!("Authorization: Bearer {}", token.trim()))
+            .args(["-d", &what.to_string()])
+            .arg(format!("{url}api/1/capabilities"))
+            .output()?;
+        let made: Value = serde_json::from_slice(&made.stdout)?;
+        let path = made["path"].as_str();
+        let path = path.with_context(|| format!("no capability: {made}"))?;
+        Ok(Gateway {
+            url: format!("{}{path}", url.trim_end_matches('/')),
+            node,
+            place,
+            bytes: self.bytes,
+        })
+    }
+}
+
+/// A node that reads the file of a swarm for clients of HTTP.
+pub struct Gateway {
+    node: Process,
+    url: String,
+    place: String,
+    bytes: u64,
+}
+
+impl Gateway {
+    fn command(&self) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-f", "-o", "read", &self.url]);
+        command
+    }
+
+    /// Reads the file once with curl.
+    pub fn trial(&self, swarm: &Swarm, stage: &Stage) -> anyhow::Result<Trial> {
+        let home = stage.dir.path().join(&self.place);
+        let mut command = self.command();
+        command.current_dir(&home);
+        let mut others = swarm.process_ids();
+        others.push(self.node.id());
+        let trial = measure::trial(command, &others)?;
+        let result = home.join("read");
+        let length = result.metadata()?.len();
+        ensure!(length == self.bytes, "{length} bytes arrived");
+        fs::remove_file(result)?;
+        Ok(trial)
+    }
+
+    /// Reads the file and returns where it is.
+    pub fn fetch(&self, stage: &Stage) -> anyhow::Result<PathBuf> {
+        let home = stage.dir.path().join(&self.place);
+        let status = self.command().current_dir(&home).status()?;
+        ensure!(status.success(), "curl: {status}");
+        Ok(home.join("read"))
     }
 }
