@@ -5,7 +5,7 @@
 //! fetch. Chunks that were read are kept as long as there is room: several readers of one place
 //! share them. One more chunk is held by each reader that is handing it out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -169,15 +169,17 @@ impl Window {
         let readers = state.readers.len().clamp(1, room);
         let ahead = (room / readers).max(1) as u32;
         let mut wanted = Vec::new();
+        // A small content has hundreds of chunks in the window.
+        let mut known = HashSet::new();
         for step in 0..ahead {
             for range in state.readers.values().take(room) {
                 let chunk = ChunkIndex(range.start.saturating_add(step));
-                if range.contains(&chunk.0) && !wanted.contains(&chunk) {
+                if range.contains(&chunk.0) && known.insert(chunk) {
                     wanted.push(chunk);
                 }
             }
         }
-        let is_wanted = |chunk: &ChunkIndex| wanted.contains(chunk);
+        let is_wanted = |chunk: &ChunkIndex| known.contains(chunk);
         state.assembling.retain(|chunk, _| is_wanted(chunk));
         let mut old: Vec<(u64, ChunkIndex)> = state
             .held
