@@ -130,7 +130,9 @@ fn is_normal(priority: &Priority) -> bool {
 }
 
 /// Reads all records. A file that does not exist has none, and a damaged line is left out: the
-/// download's meta file, if there is one, still resumes it. Blocks.
+/// download's meta file, if there is one, still resumes it. A file of an unknown format, which a
+/// later version wrote, has none either; it is renamed, so that the next write does not replace it.
+/// Blocks.
 pub(super) fn read(path: &Path) -> Vec<Record> {
     match read_text(path) {
         Ok(text) => parse(&text, path),
@@ -158,7 +160,14 @@ fn parse(text: &str, path: &Path) -> Vec<Record> {
             qshare_downloads: VERSION
         }))
     ) {
-        warn!(path = %path.display(), "the list of downloads has an unknown format");
+        let kept = path.with_extension("unknown");
+        let renamed = fs::rename(path, &kept);
+        warn!(
+            path = %path.display(),
+            kept = %kept.display(),
+            ?renamed,
+            "the list of downloads has an unknown format, and is kept under another name"
+        );
         return Vec::new();
     }
     let mut records = Vec::new();
@@ -252,8 +261,12 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("\"root\"", "\"toor\"", 1)).unwrap();
         assert_eq!(read(&path), records[1..]);
-        fs::write(&path, "{\"qshare_downloads\":2}\n").unwrap();
+        let unknown = "{\"qshare_downloads\":2}\n";
+        fs::write(&path, unknown).unwrap();
         assert_eq!(read(&path), []);
+        write(&path, &records).unwrap();
+        let kept = fs::read_to_string(dir.path().join("downloads.unknown"));
+        assert_eq!(kept.unwrap(), unknown);
     }
 
     #[test]
