@@ -9,7 +9,7 @@ mod extract;
 mod info;
 mod limits;
 mod link;
-pub(crate) mod listen;
+mod listen;
 pub(crate) mod objects;
 mod qr;
 mod rates;

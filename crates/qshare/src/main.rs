@@ -21,6 +21,7 @@ mod console;
 mod control;
 mod exit;
 mod gateway;
+mod http;
 mod jobs;
 mod logs;
 mod messages;

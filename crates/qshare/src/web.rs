@@ -6,7 +6,6 @@
 
 mod guard;
 mod page;
-pub(crate) mod serve;
 mod tls;
 mod token;
 
@@ -20,9 +19,10 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use crate::suggest;
+use crate::{http, suggest};
 
 use guard::Guard;
+use tls::Tls;
 pub(crate) use tls::TlsError;
 pub(crate) use token::{Token, TokenError};
 
@@ -118,8 +118,11 @@ impl WebServer {
     pub(crate) async fn run(self, routes: Router, stop: CancellationToken) {
         let routes = page::routes()
             .merge(routes)
-            .layer(middleware::from_fn(serve::limit_body))
+            .layer(middleware::from_fn(http::limit_body))
             .layer(middleware::from_fn_with_state(self.guard, guard::check));
-        serve::run(self.listener, self.tls, routes, stop).await;
+        match self.tls {
+            None => http::serve(self.listener, routes, stop).await,
+            Some(tls) => http::serve(Tls::new(self.listener, tls), routes, stop).await,
+        }
     }
 }

@@ -1,15 +1,20 @@
 //! HTTPS with the user's certificate.
 
+use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig, version::TLS13};
+use tokio_rustls::server::TlsStream;
 
 use super::TlsFiles;
+use crate::http::Door;
 
 /// Why the files for HTTPS are of no use.
 #[derive(Debug, thiserror::Error)]
@@ -43,4 +48,29 @@ pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
         .with_single_cert(certificates, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A door that speaks TLS.
+pub(super) struct Tls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Tls {
+    pub(super) fn new(listener: TcpListener, acceptor: TlsAcceptor) -> Tls {
+        Tls { listener, acceptor }
+    }
+}
+
+impl Door for Tls {
+    type Accepted = TcpStream;
+    type Stream = TlsStream<TcpStream>;
+
+    async fn accept(&self) -> io::Result<(TcpStream, IpAddr)> {
+        Door::accept(&self.listener).await
+    }
+
+    async fn open(&self, accepted: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.acceptor.accept(accepted).await
+    }
 }

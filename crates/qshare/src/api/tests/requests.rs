@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::objects::{DownloadsChange, Which};
 use super::super::socket::ControlSocket;
-use super::super::{Api, ApiConfig, listen, no_route, routes};
+use super::super::{Api, ApiConfig, no_route, routes};
 use crate::control::Client;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ impl Served {
         let api = api.unwrap();
         let (socket, listener) = ControlSocket::bind(&dir.path().join("node.sock")).unwrap();
         let router = routes(api).fallback(no_route);
-        tokio::spawn(listen::on_unix(listener, router, quit.clone()));
+        tokio::spawn(crate::http::serve(listener, router, quit.clone()));
         Served {
             dir,
             node,

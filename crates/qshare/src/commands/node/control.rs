@@ -6,11 +6,11 @@ use qshare_node::Node;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::socket::{self, ControlSocket};
-use crate::api::{Api, listen, no_route, routes};
+use crate::api::{Api, no_route, routes};
 use crate::args::NodeArgs;
 use crate::console::Console;
 use crate::exit::Failure;
-use crate::messages;
+use crate::{http, messages};
 
 /// The control socket, which is open until the value is dropped: it also answers while the node
 /// stops.
@@ -49,7 +49,7 @@ pub(super) fn start(
         Ok((socket, listener)) => {
             let router = routes(api.clone()).fallback(no_route);
             let stop = CancellationToken::new();
-            tokio::spawn(listen::on_unix(listener, router, stop.clone()));
+            tokio::spawn(http::serve(listener, router, stop.clone()));
             Ok(Some(Control {
                 socket,
                 _stop: stop.drop_guard(),

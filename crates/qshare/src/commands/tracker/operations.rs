@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
-use crate::web::serve;
+use crate::http;
 
 const PAGE: &str = include_str!("page/index.html");
 const STYLE: &str = include_str!("page/style.css");
@@ -54,7 +54,7 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 
 /// Serves the operator until `stop` is cancelled.
 pub(crate) async fn serve(listener: TcpListener, operations: Operations, stop: CancellationToken) {
-    serve::run(listener, None, router(operations), stop).await;
+    http::serve(listener, router(operations), stop).await;
 }
 
 fn router(operations: Operations) -> Router {
