@@ -127,6 +127,8 @@ fn wrong_files_are_refused_with_the_line_by_every_command() {
         ("no-lan = 1\n", "line 1", "true or false"),
         ("tracker = ['a'\n", "line ", "TOML"),
         ("listen = '[::]:0'\n", "line 1", "[node]"),
+        // Once a common key, although node and tracker mean different servers.
+        ("http = '127.0.0.1:0'\n", "line 1", "[tracker] or [node]"),
     ];
     for (text, line, word) in wrong {
         configure(&world, text);

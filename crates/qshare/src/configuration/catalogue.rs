@@ -14,6 +14,10 @@ pub(crate) fn variable_of(long: &str) -> String {
 /// Options that a file cannot set: it would name another file, or only print text.
 const NEVER_IN_A_FILE: [&str; 3] = ["config", "help", "version"];
 
+/// Options of one name and form that mean different things to different commands: an address for
+/// users to a node, one for the operator to a tracker, and both at once are never meant.
+const NEVER_COMMON: [&str; 1] = ["http"];
+
 /// The options of every command that a configuration file can set.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
@@ -195,6 +199,7 @@ impl Opt {
     fn is_same(&self, other: &Opt) -> bool {
         self.form() == other.form()
             && self.value_name() == other.value_name()
+            && !NEVER_COMMON.contains(&self.key())
             && self.defaults() == other.defaults()
     }
 

@@ -51,7 +51,7 @@ fn unknown_key(key: &str, section: Option<&str>, others: &[String]) -> (String, 
     let cause = match section {
         Some(section) => format!("`qshare {section}` has no option {key:?}"),
         None if others.is_empty() => format!("no command has an option {key:?}"),
-        None => format!("{key:?} is no option that all its commands share"),
+        None => format!("{key:?} is not the same option for each command that has it"),
     };
     let remedy = match others {
         [] => "`qshare config` lists every option".to_owned(),
