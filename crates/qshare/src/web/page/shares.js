@@ -7,6 +7,8 @@ import * as format from "./format.js";
 
 const PAGE = 100;
 const FILTER_DELAY_MS = 200;
+/** While files are being hashed the list changes many times a second. */
+const RELOAD_EVERY_MS = 1000;
 /** A longer text is matched as it is written, since a glob has a maximal length. */
 const ANY_CASE_MAX = 40;
 
@@ -241,7 +243,9 @@ export class SharesView {
 
   draw(model) {
     const revision = model.status?.shares_revision;
-    if (revision !== undefined && revision !== this.revision) {
+    const isDue = performance.now() - (this.reloadedAt ?? -Infinity) >= RELOAD_EVERY_MS;
+    if (revision !== undefined && revision !== this.revision && isDue) {
+      this.reloadedAt = performance.now();
       this.revision = revision;
       this.reload();
     }
