@@ -31,6 +31,7 @@ mod operations;
 mod packages;
 #[cfg(target_os = "linux")]
 mod port_mapping;
+mod priorities;
 mod private;
 mod processes;
 mod resume;
@@ -40,5 +41,7 @@ mod status;
 mod times;
 mod trackers;
 mod web;
+#[cfg(unix)]
+mod week;
 #[cfg(target_os = "linux")]
 mod why_slow;

@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod access;
 mod browser;
 mod gateway;
 mod page;
 mod security;
+mod steady;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -82,6 +85,21 @@ impl Served {
         command.arg(format!("{}api/1/{path}", self.url));
         let answered = run(command).well();
         serde_json::from_str(&answered.out).unwrap_or_else(|_| panic!("{answered:?}"))
+    }
+
+    /// Makes a capability for a file and returns it with its URL.
+    fn capability(&self, name: &str) -> (serde_json::Value, String) {
+        let what = serde_json::json!({"what": format!("name:{name}"), "expires_seconds": 600});
+        let made = self.call("POST", "capabilities", Some(what));
+        let path = made["path"].as_str().unwrap_or_else(|| panic!("{made}"));
+        let url = format!("{}{path}", self.url.trim_end_matches('/'));
+        (made, url)
+    }
+
+    /// Returns the payload bytes that the node has received.
+    fn received_bytes(&self) -> u64 {
+        let status = self.call("GET", "status", None);
+        status["received_bytes"].as_u64().unwrap()
     }
 }
 

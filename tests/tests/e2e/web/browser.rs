@@ -56,7 +56,11 @@ impl Browser {
             "--host-resolver-rules=MAP *.example 127.0.0.1",
             &user_data,
         ];
-        let capabilities = json!({"goog:chromeOptions": {"args": arguments}});
+        // The certificate of a test is signed by nobody.
+        let capabilities = json!({
+            "goog:chromeOptions": {"args": arguments},
+            "acceptInsecureCerts": true,
+        });
         let client = runtime.block_on(async {
             ClientBuilder::new(HttpConnector::new())
                 .capabilities(capabilities.as_object().unwrap().clone())

@@ -1,11 +1,16 @@
 //! Reads through the gateway with real clients: curl, a player, a browser.
 
-use std::fs;
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::{fs, thread};
 
 use qshare_tests::files::{assert_same, info, noise};
-use qshare_tests::process::{Process, run};
+use qshare_tests::peer::{Manner, TestPeer};
+use qshare_tests::process::{Process, eventually, run};
 use qshare_tests::world::{Node, Tracker, World};
 use serde_json::{Value, json};
 
@@ -41,19 +46,12 @@ impl Fixture {
         }
     }
 
-    /// Makes a capability and returns it with its URL.
     fn capability(&self, name: &str) -> (Value, String) {
-        let what = json!({"what": format!("name:{name}"), "expires_seconds": 600});
-        let made = self.served.call("POST", "capabilities", Some(what));
-        let path = made["path"].as_str().unwrap_or_else(|| panic!("{made}"));
-        let url = format!("{}{path}", self.served.url.trim_end_matches('/'));
-        (made, url)
+        self.served.capability(name)
     }
 
-    /// Returns the payload bytes that the node has received.
     fn received_bytes(&self) -> u64 {
-        let status = self.served.call("GET", "status", None);
-        status["received_bytes"].as_u64().unwrap()
+        self.served.received_bytes()
     }
 
     /// Returns status and headers of a request without its body.
@@ -164,29 +162,123 @@ fn a_capability_reads_one_file_until_it_is_revoked() {
     assert_eq!(listed["capabilities"], json!([]));
 }
 
+/// A peer that has a file and answers when it is allowed to, and a node with a gateway.
+struct Gated {
+    world: World,
+    _tracker: Tracker,
+    peer: TestPeer,
+    served: Served,
+    url: String,
+    dir: PathBuf,
+}
+
+impl Gated {
+    fn new(bytes: &[u8]) -> Gated {
+        let world = World::new();
+        let tracker = world.tracker();
+        let peer = TestPeer::start(Manner::Gated, tracker.address, FILE, bytes);
+        let served = Served::start(&world, "node", &tracker, &[]);
+        let (_, url) = served.capability(FILE);
+        let dir = world.dir("client");
+        Gated {
+            world,
+            _tracker: tracker,
+            peer,
+            served,
+            url,
+            dir,
+        }
+    }
+
+    /// Starts curl, which writes to a file of this name.
+    fn read(&self, to: &str, arguments: &[&str]) -> Process {
+        let mut command = Command::new("curl");
+        command.current_dir(&self.dir).args(["-sS", "-f", "-o", to]);
+        command.args(arguments).arg(&self.url);
+        Process::start(command)
+    }
+
+    /// Waits until a reader has received something.
+    fn until_received(&self, by: &str) {
+        eventually("the first bytes", || {
+            let some = fs::metadata(self.dir.join(by)).ok()?;
+            (some.len() > 0).then_some(())
+        });
+    }
+
+    /// Returns the numbers of the chunks that were requested since the last call.
+    fn take_asked(&self) -> Vec<u64> {
+        let asked = self.peer.take_asked();
+        asked
+            .iter()
+            .map(|(_, range)| range.start / CHUNK as u64)
+            .collect()
+    }
+}
+
+const FILE: &str = "large.bin";
+/// Chunk size of small files.
+const CHUNK: usize = 128 << 10;
+
 #[test]
 fn a_client_that_leaves_stops_the_fetch() {
     if !has_programs(&["curl"]) {
         return;
     }
-    let bytes = noise(160 * MIB, 2);
-    let fixture = Fixture::new("large.bin", &bytes);
-    let (_, url) = fixture.capability("large.bin");
-    let mut command = Command::new("curl");
-    command
-        .current_dir(&fixture.dir)
-        .args(["-sS", "--limit-rate", "2M", "-o", "some", &url]);
-    let mut client = Process::start(command);
-    qshare_tests::process::eventually("the first bytes", || {
-        let some = fs::metadata(fixture.dir.join("some")).ok()?;
-        (some.len() > 0).then_some(())
-    });
+    // The memory for readers holds all chunks, so that a full one does not stop the fetch.
+    let chunks = 200;
+    let bytes = noise(chunks * CHUNK, 2);
+    let gated = Gated::new(&bytes);
+    let mut client = gated.read("some", &[]);
+    gated.peer.until_asked(1);
+    gated.peer.allow(1);
+    gated.until_received("some");
     client.kill();
-    // Another read begins and ends, for which the node has to have dealt with the first.
-    curl(&fixture.dir, &["-f", "-r", "0-9", "-o", "few", &url]).well();
-    assert_same(&fixture.dir.join("few"), &bytes[..10]);
-    let received = fixture.received_bytes();
-    assert!(received < bytes.len() as u64, "{received}");
+    let before: HashSet<u64> = gated.take_asked().into_iter().collect();
+    assert!(before.len() < chunks / 4, "{before:?}");
+    // The chunks of another reader would come in turns with those of the one that left.
+    gated.peer.open();
+    let half = chunks / 2;
+    let range = format!("{}-", half * CHUNK);
+    gated.read("rest", &["-r", &range]).end().well();
+    assert_same(&gated.dir.join("rest"), &bytes[half * CHUNK..]);
+    let (ours, others): (Vec<_>, Vec<_>) = gated
+        .take_asked()
+        .into_iter()
+        .filter(|chunk| !before.contains(chunk))
+        .partition(|&chunk| chunk >= half as u64);
+    assert!(ours.len() >= half, "{ours:?}");
+    // Requests may have been on their way while the client left.
+    assert!(others.len() < 10, "{others:?}");
+}
+
+#[test]
+fn readers_of_one_file_share_its_chunks() {
+    if !has_programs(&["curl"]) {
+        return;
+    }
+    let chunks = 150;
+    let bytes = noise(chunks * CHUNK, 3);
+    let gated = Gated::new(&bytes);
+    let one = gated.read("one", &[]);
+    gated.peer.until_asked(1);
+    gated.peer.allow(1);
+    gated.until_received("one");
+    // The chunk that the first has read is there for the second.
+    let two = gated.read("two", &["-r", "1-"]);
+    gated.until_received("two");
+    gated.peer.open();
+    one.end().well();
+    two.end().well();
+    assert_same(&gated.dir.join("one"), &bytes);
+    assert_same(&gated.dir.join("two"), &bytes[1..]);
+    let mut asked = gated.take_asked();
+    asked.sort_unstable();
+    assert_eq!(asked, (0..chunks as u64).collect::<Vec<_>>());
+    // All was read, nothing stored, and the node has received it once.
+    assert_eq!(gated.served.received_bytes(), bytes.len() as u64);
+    let stored = fs::read_dir(gated.world.path("node/downloads")).unwrap();
+    assert_eq!(stored.count(), 0);
 }
 
 /// A sound of `seconds` seconds: mono, 8,000 samples a second, 16 bits each.
@@ -252,4 +344,95 @@ fn a_browser_plays_and_seeks() {
     browser.until("return document.querySelector('video').currentTime > 500.2");
     // It has an origin of its own, not the page's.
     assert_eq!(browser.js("return self.origin"), "null");
+}
+
+/// A place in front of a node that passes everything on, and keeps what clients send.
+struct Tap {
+    place: SocketAddr,
+    sent: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Tap {
+    fn new(to: &str) -> Tap {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let place = listener.local_addr().unwrap();
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let (to, kept) = (to.to_owned(), sent.clone());
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let mut client = client.unwrap();
+                let Ok(mut server) = TcpStream::connect(&to) else {
+                    return;
+                };
+                let (mut reads, mut writes) =
+                    (server.try_clone().unwrap(), client.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = io::copy(&mut reads, &mut writes);
+                    let _ = writes.shutdown(Shutdown::Both);
+                });
+                let kept = kept.clone();
+                thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while let Ok(count @ 1..) = client.read(&mut buffer) {
+                        kept.lock().unwrap().extend_from_slice(&buffer[..count]);
+                        if server.write_all(&buffer[..count]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = server.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Tap { place, sent }
+    }
+
+    /// Returns the first byte of every range that clients asked for.
+    fn ranges(&self) -> Vec<u64> {
+        let sent = self.sent.lock().unwrap();
+        let text = String::from_utf8_lossy(&sent).to_lowercase();
+        text.lines()
+            .filter_map(|line| line.strip_prefix("range: bytes="))
+            .filter_map(|range| range.split_once('-')?.0.parse().ok())
+            .collect()
+    }
+}
+
+#[test]
+fn a_browser_plays_a_video_from_its_middle() {
+    if !has_programs(&["mpv"]) {
+        return;
+    }
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let film = dir.path().join("film.webm");
+    let mut encode = Command::new("mpv");
+    encode.env("HOME", dir.path()).args([
+        "--no-config",
+        "--no-audio",
+        // Noise, so that the film is larger than what a browser reads ahead.
+        "av://lavfi:testsrc2=size=320x180:rate=12:duration=30,noise=alls=80:allf=t",
+        "--ovc=libvpx",
+        "--ovcopts=b=6M,deadline=realtime,cpu-used=8,g=12",
+        &format!("--o={}", film.display()),
+    ]);
+    run(encode).well();
+    let bytes = fs::read(&film).unwrap();
+    let fixture = Fixture::new("film.webm", &bytes);
+    let (made, _) = fixture.capability("film.webm");
+    let tap = Tap::new(fixture.served.place());
+    let path = made["path"].as_str().unwrap();
+    browser.open(&format!("http://{}{path}", tap.place));
+    browser.until("return document.querySelector('video').duration > 29");
+    browser.js("document.querySelector('video').currentTime = 20");
+    browser.js("document.querySelector('video').play()");
+    browser.until("return document.querySelector('video').currentTime > 20.5");
+    browser.until(
+        "return document.querySelector('video').getVideoPlaybackQuality().totalVideoFrames > 0",
+    );
+    let ranges = tap.ranges();
+    let middle = bytes.len() as u64 / 3;
+    assert!(ranges.iter().any(|&first| first > middle), "{ranges:?}");
+    assert!(ranges.contains(&0), "{ranges:?}");
 }

@@ -148,6 +148,45 @@ fn a_chosen_file_is_copied_to_the_node_and_shared() {
 }
 
 #[test]
+fn a_file_that_is_dropped_onto_the_page_is_shared() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let world = World::new();
+    let tracker = world.tracker();
+    let served = Served::start(&world, "node", &tracker, &[]);
+    browser.open(&served.url_with_token());
+    browser.until(&shows("#downloads-empty h2", "Nothing is downloading yet"));
+    browser.js(
+        "window.drag = (type, transfer) => document.querySelector('main').dispatchEvent(
+           new DragEvent(type, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+         window.files = new DataTransfer();
+         files.items.add(new File(['dropped by hand'], 'by hand.txt'));
+         files.items.add(new File(['and another'], 'another <b>.txt'))",
+    );
+    // Text that is dragged over the page is none of its business.
+    browser.js("const text = new DataTransfer(); text.items.add('x', 'text/plain'); drag('dragenter', text)");
+    assert_eq!(
+        browser.js("return document.querySelector('#drop-overlay').hidden"),
+        true
+    );
+    browser.js("drag('dragenter', files)");
+    browser.until(&shows("#drop-overlay", "Drop to share"));
+    browser.js("drag('dragleave', files)");
+    browser.until("return document.querySelector('#drop-overlay').hidden");
+    browser.js("drag('dragenter', files)");
+    // An event that nobody takes would open the file in place of the page.
+    assert_eq!(browser.js("return drag('dragover', files)"), false);
+    assert_eq!(browser.js("return drag('drop', files)"), false);
+    browser.until("return document.querySelector('#drop-overlay').hidden");
+    browser.until(&shows("#share-rows .name", "by hand.txt"));
+    browser.until(&shows("#share-rows .name", "another <b>.txt"));
+    assert_same(&world.asset("node", "by hand.txt"), b"dropped by hand");
+    assert_same(&world.asset("node", "another <b>.txt"), b"and another");
+    tracker.client().until_complete("by hand.txt", 1);
+}
+
+#[test]
 fn the_page_asks_for_a_token_and_connects_again_to_a_restarted_node() {
     let Some(browser) = Browser::start() else {
         return;

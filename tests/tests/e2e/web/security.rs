@@ -1,7 +1,7 @@
 //! Pages of strangers in the same browser, which must neither read nor change anything.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use qshare_tests::process::eventually;
@@ -229,4 +229,81 @@ fn other_machines_need_a_token_file() {
     let world = World::new();
     let refused = world.run("node", &["node", "--http", "0.0.0.0:0"]);
     refused.with(2).saying("--http-token FILE");
+}
+
+#[test]
+fn many_idle_connections_are_bounded_and_leave_nothing_behind() {
+    if !super::has_programs(&["curl"]) {
+        return;
+    }
+    let world = World::new();
+    let tracker = world.tracker();
+    let served = Served::start(&world, "node", &tracker, &[]);
+    let dir = world.dir("curl");
+    let token = format!("Authorization: Bearer {}", served.token);
+    let url = format!("{}api/1/status", served.url);
+    let status = || {
+        let arguments = ["-o", "/dev/null", "-w", "%{http_code}", "-H", &token, &url];
+        curl(&dir, &arguments).out
+    };
+    let idle: Vec<_> = (0..256)
+        .map(|_| TcpStream::connect(served.place()).unwrap())
+        .collect();
+    eventually("all places are taken", || (status() == "429").then_some(()));
+    // Commands go through the socket, which has places of its own.
+    drop(idle);
+    eventually("there is room again", || (status() == "200").then_some(()));
+}
+
+#[test]
+fn a_form_of_another_site_and_a_script_cannot_use_the_gateway_to_read_the_page() {
+    if !super::has_programs(&["curl"]) {
+        return;
+    }
+    let world = World::new();
+    let tracker = world.tracker();
+    world.put("node", "page.html", b"<script>alert(1)</script>");
+    let served = Served::start(&world, "node", &tracker, &[]);
+    tracker.client().until_complete("page.html", 1);
+    let (_, url) = served.capability("page.html");
+    let dir = world.dir("curl");
+    // An answer of the gateway is no part of this site: its sandbox has an origin of its own, to
+    // which nothing but the gateway itself is open.
+    let headers = curl(
+        &dir,
+        &["-D", "-", "-o", "/dev/null", "-H", "Origin: null", &url],
+    )
+    .well();
+    for header in [
+        "content-security-policy: sandbox;",
+        "access-control-allow-origin: null",
+        "x-content-type-options: nosniff",
+        "content-disposition: attachment",
+    ] {
+        assert!(headers.out.contains(header), "{header}\n{headers:?}");
+    }
+    for (origin, path) in [
+        ("null", "api/1/status"),
+        ("null", ""),
+        ("http://evil.example", &url[served.url.len()..]),
+    ] {
+        let origin = format!("Origin: {origin}");
+        let token = format!("Authorization: Bearer {}", served.token);
+        let target = format!("{}{path}", served.url);
+        let refused = curl(
+            &dir,
+            &[
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "-H",
+                &origin,
+                "-H",
+                &token,
+                &target,
+            ],
+        );
+        assert_eq!(refused.well().out, "403", "{origin} {path}");
+    }
 }

@@ -1,0 +1,217 @@
+//! A week of use, day by day, with the real program: add, limit, pause, restart, resume, a crash, a
+//! source that vanishes, an upgrade, and a tidy end.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+
+use qshare_tests::files::{assert_same, noise};
+use qshare_tests::peer::{Manner, TestPeer};
+use qshare_tests::process::{Ended, eventually, run};
+use qshare_tests::world::{Node, Tracker, World};
+use serde_json::Value;
+
+const MIB: usize = 1 << 20;
+/// Chunk size of small files.
+const CHUNK: usize = 128 << 10;
+const LARGE: &str = "large.bin";
+const LATER: &str = "later.bin";
+
+/// The user's machine, and the others in the swarm.
+struct Week {
+    world: World,
+    tracker: Tracker,
+}
+
+impl Week {
+    fn start_node(&self) -> Node {
+        let mut command = self.world.node_command("node", self.tracker.address);
+        command.env("XDG_RUNTIME_DIR", self.world.dir("run"));
+        Node::start(command)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        let mut command = self.world.command("user", arguments);
+        command.env("XDG_RUNTIME_DIR", self.world.dir("run"));
+        run(command)
+    }
+
+    /// Stops the node as its user does.
+    fn stop(&self, node: Node) {
+        self.run(&["stop"]).well();
+        node.process.end().with(0);
+    }
+
+    fn downloads(&self) -> Vec<Value> {
+        let report = self.run(&["status", "--json"]).well().json().remove(0);
+        report["downloads"].as_array().unwrap().clone()
+    }
+
+    fn download(&self, name: &str) -> Option<Value> {
+        self.downloads()
+            .into_iter()
+            .find(|download| download["name"] == name)
+    }
+
+    fn until_stage(&self, name: &str, stage: &str) -> Value {
+        eventually(&format!("{name} is {stage}"), || {
+            self.download(name)
+                .filter(|download| download["stage"] == stage)
+        })
+    }
+
+    fn until_verified(&self, name: &str, bytes: usize) {
+        eventually(&format!("{bytes} bytes of {name}"), || {
+            let download = self.download(name)?;
+            (download["verified_bytes"].as_u64()? >= bytes as u64).then_some(())
+        });
+    }
+
+    fn state(&self, file: &str) -> PathBuf {
+        self.world.path("node/certs/state").join(file)
+    }
+}
+
+#[test]
+fn nothing_is_lost_in_a_week() {
+    let world = World::new();
+    let tracker = world.tracker();
+    let (large, later) = (noise(64 * CHUNK, 1), noise(3 * MIB, 2));
+    world.put("node", "mine.txt", b"shared all week");
+    world.put("friend", "note.txt", b"a small file");
+    let friend = world.node("friend", tracker.address);
+    let source = TestPeer::with_files(
+        Manner::Gated,
+        tracker.address,
+        &[(LARGE, &large), (LATER, &later)],
+    );
+    let week = Week { world, tracker };
+
+    // Monday: the node is started, and files are added. A small one is there at once.
+    let node = week.start_node();
+    let client = week.tracker.client();
+    client.until_complete("mine.txt", 1);
+    week.run(&["add", "note.txt", LARGE]).well();
+    week.run(&["add", "--paused", LATER]).well();
+    week.until_stage("note.txt", "complete");
+    source.allow(10);
+    week.until_verified(LARGE, 10 * CHUNK);
+
+    // Tuesday: the line is needed for something else.
+    week.run(&["limit", "--down", "3MB"]).well();
+    week.run(&["limit", "--down", "900KB", "--priority", "high", LATER])
+        .well();
+    week.run(&["pause", LARGE]).well();
+    week.until_stage(LARGE, "paused");
+
+    // Wednesday: the machine is restarted. What was paused stays paused; what a download was told
+    // stays with it, and what the node was told does not.
+    week.stop(node);
+    week.run(&["status"]).with(5).saying("qshare node");
+    let node = week.start_node();
+    let paused = week.until_stage(LARGE, "paused");
+    assert_eq!(paused["verified_bytes"], 10 * CHUNK);
+    let waiting = week.until_stage(LATER, "paused");
+    assert_eq!(waiting["priority"], "high");
+    assert_eq!(waiting["limit_bytes_per_second"], 900_000);
+    let limits = week.run(&["limit", "--json"]).well().json().remove(0);
+    assert!(limits["down_bytes_per_second"].is_null(), "{limits}");
+
+    // Thursday: it goes on, and the machine crashes in the middle.
+    week.run(&["resume", LARGE]).well();
+    source.allow(20);
+    week.until_verified(LARGE, 30 * CHUNK);
+    let mut node = node;
+    node.process.kill();
+    let first: HashSet<u64> = asked(&source).into_iter().collect();
+    let node = week.start_node();
+    week.until_verified(LARGE, 30 * CHUNK);
+    let resumed = week.download(LARGE).unwrap();
+    assert_eq!(resumed["added_at"], paused["added_at"]);
+    assert_ne!(resumed["stage"], "paused", "it runs by itself again");
+
+    // Friday: the source goes away, and somebody else turns out to have the file.
+    // Requests of the crashed node may take some of the permits.
+    source.allow(25);
+    week.until_verified(LARGE, 32 * CHUNK);
+    let again: HashSet<u64> = asked(&source).into_iter().collect();
+    assert!(first.len() >= 30, "{first:?}");
+    // Of what was verified before the crash nothing was fetched again: only requests that had no
+    // answer were made once more.
+    let twice = first.intersection(&again).count();
+    assert!(twice <= first.len() - 30, "{twice} of {}", first.len());
+    drop(source);
+    week.until_stage(LARGE, "searching");
+    week.world.put("colleague", LARGE, &large);
+    let colleague = week.world.node("colleague", week.tracker.address);
+    week.until_stage(LARGE, "complete");
+    assert_same(&week.world.path("node/downloads").join(LARGE), &large);
+    client.until_complete(LARGE, 2);
+
+    // Saturday: an upgrade. An older program wrote fewer fields, and an index of another form.
+    week.stop(node);
+    let list = week.state("downloads");
+    let text = fs::read_to_string(&list).unwrap();
+    fs::write(&list, as_of_an_older_program(&text)).unwrap();
+    fs::write(week.state("index.redb"), b"of another time").unwrap();
+    let node = week.start_node();
+    let waiting = week.until_stage(LATER, "paused");
+    assert_eq!(waiting["priority"], "normal");
+    client.until_complete("mine.txt", 1);
+    client.until_complete(LARGE, 2);
+    assert_eq!(client.find("mine.txt").len(), 1);
+
+    // A list that a newer program wrote is not understood, and not lost either.
+    week.stop(node);
+    let text = fs::read_to_string(&list).unwrap();
+    let newer = text.replacen("\"qshare_downloads\":1", "\"qshare_downloads\":99", 1);
+    assert_ne!(newer, text);
+    fs::write(&list, &newer).unwrap();
+    let node = week.start_node();
+    assert_eq!(week.download(LATER), None);
+    let kept = week.state("downloads.unknown");
+    assert_eq!(fs::read_to_string(&kept).unwrap(), newer);
+    week.stop(node);
+    // Its program comes back.
+    fs::write(&list, &text).unwrap();
+    let node = week.start_node();
+
+    // Sunday: the rest is fetched, and what is not needed any more is removed.
+    week.world.put("colleague", LATER, &later);
+    client.until_complete(LATER, 1);
+    week.run(&["resume", "--all"]).well();
+    week.until_stage(LATER, "complete");
+    assert_same(&week.world.path("node/downloads").join(LATER), &later);
+    week.run(&["remove", "--files", LATER]).well();
+    assert!(!week.world.path("node/downloads").join(LATER).exists());
+    assert_eq!(week.downloads(), Vec::<Value>::new());
+    assert_same(&week.world.path("node/downloads").join(LARGE), &large);
+    week.stop(node);
+    drop((friend, colleague));
+}
+
+/// Returns the chunks of the large file that were requested since the last call.
+fn asked(source: &TestPeer) -> Vec<u64> {
+    let asked = source.take_asked();
+    asked
+        .iter()
+        .map(|(_, range)| range.start / CHUNK as u64)
+        .collect()
+}
+
+/// Returns a list of downloads without the fields that came later.
+fn as_of_an_older_program(text: &str) -> String {
+    let mut lines = text.lines();
+    let mut old = format!("{}\n", lines.next().unwrap());
+    for line in lines {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        let fields = record.as_object_mut().unwrap();
+        fields.retain(|name, _| {
+            ["name", "length", "root", "state", "added_ms"].contains(&name.as_str())
+        });
+        old.push_str(&format!("{record}\n"));
+    }
+    old
+}
