@@ -3,6 +3,8 @@
 mod cat;
 mod config;
 mod control;
+#[cfg(test)]
+mod documents;
 mod get;
 mod http;
 mod limits;

@@ -20,6 +20,8 @@ mod lan;
 #[cfg(target_os = "linux")]
 mod limits;
 mod links;
+#[cfg(target_os = "linux")]
+mod manual;
 mod messages;
 #[cfg(target_os = "linux")]
 mod nat;
