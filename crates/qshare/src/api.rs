@@ -24,4 +24,4 @@ mod uploads;
 
 pub(crate) use routes::{no_route, routes};
 use state::absolute;
-pub(crate) use state::{Api, ApiConfig};
+pub(crate) use state::{Api, ApiConfig, short_group_id};

@@ -27,7 +27,7 @@ pub(crate) use cat::{ByteRange, CatArgs, STDOUT};
 pub(crate) use config::{ConfigArg, ConfigArgs};
 pub(crate) use control::{
     AddArgs, ControlArg, LimitArgs, PauseArgs, RemoveArgs, ResumeArgs, StatusArgs, StopArgs,
-    WhichArg,
+    UnshareArgs, WhichArg,
 };
 pub(crate) use get::{GetArgs, Wait};
 pub(crate) use http::HttpArgs;
@@ -39,7 +39,7 @@ pub(crate) use net::NetArgs;
 pub(crate) use network::NetworkArgs;
 pub(crate) use node::NodeArgs;
 pub(crate) use registry::RegistryArgs;
-pub(crate) use share::ShareArgs;
+pub(crate) use share::{ShareArgs, any_port};
 pub(crate) use shared::{CertsArg, GroupArg, TrackersArg};
 pub(crate) use tracker::{RelayArgs, TrackerArgs};
 
@@ -156,6 +156,8 @@ pub(crate) enum Command {
     Remove(RemoveArgs),
     /// Print or change rate limits and priorities of the running node
     Limit(LimitArgs),
+    /// End shares that were handed to the running node
+    Unshare(UnshareArgs),
     /// Stop the running node
     Stop(StopArgs),
     /// Diagnose NAT type, firewall and port mapping

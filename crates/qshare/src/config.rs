@@ -108,7 +108,13 @@ impl ShareArgs {
         let trackers = self.network.trackers.given.clone();
         let mut config = NodeConfig::one_shot(Identity::ephemeral()?, trackers);
         self.network.apply(&mut config)?;
+        self.limits.apply(&mut config.limits);
         Ok(config)
+    }
+
+    /// Returns whether the options demand a node of this process.
+    pub(crate) fn is_in_foreground(&self) -> bool {
+        self.foreground || self.http.is_some() || self.network.listen != crate::args::any_port()
     }
 }
 

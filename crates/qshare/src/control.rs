@@ -7,5 +7,5 @@ mod named;
 mod stream;
 
 pub(crate) use client::{Client, ClientError};
-pub(crate) use find::{FindNodeError, connect};
-pub(crate) use named::{NameError, choose};
+pub(crate) use find::{FindNodeError, alive, connect};
+pub(crate) use named::{NameError, choose, choose_shares};

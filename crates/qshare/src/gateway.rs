@@ -7,6 +7,7 @@
 
 mod capabilities;
 mod file_type;
+mod folder;
 mod range;
 
 use std::ops::Range;
@@ -21,7 +22,8 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use qshare_node::content::{AssetName, ContentInfo, NodeAddress};
+use qshare_node::content::manifest::FolderList;
+use qshare_node::content::{AssetName, ContentInfo, NodeAddress, ShareKey};
 use qshare_node::{Contact, ContentReader, DownloadRequest, Node, StreamError, Target};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -57,6 +59,10 @@ pub(crate) struct Readable {
     pub(crate) name: AssetName,
     /// Length and root.
     pub(crate) info: ContentInfo,
+    /// The key of a private share.
+    pub(crate) share_key: Option<ShareKey>,
+    /// Of a folder, its files; then the rest is about the list of them.
+    pub(crate) list: Option<Arc<FolderList>>,
     /// Nodes that a link named.
     pub(crate) nodes: Vec<NodeAddress>,
     /// Nodes that a lookup found.
@@ -109,15 +115,58 @@ impl Gateway {
         let request = DownloadRequest::new(content.name.clone(), content.info, target)
             .nodes(content.nodes.clone())
             .holders(content.holders.clone())
+            .share_key(content.share_key.clone())
             .give_up_after(PATIENCE);
         self.0.node.read(request, range)
     }
 }
 
-/// Returns the path of a capability: `/d/CAPABILITY/NAME`.
+/// Returns the path of a capability: `/d/CAPABILITY/NAME`; of a folder, with a slash at the end.
 pub(crate) fn path_of(capability: &Capability<Readable>) -> String {
     let name = utf8_percent_encode(capability.content.name.as_str(), IN_PATHS);
-    format!("{PREFIX}{}/{name}", capability.secret.to_text())
+    let end = capability.content.list.as_ref().map_or("", |_| "/");
+    format!("{PREFIX}{}/{name}{end}", capability.secret.to_text())
+}
+
+/// Sets the headers of every answer, where no other layer does: a browser must not guess another
+/// type, nor tell other sites the address.
+pub(crate) async fn harden(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+/// What a path below a capability leads to.
+enum Place {
+    Content(Readable),
+    /// The page of a folder.
+    Page(Arc<FolderList>),
+}
+
+impl Readable {
+    /// Returns what a name leads to. It decides the content type, so the client has no say in it.
+    fn at(&self, name: &str) -> Option<Place> {
+        let rest = name.strip_prefix(self.name.as_str())?;
+        let Some(list) = &self.list else {
+            return rest.is_empty().then(|| Place::Content(self.clone()));
+        };
+        let path = rest.strip_prefix('/')?;
+        if path.is_empty() {
+            return Some(Place::Page(list.clone()));
+        }
+        let file = list.file(folder::find(list, path)?)?;
+        Some(Place::Content(Readable {
+            name: file.name,
+            info: file.info,
+            list: None,
+            ..self.clone()
+        }))
+    }
 }
 
 /// Returns the routes of the gateway.
@@ -144,10 +193,11 @@ async fn read(
 ) -> Result<Response, Refusal> {
     let capability = Secret::parse(&secret)
         .and_then(|secret| gateway.0.capabilities.get(secret, SystemTime::now()))
-        // The name decides the content type, so the client has no say in it.
-        .filter(|capability| capability.content.name.as_str() == name)
         .ok_or(Refusal::Unknown)?;
-    let content = &capability.content;
+    let content = match capability.content.at(&name).ok_or(Refusal::Unknown)? {
+        Place::Content(content) => content,
+        Place::Page(list) => return Ok(folder::page(capability.content.name.as_str(), &list)),
+    };
     let length = content.info.length;
     let tag = format!("\"{}\"", content.info.id());
     let wanted = range::wanted(&headers, length, &tag);
@@ -205,7 +255,7 @@ async fn read(
     headers.insert(header::CONTENT_DISPOSITION, kind.disposition);
     headers.insert(header::CONTENT_LENGTH, (part.end - part.start).into());
     if method != Method::HEAD && !part.is_empty() {
-        let reader = gateway.open(content, part).map_err(Refusal::Unreadable)?;
+        let reader = gateway.open(&content, part).map_err(Refusal::Unreadable)?;
         *answer.body_mut() = body(reader, &capability)
             .await
             .map_err(Refusal::Unreadable)?;

@@ -32,6 +32,7 @@ mod progress;
 mod prompt;
 mod redeem;
 mod service;
+mod sharing;
 mod signals;
 mod suggest;
 mod sums;
@@ -93,6 +94,7 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Command::Resume(args) => commands::control::which::resume(args, console),
         Command::Remove(args) => commands::control::which::remove(args, console),
         Command::Limit(args) => commands::control::limit::run(args, console),
+        Command::Unshare(args) => commands::control::unshare::run(args, console),
         Command::Stop(args) => commands::control::stop::run(args, console),
         Command::Net(args) => commands::net::run(args, console),
         Command::Hash(args) => commands::hash::run(&args, console),

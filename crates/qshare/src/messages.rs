@@ -22,7 +22,9 @@ use crate::neutral::neutral_line;
 pub(crate) use argument::argument;
 pub(crate) use codes::{code_event, not_a_code, redeem};
 pub(crate) use configuration::{configuration, no_such_command};
-pub(crate) use control::{client, no_control_socket, no_download, no_node, node_stopped};
+pub(crate) use control::{
+    client, no_control_socket, no_download, no_node, no_share, node_stopped, not_shareable,
+};
 pub(crate) use disk::{disk, not_a_directory};
 pub(crate) use download::{
     FORCE_NEEDS_A_NAME, download, folder_at_the_prompt, liar, nothing_to_discard,

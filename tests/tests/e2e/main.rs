@@ -14,6 +14,7 @@ mod demo;
 mod digests;
 mod downloads;
 mod folders;
+mod handed;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod lan;
@@ -39,6 +40,7 @@ mod processes;
 mod resume;
 mod serving;
 mod several_trackers;
+mod sharing;
 mod status;
 mod times;
 mod trackers;

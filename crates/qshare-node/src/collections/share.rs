@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qshare_content::manifest::ManifestTotals;
+use qshare_content::manifest::{FolderList, ManifestTotals};
 use qshare_content::{AssetName, ContentInfo, ShareKey};
 use qshare_storage::{
     BuiltFolder, Cancel, FolderError, FolderOptions, FolderProgress, FolderSkip, HashIndex,
@@ -68,6 +68,7 @@ pub struct FolderShare {
     request: Arc<FolderShareRequest>,
     shares: Arc<ShareStore>,
     version: watch::Receiver<FolderVersion>,
+    list: watch::Receiver<Arc<FolderList>>,
     stop: CancellationToken,
 }
 
@@ -90,6 +91,11 @@ impl FolderShare {
     /// Returns the current version.
     pub fn version(&self) -> FolderVersion {
         self.version.borrow().clone()
+    }
+
+    /// Returns the list of files of the current version.
+    pub fn list(&self) -> Arc<FolderList> {
+        self.list.borrow().clone()
     }
 
     /// Waits until the version has changed since the last call. Stays pending after the share has
@@ -125,16 +131,19 @@ pub(crate) async fn share_folder(
     let built = build(&request, true).await?;
     let stop = tasks.stopping().child_token();
     let version = watch::Sender::new(version_of(&built, 1));
+    let list = watch::Sender::new(built.folder.list().clone());
     let share = FolderShare {
         request: request.clone(),
         shares: shares.clone(),
         version: version.subscribe(),
+        list: list.subscribe(),
         stop: stop.clone(),
     };
     let following = Following {
         request,
         shares,
         version,
+        list,
     };
     let mut served = following.serve(built);
     tasks.spawn(async move {
@@ -194,6 +203,7 @@ struct Following {
     request: Arc<FolderShareRequest>,
     shares: Arc<ShareStore>,
     version: watch::Sender<FolderVersion>,
+    list: watch::Sender<Arc<FolderList>>,
 }
 
 impl Following {
@@ -238,6 +248,7 @@ impl Following {
                 self.withdraw(served, true);
             }
             // The same manifest replaces the older one: times or hidden files have changed.
+            self.list.send_replace(built.folder.list().clone());
             *served = self.serve(built);
             self.version.send_replace(version);
             pause = CHECK_EVERY.max(begun.elapsed() * PAUSE_FACTOR);

@@ -104,9 +104,10 @@ impl Roster {
             let target = Target::beneath(&self.dir, name.clone());
             let id = DownloadId::new(&info, &target);
             let left = found.remove(&id);
-            let key = left.as_ref().and_then(|left| left.share_key.clone());
+            let left_key = left.as_ref().and_then(|left| left.share_key.clone());
+            let key = record.key.clone().or(left_key);
             if record.is_private && key.is_none() {
-                // Its key was in the meta file, which is gone.
+                // Without its key it would be asked for, and announced, publicly.
                 continue;
             }
             let request = DownloadRequest::new(name, info, target)
@@ -454,9 +455,6 @@ impl Roster {
             return None;
         };
         let is_ours = *base == self.dir && request.give_up_after.is_none();
-        // The list keeps no share keys, and a private download must not resume without its key. A
-        // running one is found by its meta file.
-        let is_ours = is_ours && (request.share_key.is_none() || state != RecordState::Running);
         is_ours.then(|| Record::new(name, row, state))
     }
 

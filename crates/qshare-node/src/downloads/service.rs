@@ -165,11 +165,14 @@ impl Downloads {
         range: Range<u64>,
     ) -> Result<ContentReader, StreamError> {
         let stream = self.streams.open(request.info)?;
+        let key = request.share_key.as_ref();
+        let topic = key.map(|key| key.topic(&request.info.id()));
         let downloads = self.clone();
         let fetch = move |window: Arc<Window>| downloads.fetch_for(request.clone(), window);
         Ok(ContentReader::new(
             stream,
             self.shares.clone(),
+            topic,
             range,
             Box::new(fetch),
         ))
@@ -180,7 +183,10 @@ impl Downloads {
         let rates = Rates::new(self.pacing.clone(), self.by_priority.clone());
         let download = Download::new(&request, self.stopping.child_token(), Arc::new(rates));
         let content = request.info.id();
-        let span = info_span!("stream", name = %request.name, content = content.short());
+        let span = match request.share_key {
+            None => info_span!("stream", name = %request.name, content = content.short()),
+            Some(_) => info_span!("private stream"),
+        };
         let (downloads, state) = (self.clone(), download.state().clone());
         let run = async move {
             let fetch = Box::pin(downloads.swarms.stream(&request, &state, window.clone()));

@@ -12,12 +12,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
-use qshare_content::{ChunkIndex, Chunks, ContentId, ContentInfo};
+use qshare_content::{ChunkIndex, Chunks, ContentId, ContentInfo, Topic};
 
 use super::download::Download;
 use crate::error::DownloadError;
 use crate::runtime::blocking;
-use crate::shares::ShareStore;
+use crate::shares::{Found, ShareStore};
 use crate::vocabulary::Progress;
 use window::ReaderId;
 pub(crate) use window::Window;
@@ -105,6 +105,8 @@ pub struct ContentReader {
     stream: Arc<Stream>,
     chunks: Chunks,
     shares: Arc<ShareStore>,
+    /// Under which this node may have the content, if it belongs to a private share.
+    topic: Option<Topic>,
     position: u64,
     end: u64,
     /// The place in the window, once the bytes could not be read from this machine's files.
@@ -116,6 +118,7 @@ impl ContentReader {
     pub(super) fn new(
         stream: Arc<Stream>,
         shares: Arc<ShareStore>,
+        topic: Option<Topic>,
         range: Range<u64>,
         start_fetch: StartFetch,
     ) -> ContentReader {
@@ -126,6 +129,7 @@ impl ContentReader {
             end,
             stream,
             shares,
+            topic,
             place: None,
             start_fetch,
         }
@@ -187,14 +191,18 @@ impl ContentReader {
 
     /// Reads from a shared file, a finished download or an unfinished one.
     async fn read_local(&self, chunk: ChunkIndex) -> Option<Bytes> {
-        let holding = self.shares.find(&self.stream.info.id())?;
+        let private = || match self.shares.find_private(self.topic.as_ref()?)? {
+            (Found::Holding(holding), _) => Some(holding),
+            (Found::Changed, _) => None,
+        };
+        let holding = self.shares.find(&self.stream.info.id()).or_else(private)?;
         if !holding.has(chunk) {
             return None;
         }
         let range = self.chunks.range(chunk);
         let end = self.end.min(range.end);
         let length = (end - self.position).min(LOCAL_READ_BYTES) as usize;
-        let offset = self.position - range.start;
+        let offset = self.position;
         let shares = self.shares.clone();
         blocking(move || {
             let mut bytes = vec![0; length];

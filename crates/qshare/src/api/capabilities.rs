@@ -48,17 +48,13 @@ async fn readable(api: &Api, wanted: Wanted) -> Result<Readable, ApiError> {
         return Ok(Readable {
             name: share.name,
             info: share.info,
+            share_key: None,
+            list: None,
             nodes: Vec::new(),
             holders: Vec::new(),
         });
     }
     let meant = downloads::resolve(api, wanted).await?;
-    // Trackers and nodes must not be asked for a private content by its ID.
-    if meant.share_key.is_some() {
-        let message = "the gateway does not read private shares";
-        return Err(ApiError::new(Code::NotSupported, message)
-            .hint("Add it as a download, and make the capability when it is complete"));
-    }
     let [file] = <[_; 1]>::try_from(meant.files).map_err(|files| {
         let message = format!("a capability is for one file, but {} match", files.len());
         ApiError::new(Code::BadRequest, message)
@@ -66,6 +62,8 @@ async fn readable(api: &Api, wanted: Wanted) -> Result<Readable, ApiError> {
     Ok(Readable {
         name: file.name,
         info: file.info,
+        share_key: meant.share_key,
+        list: None,
         nodes: meant.nodes,
         holders: file.holders,
     })

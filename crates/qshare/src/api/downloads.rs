@@ -178,7 +178,7 @@ pub(super) fn row(api: &Api, id: &DownloadId) -> Result<RosterRow, ApiError> {
 }
 
 /// Refuses to begin something that would be stopped at once.
-fn refuse_when_stopping(api: &Api) -> Result<(), ApiError> {
+pub(super) fn refuse_when_stopping(api: &Api) -> Result<(), ApiError> {
     match api.quit.is_cancelled() {
         true => Err(ApiError::new(Code::Stopping, "the node is stopping")),
         false => Ok(()),

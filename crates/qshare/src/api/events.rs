@@ -1,5 +1,6 @@
 //! Server-sent events: a full picture at first, then what has changed.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use qshare_node::content::{Bitmap, Chunks};
 use qshare_node::{DownloadId, RosterRow};
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,8 +22,10 @@ use super::error::{ApiError, Code};
 use super::extract::Params;
 use super::info::status_of;
 use super::objects::{
-    Changed, ChunkMap, Download, DownloadDetail, DownloadsChange, Notice, RatePoint, Status,
+    Changed, ChunkMap, Download, DownloadDetail, DownloadsChange, Notice, RatePoint, Share,
+    ShareEvent, SharesChange, Status,
 };
+use crate::sharing::ShareId;
 
 /// Events on their way to a client that reads slowly. Changes are collected while they wait.
 const EVENTS: usize = 4;
@@ -74,6 +77,8 @@ pub(super) async fn stream(
         status: None,
         status_sent: Instant::now(),
         had_rate: false,
+        shares: HashMap::new(),
+        has_shares: false,
     };
     tokio::spawn(listener.run());
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
@@ -96,6 +101,9 @@ struct Listener {
     status: Option<Status>,
     status_sent: Instant,
     had_rate: bool,
+    /// The revisions of the handed-over shares that the client has, and whether it has any list.
+    shares: HashMap<ShareId, u64>,
+    has_shares: bool,
 }
 
 /// The download whose details the client wants, and what it knows of it.
@@ -126,18 +134,23 @@ impl Listener {
         let mut roster = self.api.roster.watch();
         let mut rates = self.api.rates.latest();
         let mut notices = self.api.notices.subscribe();
+        let mut shares = self.api.handed.watch();
+        let mut happenings = self.api.handed.happenings();
         let mut details = interval(DETAIL_EVERY);
         details.set_missed_tick_behavior(MissedTickBehavior::Delay);
         rates.mark_unchanged();
         self.tell_status().await?;
         roster.mark_unchanged();
         self.tell_downloads().await?;
+        shares.mark_unchanged();
+        self.tell_shares().await?;
         self.tell_detail().await?;
         loop {
             let mut heard: Vec<Notice> = Vec::new();
             tokio::select! {
                 Ok(()) = roster.changed() => {}
                 Ok(()) = rates.changed() => {}
+                Ok(()) = shares.changed() => {}
                 notice = notices.recv() => match notice {
                     Ok(notice) => heard.push(notice),
                     Err(RecvError::Lagged(_)) => {}
@@ -155,6 +168,16 @@ impl Listener {
             self.tell_status().await?;
             roster.mark_unchanged();
             self.tell_downloads().await?;
+            shares.mark_unchanged();
+            self.tell_shares().await?;
+            // Each of them also changes a share, so this is not late.
+            for _ in 0..NOTICES_MAX {
+                match happenings.try_recv() {
+                    Ok(happening) => self.send("share", &ShareEvent::from(&happening)).await?,
+                    Err(TryRecvError::Lagged(_)) => {}
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                }
+            }
             let rate = *rates.borrow_and_update();
             self.tell_rate(rate).await?;
             sleep(self.pause).await;
@@ -198,6 +221,26 @@ impl Listener {
             if !changes.more {
                 return Ok(());
             }
+        }
+    }
+
+    async fn tell_shares(&mut self) -> Result<(), Gone> {
+        let (changed, removed) = self.api.handed.changes(&mut self.shares);
+        let mut removed: Vec<String> = removed.iter().map(ToString::to_string).collect();
+        let changed: Vec<Share> = changed.iter().map(Share::from).collect();
+        let mut parts = changed.chunks(ROWS_MAX);
+        loop {
+            let part = parts.next().unwrap_or_default();
+            let snapshot = !std::mem::replace(&mut self.has_shares, true);
+            if part.is_empty() && removed.is_empty() && !snapshot {
+                return Ok(());
+            }
+            let body = SharesChange {
+                snapshot,
+                changed: part.to_vec(),
+                removed: std::mem::take(&mut removed),
+            };
+            self.send("shares", &body).await?;
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) fn status_of(api: &Api) -> Status {
         downloads_dir: Some(super::absolute(api.downloads.clone()).display().to_string()),
         shared_files,
         shared_bytes,
-        shares_revision: node.shares_revision(),
+        shares_revision: node.shares_revision() + api.handed.revision(),
         still_written: still_written
             .iter()
             .take(STILL_WRITTEN_MAX)

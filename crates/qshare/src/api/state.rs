@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use qshare_node::{Download, DownloadRoster, Node};
+use qshare_node::{Download, DownloadRoster, GroupSecret, Node};
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use super::objects::Notice;
 use super::rates;
 use crate::exit::Failure;
 use crate::gateway::Gateway;
+use crate::sharing::HandedShares;
 
 /// Notices that a slow listener may lag behind before it misses some.
 const NOTICES_KEPT: usize = 256;
@@ -26,6 +27,8 @@ pub(crate) struct ApiConfig {
     pub(crate) node: Node,
     pub(crate) assets: PathBuf,
     pub(crate) downloads: PathBuf,
+    /// The shares that were handed to the node.
+    pub(crate) handed: HandedShares,
     /// The public ID of the group, if the node is in one.
     pub(crate) group_id: Option<String>,
     /// Receives every download that begins.
@@ -39,6 +42,7 @@ pub(crate) struct State {
     pub(crate) roster: DownloadRoster,
     pub(super) assets: PathBuf,
     pub(super) downloads: PathBuf,
+    pub(super) handed: HandedShares,
     pub(super) group_id: Option<String>,
     pub(super) begun: UnboundedSender<Download>,
     pub(super) quit: CancellationToken,
@@ -74,6 +78,7 @@ impl Api {
             node: config.node,
             assets: absolute(config.assets),
             downloads: config.downloads,
+            handed: config.handed,
             group_id: config.group_id,
             begun: config.begun,
             quit: config.quit,
@@ -100,6 +105,15 @@ impl Api {
     pub(crate) fn set_http(&self, url: String) {
         let _ = self.http.set(url);
     }
+}
+
+/// Returns the public ID of a group as the API shows it.
+pub(crate) fn short_group_id(group: &GroupSecret) -> String {
+    let id = group.group_id();
+    id.iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Returns a path that does not depend on the current directory.

@@ -170,6 +170,31 @@ pub(crate) struct LimitArgs {
     pub(crate) json: JsonArg,
 }
 
+const UNSHARE_HELP: &str = "\
+Examples:
+  qshare unshare report.pdf                by name
+  qshare unshare 7-amber-walrus            by its code
+  qshare unshare ./photos                  by its path
+  qshare unshare --all
+
+It ends what `qshare share` handed to the running node. Files in the node's directory end when they
+are moved away. Whoever has fetched the share, or is fetching it from others, keeps it.";
+
+#[derive(Debug, Args)]
+#[command(after_help = UNSHARE_HELP)]
+pub(crate) struct UnshareArgs {
+    /// Shares: name, path, code, content ID, id:PREFIX or share ID
+    #[arg(required_unless_present = "all", value_name = "SHARE")]
+    pub(crate) shares: Vec<String>,
+    /// All shares that were handed over
+    #[arg(long, conflicts_with = "shares", value_parser = FalseyValueParser::new())]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) control: ControlArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+}
+
 const STOP_HELP: &str = "\
 Examples:
   qshare stop

@@ -4,8 +4,8 @@ use std::io::{IsTerminal, stdout};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use qshare_node::content::{Link, NodeAddress, Query, TrackerAddress};
-use qshare_node::{FoundFile, Node, NodeConfig, TrackerState, TrackerStatus};
+use qshare_node::content::{Link, NodeAddress, Query};
+use qshare_node::{FoundFile, Node, NodeConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::run_on_network;
@@ -15,6 +15,7 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::messages::{self, Reader};
 use crate::output::{self, ListedJson, TruncatedJson};
+use crate::sharing::pinned;
 
 /// Deadline for the first answer of a tracker. With start and goodbye, a command without an answer
 /// fails within five seconds.
@@ -153,18 +154,6 @@ pub(super) fn print_table(files: &[FoundFile], console: &Console) -> Result<(), 
     Ok(())
 }
 
-/// Returns the trackers that answered, as written, each pinned to the ID that it proved.
-pub(super) fn pinned(trackers: &[TrackerStatus]) -> Vec<TrackerAddress> {
-    let pinned = trackers.iter().filter_map(|status| match &status.state {
-        TrackerState::Connected { id, .. } => Some(TrackerAddress {
-            id: Some(*id),
-            ..status.tracker.clone()
-        }),
-        TrackerState::Away { .. } | TrackerState::Refused { .. } => None,
-    });
-    pinned.collect()
-}
-
 /// Returns addresses of some holders, complete ones first.
 fn addresses(file: &FoundFile) -> Vec<NodeAddress> {
     let mut holders: Vec<_> = file.holders.iter().collect();
@@ -200,34 +189,5 @@ fn warn_of_loopback(places: &[(&str, String)], console: &Console) {
             "these links contain {place}, which works on this machine only; for links that work \
              elsewhere, give --tracker an address that other machines can reach"
         ));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use qshare_node::content::NodeId;
-
-    use super::*;
-
-    #[test]
-    fn links_pin_the_trackers_that_answered_under_the_address_as_written() {
-        let id = NodeId([7; 32]);
-        let connected = TrackerState::Connected {
-            id,
-            address: "192.0.2.1:9".parse().unwrap(),
-            seen_at: None,
-        };
-        let trackers = [
-            ("tracker.example:9", connected),
-            ("away:9", TrackerState::Away { cause: None }),
-        ];
-        let trackers = trackers.map(|(written, state)| TrackerStatus {
-            tracker: written.parse().unwrap(),
-            state,
-            unlisted_entries: 0,
-        });
-        let pinned = pinned(&trackers);
-        assert_eq!(pinned.len(), 1);
-        assert_eq!(pinned[0].to_string(), format!("{id}@tracker.example:9"));
     }
 }

@@ -6,14 +6,15 @@ mod startup;
 mod status;
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use qshare_node::content::{AssetName, ContentId};
 use qshare_node::{
-    BindError, Download, DownloadError, GroupSecret, Identity, IdentityError, IdentityRole, Node,
-    NodeConfig, Report, Stage, StartError, exclude_from_core_dumps,
+    BindError, Download, DownloadError, Identity, IdentityError, IdentityRole, Node, NodeConfig,
+    Report, Stage, StartError, exclude_from_core_dumps,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -22,7 +23,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::run_on_network;
-use crate::api::{Api, ApiConfig, routes};
+use crate::api::{Api, ApiConfig, routes, short_group_id};
 use crate::args::NodeArgs;
 use crate::console::Console;
 use crate::exit::Failure;
@@ -34,6 +35,7 @@ use crate::output::{self, DownloadedJson};
 use crate::progress::{self, Board};
 use crate::prompt::{self, Input, Names};
 use crate::service;
+use crate::sharing::{HandedConfig, HandedShares};
 use crate::suggest::{self, CommandLine};
 use crate::terminal;
 use crate::web::WebServer;
@@ -59,11 +61,12 @@ pub(crate) fn run(args: NodeArgs, console: &Console) -> Result<(), Failure> {
         error => error.into(),
     })?;
     let config = args.node_config(&dir, Identity::load_or_create(&dir, role)?)?;
-    run_on_network(|stop| serve(args, config, console, stop))
+    run_on_network(|stop| serve(args, dir, config, console, stop))
 }
 
 async fn serve(
     args: NodeArgs,
+    dir: PathBuf,
     config: NodeConfig,
     console: &Console,
     stop: CancellationToken,
@@ -73,21 +76,22 @@ async fn serve(
         Some(config) => Some(WebServer::bind(config).await?),
         None => None,
     };
-    let group_id = config.group.as_ref().map(GroupSecret::group_id);
-    let group_id = group_id.map(|id| {
-        id.iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
-    });
+    let group_id = config.group.as_ref().map(short_group_id);
     let node = Node::start(config)
         .await
         .map_err(|error| not_started(error, &args))?;
     let (begun, mut begins) = unbounded_channel();
     // Cancelled at the prompt, or together with `stop`.
     let quit = stop.child_token();
+    let handed = HandedShares::open(HandedConfig {
+        node: node.clone(),
+        state_dir: dir.join("state"),
+        exclude: vec![dir],
+        quit: quit.clone(),
+    });
     let api = Api::new(ApiConfig {
         node: node.clone(),
+        handed: handed.await,
         assets: args.assets.clone(),
         downloads: args.downloads.clone(),
         group_id,

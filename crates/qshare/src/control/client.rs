@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use super::stream::Events;
 use crate::api::objects::{
     Add, Added, Changed, Download, DownloadChange, DownloadDetail, Downloads, Failed,
-    FailedBecause, Limits, LimitsChange, NewShare, Remove, Share, Shares, Status, Which,
+    FailedBecause, Limits, LimitsChange, LinkOf, NewShare, Remove, Share, Shares, Status, Which,
 };
 use crate::api::socket::is_trusted;
 
@@ -214,28 +214,38 @@ impl Client {
     }
 
     /// Shares a path. The answer has its link.
-    #[allow(dead_code, reason = "`qshare share` hands paths to a running node")]
     pub(crate) async fn share(&self, share: &NewShare) -> Result<Share, ClientError> {
         self.post("shares", share).await
     }
 
-    /// Returns the first page of shares whose names match a glob.
-    #[allow(dead_code, reason = "for the commands that follow")]
-    pub(crate) async fn shares(&self, glob: &str) -> Result<Shares, ClientError> {
-        let mut route = "shares?limit=1000&match=".to_owned();
-        for byte in glob.bytes() {
-            match byte.is_ascii_alphanumeric() {
-                true => route.push(byte.into()),
-                false => route += &format!("%{byte:02X}"),
-            }
-        }
-        self.get(&route).await
+    /// Returns a share by its share ID.
+    pub(crate) async fn one_share(&self, id: &str) -> Result<Share, ClientError> {
+        self.get(&format!("shares/{id}")).await
     }
 
-    /// Ends the share of a content.
-    #[allow(dead_code, reason = "for the commands that follow")]
-    pub(crate) async fn unshare(&self, content: &str) -> Result<usize, ClientError> {
-        let route = format!("shares/{content}");
+    /// Returns the link to a share by its share ID.
+    pub(crate) async fn link(&self, id: &str) -> Result<LinkOf, ClientError> {
+        self.get(&format!("shares/{id}/link")).await
+    }
+
+    /// Returns all shares that were handed to the node.
+    pub(crate) async fn handed_shares(&self) -> Result<Vec<Share>, ClientError> {
+        let mut all = Vec::new();
+        let mut after = String::new();
+        loop {
+            let route = format!("shares?removable=true&limit={PAGE}{after}");
+            let page: Shares = self.get(&route).await?;
+            all.extend(page.shares);
+            match page.next {
+                Some(next) => after = format!("&after={next}"),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Ends a share by its share ID.
+    pub(crate) async fn unshare(&self, id: &str) -> Result<usize, ClientError> {
+        let route = format!("shares/{id}");
         let changed: Changed = self.ask(Method::DELETE, &route, None).await?;
         Ok(changed.changed)
     }

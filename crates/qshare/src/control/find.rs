@@ -40,6 +40,35 @@ pub(crate) async fn connect(
     if let Some(path) = socket {
         return open(path).await;
     }
+    let mut alive = alive(None, node).await?;
+    match alive.len() {
+        0 => Err(node.map_or(FindNodeError::None, FindNodeError::NotRunning)),
+        1 => alive
+            .pop()
+            .map(|(_, client)| client)
+            .ok_or(FindNodeError::None),
+        _ => Err(FindNodeError::Several(
+            alive.into_iter().map(|(found, _)| found).collect(),
+        )),
+    }
+}
+
+/// Connects to all nodes that may be meant: by a socket, by an ID, or those that run.
+pub(crate) async fn alive(
+    socket: Option<&Path>,
+    node: Option<NodeId>,
+) -> Result<Vec<(RunningNode, Client)>, FindNodeError> {
+    if let Some(path) = socket {
+        let client = open(path).await?;
+        let status = client.status().await.map_err(FindNodeError::Client)?;
+        let found = status.node.parse().map(|node| RunningNode {
+            node,
+            socket: path.to_owned(),
+        });
+        let no_id = |_| ClientError::Unreadable("its node ID is not one".to_owned());
+        let found = found.map_err(no_id).map_err(FindNodeError::Client)?;
+        return Ok(vec![(found, client)]);
+    }
     let mut running = running();
     if let Some(wanted) = node {
         running.retain(|found| found.node == wanted);
@@ -55,17 +84,9 @@ pub(crate) async fn connect(
             Err(error) => return Err(error),
         }
     }
-    match (alive.len(), foreign, node) {
-        (1, ..) => match alive.pop() {
-            Some((_, client)) => Ok(client),
-            None => Err(FindNodeError::None),
-        },
-        (0, Some(path), _) => Err(FindNodeError::NotOurs(path)),
-        (0, None, Some(wanted)) => Err(FindNodeError::NotRunning(wanted)),
-        (0, None, None) => Err(FindNodeError::None),
-        _ => Err(FindNodeError::Several(
-            alive.into_iter().map(|(found, _)| found).collect(),
-        )),
+    match (alive.is_empty(), foreign) {
+        (true, Some(path)) => Err(FindNodeError::NotOurs(path)),
+        _ => Ok(alive),
     }
 }
 

@@ -1,17 +1,19 @@
 //! Which downloads a command's arguments mean.
 
-use crate::api::objects::Download;
+use std::path::PathBuf;
+
+use crate::api::objects::{Download, Share};
 
 /// Shortest prefix of an ID.
 const PREFIX_MIN: usize = 6;
 
-/// Why arguments mean no downloads.
+/// Why arguments mean no downloads, or no shares.
 #[derive(Debug, PartialEq)]
-pub(crate) enum NameError {
-    /// No download is named so. The text is not repeated where it may be a link.
+pub(crate) enum NameError<T = Download> {
+    /// Nothing is named so. The text is not repeated where it may be a link.
     NotFound(String),
-    /// Several downloads have this name or ID.
-    Ambiguous(String, Vec<Download>),
+    /// Several have this name or ID.
+    Ambiguous(String, Vec<T>),
 }
 
 /// Returns the downloads that arguments mean, each once: by name, content ID, `id:PREFIX`, or
@@ -40,6 +42,59 @@ pub(crate) fn choose<'a>(
         }
     }
     Ok(chosen)
+}
+
+/// Returns the shares that arguments mean, each once: by name, path, code, content ID,
+/// `id:PREFIX` or share ID.
+pub(crate) fn choose_shares<'a>(
+    shares: &'a [Share],
+    arguments: &[String],
+) -> Result<Vec<&'a Share>, NameError<Share>> {
+    let mut chosen: Vec<&Share> = Vec::new();
+    for argument in arguments {
+        let by_name = |share: &&Share| is_meant_share(share, argument);
+        let mut found: Vec<&Share> = shares.iter().filter(by_name).collect();
+        if found.is_empty() {
+            let path = real_path(argument);
+            let has_path = |share: &&Share| share.path.as_ref().is_some_and(|at| *at == path);
+            found = shares.iter().filter(has_path).collect();
+        }
+        match found.as_slice() {
+            [] => return Err(NameError::NotFound(argument.clone())),
+            [one] => {
+                if !chosen.iter().any(|known| known.id == one.id) {
+                    chosen.push(one);
+                }
+            }
+            several => {
+                let several = several.iter().map(|one| (*one).clone()).collect();
+                return Err(NameError::Ambiguous(argument.clone(), several));
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+/// Returns a path as `qshare share` hands it over.
+fn real_path(text: &str) -> String {
+    match std::path::absolute(text) {
+        Ok(path) => path.components().collect::<PathBuf>().display().to_string(),
+        Err(_) => text.to_owned(),
+    }
+}
+
+fn is_meant_share(share: &Share, argument: &str) -> bool {
+    let name = argument.strip_prefix("name:").unwrap_or(argument);
+    let lower = argument.to_ascii_lowercase();
+    let prefix = lower
+        .strip_prefix("id:")
+        .filter(|text| text.len() >= PREFIX_MIN);
+    let content = share.content.as_deref().unwrap_or_default();
+    share.name == name
+        || content == lower
+        || share.id.as_ref() == Some(&lower)
+        || share.code.as_ref() == Some(&lower)
+        || prefix.is_some_and(|prefix| content.starts_with(prefix))
 }
 
 fn is_meant(download: &Download, argument: &str) -> bool {

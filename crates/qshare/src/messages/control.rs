@@ -1,11 +1,12 @@
 //! Wording of what goes wrong between a command and a running node.
 
-use crate::api::objects::{Download, FailedBecause};
+use crate::api::objects::{Download, FailedBecause, Share};
 use crate::api::socket::SocketError;
 use crate::control::{ClientError, FindNodeError, NameError};
 use crate::exit::{Exit, Failure};
 use crate::neutral::{neutral_line, shown};
 use crate::output;
+use crate::sharing::PathError;
 
 /// Describes a control socket that a node cannot open.
 pub(crate) fn no_control_socket(error: &SocketError) -> Failure {
@@ -136,6 +137,54 @@ pub(crate) fn no_download(error: NameError) -> Failure {
                 ),
             )
         }
+    }
+}
+
+/// Describes arguments that mean no shares.
+pub(crate) fn no_share(error: NameError<Share>) -> Failure {
+    match error {
+        // It may be a link or a code, which are secrets.
+        NameError::NotFound(_) => Failure::new(
+            Exit::NotFound,
+            "no share of that name, path, code or ID was handed to the node\n`qshare status` lists \
+             them",
+        ),
+        NameError::Ambiguous(text, shares) => {
+            let line = |share: &Share| {
+                let id = share.id.as_deref().unwrap_or_default();
+                let path = share.path.as_deref().unwrap_or_default();
+                format!("  {id}  {}  {path}", output::bytes(share.size_bytes))
+            };
+            let lines: Vec<String> = shares.iter().map(line).collect();
+            Failure::new(
+                Exit::NotFound,
+                format!(
+                    "{} shares are named {text:?}; name one by its ID:\n{}",
+                    shares.len(),
+                    lines.join("\n")
+                ),
+            )
+        }
+    }
+}
+
+/// Describes a path that cannot be shared.
+pub(crate) fn not_shareable(error: PathError) -> Failure {
+    match &error {
+        PathError::Unreadable { path, cause } => {
+            Failure::new(Exit::Disk, format!("cannot share {}: {cause}", shown(path)))
+        }
+        PathError::NotAFile(path) => Failure::new(
+            Exit::Usage,
+            format!("cannot share {}: not a file or directory", shown(path)),
+        ),
+        PathError::Name { path, cause } => Failure::new(
+            Exit::Usage,
+            format!(
+                "cannot share {} under its name: {cause}\nGive another one: --name NAME",
+                shown(path)
+            ),
+        ),
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::{fs, thread};
 
-use qshare_tests::files::{assert_same, info, noise};
+use qshare_tests::files::{self, assert_same, info, noise};
 use qshare_tests::peer::{Manner, TestPeer};
 use qshare_tests::process::{Process, eventually, run};
 use qshare_tests::world::{Node, Tracker, World};
@@ -435,4 +435,48 @@ fn a_browser_plays_a_video_from_its_middle() {
     let middle = bytes.len() as u64 / 3;
     assert!(ranges.iter().any(|&first| first > middle), "{ranges:?}");
     assert!(ranges.contains(&0), "{ranges:?}");
+}
+
+#[test]
+fn a_private_link_is_read_from_its_holders_and_what_was_handed_over_from_the_disk() {
+    if !has_programs(&["curl"]) {
+        return;
+    }
+    let world = World::new();
+    let tracker = world.tracker();
+    let bytes = noise(2 * MIB, 12);
+    files::put(&world.path("sharer/secret.bin"), &bytes);
+    let address = tracker.address.to_string();
+    let mut command = world.command("sharer", ["share", "--json", "secret.bin"]);
+    command.args([
+        "--no-code",
+        "--tracker",
+        &address,
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    let sharer = Process::start(command);
+    let link = sharer.ready()["link"].as_str().unwrap().to_owned();
+    let served = Served::start(&world, "node", &tracker, &[]);
+    let read = |what: &str| {
+        let made = served.call("POST", "capabilities", Some(json!({"what": what})));
+        let path = made["path"].as_str().unwrap_or_else(|| panic!("{made}"));
+        let url = format!("{}{path}", served.url.trim_end_matches('/'));
+        let dir = world.dir("client");
+        curl(&dir, &["-f", "-o", "got", &url]).well();
+        assert_same(&dir.join("got"), &bytes);
+        served.call("GET", "status", None)["received_bytes"].as_u64()
+    };
+    assert_eq!(read(&link), Some(bytes.len() as u64));
+    let listed = served.call("GET", "capabilities", None).to_string();
+    let key = link.split("K=").nth(1).unwrap().split(',').next().unwrap();
+    assert!(!listed.contains(key), "{listed}");
+
+    let path = world.path("sharer/secret.bin");
+    let body = json!({"path": path, "name": "other.bin", "code": false});
+    let shared = served.call("POST", "shares", Some(body));
+    assert_eq!(shared["state"], "serving", "{shared}");
+    // Nothing more was fetched.
+    let own = shared["link"].as_str().unwrap();
+    assert_eq!(read(own), Some(bytes.len() as u64));
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use qshare_content::{AssetName, ContentInfo, Hash, NodeAddress};
+use qshare_content::{AssetName, ContentInfo, Hash, NodeAddress, ShareKey};
 use qshare_net::RateLimit;
 use qshare_storage::{DiskError, FileAttributes};
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,10 @@ pub(super) struct Record {
     nodes: Vec<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) force: bool,
-    /// Whether it has a share key, which only its meta file holds.
+    /// The key of a private share.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "key_text")]
+    pub(super) key: Option<ShareKey>,
+    /// Whether it has a share key. Without one, it does not resume.
     #[serde(
         default,
         rename = "private",
@@ -80,6 +83,7 @@ impl Record {
             state,
             nodes: nodes.iter().map(ToString::to_string).collect(),
             force: row.request.force,
+            key: row.request.share_key.clone(),
             is_private: row.request.share_key.is_some(),
             modified_ns: row.request.attributes.modified_ns,
             executable: row.request.attributes.executable,
@@ -122,6 +126,29 @@ impl Record {
 
     pub(super) fn added_at(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.added_ms)
+    }
+}
+
+/// A share key as text.
+mod key_text {
+    use qshare_content::ShareKey;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use zeroize::Zeroizing;
+
+    pub(super) fn serialize<S: Serializer>(
+        key: &Option<ShareKey>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = key.as_ref().map(|key| Zeroizing::new(key.to_text()));
+        text.as_deref().serialize(serializer)
+    }
+
+    /// A key that is not readable is none.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<ShareKey>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?.map(Zeroizing::new);
+        Ok(text.and_then(|text| text.parse().ok()))
     }
 }
 

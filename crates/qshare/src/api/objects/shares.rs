@@ -1,6 +1,10 @@
 //! Objects of shares, searches and uploads. Those with a link have no `Debug`.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
+
+use super::Time;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Shares {
@@ -9,19 +13,48 @@ pub(crate) struct Shares {
     pub(crate) next: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Share {
-    pub(crate) content: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) content: Option<String>,
     pub(crate) name: String,
     pub(crate) kind: String,
     pub(crate) size_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) files: Option<u64>,
     pub(crate) complete: bool,
     pub(crate) private: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<String>,
     pub(crate) removable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hashed_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) also_public: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) once: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) command: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) code_pending: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failed_attempts: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) receivers: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) received: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sent_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) link: Option<String>,
 }
@@ -35,7 +68,26 @@ pub(crate) struct NewShare {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) public: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) once: Option<u32>,
+    pub(crate) code: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) once: Option<NonZeroU32>,
+}
+
+/// Handed-over shares that have changed, in an event.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SharesChange {
+    pub(crate) snapshot: bool,
+    pub(crate) changed: Vec<Share>,
+    pub(crate) removed: Vec<String>,
+}
+
+/// Something that happened with a handed-over share.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ShareEvent {
+    pub(crate) at: Time,
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) event: String,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use qshare_node::PathKind;
 use serde::{Deserialize, Serialize};
 
-use super::{Download, DownloadDetail};
+use super::{Download, DownloadDetail, Share};
 
 /// Milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -206,10 +206,12 @@ pub(crate) struct Notice {
 }
 
 /// What `qshare status --json` prints.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(crate) struct StatusReport {
     pub(crate) status: Status,
     pub(crate) downloads: Vec<Download>,
+    /// Those that were handed to the node.
+    pub(crate) shares: Vec<Share>,
     /// Of the downloads that were named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) details: Vec<DownloadDetail>,

@@ -194,6 +194,8 @@ fn every_object_has_the_documented_fields() {
     check::<Limits>(all, "Limits");
     check::<LimitsChange>(all, "LimitsChange");
     check::<DownloadsChange>(all, "DownloadsChange");
+    check::<SharesChange>(all, "SharesChange");
+    check::<ShareEvent>(all, "ShareEvent");
     check::<RatePoint>(all, "RatePoint");
     check::<Notice>(all, "Notice");
     let headings = TEXT.lines().filter_map(|line| line.strip_prefix("### "));

@@ -15,6 +15,7 @@ use super::super::objects::{DownloadsChange, Which};
 use super::super::socket::ControlSocket;
 use super::super::{Api, ApiConfig, no_route, routes};
 use crate::control::Client;
+use crate::sharing::{HandedConfig, HandedShares};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// A request that answers nothing by itself.
@@ -41,8 +42,15 @@ impl Served {
         config.listen = "127.0.0.1:0".parse().unwrap();
         let node = Node::start(config).await.unwrap();
         let quit = CancellationToken::new();
+        let handed = HandedShares::open(HandedConfig {
+            node: node.clone(),
+            state_dir: dir.path().join("state"),
+            exclude: Vec::new(),
+            quit: quit.clone(),
+        });
         let api = Api::new(ApiConfig {
             node: node.clone(),
+            handed: handed.await,
             assets: dir.path().join("assets"),
             downloads: dir.path().join("downloads"),
             group_id: None,

@@ -1,6 +1,6 @@
 //! `qshare status`: what the running node does, once or live.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect;
 use super::table;
-use crate::api::objects::{Download, DownloadsChange, RatePoint, Status, StatusReport};
+use crate::api::objects::{
+    Download, DownloadsChange, RatePoint, Share, SharesChange, Status, StatusReport,
+};
 use crate::args::StatusArgs;
 use crate::commands::run_on_network;
 use crate::console::Console;
@@ -44,10 +46,12 @@ async fn show(client: &Client, args: &StatusArgs, console: &Console) -> Result<(
     for one in choose(&downloads, &args.downloads).map_err(messages::no_download)? {
         details.push(client.detail(&one.id).await.map_err(messages::client)?);
     }
+    let shares = client.handed_shares().await.map_err(messages::client)?;
     if args.json.on {
         return console.json(&StatusReport {
             status,
             downloads,
+            shares,
             details,
         });
     }
@@ -63,6 +67,10 @@ async fn show(client: &Client, args: &StatusArgs, console: &Console) -> Result<(
     if !downloads.is_empty() {
         lines.push(String::new());
         lines.extend(table::of_downloads(&downloads, width, usize::MAX));
+    }
+    if !shares.is_empty() {
+        lines.push(String::new());
+        lines.extend(table::of_shares(&shares, width, usize::MAX));
     }
     lines.iter().try_for_each(|line| console.result(line))
 }
@@ -104,6 +112,8 @@ async fn watch_json(
 struct Picture {
     status: Option<Status>,
     downloads: HashMap<String, Download>,
+    /// Those that were handed over, by their share IDs.
+    shares: BTreeMap<String, Share>,
 }
 
 impl Picture {
@@ -124,6 +134,19 @@ impl Picture {
                 }
                 for id in change.removed {
                     self.downloads.remove(&id);
+                }
+            }
+            "shares" => {
+                let change: SharesChange = parse(data)?;
+                if change.snapshot {
+                    self.shares.clear();
+                }
+                for share in change.changed {
+                    self.shares
+                        .insert(share.id.clone().unwrap_or_default(), share);
+                }
+                for id in change.removed {
+                    self.shares.remove(&id);
                 }
             }
             "rates" => {
@@ -150,10 +173,20 @@ impl Picture {
             *line = table::truncate(line, width);
         }
         lines.push(String::new());
-        let room = height.saturating_sub(lines.len());
+        let shares = match self.shares.is_empty() {
+            true => Vec::new(),
+            // At most half of the room is for shares.
+            false => table::of_shares(self.shares.values(), width, (height / 2).max(2)),
+        };
+        let taken = lines.len() + shares.len() + usize::from(!shares.is_empty());
+        let room = height.saturating_sub(taken);
         match self.downloads.is_empty() {
             true => lines.push("no downloads; `qshare add NAME` adds one".to_owned()),
             false => lines.extend(table::of_downloads(self.downloads.values(), width, room)),
+        }
+        if !shares.is_empty() {
+            lines.push(String::new());
+            lines.extend(shares);
         }
         lines.truncate(height);
         lines

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::api::objects::{Download, DownloadDetail, Source, StageName, Status, Tracker};
+use crate::api::objects::{Download, DownloadDetail, Share, Source, StageName, Status, Tracker};
 use crate::output;
 
 /// Narrowest column of names.
@@ -91,6 +91,57 @@ pub(super) fn of_downloads<'a>(
         lines.push(truncate(&format!("and {} more", total - shown), width));
     }
     lines
+}
+
+/// Returns a table of the shares that were handed to the node, at most `width` columns wide and
+/// `height` lines high, the heading included.
+pub(super) fn of_shares<'a>(
+    shares: impl IntoIterator<Item = &'a Share>,
+    width: usize,
+    height: usize,
+) -> Vec<String> {
+    let shares: Vec<&Share> = shares.into_iter().collect();
+    let room = height.saturating_sub(1);
+    let shown = match shares.len() <= room {
+        true => shares.len(),
+        false => room.saturating_sub(1),
+    };
+    let heading = ["SHARE", "SIZE", "CODE", "DONE", "SENT", "STATE"].map(str::to_owned);
+    let mut rows = vec![heading];
+    rows.extend(shares.iter().take(shown).map(|share| share_row(share)));
+    let mut lines = output::table(&rows, [false, true, false, true, true, false]);
+    for line in &mut lines {
+        *line = truncate(line, width);
+    }
+    if shown < shares.len() {
+        let more = format!("and {} more", shares.len() - shown);
+        lines.push(truncate(&more, width));
+    }
+    lines
+}
+
+fn share_row(share: &Share) -> [String; 6] {
+    let name = match share.kind.as_str() {
+        "folder" => format!("{}/", share.name),
+        _ => share.name.clone(),
+    };
+    let state = match (share.state.as_deref(), &share.error) {
+        (_, Some(error)) => format!("failed: {error}"),
+        (Some("serving"), None) => match (share.receivers.unwrap_or(0), share.private) {
+            (0, true) => "private".to_owned(),
+            (0, false) => "listed".to_owned(),
+            (count, _) => output::count(count as u64, "receiver"),
+        },
+        (state, None) => state.unwrap_or_default().to_owned(),
+    };
+    [
+        name,
+        output::bytes(share.size_bytes),
+        share.code.clone().unwrap_or_default(),
+        share.received.unwrap_or(0).to_string(),
+        output::bytes(share.sent_bytes.unwrap_or(0)),
+        state,
+    ]
 }
 
 fn rank(stage: StageName) -> u8 {

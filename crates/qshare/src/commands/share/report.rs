@@ -4,11 +4,10 @@ use qshare_node::content::Link;
 use qshare_node::{Audience, CodeEvent};
 use serde::Serialize;
 
-use super::code::{ShownCode, is_end};
-use super::shared::Shared as Share;
+use crate::sharing::{Shared, ShownCode, is_end};
 
 /// The first line of a share, and the line of each new version of its file.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Serialize)]
 pub(super) struct SharedJson {
     pub(super) code: Option<String>,
     pub(super) link: String,
@@ -16,10 +15,13 @@ pub(super) struct SharedJson {
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) files: u64,
+    /// With --http, the address for browsers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) http: Option<String>,
 }
 
 impl SharedJson {
-    pub(super) fn new(share: &Share, link: &Link, code: Option<String>) -> SharedJson {
+    pub(super) fn new(share: &Shared, link: &Link, code: Option<String>) -> SharedJson {
         let version = share.version();
         SharedJson {
             code,
@@ -28,12 +30,13 @@ impl SharedJson {
             name: share.name().to_string(),
             bytes: version.bytes,
             files: version.files,
+            http: None,
         }
     }
 }
 
 /// An event of a share.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum EventJson {
     /// Who is served has changed.
@@ -82,7 +85,7 @@ impl EventJson {
         })
     }
 
-    pub(super) fn receivers(share: &Share, audience: &Audience) -> EventJson {
+    pub(super) fn receivers(share: &Shared, audience: &Audience) -> EventJson {
         EventJson::Receivers {
             name: share.name().to_string(),
             receivers: audience.receivers,

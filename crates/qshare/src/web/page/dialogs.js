@@ -99,10 +99,11 @@ export function showText(title, text, note, more = []) {
 }
 
 /** Shows the link of a content that this node has. */
-export async function showLink(name, content, isPrivate) {
-  const { link } = await call("GET", `shares/${content}/link`);
+export async function showLink(name, share, isPrivate, command = null) {
+  const { link } = await call("GET", `shares/${share}/link`);
+  const code = command ? `On the other machine: ${command}. ` : "";
   const note = isPrivate
-    ? "Whoever has this link can fetch the file, from this node and from all others that have it."
+    ? code + "Whoever has this link can fetch the file, from this node and from all others that have it."
     : "Open it in a page like this one, or with: qshare get LINK";
   showText(`Link to ${name}`, link, note);
 }
@@ -198,7 +199,7 @@ export function askPath(shared) {
       if (name.value.trim()) body.name = name.value.trim();
       const share = await call("POST", "shares", body);
       shared();
-      const code = share.code ? `On the other machine: qshare get ${share.code}` : null;
+      const code = share.command ? `On the other machine: ${share.command}` : null;
       if (share.link) showText(`Link to ${share.name}`, share.link, code);
       else closeDialog();
     },

@@ -26,6 +26,30 @@ export function globOf(text) {
   return `{**/*${any}*,**/*${any}*/**}`;
 }
 
+/** What names a share in requests: its share ID if it was handed over, else its content. */
+function keyOf(share) {
+  return share.id ?? share.content;
+}
+
+/** What there is to say about a share beside its size. */
+function partOf(share) {
+  if (share.error) return `Cannot be read: ${share.error}`;
+  if (share.state === "hashing" || share.state === "changed") {
+    const part = share.size_bytes > 0 ? (share.hashed_bytes ?? 0) / share.size_bytes : 0;
+    return `Hashing, ${Math.floor(Math.min(part, 1) * 100)} %`;
+  }
+  if (share.receivers > 0) return format.count(share.receivers, "receiver");
+  if (share.received > 0) return `${format.count(share.received, "receiver")} done`;
+  return share.complete ? "" : "incomplete";
+}
+
+/** Makes an address to stream a share. A private one is named by its link. */
+async function streamShare(share) {
+  if (!share.private) return showStream(share.name, share.content);
+  const { link } = await call("GET", `shares/${keyOf(share)}/link`);
+  return showStream(share.name, link);
+}
+
 class ShareRow {
   constructor(view, first) {
     this.share = first;
@@ -34,8 +58,8 @@ class ShareRow {
     this.kind = make("span", { class: "badge" });
     this.code = make("span");
     this.part = make("span");
-    this.link = button("Link", "link", (event) => act(event.currentTarget, () => showLink(this.share.name, this.share.content, this.share.private)), { bare: true });
-    this.stream = button("Stream", "stream", (event) => act(event.currentTarget, () => showStream(this.share.name, this.share.content)), { bare: true });
+    this.link = button("Link", "link", (event) => act(event.currentTarget, () => showLink(this.share.name, keyOf(this.share), this.share.private, this.share.command)), { bare: true });
+    this.stream = button("Stream", "stream", (event) => act(event.currentTarget, () => streamShare(this.share)), { bare: true });
     this.end = button("Stop sharing", "close", (event) => view.unshare(event.currentTarget, this.share), { bare: true });
     this.element = make(
       "li",
@@ -55,12 +79,13 @@ class ShareRow {
     setText(this.kind, kinds.filter(Boolean).join(" · "));
     setClass(this.kind, "private", share.private);
     setText(this.code, share.code ? `code ${share.code}` : "");
-    setText(this.part, share.complete ? "" : "incomplete");
+    setText(this.part, partOf(share));
     label(this.link, `Link to ${share.name}`);
     label(this.stream, `Stream ${share.name}`);
     label(this.end, `Stop sharing ${share.name}`);
     show(this.end, share.removable);
-    show(this.stream, share.kind !== "folder");
+    show(this.link, Boolean(share.content));
+    show(this.stream, share.kind !== "folder" && Boolean(share.content));
   }
 }
 
@@ -198,7 +223,7 @@ export class SharesView {
   }
 
   async unshare(control, share) {
-    const ended = await act(control, () => call("DELETE", `shares/${share.content}`));
+    const ended = await act(control, () => call("DELETE", `shares/${keyOf(share)}`));
     if (!ended) return;
     toast(`${share.name} is no longer shared`);
     this.reload();
@@ -251,7 +276,7 @@ export class SharesView {
     }
     if (model.status?.assets_dir) setText(byId("drop-text"), `They are copied to ${model.status.assets_dir} on the node, and listed for the swarm.`);
     this.uploads.update(this.jobs, (job) => job.key);
-    this.rows.update(this.shares, ({ content, name }) => `${content}/${name}`);
+    this.rows.update(this.shares, (share) => `${keyOf(share)}/${share.name}`);
     show(byId("shares-more"), this.next !== null);
     show(byId("shares-empty"), Boolean(this.loaded) && this.shares.length === 0 && !this.filter && this.next === null);
     show(byId("shares-none"), this.shares.length === 0 && this.filter !== "" && this.next === null);

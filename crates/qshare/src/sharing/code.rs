@@ -7,50 +7,56 @@ use std::time::Duration;
 use qshare_node::content::TrackerAddress;
 use qshare_node::{CodeEnd, CodeEvent, CodeOffer, CodeOfferConfig, Node, OfferedCode};
 
-use super::shared::Shared as Share;
 use tokio::time::timeout;
 
-use super::link_to;
+use super::link::link_to;
+use super::shared::Shared;
 use crate::suggest::quoted;
 
 /// Time for the first code. An offer waits 4 s for a tracker.
-const FIRST_CODE: Duration = Duration::from_secs(8);
+pub(crate) const FIRST_CODE: Duration = Duration::from_secs(8);
 
 /// A code that receivers can type.
 #[derive(Debug, Clone)]
-pub(super) struct ShownCode {
-    pub(super) text: String,
+pub(crate) struct ShownCode {
+    pub(crate) text: String,
     /// The receiver's whole command.
-    pub(super) command: String,
+    pub(crate) command: String,
 }
 
 /// The code of one share.
-pub(super) struct ShareCode {
+pub(crate) struct ShareCode {
     offer: CodeOffer,
     /// Wrong codes that were typed.
-    pub(super) failed_attempts: u64,
+    pub(crate) failed_attempts: u64,
     /// Whether as many receivers as the code admits have everything.
-    pub(super) is_served: bool,
+    pub(crate) is_served: bool,
 }
 
 impl ShareCode {
-    /// Offers a code for the newest version of a share, to `uses` receivers. Returns also the code,
-    /// unless it works nowhere yet.
-    pub(super) async fn offer(
-        node: &Node,
-        share: &Share,
-        uses: Option<NonZeroU32>,
-    ) -> (ShareCode, Option<ShownCode>) {
+    /// Begins to offer a code for the newest version of a share, to `uses` receivers. The code is
+    /// the first event.
+    pub(crate) fn begin(node: &Node, share: &Shared, uses: Option<NonZeroU32>) -> ShareCode {
         let (linking, shared) = (node.clone(), share.clone());
         let offer = node.offer_code(CodeOfferConfig {
             link: Arc::new(move || link_to(&linking, &shared)),
             uses,
         });
-        let mut code = ShareCode {
+        ShareCode {
             offer,
             failed_attempts: 0,
             is_served: false,
-        };
+        }
+    }
+
+    /// Offers a code for the newest version of a share, to `uses` receivers. Returns also the code,
+    /// unless it works nowhere yet.
+    pub(crate) async fn offer(
+        node: &Node,
+        share: &Shared,
+        uses: Option<NonZeroU32>,
+    ) -> (ShareCode, Option<ShownCode>) {
+        let mut code = ShareCode::begin(node, share, uses);
         let first = async {
             loop {
                 if let CodeEvent::Offered(offered) = code.offer.next().await? {
@@ -63,12 +69,12 @@ impl ShareCode {
     }
 
     /// Ends the code, and tells trackers.
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         self.offer.close().await;
     }
 
     /// Waits for the next event; stays pending after the last one. Cancel safe.
-    pub(super) async fn next(&mut self) -> CodeEvent {
+    pub(crate) async fn next(&mut self) -> CodeEvent {
         let Some(event) = self.offer.next().await else {
             return std::future::pending().await;
         };
@@ -82,7 +88,7 @@ impl ShareCode {
 }
 
 /// Returns an offered code as it is shown; None if no tracker and no neighbour can use it.
-pub(super) fn shown(offered: &OfferedCode) -> Option<ShownCode> {
+pub(crate) fn shown(offered: &OfferedCode) -> Option<ShownCode> {
     if offered.trackers.is_empty() && !offered.lan {
         return None;
     }
@@ -101,6 +107,6 @@ fn is_default(tracker: &TrackerAddress) -> bool {
 }
 
 /// Whether an event ends the code for good.
-pub(super) fn is_end(event: &CodeEvent) -> bool {
+pub(crate) fn is_end(event: &CodeEvent) -> bool {
     matches!(event, CodeEvent::Ended(CodeEnd::UsedUp | CodeEnd::Expired))
 }

@@ -1,110 +1,98 @@
-//! What is shared: a file or a folder, in one form.
+//! Hashes what is to be shared, with progress.
 
-use std::path::PathBuf;
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use qshare_node::content::{AssetName, ContentInfo, FolderLink, ShareKey};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use qshare_node::content::{AssetName, ShareKey};
 use qshare_node::{
-    Audience, Cancel, FileAttributes, FolderError, FolderProgress, FolderShare, FolderShareRequest,
-    FolderSkip, FolderSkipReason, HashIndex, Node, Share,
+    Cancel, FolderError, FolderProgress, FolderShareRequest, FolderSkip, FolderSkipReason,
+    HashIndex, HashOptions, Node, ShareRequest, default_identity_dir, new_share_key,
 };
 use tokio::sync::mpsc;
 
+use crate::args::ShareArgs;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::neutral::shown;
 use crate::output;
+use crate::sharing::{Shared, SharedPath};
 
+/// Files below this length are hashed before a person could read a progress bar.
+const BAR_FROM_BYTES: u64 = 256 << 20;
 /// Paths that are left out and named one by one.
 const SKIPPED_TOLD: usize = 20;
 /// Interval of the lines about hashing.
 const TELL_EVERY: Duration = Duration::from_secs(4);
 
-/// A shared file or folder.
-#[derive(Clone)]
-pub(super) enum Shared {
-    File(Share),
-    Folder(FolderShare),
+/// Opens the hashes of earlier runs. Without them, everything is hashed.
+pub(super) fn open_index(args: &ShareArgs) -> Option<HashIndex> {
+    let found = default_identity_dir(args.network.certs.dir.as_deref()).ok()?;
+    let opened = HashIndex::open(&found.path.join("share-state"));
+    match opened {
+        Ok(index) => Some(index),
+        Err(error) => {
+            tracing::debug!(%error, "hashing without an index");
+            None
+        }
+    }
 }
 
-/// The state of a shared file or folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SharedVersion {
-    /// Length and root of the file, or of the folder's list.
-    pub(super) info: ContentInfo,
-    /// Counts the contents that it has had, from 1.
-    pub(super) number: u64,
-    /// Whether it is served. Otherwise it has changed, and is not hashed yet.
-    pub(super) is_served: bool,
-    /// Whether the node also serves the content of a private share to everybody.
-    pub(super) is_also_public: bool,
-    /// The attributes of a file.
-    pub(super) attributes: FileAttributes,
-    /// What the link to a folder says.
-    pub(super) folder: Option<FolderLink>,
-    pub(super) files: u64,
-    pub(super) bytes: u64,
-}
-
-impl Shared {
-    pub(super) fn name(&self) -> &AssetName {
-        match self {
-            Shared::File(share) => share.name(),
-            Shared::Folder(share) => share.name(),
-        }
+pub(super) async fn hash_and_share(
+    node: &Node,
+    args: &ShareArgs,
+    file: SharedPath,
+    index: Option<HashIndex>,
+    console: &Console,
+) -> Result<Shared, Failure> {
+    let SharedPath {
+        path,
+        name,
+        length,
+        is_folder,
+    } = file;
+    let key = (!args.public).then(new_share_key);
+    if is_folder {
+        return share_folder(node, path, name, key, index, console).await;
     }
-
-    pub(super) fn key(&self) -> Option<&ShareKey> {
-        match self {
-            Shared::File(share) => share.key(),
-            Shared::Folder(share) => share.key(),
-        }
-    }
-
-    pub(super) fn audience(&self) -> Audience {
-        match self {
-            Shared::File(share) => share.audience(),
-            Shared::Folder(share) => share.audience(),
-        }
-    }
-
-    pub(super) fn version(&self) -> SharedVersion {
-        match self {
-            Shared::File(share) => {
-                let version = share.version();
-                SharedVersion {
-                    info: version.info,
-                    number: version.number,
-                    is_served: version.is_served,
-                    is_also_public: version.is_also_public,
-                    attributes: version.attributes,
-                    folder: None,
-                    files: 1,
-                    bytes: version.info.length,
-                }
+    let mut hashing = HashOptions::default();
+    let guard = CancelOnDrop(Some(hashing.cancel.clone()));
+    let bar =
+        (length >= BAR_FROM_BYTES && stderr().is_terminal() && !console.is_quiet()).then(|| {
+            let bars = MultiProgress::new();
+            let bar = bars.add(ProgressBar::new(length).with_message(shown(&path)));
+            let template = "hashing {wide_msg} {percent:>3}%  {decimal_bytes_per_sec}  {eta} left";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
             }
-            Shared::Folder(share) => {
-                let version = share.version();
-                SharedVersion {
-                    info: version.info,
-                    number: version.number,
-                    is_served: version.is_served,
-                    is_also_public: false,
-                    attributes: FileAttributes::default(),
-                    folder: Some(FolderLink {
-                        times: Some(version.times),
-                    }),
-                    files: version.totals.files,
-                    bytes: version.totals.bytes,
-                }
-            }
-        }
+            console.show_bars(bars);
+            bar
+        });
+    if let Some(bar) = bar.clone() {
+        hashing.progress = Some(Arc::new(move |done, _| bar.set_position(done)));
     }
+    let request = ShareRequest {
+        path,
+        name,
+        key,
+        hashing,
+        index,
+    };
+    let shared = node.share_file(request).await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+        console.clear();
+    }
+    let shared = shared?;
+    // A later version of the file is hashed with the same options.
+    guard.disarm();
+    Ok(Shared::File(shared))
 }
 
 /// Hashes a folder and shares it. Names what is left out.
-pub(super) async fn share_folder(
+async fn share_folder(
     node: &Node,
     path: PathBuf,
     name: AssetName,
@@ -173,7 +161,7 @@ fn tell_skipped(skip: &FolderSkip, told: &mut usize, console: &Console) {
     }
 }
 
-fn hashing_line(path: &std::path::Path, now: &FolderProgress, elapsed: Duration) -> String {
+fn hashing_line(path: &Path, now: &FolderProgress, elapsed: Duration) -> String {
     let per_second = now.bytes as f64 / elapsed.as_secs_f64().max(0.001);
     let left_bytes = now.total_bytes.saturating_sub(now.bytes) as f64;
     let left = match per_second > 0.0 {
@@ -189,10 +177,11 @@ fn hashing_line(path: &std::path::Path, now: &FolderProgress, elapsed: Duration)
     )
 }
 
+/// Stops hashing when its future is dropped.
 struct CancelOnDrop(Option<Cancel>);
 
 impl CancelOnDrop {
-    /// A later version of the folder is hashed with the same flag.
+    /// A later version is hashed with the same flag.
     fn disarm(mut self) {
         self.0 = None;
     }
