@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::socket::address_proof::{AddressProof, AddressProofs};
 use crate::socket::coalesce::CoalescingSocket;
 use crate::socket::{AddressResponder, NonQuicSender, Socket as SharedSocket};
-use crate::{Allowances, Identity, Pacing, TransportConfig, tls};
+use crate::{Allowances, Identity, Pacing, TransportConfig, stateless_reset, tls};
 
 /// Size of the socket buffers: holds a burst while the process is busy. The kernel may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -81,7 +81,7 @@ impl Endpoint {
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(transport);
 
-        let mut endpoint_config = quinn::EndpointConfig::default();
+        let mut endpoint_config = stateless_reset::endpoint_config(identity);
         let payload_max = config.transport.receive_payload_max_bytes();
         endpoint_config
             .max_udp_payload_size(payload_max)

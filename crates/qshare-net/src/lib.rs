@@ -14,6 +14,7 @@
 //! | `identity` | keys and certificates on disk, group secrets, remembered tracker keys |
 //! | `tls` | TLS 1.3 with pinned self-signed certificates |
 //! | `endpoint`, `transport` | the QUIC endpoint and its settings |
+//! | `stateless_reset` | keys by which a restarted process ends its earlier connections |
 //! | `admission` | half-open and established connections, shared fairly between networks |
 //! | `pacing` | the limits on what the socket sends and receives |
 //! | `token_bucket`, `network_rates` | rate limits, and those by network |
@@ -37,6 +38,7 @@ mod pake;
 mod resolve;
 mod session;
 mod socket;
+mod stateless_reset;
 mod tls;
 mod token_bucket;
 mod transport;
