@@ -11,6 +11,8 @@ mod registries;
 mod session;
 mod sessions;
 mod siblings;
+mod silence;
+mod spare;
 
 pub(crate) use ask::{Established, answers_to};
 pub(crate) use candidates::{local_candidates, resolve_candidates};

@@ -24,6 +24,8 @@ const WARM_UP: Duration = Duration::from_secs(12);
 /// How long a tracker may take to answer before one of its siblings is asked as well.
 const SIBLING_AFTER: Duration = Duration::from_millis(500);
 const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
+/// Other trackers of a registry that one lookup asks.
+const OTHERS_MAX: usize = 3;
 
 /// Looks files up.
 pub(crate) struct Lookup {
@@ -159,10 +161,11 @@ impl Failures {
     }
 }
 
-/// Asks one tracker. Waits for its session until `until`, and for its pages until `end`.
+/// Asks one tracker. Waits for its session until `until`, and for its pages until `end`. If it is
+/// away, silent, or does not know everything, other trackers of its registry are asked as well.
 async fn ask(
-    trackers: &Trackers,
-    session: &TrackerSession,
+    trackers: &Arc<Trackers>,
+    session: &Arc<TrackerSession>,
     query: &Query,
     limit: usize,
     until: Instant,
@@ -170,54 +173,110 @@ async fn ask(
 ) -> Result<Findings, Failure> {
     let warm_until = Instant::now() + WARM_UP;
     loop {
-        let up = match session.settled(until).await {
-            SessionState::Up(up) => up,
+        let soon = match session.has_others() {
+            true => until.min(Instant::now() + SIBLING_AFTER),
+            false => until,
+        };
+        let asked = match session.settled(soon).await {
+            SessionState::Up(up) => {
+                let asked = ask_either(trackers, session, &up, query, limit, end).await;
+                // The session was lost meanwhile: retry while there is time.
+                let is_lost = up.connection.close_reason().is_some() && Instant::now() < until;
+                match asked {
+                    Err(cause) if !is_lost => return Err(Failure::Lookup(cause)),
+                    asked => asked.ok(),
+                }
+            }
             SessionState::Refused(fault) => return Err(Failure::Session(fault)),
-            SessionState::Away(fault) => {
+            SessionState::Away(fault) if Instant::now() >= until => {
                 let silent = TrackerFault::NoAnswer(until - until.min(Instant::now()));
                 return Err(Failure::Session(fault.unwrap_or(silent)));
             }
+            SessionState::Away(_) => None,
         };
-        match ask_either(trackers, session, &up, query, limit, end).await {
-            Ok((found, Readiness::Warming))
-                if found.files.is_empty() && Instant::now() < warm_until => {}
-            Ok((found, _)) => return Ok(found),
-            // The session was lost meanwhile: retry while there is time.
-            Err(_) if up.connection.close_reason().is_some() && Instant::now() < until => {}
-            Err(cause) => return Err(Failure::Lookup(cause)),
+        if let Some(answer) = asked
+            && is_final(&answer, warm_until)
+        {
+            return Ok(answer.0);
+        }
+        // A sibling may know what this tracker does not know yet.
+        if let Some(answer) = ask_others(trackers, session, query, limit, end).await
+            && is_final(&answer, warm_until)
+        {
+            return Ok(answer.0);
         }
         sleep(WARM_UP_PAUSE).await;
     }
 }
 
-/// Asks a tracker and, if it does not answer soon, one of its siblings as well. Returns the first
-/// answer.
+/// Whether an answer is not that of a tracker that has just started and finds nothing.
+fn is_final((found, readiness): &(Findings, Readiness), warm_until: Instant) -> bool {
+    *readiness != Readiness::Warming || !found.files.is_empty() || Instant::now() >= warm_until
+}
+
+/// Asks a tracker and, if it does not answer soon, others of its registry as well. Returns the
+/// first answer.
 async fn ask_either(
-    trackers: &Trackers,
-    session: &TrackerSession,
+    trackers: &Arc<Trackers>,
+    session: &Arc<TrackerSession>,
     up: &Established,
     query: &Query,
     limit: usize,
     end: Instant,
 ) -> Result<(Findings, Readiness), AskError> {
     let mut asked = pin!(ask_pages(up, query, limit, end));
-    if let Ok(answer) = timeout(SIBLING_AFTER, &mut asked).await {
+    let is_suspect = session.is_suspect() && session.has_others();
+    let patience = if is_suspect {
+        Duration::ZERO
+    } else {
+        SIBLING_AFTER
+    };
+    if let Ok(answer) = timeout(patience, &mut asked).await {
         return answer;
     }
-    let mut at_sibling = pin!(async {
-        let spare = trackers.dial_sibling(session).await?;
-        ask_pages(&spare.up, query, limit, end).await.ok()
-    });
+    session.suspect();
+    let mut at_others = pin!(ask_others(trackers, session, query, limit, end));
     tokio::select! {
         answer = &mut asked => match answer {
             Ok(answer) => Ok(answer),
-            Err(fault) => at_sibling.await.ok_or(fault),
+            Err(fault) => at_others.await.ok_or(fault),
         },
-        answer = &mut at_sibling => match answer {
+        answer = &mut at_others => match answer {
             Some(answer) => Ok(answer),
             None => asked.await,
         },
     }
+}
+
+/// Asks other trackers of a registry. Returns the first answer with matches, else the first that is
+/// final, else any.
+async fn ask_others(
+    trackers: &Arc<Trackers>,
+    session: &Arc<TrackerSession>,
+    query: &Query,
+    limit: usize,
+    end: Instant,
+) -> Option<(Findings, Readiness)> {
+    let mut asked = JoinSet::new();
+    for tracker in session.others().into_iter().take(OTHERS_MAX) {
+        let (trackers, session) = (Arc::clone(trackers), Arc::clone(session));
+        let query = query.clone();
+        asked.spawn(async move {
+            let spare = trackers.spare(&session, &tracker).await?;
+            ask_pages(&spare.up, &query, limit, end).await.ok()
+        });
+    }
+    let mut empty: Option<(Findings, Readiness)> = None;
+    while let Some(answered) = asked.join_next().await {
+        let Ok(Some(answer)) = answered else {
+            continue;
+        };
+        if !answer.0.files.is_empty() || answer.1 != Readiness::Warming {
+            return Some(answer);
+        }
+        empty.get_or_insert(answer);
+    }
+    empty
 }
 
 async fn ask_pages(

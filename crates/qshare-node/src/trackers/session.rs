@@ -1,15 +1,20 @@
 //! The state of the session with one tracker, and when a lost one is tried again.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use qshare_content::TrackerAddress;
+use rand::seq::SliceRandom;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::ask::Established;
 use super::siblings::Siblings;
+use super::silence::Suspicion;
+use super::spare::SpareSlot;
 use crate::error::TrackerFault;
 use crate::vocabulary::{TrackerState, TrackerStatus};
 
@@ -63,6 +68,13 @@ pub(crate) struct TrackerSession {
     state: watch::Sender<SessionState>,
     /// Where this node goes when the tracker is lost.
     pub(super) siblings: Siblings,
+    /// The tracker of the present or last session: the configured one or a sibling.
+    current: Mutex<TrackerAddress>,
+    /// Whether the tracker owes an answer.
+    pub(super) suspicion: Suspicion,
+    /// Sessions with other trackers of the registry, which only ask; one each, because a newer
+    /// session of a node replaces the earlier one.
+    spares: Mutex<HashMap<String, SpareSlot>>,
     /// Entries that the tracker refused or removed since everything was last announced.
     unlisted: AtomicU64,
 }
@@ -70,6 +82,9 @@ pub(crate) struct TrackerSession {
 impl TrackerSession {
     pub(crate) fn new(tracker: TrackerAddress) -> TrackerSession {
         TrackerSession {
+            current: Mutex::new(tracker.clone()),
+            suspicion: Suspicion::default(),
+            spares: Mutex::default(),
             tracker,
             state: watch::Sender::new(SessionState::Away(None)),
             siblings: Siblings::default(),
@@ -84,6 +99,52 @@ impl TrackerSession {
             state: self.state().to_report(),
             unlisted_entries: self.unlisted.load(Ordering::Relaxed),
         }
+    }
+
+    /// Returns the other trackers of the same registry in random order: siblings, and the
+    /// configured one if the session is with a sibling.
+    pub(crate) fn others(&self) -> Vec<TrackerAddress> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut others = self.siblings.all_but(&current);
+        if *current != self.tracker {
+            others.push(self.tracker.clone());
+        }
+        others.shuffle(&mut rand::rng());
+        others
+    }
+
+    /// Whether another tracker of the same registry is known.
+    pub(crate) fn has_others(&self) -> bool {
+        !self.others().is_empty()
+    }
+
+    /// The session is, or will be, with this tracker.
+    pub(super) fn set_current(&self, tracker: &TrackerAddress) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.clone_from(tracker);
+    }
+
+    /// The tracker has not answered a request in time. If it sends nothing at all, the session is
+    /// lost before the idle time-out.
+    pub(crate) fn suspect(&self) {
+        self.suspicion.raise();
+    }
+
+    /// Whether the tracker owes an answer, and has sent nothing since.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspicion.is_raised()
+    }
+
+    /// Returns the place of the spare session with a tracker. Its lock is held while dialling.
+    pub(super) fn spare_slot(&self, tracker: &TrackerAddress) -> SpareSlot {
+        let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(spares.entry(tracker.to_string()).or_default())
+    }
+
+    /// Ends all spare sessions: there is a better one now.
+    pub(super) fn end_spares(&self) {
+        let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        spares.clear();
     }
 
     /// Number of entries that the tracker refused or removed.
@@ -170,8 +231,6 @@ impl Backoff {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use qshare_net::{DialError, GroupMismatch};
 
     use super::*;
@@ -215,6 +274,25 @@ mod tests {
         let report = session.set(refused().into());
         assert!(matches!(report, Some(TrackerState::Refused { .. })));
         assert!(session.established().is_none());
+    }
+
+    #[test]
+    fn a_session_with_a_sibling_has_the_configured_tracker_in_reserve() {
+        use qshare_content::NodeId;
+        use qshare_wire::{Address, siblings::Sibling};
+
+        let session = session("192.0.2.1:1");
+        assert!(!session.has_others());
+        let told = [Sibling {
+            tracker: NodeId([2; 32]),
+            address: Address::Socket(([192, 0, 2, 2], 2).into()),
+        }];
+        session.siblings.set(&told, ([192, 0, 2, 1], 1).into(), &[]);
+        let others = session.others();
+        assert_eq!(others.len(), 1);
+        assert_eq!(others[0].host, "192.0.2.2");
+        session.set_current(&others[0]);
+        assert_eq!(session.others(), std::slice::from_ref(&session.tracker));
     }
 
     #[tokio::test]

@@ -18,7 +18,8 @@ use qshare_wire::{CloseCode, Message};
 use quinn::RecvStream;
 use rand::Rng;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::sleep;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::announce::{Announcer, Reply};
@@ -27,6 +28,7 @@ use super::candidates::local_candidates;
 use super::dial::{dial_tracker, resolve_tracker};
 use super::registries::Registries;
 use super::session::{Backoff, SessionState, TrackerSession};
+use super::silence::until_silent;
 use crate::access::Access;
 use crate::error::TrackerFault;
 use crate::runtime::Tasks;
@@ -40,14 +42,11 @@ const ANSWERS_WINDOW_BYTES: u32 = 4 << 20;
 /// tracker that stops.
 const MOVE_PAUSE_MAX: Duration = Duration::from_millis(400);
 
-/// A session that only asks.
-pub(crate) struct SpareSession {
-    pub(crate) up: Established,
-    _session: Session,
-}
+/// How long one tracker of a registry may take to answer before the next one is dialled as well.
+const DIAL_STAGGER: Duration = Duration::from_millis(500);
 
 /// Returns what requests need of a session.
-fn established(session: &Session) -> Established {
+pub(super) fn established(session: &Session) -> Established {
     let remote = session.connection.remote_address();
     Established {
         connection: session.connection.clone(),
@@ -109,6 +108,10 @@ impl Trackers {
         }
     }
 
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
     /// Starts to keep all sessions up.
     pub(crate) fn start(self: &Arc<Self>) {
         for session in &self.sessions {
@@ -165,12 +168,14 @@ impl Trackers {
 
     /// Establishes a session again and again, with the tracker or, when that is lost, with one of
     /// its siblings. Never returns.
-    async fn keep_up(&self, session: &TrackerSession) {
+    async fn keep_up(self: &Arc<Self>, session: &TrackerSession) {
         let mut backoff = Backoff::new();
-        let mut target = session.tracker.clone();
+        let mut targets = vec![session.tracker.clone()];
         loop {
+            let (target, connected) = self.connect_first(&targets).await;
             let tracker = target.host_port();
-            let fault = match self.connect(&target).await {
+            session.set_current(&target);
+            let fault = match connected {
                 Ok(established) => {
                     backoff.reset();
                     let fault = self.attend(session, established).await;
@@ -188,33 +193,62 @@ impl Trackers {
             };
             let was_lost_now = backoff.is_fresh();
             let pause = backoff.pause(&fault);
-            // Siblings and the configured tracker take turns.
-            let sibling = session.siblings.choose(Some(&target));
-            let was_sibling = target != session.tracker;
-            target = match sibling {
-                Some(sibling) if was_lost_now || !was_sibling => sibling,
-                _ => session.tracker.clone(),
-            };
-            let is_moving = was_lost_now && target != session.tracker;
+            let mut others = session.others();
+            // A node whose tracker is lost goes to another one, which spreads nodes, and comes back
+            // only if that does not answer.
+            let is_moving = was_lost_now && !others.is_empty();
             let pause = if is_moving { MOVE_PAUSE_MAX } else { pause };
+            others.push(target);
+            targets = others;
             self.set(session, fault.into());
             let jitter = rand::rng().random_range(if is_moving { 0.0..1.0 } else { 0.5..1.0 });
             sleep(pause.mul_f64(jitter)).await;
         }
     }
 
-    /// Opens a session with a sibling of a tracker that does not answer, for a lookup.
-    pub(crate) async fn dial_sibling(&self, session: &TrackerSession) -> Option<SpareSession> {
-        let sibling = session.siblings.choose(None)?;
-        let session = self.connect(&sibling).await.ok()?;
-        let up = established(&session);
-        Some(SpareSession {
-            up,
-            _session: session,
-        })
+    /// Dials trackers of one registry, each [`DIAL_STAGGER`] after the one before it, or at once
+    /// after that has failed. Returns the first session, or the first failure if there is none.
+    async fn connect_first(
+        self: &Arc<Self>,
+        targets: &[TrackerAddress],
+    ) -> (TrackerAddress, Result<Session, TrackerFault>) {
+        let mut waiting = targets.iter();
+        let mut dials = JoinSet::new();
+        let mut failed: Option<(TrackerAddress, TrackerFault)> = None;
+        loop {
+            if let Some(target) = waiting.next() {
+                let (trackers, target) = (Arc::clone(self), target.clone());
+                dials.spawn(async move { (trackers.connect(&target).await, target) });
+            }
+            let dialled = match timeout(DIAL_STAGGER, dials.join_next()).await {
+                Ok(dialled) => dialled,
+                Err(_) if waiting.len() > 0 => continue,
+                Err(_) => dials.join_next().await,
+            };
+            match dialled {
+                Some(Ok((Ok(session), target))) => return (target, Ok(session)),
+                Some(Ok((Err(fault), target))) => {
+                    if failed.is_none() || fault.is_refusal() {
+                        failed = Some((target, fault));
+                    }
+                }
+                Some(Err(lost)) => {
+                    let fault = TrackerFault::Internal(lost.to_string());
+                    failed.get_or_insert((targets[0].clone(), fault));
+                }
+                None if waiting.len() > 0 => {}
+                None => {
+                    let (target, fault) = failed.unwrap_or_else(|| {
+                        let fault = TrackerFault::NoAddress("usable");
+                        (targets[0].clone(), fault)
+                    });
+                    return (target, Err(fault));
+                }
+            }
+        }
     }
 
-    async fn connect(&self, tracker: &TrackerAddress) -> Result<Session, TrackerFault> {
+    pub(super) async fn connect(&self, tracker: &TrackerAddress) -> Result<Session, TrackerFault> {
         let addresses = resolve_tracker(tracker).await?;
         let mut greeting = Greeting {
             candidates: local_candidates(&self.endpoint),
@@ -251,6 +285,7 @@ impl Trackers {
         } = session;
         connection.set_receive_window(ANSWERS_WINDOW_BYTES.into());
         info!(tracker = %state.tracker.host_port(), id = %peer, "connected to the tracker");
+        state.end_spares();
         self.set(state, SessionState::Up(up));
         let (heard, replies) = mpsc::channel(1);
         let takes_topics = hello.features & FEATURE_PRIVATE_SHARES != 0;
@@ -266,6 +301,12 @@ impl Trackers {
             cause = connection.closed() => return cause.into(),
             fault = announcing => fault,
             fault = self.read_control(state, address, control_recv, heard) => fault,
+            time = until_silent(&connection, &state.suspicion) => {
+                // It may only be paused, so this is no goodbye.
+                let fault = TrackerFault::NoAnswer(time);
+                close_because(&connection, CloseCode::Idle, &fault.to_string());
+                return fault;
+            }
         };
         close_because(&connection, CloseCode::Protocol, &fault.to_string());
         fault

@@ -7,7 +7,6 @@ use qshare_content::TrackerAddress;
 use qshare_wire::Candidate;
 use qshare_wire::CandidateKind;
 use qshare_wire::siblings::Sibling;
-use rand::seq::IndexedRandom;
 
 use super::candidates::resolve_candidates;
 
@@ -44,18 +43,15 @@ impl Siblings {
         *self.lock() = addresses.filter(|at| !is_configured(at)).collect();
     }
 
-    /// Returns a random sibling that is not `except`, so that nodes spread over them.
-    pub(super) fn choose(&self, except: Option<&TrackerAddress>) -> Option<TrackerAddress> {
+    /// Returns all siblings but one.
+    pub(super) fn all_but(&self, except: &TrackerAddress) -> Vec<TrackerAddress> {
         let known = self.lock();
-        let others: Vec<&TrackerAddress> = known.iter().filter(|at| Some(*at) != except).collect();
-        others.choose(&mut rand::rng()).map(|&at| at.clone())
+        known.iter().filter(|&at| at != except).cloned().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use qshare_content::NodeId;
     use qshare_wire::Address;
 
@@ -69,9 +65,10 @@ mod tests {
     }
 
     #[test]
-    fn siblings_are_pinned_and_chosen_at_random() {
+    fn siblings_are_pinned_and_configured_trackers_are_none() {
         let siblings = Siblings::default();
-        assert_eq!(siblings.choose(None), None);
+        let none: TrackerAddress = "192.0.2.9:65000".parse().unwrap();
+        assert_eq!(siblings.all_but(&none), []);
         let told = [
             sibling(1, Address::Socket(([192, 0, 2, 1], 65000).into())),
             sibling(2, Address::TrackerHost { port: 7000 }),
@@ -80,17 +77,14 @@ mod tests {
         ];
         let configured = ["192.0.2.3:65000".parse().unwrap()];
         siblings.set(&told, ([192, 0, 2, 9], 65000).into(), &configured);
-        let chosen: HashSet<String> = (0..100)
-            .map(|_| siblings.choose(None).unwrap().to_string())
-            .collect();
         let expected = [
             format!("{}@192.0.2.1:65000", NodeId([1; 32])),
             format!("{}@192.0.2.9:7000", NodeId([2; 32])),
-        ];
-        assert_eq!(chosen, HashSet::from(expected.clone()));
-        let other = siblings.choose(Some(&expected[0].parse().unwrap()));
-        assert_eq!(other.unwrap().to_string(), expected[1]);
+        ]
+        .map(|text| text.parse::<TrackerAddress>().unwrap());
+        assert_eq!(siblings.all_but(&none), expected);
+        assert_eq!(siblings.all_but(&expected[0]), expected[1..]);
         siblings.set(&[], ([192, 0, 2, 9], 65000).into(), &configured);
-        assert_eq!(siblings.choose(None), None);
+        assert_eq!(siblings.all_but(&none), []);
     }
 }
