@@ -7,6 +7,7 @@ pub mod binary;
 pub mod client;
 mod fake_tracker;
 pub mod files;
+pub mod fleet;
 #[cfg(target_os = "linux")]
 pub mod lab;
 pub mod libtorrent;
@@ -20,6 +21,7 @@ pub mod networked;
 pub mod peer;
 pub mod privilege;
 pub mod process;
+pub mod redis;
 #[cfg(test)]
 mod source_tree;
 pub mod swapping_tracker;

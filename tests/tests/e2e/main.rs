@@ -43,6 +43,7 @@ mod several_trackers;
 mod sharing;
 mod status;
 mod times;
+mod tracker_faults;
 mod trackers;
 mod web;
 #[cfg(unix)]
