@@ -1,5 +1,7 @@
 //! The downloads of one `get`: a bounded number at once. A failure of one does not stop the others.
 
+mod newer;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,9 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::newer::ByName;
+use self::newer::Newer;
+use crate::argument::printed_name;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::messages;
@@ -45,6 +50,10 @@ pub(crate) struct Item {
     pub(crate) sha256: Option<Hash>,
     /// Other contents that nodes claim to have this digest.
     pub(crate) others: Vec<FoundFile>,
+    /// How to look the file up again; None if the user asked for this content and no other.
+    pub(crate) by_name: Option<ByName>,
+    /// An earlier version, of which a part was fetched to the same target.
+    pub(crate) supersedes: Option<ContentInfo>,
 }
 
 /// Options for all files.
@@ -82,6 +91,7 @@ pub(crate) async fn fetch_all(
     let mut deferred: HashMap<ContentId, VecDeque<Item>> = HashMap::new();
     let mut ends: JoinSet<(usize, Outcome)> = JoinSet::new();
     let mut keys = 0..;
+    let mut newer = Newer::new(node);
     let mut ticks = tokio::time::interval(progress::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
@@ -104,14 +114,23 @@ pub(crate) async fn fetch_all(
             ended = ends.join_next() => match ended {
                 None => break,
                 Some(Ok((key, outcome))) => {
-                    let Some(UnderWay { item, .. }) = run.under_way.remove(&key) else { continue };
-                    board.remove(key, item.info.length);
+                    let Some(under_way) = run.under_way.remove(&key) else { continue };
+                    let renewed = run.renewed(&under_way, &outcome);
+                    let item = under_way.item;
+                    match &renewed {
+                        Some(renewed) => {
+                            board.withdraw(key, item.info.length);
+                            board.expect(1, renewed.info.length);
+                        }
+                        None => board.remove(key, item.info.length),
+                    }
                     let content = item.info.id();
                     busy.remove(&content);
                     if let Some(next) = deferred.get_mut(&content).and_then(VecDeque::pop_front) {
                         waiting.push_front(next);
                     }
-                    match item.instead_of_liar(&outcome) {
+                    match renewed.or_else(|| item.instead_of_liar(&outcome)) {
+                        Some(next) if next.supersedes.is_some() => waiting.push_front(next),
                         Some(next) => {
                             let text = format!(
                                 "{}: its SHA-256 is not what a node states; trying another file",
@@ -129,7 +148,13 @@ pub(crate) async fn fetch_all(
                     run.worst = run.worst.max(Some(failure.exit));
                 }
             },
-            _ = ticks.tick() => board.tick(),
+            _ = ticks.tick() => {
+                board.tick();
+                for (&key, under_way) in &run.under_way {
+                    newer.look(key, &under_way.item, &under_way.download);
+                }
+            }
+            Some((key, found)) = newer.found() => run.replace(key, found),
             () = stop.cancelled(), if !run.is_stopped() => run.stop(),
         }
     }
@@ -167,6 +192,8 @@ fn is_chunked(item: &Item) -> bool {
 struct UnderWay {
     item: Item,
     download: Download,
+    /// The version that the name means by now. The download was stopped for its sake.
+    newer: Option<FoundFile>,
 }
 
 struct Run {
@@ -190,6 +217,7 @@ impl Run {
             .sha256(item.sha256)
             .share_key(item.share_key.clone())
             .force(item.force)
+            .supersedes(item.supersedes)
             .durability(durability)
             .give_up_after(self.terms.give_up_after)
             .keep_serving(self.terms.seed);
@@ -199,9 +227,34 @@ impl Run {
             UnderWay {
                 item,
                 download: download.clone(),
+                newer: None,
             },
         );
         download
+    }
+
+    /// Stops a download, of which a newer version was found.
+    fn replace(&mut self, key: usize, found: FoundFile) {
+        if let Some(under_way) = self.under_way.get_mut(&key) {
+            let text = format!(
+                "{} has changed at its source; fetching the new version",
+                printed_name(&found.name)
+            );
+            self.console.note(&text);
+            under_way.newer = Some(found);
+            under_way.download.stop();
+        }
+    }
+
+    /// Returns the newer version that is fetched next, if a download was stopped for its sake.
+    fn renewed(&self, under_way: &UnderWay, outcome: &Outcome) -> Option<Item> {
+        let found = under_way.newer.clone()?;
+        let Err(error) = outcome else { return None };
+        let has_ended_for_it = matches!(
+            **error,
+            DownloadError::Stopped | DownloadError::Changed { .. } | DownloadError::NoSource { .. }
+        );
+        (has_ended_for_it && !self.is_stopped()).then(|| under_way.item.renewed(found))?
     }
 
     fn is_stopped(&self) -> bool {

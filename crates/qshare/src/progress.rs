@@ -96,6 +96,17 @@ impl Board {
     pub(crate) fn remove(&mut self, key: usize, size_bytes: u64) {
         self.files.finished += 1;
         self.files.finished_bytes += size_bytes;
+        self.remove_row(key);
+    }
+
+    /// Removes a download in favour of another one, from the totals too.
+    pub(crate) fn withdraw(&mut self, key: usize, size_bytes: u64) {
+        self.files.expected = self.files.expected.saturating_sub(1);
+        self.files.expected_bytes = self.files.expected_bytes.saturating_sub(size_bytes);
+        self.remove_row(key);
+    }
+
+    fn remove_row(&mut self, key: usize) {
         if let Some(row) = self.rows.remove(&key)
             && let (Some(bars), Some(bar)) = (&self.bars, row.bar)
         {

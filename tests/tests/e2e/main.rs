@@ -6,6 +6,7 @@
 mod answers;
 mod arguments;
 mod cat;
+mod changes;
 mod codes;
 mod configuration;
 #[cfg(target_os = "linux")]

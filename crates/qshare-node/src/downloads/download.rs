@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::rates::{Priority, Rates};
 use super::request::DownloadRequest;
-use crate::error::DownloadError;
+use crate::error::{DownloadError, NoSource};
 use crate::shares::PartialContent;
 use crate::slow_cause::CauseShare;
 use crate::vocabulary::{DownloadStatus, Progress, Report, Stage, SwarmView};
@@ -183,6 +183,15 @@ impl DownloadState {
         self.progress.send_if_modified(|progress| {
             let changed = progress.stage != stage;
             progress.stage = stage;
+            changed
+        });
+    }
+
+    /// Reports why nothing happens; None if there is a source.
+    pub(super) fn set_trouble(&self, trouble: Option<NoSource>) {
+        self.progress.send_if_modified(|progress| {
+            let changed = progress.trouble.is_some() || trouble.is_some();
+            progress.trouble = trouble;
             changed
         });
     }

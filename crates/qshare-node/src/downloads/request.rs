@@ -40,6 +40,8 @@ pub struct DownloadRequest {
     pub(super) holders: Vec<Contact>,
     pub(super) nodes: Vec<NodeAddress>,
     pub(super) force: bool,
+    /// An earlier version, whose unfinished download at the target is taken over.
+    pub(super) supersedes: Option<ContentInfo>,
     pub(super) durability: Durability,
     pub(super) give_up_after: Option<Duration>,
     pub(super) keep_serving: bool,
@@ -79,6 +81,7 @@ impl DownloadRequest {
             holders: Vec::new(),
             nodes: Vec::new(),
             force: false,
+            supersedes: None,
             durability: Durability::Immediate,
             give_up_after: None,
             keep_serving: false,
@@ -148,6 +151,13 @@ impl DownloadRequest {
     /// Whether to replace a different file at the target.
     pub fn force(mut self, force: bool) -> DownloadRequest {
         self.force = force;
+        self
+    }
+
+    /// Takes over the unfinished download of an earlier version at the same target. Chunks that are
+    /// the same in both versions are not fetched again.
+    pub fn supersedes(mut self, earlier: impl Into<Option<ContentInfo>>) -> DownloadRequest {
+        self.supersedes = earlier.into();
         self
     }
 

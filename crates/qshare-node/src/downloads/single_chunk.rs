@@ -20,12 +20,12 @@ use super::committer::{CommitError, CommitOptions, Committer, Expected};
 use super::download::DownloadState;
 use super::meter::Meter;
 use super::received::report_received;
-use super::request::DownloadRequest;
+use super::request::{DownloadRequest, discard_unfinished};
 use super::sources::{Blame, Holders, SourceWatch};
 use crate::access::Access;
 use crate::error::{AskError, DownloadError, SourceFault};
 use crate::peers::{Dialler, Peer};
-use crate::runtime::BlockingBatch;
+use crate::runtime::{BlockingBatch, blocking};
 use crate::shares::{Finished, ShareStore};
 use crate::vocabulary::{HolderNews, Report, Stage};
 
@@ -97,12 +97,13 @@ impl SingleChunks {
             }
             tokio::select! {
                 () = state.stop.cancelled() => return Err(DownloadError::Stopped),
-                file = Box::pin(self.fetch(request, &mut meter, &mut wasted_bytes)) => file?,
+                file = Box::pin(self.fetch(request, state, &mut meter, &mut wasted_bytes)) => file?,
             }
         };
         drop(turn);
         request.check_single(&file)?;
         state.set_stage(Stage::Finishing);
+        discard_earlier(request).await;
         let target = request.target.clone();
         let options = CommitOptions {
             force: request.force,
@@ -145,6 +146,7 @@ impl SingleChunks {
     async fn fetch(
         &self,
         request: &DownloadRequest,
+        state: &DownloadState,
         meter: &mut Meter,
         wasted_bytes: &mut u64,
     ) -> Result<SingleChunk, DownloadError> {
@@ -182,6 +184,9 @@ impl SingleChunks {
             if patience.is_over(now, holders.any_untried()) {
                 return Err(holders.no_source(&request.name));
             }
+            if attempts.is_empty() && !holders.any_untried() {
+                state.set_trouble(Some(holders.faults()));
+            }
             let hedge = Some(next_attempt).filter(|&at| at > now);
             let wake = [holders.poll_timeout(), patience.until(), hedge]
                 .into_iter()
@@ -218,6 +223,21 @@ impl SingleChunks {
                 () = sleep_until(wake.into()) => {}
             }
         }
+    }
+}
+
+/// Deletes the unfinished download of the version that this one supersedes.
+async fn discard_earlier(request: &DownloadRequest) {
+    let Some(earlier) = request.supersedes else {
+        return;
+    };
+    let target = request.target.clone();
+    let discarded = blocking(move || match target.part_path().exists() {
+        true => discard_unfinished(&target, earlier),
+        false => Ok(false),
+    });
+    if let Err(error) = discarded.await {
+        debug!(%error, "the unfinished download of an earlier version was not deleted");
     }
 }
 

@@ -107,7 +107,6 @@ impl Swarms {
             }
             Opened::Part(part) => Arc::new(part),
         };
-        let chunks = Chunks::of_length(request.info.length);
         let recovered = part.recovered();
         let partial = PartialContent::new(request.info, part.clone(), request.share_key.clone());
         let partial = partial.for_folder(request.membership(), request.is_unannounced);
@@ -116,8 +115,7 @@ impl Swarms {
         state.set_part(&partial);
         let store = Store::Part(part);
         let (swarm, receiver) = self.swarm(request, state, store, Some(partial));
-        let resumed_bytes = recovered.iter().map(|chunk| chunks.size(chunk)).sum();
-        swarm.run(receiver, recovered, resumed_bytes).await
+        swarm.run(receiver, recovered).await
     }
 
     /// Fetches what the readers of a window want, until there has been none for a while.
@@ -166,6 +164,7 @@ impl Swarms {
             digesting: false,
             events,
             meter: Meter::default(),
+            resumed_bytes: 0,
             unflushed_bytes: 0,
             checkpointing: false,
             last_checkpoint: now,
@@ -228,6 +227,8 @@ struct Swarm<'a> {
     digesting: bool,
     events: mpsc::Sender<Event>,
     meter: Meter,
+    /// Bytes of chunks that were verified when the fetch began.
+    resumed_bytes: u64,
     /// Bytes written since the last checkpoint, and whether one is under way.
     unflushed_bytes: u64,
     checkpointing: bool,
@@ -248,7 +249,6 @@ impl Swarm<'_> {
         mut self,
         mut events: mpsc::Receiver<Event>,
         recovered: Bitmap,
-        resumed_bytes: u64,
     ) -> Result<Report, DownloadError> {
         let result = self.fetch_all(&mut events, &recovered).await;
         // Received data is written before the part is closed or finished.
@@ -258,7 +258,7 @@ impl Swarm<'_> {
         self.writes.close();
         self.writes.wait().await;
         match result {
-            Ok(()) => self.finish(resumed_bytes).await,
+            Ok(()) => self.finish().await,
             Err(error) => {
                 self.withdraw_partial();
                 if let Store::Part(part) = &self.store {
@@ -319,8 +319,9 @@ impl Swarm<'_> {
                     self.apply_limits();
                     let status = self.fetch.as_ref().map(Fetch::status);
                     self.attribute(status.as_ref());
-                    if let Some(status) = &status {
-                        self.publish(status);
+                    match &status {
+                        Some(status) => self.publish(status),
+                        None => self.publish_search(),
                     }
                     self.checkpoint();
                     self.advance_digest();
@@ -342,6 +343,8 @@ impl Swarm<'_> {
                 partial.availability.add(chunk);
             }
         }
+        let sizes = verified.iter().map(|chunk| self.chunks.size(chunk));
+        self.resumed_bytes = sizes.sum();
         let config = self.all.limits.fetch.clone();
         let mut fetch = Fetch::new(self.chunks, verified, config, rand::random());
         let now = Instant::now();
@@ -812,7 +815,7 @@ impl Swarm<'_> {
         });
     }
 
-    async fn finish(self, resumed_bytes: u64) -> Result<Report, DownloadError> {
+    async fn finish(self) -> Result<Report, DownloadError> {
         self.state.set_stage(Stage::Finishing);
         let (Store::Part(part), Some(partial)) = (&self.store, &self.partial) else {
             let text = "a stream was finished like a file";
@@ -855,7 +858,7 @@ impl Swarm<'_> {
             size_bytes: self.request.info.length,
             path,
             elapsed: self.state.elapsed(),
-            resumed_bytes,
+            resumed_bytes: self.resumed_bytes,
             received_bytes: status.received_bytes,
             wasted_bytes: status.wasted_bytes,
             sources: self.meter.into_sources(),

@@ -28,6 +28,9 @@ use crate::{DiskError, FileAttributes};
 pub struct PartOptions {
     /// Whether to replace a different file at the target, or another content's unfinished download.
     pub force: bool,
+    /// A content whose unfinished download at the target is taken over: its verified bytes that
+    /// are also part of the new content are kept.
+    pub supersedes: Option<ContentId>,
     /// Options for hashing existing files.
     pub hashing: HashOptions,
     /// Attributes that the finished file gets.
@@ -94,7 +97,7 @@ impl Part {
             Existing::Different if !options.force => return Err(OpenError::Different(place.path)),
             Existing::Different | Existing::Nothing => {}
         }
-        let meta = Arc::new(ours.lock_meta(options.force)?);
+        let meta = Arc::new(ours.lock_meta(options)?);
         let data = ours.open_data()?;
         let state = ours.judge(&meta, &data, &options.hashing)?;
         disk.sync_dir(&place.dir)
@@ -182,7 +185,7 @@ impl Ours<'_> {
     }
 
     /// Opens or creates the meta file and locks it.
-    fn lock_meta(&self, force: bool) -> Result<File, OpenError> {
+    fn lock_meta(&self, options: &PartOptions) -> Result<File, OpenError> {
         let name = self.place.name_with(META_SUFFIX);
         let path = self.place.beside(&name);
         let failed = |error| DiskError::new("open", &path, error);
@@ -219,7 +222,7 @@ impl Ours<'_> {
                     }
                     return Ok(meta);
                 }
-                HeadRead::Good(_) if force => {
+                HeadRead::Good(head) if options.force || options.supersedes == Some(head.id) => {
                     // The new meta file comes first, so that the old part file always has one.
                     if let Some(fresh) = self.make_meta(true)? {
                         return Ok(fresh);

@@ -109,6 +109,40 @@ impl Fixture {
 }
 
 #[test]
+fn a_newer_version_takes_over_the_equal_chunks_of_the_one_it_supersedes() {
+    let old = Fixture::new(4 * CHUNK);
+    let part = old.open();
+    part.set_hashes(old.content.hashes.clone()).unwrap();
+    old.fill(&part, 0..3);
+    part.close().unwrap();
+
+    let mut bytes = old.bytes.clone();
+    bytes[CHUNK as usize] ^= 1;
+    let new = Fixture::of(bytes);
+    let open = |supersedes| {
+        let options = PartOptions {
+            supersedes,
+            ..PartOptions::default()
+        };
+        Part::open(&old.target(), new.content.info, &options)
+    };
+    for other in [None, Some(new.content.info.id())] {
+        let refused = open(other);
+        assert!(matches!(refused, Err(OpenError::OtherUnfinished { .. })));
+    }
+    let Ok(Opened::Part(part)) = open(Some(old.content.info.id())) else {
+        panic!("not opened")
+    };
+    assert!(part.verified().is_empty());
+    let kept = part.set_hashes(new.content.hashes.clone()).unwrap();
+    let kept: Vec<_> = kept.iter().map(|chunk| chunk.0).collect();
+    assert_eq!(kept, [0, 2]);
+    new.fill(&part, [1, 3]);
+    let path = part.finish(Durability::Deferred).unwrap();
+    assert!(fs::read(path).unwrap() == new.bytes);
+}
+
+#[test]
 fn what_has_ended_is_read_but_no_longer_written() {
     let fixture = Fixture::new(2 * CHUNK);
     let part = fixture.open();

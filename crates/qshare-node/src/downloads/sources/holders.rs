@@ -40,6 +40,9 @@ struct Known {
     state: State,
     failures: u32,
     last_fault: Option<SourceFault>,
+    /// Whether its file had changed at the last request for bytes. Later refusals say only that it
+    /// does not have the content.
+    has_changed: bool,
 }
 
 impl Known {
@@ -60,6 +63,8 @@ pub(crate) struct Holders {
     given: HashMap<NodeId, Vec<SocketAddr>>,
     /// Nodes whose address is unknown, with the reason.
     unresolved: BTreeMap<NodeId, SourceFault>,
+    /// Whether a holder was forgotten whose file had changed.
+    forgot_changed: bool,
 }
 
 impl Holders {
@@ -70,6 +75,7 @@ impl Holders {
             known: HashMap::new(),
             given: HashMap::new(),
             unresolved: BTreeMap::new(),
+            forgot_changed: false,
         };
         holders.join(known);
         holders.give(at_once(nodes));
@@ -131,6 +137,7 @@ impl Holders {
                     state: State::Idle,
                     failures: 0,
                     last_fault: None,
+                    has_changed: false,
                 };
                 self.known.insert(contact.node, known);
             }
@@ -149,8 +156,8 @@ impl Holders {
                         State::Connected | State::Connecting | State::Banned
                     )
             });
-            if !stays {
-                self.known.remove(node);
+            if !stays && let Some(known) = self.known.remove(node) {
+                self.forgot_changed |= known.has_changed;
             }
         }
     }
@@ -220,7 +227,8 @@ impl Holders {
     /// Records that a holder delivered: its earlier failures no longer count.
     pub(crate) fn succeeded(&mut self, node: &NodeId) {
         if let Some(known) = self.known.get_mut(node) {
-            known.failures = 0;
+            (known.failures, known.has_changed) = (0, false);
+            self.forgot_changed = false;
         }
     }
 
@@ -235,6 +243,7 @@ impl Holders {
                 .min(REST_MAX);
             known.state = State::Resting { until: now + rest };
             known.failures += 1;
+            known.has_changed |= fault.is_changed();
             known.last_fault = Some(fault);
         }
     }
@@ -284,12 +293,19 @@ impl Holders {
         known.peek().is_some() && known.all(changed)
     }
 
+    /// Whether the file of a holder has changed since it was announced.
+    fn any_changed(&self) -> bool {
+        self.forgot_changed || self.known.values().any(|known| known.has_changed)
+    }
+
     /// Returns the error of a download that has no source.
     pub(crate) fn no_source(&self, name: &AssetName) -> DownloadError {
         let name = name.clone();
         let mut states = self.known.values().map(|known| known.state);
         if states.any(|state| state == State::Banned) {
             DownloadError::VerificationFailed { name }
+        } else if self.any_changed() {
+            DownloadError::Changed { name }
         } else {
             DownloadError::NoSource {
                 name,
@@ -301,7 +317,10 @@ impl Holders {
 
 #[cfg(test)]
 mod tests {
+    use qshare_wire::{Refusal, Refused};
+
     use super::*;
+    use crate::error::AskError;
 
     const US: NodeId = NodeId([0; 32]);
     const MANY: usize = 100;
@@ -324,6 +343,27 @@ mod tests {
 
     fn dial(holders: &mut Holders, now: Instant) -> Option<NodeId> {
         holders.next_to_dial(now, MANY).map(|(node, _)| node)
+    }
+
+    #[test]
+    fn a_change_at_a_holder_is_remembered_until_one_delivers() {
+        let start = Instant::now();
+        let name = AssetName::new("x").unwrap();
+        let is_changed = |holders: &Holders| {
+            let error = holders.no_source(&name);
+            matches!(error, DownloadError::Changed { .. })
+        };
+        let refused = |refusal| AskError::Refused(Refused::new(refusal)).into();
+        let mut holders = holders(vec![contact(1, 1, true), contact(2, 1, true)]);
+        holders.failed(&node(1), start, refused(Refusal::NotHere));
+        assert!(!is_changed(&holders));
+        holders.failed(&node(1), start, refused(Refusal::Changed));
+        holders.failed(&node(1), start, refused(Refusal::NotHere));
+        assert!(is_changed(&holders));
+        holders.handle_news(HolderNews::Left(vec![node(1)]));
+        assert!(is_changed(&holders));
+        holders.succeeded(&node(2));
+        assert!(!is_changed(&holders));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(super) async fn open(
     let cancel = hashing.cancel.clone();
     let options = PartOptions {
         force: request.force,
+        supersedes: request.supersedes.map(|earlier| earlier.id()),
         hashing,
         attributes: request.attributes,
         share_key: request.share_key.clone(),

@@ -113,6 +113,13 @@ impl Swarm<'_> {
         self.slowness.add(now, &sample);
     }
 
+    /// Reports what is known before the chunk hashes are: whether there is a source.
+    pub(super) fn publish_search(&self) {
+        let waited = self.last_hope.elapsed();
+        self.state
+            .set_trouble((waited > TROUBLE_AFTER).then(|| self.holders.faults()));
+    }
+
     /// Reports the progress.
     pub(super) fn publish(&mut self, status: &FetchStatus) {
         let now = Instant::now();

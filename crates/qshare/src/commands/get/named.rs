@@ -6,6 +6,7 @@ use qshare_node::{FileAttributes, FoundFile};
 use crate::args::GetArgs;
 use crate::argument::Wanted;
 use crate::choice::Choice;
+use crate::jobs::ByName;
 
 /// Returns the nodes that links name for a content.
 pub(super) fn nodes_in_links(wanted: &[Wanted], content: ContentId) -> Vec<NodeAddress> {
@@ -39,6 +40,32 @@ pub(super) fn attributes(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) ->
         modified_ns: file.metadata.modified_ns.filter(|_| !args.no_times),
         executable: file.metadata.executable && is_trusted && !args.no_exec,
     }
+}
+
+/// Returns how a file is looked up again whose sources have a newer version by now; None if the
+/// command says which content it must be.
+pub(super) fn by_name(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) -> Option<ByName> {
+    if args.sha256.is_some() || args.sums.is_some() {
+        return None;
+    }
+    let mut query = None;
+    for wanted in wanted.iter().filter(|wanted| may_mean(wanted, file)) {
+        query = Some(match wanted {
+            Wanted::Query(query @ Query::OfNode(..)) => query.clone(),
+            Wanted::Name(_) | Wanted::Query(Query::Name(_)) => {
+                Query::Name(file.name.as_str().to_owned())
+            }
+            Wanted::Query(_) | Wanted::Link(_) | Wanted::Code(_) | Wanted::Folder(_) => {
+                return None;
+            }
+        });
+    }
+    let query = query?;
+    Some(ByName {
+        keeps_times: !args.no_times,
+        keeps_exec: matches!(query, Query::OfNode(..)) && !args.no_exec,
+        query,
+    })
 }
 
 /// Returns whether an argument can mean a file.
