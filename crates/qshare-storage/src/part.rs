@@ -1,5 +1,6 @@
 //! An unfinished download: its bytes, its verified chunks and its durable chunks.
 
+mod direct;
 mod errors;
 mod hashes;
 mod open;
@@ -31,6 +32,7 @@ use crate::stamp::Stamp;
 use crate::system::{apply_attributes, read_exact_at, stamp_of};
 use crate::target::{Place, Target};
 use crate::{DiskError, FileAttributes, ReadError};
+use direct::DirectFile;
 use hashes::ChunkHashes;
 
 /// When a finished file is flushed.
@@ -72,6 +74,7 @@ pub struct Part {
     /// Held while bytes are written. The kernel admits one writer to a file anyway, and other
     /// writers would spin.
     writing: Mutex<()>,
+    direct: DirectFile,
     /// Generation of the last slot that was written; held while files are flushed.
     generation: Mutex<u64>,
     /// Whether the meta file says that the part file is as the last clean stop left it.
@@ -214,8 +217,35 @@ impl Part {
         self.note_unclean()?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let offset = range.start + offset_in_chunk;
-        sparse::write_sparse(&*self.disk, &self.data, bytes, offset)
+        let write = |bytes: &[u8], offset| self.write_run(bytes, offset);
+        sparse::write_sparse(&*self.disk, &self.data, bytes, offset, write)
             .map_err(|error| self.data_failed("write", error).into())
+    }
+
+    /// Chooses whether bytes are written around the page cache from now on, where the file system
+    /// can and the caller's buffers are aligned to 4 KiB. That saves most of the kernel's work, and
+    /// reading the bytes again needs the disk.
+    pub fn write_around_cache(&self, around: bool) {
+        self.direct.want(around);
+    }
+
+    fn write_run(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let open = || {
+            let file = self.place.dir.open_direct(&self.data_name).ok()?;
+            let same = self
+                .stamp_of_opened(&file)?
+                .same_file(&self.data_stamp().ok()?);
+            same.then_some(file)
+        };
+        let done = self.direct.write(&*self.disk, bytes, offset, open)?;
+        match &bytes[done..] {
+            [] => Ok(()),
+            rest => self.disk.write_at(&self.data, rest, offset + done as u64),
+        }
+    }
+
+    fn stamp_of_opened(&self, file: &File) -> Option<Stamp> {
+        Some(stamp_of(&file.metadata().ok()?, &self.place.path))
     }
 
     /// Marks `chunk`, whose bytes have been written and verified. Returns whether that is new.

@@ -8,6 +8,7 @@ mod peer;
 mod pick;
 mod pool;
 mod request;
+mod run;
 mod split;
 mod status;
 mod timers;
@@ -61,6 +62,8 @@ pub struct Fetch {
     wasted_bytes: u64,
     /// Bytes discarded because their answers were slow rather than silent.
     impatience_bytes: u64,
+    /// Where the requests in a row to an only source go on.
+    run_at: ChunkIndex,
     /// The chunks that are requested before others.
     focus: Option<Focus>,
     /// Seconds per byte that recent answers took from start to end.
@@ -79,6 +82,7 @@ impl Fetch {
         };
         let mut rng = SmallRng::seed_from_u64(seed);
         Fetch {
+            run_at: run::beginning(seed, chunks.count()),
             pool: Pool::new(&verified, &mut rng),
             verified_bytes: verified.iter().map(|chunk| chunks.size(chunk)).sum(),
             chunks,

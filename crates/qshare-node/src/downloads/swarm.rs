@@ -55,6 +55,9 @@ use store::Store;
 
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(100);
+/// Shortest file that may be written around the page cache. A shorter one is likely to be read
+/// soon, and is copied in a fraction of a second.
+const WRITTEN_AROUND_CACHE_MIN: u64 = 1 << 30;
 /// Limit on the queued events for the scheduler; tasks with more to report wait.
 const EVENTS: usize = 1024;
 
@@ -317,6 +320,7 @@ impl Swarm<'_> {
                 _ = tick.tick() => {
                     counted.update();
                     self.apply_limits();
+                    self.choose_writes();
                     let status = self.fetch.as_ref().map(Fetch::status);
                     self.attribute(status.as_ref());
                     match &status {
@@ -347,6 +351,10 @@ impl Swarm<'_> {
         self.resumed_bytes = sizes.sum();
         let config = self.all.limits.fetch.clone();
         let mut fetch = Fetch::new(self.chunks, verified, config, rand::random());
+        if self.digest.is_some() {
+            // The plain digest is computed from the beginning of the file on.
+            fetch.begin_run_at(ChunkIndex(0));
+        }
         let now = Instant::now();
         for (&key, connected) in &mut self.peers {
             fetch.handle_peer_joined(now, key);
@@ -357,7 +365,21 @@ impl Swarm<'_> {
         self.fetch = Some(fetch);
         self.follow_readers();
         self.apply_limits();
+        self.choose_writes();
         self.announce();
+    }
+
+    /// Writes a large file around the page cache while nobody is likely to read it: there is one
+    /// source, no peer wants chunks, and no digest is computed from the file.
+    fn choose_writes(&self) {
+        if let (Store::Part(part), Some(partial)) = (&self.store, &self.partial) {
+            let is_read = partial.availability.has_subscribers()
+                || self.peers.len() > 1
+                || self.digest.is_some()
+                || self.request.keep_serving;
+            let is_large = self.request.info.length >= WRITTEN_AROUND_CACHE_MIN;
+            part.write_around_cache(is_large && !is_read);
+        }
     }
 
     /// Follows the rate limits and the priority, which may change at any time.

@@ -77,6 +77,11 @@ impl Availability {
         self.batches.subscribe()
     }
 
+    /// Returns whether a peer wants chunks of the download.
+    pub(crate) fn has_subscribers(&self) -> bool {
+        self.batches.receiver_count() > 0
+    }
+
     /// Records all chunks that a peer has.
     pub(crate) fn set_held_by(&self, peer: PeerKey, chunks: Bitmap) {
         self.lock_held().insert(peer, chunks);
@@ -123,7 +128,9 @@ mod tests {
     #[tokio::test]
     async fn the_first_chunk_is_told_at_once_and_those_that_follow_together() {
         let availability = Availability::new();
+        assert!(!availability.has_subscribers());
         let mut batches = availability.subscribe();
+        assert!(availability.has_subscribers());
         availability.add(ChunkIndex(0));
         assert_eq!(&*batches.try_recv().unwrap(), [ChunkIndex(0)]);
         for chunk in 1..10 {

@@ -10,6 +10,7 @@ use qshare_content::{
     Bitmap, Chunks, ContentId, ContentInfo, LENGTH_MAX_BYTES, META_SUFFIX, PART_SUFFIX, ShareKey,
 };
 
+use super::direct::DirectFile;
 use super::hashes::ChunkHashes;
 use super::recover::verified_chunks;
 use super::unfinished::{latest_slot, read_head};
@@ -128,6 +129,7 @@ impl Part {
                 durable: state.durable,
             }),
             writing: Mutex::new(()),
+            direct: DirectFile::default(),
             generation: Mutex::new(state.generation),
             clean: AtomicBool::new(state.clean),
             flush_failed: AtomicBool::new(false),

@@ -10,13 +10,14 @@ use crate::system::data_from;
 /// file systems.
 const BLOCK_BYTES: u64 = 16 * 1024;
 
-/// Writes `bytes` at `offset`, except for zeros where the file has a hole. The file is at least
+/// Writes `bytes` at `offset` by calls of `write`, except for zeros where the file has a hole. The file is at least
 /// as long afterwards as if all had been written. One writer at a time.
 pub(super) fn write_sparse(
     disk: &dyn Disk,
     file: &File,
     bytes: &[u8],
     offset: u64,
+    write: impl Fn(&[u8], u64) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut done = 0;
     while done < bytes.len() {
@@ -25,7 +26,7 @@ pub(super) fn write_sparse(
         let (zeros, length) = run(rest, at);
         let end = at + length as u64;
         if !zeros || data_from(file, at)?.is_some_and(|data| data < end) {
-            disk.write_at(file, &rest[..length], at)?;
+            write(&rest[..length], at)?;
         }
         done += length;
     }
@@ -68,7 +69,10 @@ mod tests {
         let length = 8 << 20;
         let mut bytes = vec![0; length];
         bytes[5_000_000..5_000_100].fill(7);
-        let write = |bytes: &[u8], offset| write_sparse(&RealDisk, &file, bytes, offset).unwrap();
+        let write_run = |bytes: &[u8], offset| RealDisk.write_at(&file, bytes, offset);
+        let write = |bytes: &[u8], offset| {
+            write_sparse(&RealDisk, &file, bytes, offset, write_run).unwrap();
+        };
         let read = || {
             let mut read = vec![1; length];
             read_exact_at(&file, &mut read, 0).unwrap();

@@ -117,7 +117,7 @@ fn a_newer_version_takes_over_the_equal_chunks_of_the_one_it_supersedes() {
     part.close().unwrap();
 
     let mut bytes = old.bytes.clone();
-    bytes[CHUNK as usize] ^= 1;
+    bytes[CHUNK] ^= 1;
     let new = Fixture::of(bytes);
     let open = |supersedes| {
         let options = PartOptions {
@@ -140,6 +140,40 @@ fn a_newer_version_takes_over_the_equal_chunks_of_the_one_it_supersedes() {
     new.fill(&part, [1, 3]);
     let path = part.finish(Durability::Deferred).unwrap();
     assert!(fs::read(path).unwrap() == new.bytes);
+}
+
+#[test]
+fn direct_writes_leave_the_same_file_as_others_and_keep_its_holes() {
+    let mut bytes = Fixture::new(4 * CHUNK + 5000).bytes;
+    bytes[CHUNK..CHUNK + 70_000].fill(0);
+    let fixture = Fixture::of(bytes);
+    let part = fixture.open();
+    part.set_hashes(fixture.content.hashes.clone()).unwrap();
+    part.write_around_cache(true);
+    let mut buffer = vec![0; CHUNK + 4097];
+    let start = buffer.as_ptr().align_offset(4096);
+    for chunk in [3, 0, 1, 4].map(ChunkIndex) {
+        let range = part.chunks.range(chunk);
+        let source = &fixture.bytes[range.start as usize..range.end as usize];
+        let aligned = &mut buffer[start..start + source.len()];
+        aligned.copy_from_slice(source);
+        assert!(part.write_verified(chunk, aligned).unwrap());
+    }
+    // One that is not aligned, and one that has to be written over zeros.
+    let range = part.chunks.range(ChunkIndex(2));
+    let source = &fixture.bytes[range.start as usize..range.end as usize];
+    buffer[start + 1..start + 1 + source.len()].copy_from_slice(source);
+    let unaligned = &buffer[start + 1..start + 1 + source.len()];
+    part.write_verified(ChunkIndex(2), unaligned).unwrap();
+    part.checkpoint().unwrap();
+    fixture.check(&part);
+    let has_direct_writes = part.place.dir.open_direct(&part.data_name).is_ok();
+    let direct = part.direct.written_bytes();
+    // Three chunks, less the blocks of zeros, and the whole pages of the last one.
+    let expected = (3 * CHUNK - 4 * 16 * 1024 + 4096) as u64;
+    assert_eq!(direct, if has_direct_writes { expected } else { 0 });
+    let path = part.finish(Durability::Immediate).unwrap();
+    assert!(fs::read(path).unwrap() == fixture.bytes);
 }
 
 #[test]

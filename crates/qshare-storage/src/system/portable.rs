@@ -55,6 +55,11 @@ impl Dir {
             .open(self.0.join(name))
     }
 
+    /// Opens an existing file in this directory for writes around the page cache.
+    pub(crate) fn open_direct(&self, _name: &OsStr) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Returns the entry of a name, if there is one.
     pub(crate) fn entry(&self, name: &OsStr) -> io::Result<Option<Entry>> {
         let path = self.0.join(name);

@@ -69,6 +69,21 @@ impl Dir {
             .map_err(sorted)
     }
 
+    /// Opens an existing file in this directory for writes around the page cache.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn open_direct(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.0, name, flags, Mode::empty())
+            .map(File::from)
+            .map_err(sorted)
+    }
+
+    /// Opens an existing file in this directory for writes around the page cache.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn open_direct(&self, _name: &OsStr) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Returns the entry of a name, if there is one.
     pub(crate) fn entry(&self, name: &OsStr) -> io::Result<Option<Entry>> {
         let stat = match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {

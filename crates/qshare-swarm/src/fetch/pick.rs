@@ -3,6 +3,8 @@
 
 use std::time::Instant;
 
+use qshare_content::ChunkIndex;
+
 use super::blame::{stall_limit, withdrawal_limit};
 use super::request::{Phase, Request, Withdrawal};
 use super::timers::Timer;
@@ -70,15 +72,16 @@ impl Fetch {
     }
 
     /// Returns what to request from a peer: urgent spans first, then the chunks that readers wait
-    /// for, then the rarest chunk.
+    /// for, then the rarest chunk. An only source is asked for chunks in a row.
     fn pick(&mut self, key: PeerKey) -> Option<Span> {
         let peer = self.peers.get(&key)?;
+        let is_only_source = self.is_only_source(peer);
         let hurried = self
             .splits
             .iter()
             .filter(|(chunk, _)| peer.chunks.contains(**chunk) && self.is_wanted(**chunk))
             .find_map(|(_, split)| split.next_open());
-        hurried.or_else(|| {
+        let span = hurried.or_else(|| {
             let focused = self.focus.as_ref().and_then(|focus| {
                 let mut chunks = focus.chunks.iter().copied();
                 chunks.find(|&chunk| self.pool.is_open(chunk) && peer.chunks.contains(chunk))
@@ -86,10 +89,15 @@ impl Fetch {
             let chunk = match (focused, &self.focus) {
                 (Some(chunk), _) => chunk,
                 (None, Some(focus)) if focus.is_exclusive => return None,
+                (None, _) if is_only_source => self.pool.next_open(self.run_at)?,
                 (None, _) => self.pool.rarest(&peer.chunks, &mut self.rng)?,
             };
             Some(Span::whole(&self.chunks, chunk))
-        })
+        })?;
+        if is_only_source {
+            self.run_at = ChunkIndex(span.chunk.0 + 1);
+        }
+        Some(span)
     }
 
     /// Lets an idle peer, one without live requests, relieve another. The idle peer takes over an

@@ -89,6 +89,20 @@ impl Pool {
         true
     }
 
+    /// Returns the first open chunk from `from` on, or else the first of all.
+    pub(super) fn next_open(&self, from: ChunkIndex) -> Option<ChunkIndex> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let (before, after) = self
+            .positions
+            .split_at(from.get().min(self.positions.len()));
+        let first_open = |positions: &[u32]| positions.iter().position(|&at| at != NOT_OPEN);
+        let found = first_open(after).map(|at| before.len() + at);
+        let chunk = found.or_else(|| first_open(before))?;
+        u32::try_from(chunk).ok().map(ChunkIndex)
+    }
+
     /// Returns the rarest open chunk among those in `held`; ties are broken at random.
     pub(super) fn rarest(&self, held: &Bitmap, rng: &mut impl Rng) -> Option<ChunkIndex> {
         if self.open.is_empty() || held.is_empty() {
@@ -147,6 +161,22 @@ mod tests {
         pool.open(ChunkIndex(77));
         assert_eq!(pool.rarest(&little, &mut rng), Some(ChunkIndex(77)));
         assert_eq!(pool.len(), 499);
+    }
+
+    #[test]
+    fn the_next_open_chunk_is_found_after_the_end_too() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut pool = Pool::new(&Bitmap::new(10), &mut rng);
+        assert_eq!(pool.next_open(ChunkIndex(4)), Some(ChunkIndex(4)));
+        assert_eq!(pool.next_open(ChunkIndex(10)), Some(ChunkIndex(0)));
+        for chunk in [0, 1, 4, 5, 6, 7, 8, 9] {
+            pool.take(ChunkIndex(chunk));
+        }
+        assert_eq!(pool.next_open(ChunkIndex(3)), Some(ChunkIndex(3)));
+        assert_eq!(pool.next_open(ChunkIndex(4)), Some(ChunkIndex(2)));
+        pool.take(ChunkIndex(2));
+        pool.take(ChunkIndex(3));
+        assert_eq!(pool.next_open(ChunkIndex(0)), None);
     }
 
     #[test]

@@ -100,6 +100,60 @@ fn one_source_has_several_requests_outstanding_and_delivers_everything() {
     assert_eq!(bench.fetch.poll_timeout(), None);
 }
 
+/// Fetches everything in the order of the requests; returns the chunks in that order.
+fn order_of_requests(bench: &mut Bench) -> Vec<u32> {
+    let mut waiting = VecDeque::from(bench.requests());
+    let mut order = Vec::new();
+    while let Some((request, _, span)) = waiting.pop_front() {
+        order.push(span.chunk.0);
+        bench.verify(request);
+        waiting.extend(bench.requests());
+    }
+    assert!(bench.fetch.is_complete());
+    order
+}
+
+/// Counts the chunks that were requested right after the one before them in the file.
+fn in_a_row(order: &[u32]) -> usize {
+    let follows = |pair: &&[u32]| pair[1] == pair[0] + 1;
+    order.windows(2).filter(follows).count()
+}
+
+#[test]
+fn an_only_source_is_asked_for_chunks_in_a_row_and_several_are_not() {
+    let mut bench = Bench::new(600);
+    bench.join_seed(1);
+    let order = order_of_requests(&mut bench);
+    assert_eq!(
+        in_a_row(&order),
+        598,
+        "one run, and the rest from the beginning: {order:?}"
+    );
+    let begins_at = |seed| {
+        let chunks = Chunks::of_length(600 * CHUNK_BYTES);
+        let config = FetchConfig::default();
+        let fetch = Fetch::new(chunks, Bitmap::new(600), config, seed);
+        let now = Instant::now();
+        let mut bench = Bench { fetch, now };
+        bench.join_seed(1);
+        bench.requests()[0].2.chunk.0
+    };
+    let beginnings: BTreeSet<u32> = (0..20).map(begins_at).collect();
+    assert_eq!(beginnings.len(), 20, "clients begin at the same chunk");
+
+    let mut bench = Bench::new(600);
+    bench.fetch.begin_run_at(ChunkIndex(0));
+    bench.join_seed(1);
+    let order = order_of_requests(&mut bench);
+    assert!(order.is_sorted(), "{order:?}");
+
+    let mut bench = Bench::new(600);
+    bench.join_seed(1);
+    bench.join_seed(2);
+    let order = order_of_requests(&mut bench);
+    assert!(in_a_row(&order) < 60, "{order:?}");
+}
+
 #[test]
 fn a_source_far_away_has_requests_left_though_answers_lack_their_ends_for_long() {
     let (half_trip, answer_time) = (50 * MILLISECOND, 200 * MILLISECOND);
