@@ -12,6 +12,7 @@ mod error;
 mod event;
 mod exchange;
 mod offer;
+mod places;
 mod redeem;
 mod service;
 mod uses;

@@ -17,5 +17,6 @@ mod spare;
 pub(crate) use ask::{Established, answers_to};
 pub(crate) use candidates::{local_candidates, resolve_candidates};
 pub(crate) use dial::{dial_tracker, resolve_tracker};
+pub(crate) use registries::{Registries, RegistryClaim};
 pub(crate) use session::{SessionState, TrackerSession};
 pub(crate) use sessions::{IntroductionFrom, Trackers, TrackersConfig};

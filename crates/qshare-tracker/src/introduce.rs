@@ -1,6 +1,5 @@
 //! The introduction request: the tracker informs two nodes of each other at the same moment.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_content::fair::{Network, User};
@@ -16,7 +15,7 @@ use tracing::debug;
 use crate::client::{Client, Services, SessionError};
 use crate::contacts::{candidates_for, claimed};
 use crate::reply::{BUSY_RETRY, refuse, respond};
-use crate::shared::{IntroductionRequest, IntroductionResult, SharedRegistry, TrackerPeer};
+use crate::shared::{IntroductionRequest, IntroductionResult, SharedRegistry};
 
 /// Time for telling a node of an introduction that a node of another tracker asked for.
 const TELL_DEADLINE: Duration = Duration::from_secs(1);
@@ -161,65 +160,63 @@ fn birthday_extension(is_agreed: bool) -> Vec<(u16, Vec<u8>)> {
     }
 }
 
-/// Introduces this tracker's nodes to nodes of other trackers.
-pub(crate) struct IntroducesForOthers(pub(crate) Arc<Services>);
-
-impl TrackerPeer for IntroducesForOthers {
-    async fn introduce(&self, request: &IntroductionRequest) -> IntroductionResult {
-        let services = &self.0;
-        let Some(shared) = &services.shared else {
-            return IntroductionResult::NotHere;
-        };
-        let Some(other) = services.registry.introducible(request.asked) else {
-            return IntroductionResult::NotHere;
-        };
-        let by = User {
-            network: Network::of(request.details.observed.ip()),
-            id: request.asker,
-        };
-        if !other.may_be_introduced(by) {
-            return IntroductionResult::Busy;
-        }
-        let may_birthday_punch = request.details.features & FEATURE_BIRTHDAY_PUNCH != 0
-            && other.may_birthday_punch()
-            && other.may_be_sent_many_probes(by);
-        let asker = request.details.contact_at(shared.observer());
-        let observed = other.observed.get();
-        let mut extensions = birthday_extension(may_birthday_punch);
-        // The relay is the asking node's tracker. The node learns its address if that is proven: as
-        // a sibling's, or because both trackers run on this machine.
-        let is_here = request.details.observer.host == shared.observer().host;
-        let siblings = shared.siblings().borrow().clone();
-        let relay_address = match is_here {
-            true => Some(Address::TrackerHost {
-                port: request.tracker_port,
-            }),
-            false => siblings
-                .iter()
-                .find(|sibling| sibling.tracker == request.tracker)
-                .map(|sibling| sibling.address),
-        };
-        extensions.extend(relay_address.map(Introduction::relay_address_extension));
-        let to_asked = Introduction {
-            peer: request.asker,
-            asked: false,
-            candidates: candidates_for(&asker, observed.ip()),
-            id: request.id,
-            key: request.key,
-            relay: request.relay.clone().filter(|_| relay_address.is_some()),
-            extensions,
-        };
-        let tell = async {
-            let mut control = other.control.lock().await;
-            framed::write(&mut control, &to_asked).await
-        };
-        debug!(to = %request.asked.short(), "introducing for another tracker");
-        match timeout(TELL_DEADLINE, tell).await {
-            Ok(Ok(())) => IntroductionResult::Introduced(
-                shared.details(observed, other.claims(), other.features),
-                may_birthday_punch,
-            ),
-            _ => IntroductionResult::NotHere,
-        }
+/// Introduces one of this tracker's nodes to a node of another tracker.
+pub(crate) async fn introduce_for_other(
+    services: &Services,
+    request: &IntroductionRequest,
+) -> IntroductionResult {
+    let Some(shared) = &services.shared else {
+        return IntroductionResult::NotHere;
+    };
+    let Some(other) = services.registry.introducible(request.asked) else {
+        return IntroductionResult::NotHere;
+    };
+    let by = User {
+        network: Network::of(request.details.observed.ip()),
+        id: request.asker,
+    };
+    if !other.may_be_introduced(by) {
+        return IntroductionResult::Busy;
+    }
+    let may_birthday_punch = request.details.features & FEATURE_BIRTHDAY_PUNCH != 0
+        && other.may_birthday_punch()
+        && other.may_be_sent_many_probes(by);
+    let asker = request.details.contact_at(shared.observer());
+    let observed = other.observed.get();
+    let mut extensions = birthday_extension(may_birthday_punch);
+    // The relay is the asking node's tracker. The node learns its address if that is proven: as
+    // a sibling's, or because both trackers run on this machine.
+    let is_here = request.details.observer.host == shared.observer().host;
+    let siblings = shared.siblings().borrow().clone();
+    let relay_address = match is_here {
+        true => Some(Address::TrackerHost {
+            port: request.tracker_port,
+        }),
+        false => siblings
+            .iter()
+            .find(|sibling| sibling.tracker == request.tracker)
+            .map(|sibling| sibling.address),
+    };
+    extensions.extend(relay_address.map(Introduction::relay_address_extension));
+    let to_asked = Introduction {
+        peer: request.asker,
+        asked: false,
+        candidates: candidates_for(&asker, observed.ip()),
+        id: request.id,
+        key: request.key,
+        relay: request.relay.clone().filter(|_| relay_address.is_some()),
+        extensions,
+    };
+    let tell = async {
+        let mut control = other.control.lock().await;
+        framed::write(&mut control, &to_asked).await
+    };
+    debug!(to = %request.asked.short(), "introducing for another tracker");
+    match timeout(TELL_DEADLINE, tell).await {
+        Ok(Ok(())) => IntroductionResult::Introduced(
+            shared.details(observed, other.claims(), other.features),
+            may_birthday_punch,
+        ),
+        _ => IntroductionResult::NotHere,
     }
 }

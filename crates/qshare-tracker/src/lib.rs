@@ -22,7 +22,7 @@
 //! | `fair_budget`, `fair_rate` | shares of memory and streams; of introductions to a node |
 //! | `access` | lists of nodes that may announce, or may not connect |
 //! | `metrics`, `operations` | counters, and what an operator sees |
-//! | `shared` | the registry that several trackers share, in Redis |
+//! | `shared`, `tracker_peer` | the registry that several trackers share, in Redis; what this tracker does for others |
 //! | `relay`, `knocker` | datagrams: the relay, and the second port |
 
 mod acceptor;
@@ -49,6 +49,7 @@ mod request;
 mod session;
 mod shared;
 mod tracker;
+mod tracker_peer;
 mod turns;
 mod watch;
 

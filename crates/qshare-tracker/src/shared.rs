@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `address` | the URL of a registry, and what it takes to trust it |
 //! | `link` | a connection that heals itself: one server, a cluster, or a Sentinel's master |
-//! | `layout` | the keys and values in Redis, and the scripts that change them |
+//! | `layout` | the keys and values in Redis |
+//! | `scripts` | the scripts that change them |
 //! | `session_record` | a node's session as other trackers read it |
 //! | `publisher` | publishes sessions and entries of this tracker's nodes |
 //! | `reader` | reads names, contents, holders and sessions of other trackers' nodes |
@@ -15,6 +16,8 @@
 //! | `watches` | follows the holders of watched contents |
 //! | `inbox` | messages from tracker to tracker |
 //! | `introduction` | introductions of nodes of two trackers |
+//! | `mailbox_records` | mailboxes of codes |
+//! | `pairing` | runs of receivers at mailboxes of another tracker |
 //! | `siblings` | the other trackers, which nodes are told of |
 //! | `service` | composes these parts |
 //!
@@ -28,8 +31,11 @@ mod introduction;
 mod layout;
 mod link;
 mod lookup;
+mod mailbox_records;
+mod pairing;
 mod publisher;
 mod reader;
+mod scripts;
 mod service;
 mod session_record;
 mod siblings;
@@ -39,6 +45,10 @@ pub use address::{InvalidRegistry, RegistryAddress, SharedRegistryConfig};
 pub(crate) use introduction::{IntroductionRequest, IntroductionResult};
 pub use link::RegistryFault;
 pub(crate) use lookup::SharedLookup;
+pub(crate) use mailbox_records::{
+    MailboxRecords, MailboxTimes, RecordClaim, RecordClaimed, RecordState,
+};
+pub(crate) use pairing::{HostedRun, OpenRun, ReceiverStep, RemoteRun, SharerStep};
 pub(crate) use publisher::OwnEntries;
 pub(crate) use service::{SharedRegistry, TrackerPeer};
 pub(crate) use watches::RemoteHolders;

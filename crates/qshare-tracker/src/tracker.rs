@@ -21,14 +21,14 @@ use crate::access::{Access, AccessListError};
 use crate::client::Services;
 use crate::contacts::canonical;
 use crate::fair_budget::FairBudget;
-use crate::introduce::IntroducesForOthers;
 use crate::knocker::Knocker;
-use crate::mailboxes::{Mailboxes, MemoryMailboxes};
+use crate::mailboxes::Mailboxes;
 use crate::metrics::Metrics;
 use crate::operations::Operations;
 use crate::registry_service::RegistryService;
 use crate::relay::{Relay, RelayCounts};
 use crate::shared::{RegistryFault, SharedRegistry};
+use crate::tracker_peer::ServesTrackers;
 use crate::turns::Turns;
 
 /// Why a tracker cannot start.
@@ -107,7 +107,10 @@ impl Tracker {
             .relay
             .map(|limits| Relay::install(endpoint.non_quic(), limits));
         let knocker = Knocker::bind(listen);
-        let mailboxes = MemoryMailboxes::new(config.limits.mailboxes_max);
+        let mailboxes = match &shared {
+            Some(shared) => Mailboxes::shared(shared, config.limits.mailboxes_max),
+            None => Mailboxes::in_memory(config.limits.mailboxes_max),
+        };
         let moves_interval = config.limits.moves_interval;
         let services = Arc::new(Services {
             registry: Arc::clone(&registry),
@@ -117,7 +120,7 @@ impl Tracker {
             turns: Turns::default(),
             relay: relay.clone(),
             knocker: knocker.clone(),
-            mailboxes: Mailboxes::new(Arc::new(mailboxes)),
+            mailboxes,
             access: access.clone(),
             metrics: Metrics::new(),
             shared: shared.clone(),
@@ -153,7 +156,11 @@ impl Tracker {
         }));
         if let Some(shared) = shared.clone() {
             let own = Arc::clone(&registry);
-            let peer = Arc::new(IntroducesForOthers(services));
+            let peer = Arc::new(ServesTrackers(Arc::clone(&services)));
+            tasks.spawn(until(&stopping, {
+                let connections = shared.connections();
+                async move { services.mailboxes.restore(connections).await }
+            }));
             tasks.spawn(until(&stopping, shared.run(endpoint.clone(), own, peer)));
         }
         if let Some(relay) = relay {

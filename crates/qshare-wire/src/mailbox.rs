@@ -12,6 +12,8 @@
 //! After its download, a receiver sends [`MailboxComplete`] to the sharer on a stream of their own
 //! connection.
 
+use std::time::Duration;
+
 use qshare_content::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,11 @@ use crate::{Message, Refusal, Refused, WireError};
 pub const EXCHANGE_MAX_BYTES: usize = 64;
 /// Bytes of a sealed link: the longest link has 8 KiB, and the seal 16 bytes.
 pub const SEALED_MAX_BYTES: usize = 8 * 1024 + 64;
+
+/// The retry time of [`MailboxFault::Away`] if the tracker to which the sharer was connected does
+/// not answer: the sharer notices that within half a minute, and goes to another tracker. If the
+/// sharer itself has gone, the time is shorter.
+pub const MAILBOX_TRACKER_LOST_RETRY: Duration = Duration::from_secs(2);
 
 /// `MailboxClaim`: claims a mailbox, or takes it back.
 ///

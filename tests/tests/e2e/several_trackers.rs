@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 
-use qshare_tests::process::{Process, Signal};
+use qshare_tests::process::{Ended, Process, Signal};
 use qshare_tests::redis::Redis;
 use qshare_tests::world::{Tracker, World};
 
@@ -15,6 +15,78 @@ fn tracker(world: &World, redis: &Redis, place: &str) -> Tracker {
     drop(socket);
     let arguments = ["--registry", &redis.url(), "--advertise", &address];
     world.tracker_with(place, &address, &arguments)
+}
+
+/// Starts `share` of a file of this content at these trackers. Returns it and the code.
+fn share(world: &World, content: &[u8], trackers: &[&Tracker]) -> (Process, String) {
+    world.put("sharer", "shared.bin", content);
+    let mut command = world.command("sharer", ["share", "assets/shared.bin", "--json", "-v"]);
+    command.args(["--no-lan", "--listen", "127.0.0.1:0"]);
+    for tracker in trackers {
+        command.args(["--tracker", &tracker.address.to_string()]);
+    }
+    let sharer = Process::start(command);
+    let code = sharer.ready()["code"].as_str().unwrap().to_owned();
+    (sharer, code)
+}
+
+fn get(world: &World, place: &str, tracker: &Tracker, code: &str) -> Ended {
+    let address = tracker.address.to_string();
+    world.run(place, &["get", "--no-lan", "--tracker", &address, code])
+}
+
+fn assert_fetched(world: &World, place: &str, content: &[u8]) {
+    let fetched = std::fs::read(world.path(place).join("shared.bin")).unwrap();
+    assert!(fetched == content, "another content");
+}
+
+#[test]
+fn a_code_is_redeemed_at_any_tracker_of_the_registry_and_guesses_are_counted_over_all() {
+    let world = World::new();
+    let Some(redis) = Redis::start() else {
+        return;
+    };
+    let (a, b) = (tracker(&world, &redis, "a"), tracker(&world, &redis, "b"));
+    // A sharer that knows both trackers claims its number once.
+    let (both, code) = share(&world, b"of two trackers", &[&a, &b]);
+    for (place, tracker) in [("to-a", &a), ("to-b", &b)] {
+        get(&world, place, tracker, &code).well();
+        assert_fetched(&world, place, b"of two trackers");
+    }
+    both.signal(Signal::TERM);
+    both.end();
+    let (_sharer, code) = share(&world, b"of one tracker", &[&a]);
+    get(&world, "one", &b, &code).well();
+    assert_fetched(&world, "one", b"of one tracker");
+    // Nobody gets further guesses by asking another tracker.
+    let number = code.split('-').next().unwrap();
+    let words = if code.ends_with("-zoo-zebra") {
+        "zebra-zoo"
+    } else {
+        "zoo-zebra"
+    };
+    let wrong = format!("{number}-{words}");
+    for tracker in [&b, &a, &b] {
+        let refused = get(&world, "wrong", tracker, &wrong).with(7);
+        refused.saying("the words are wrong");
+    }
+    let ended = get(&world, "late", &b, &code).with(3);
+    ended.saying("three wrong guesses");
+}
+
+#[test]
+fn a_code_goes_on_working_at_a_sibling_when_the_sharers_tracker_is_killed() {
+    let world = World::new();
+    let Some(redis) = Redis::start() else {
+        return;
+    };
+    let (mut a, b) = (tracker(&world, &redis, "a"), tracker(&world, &redis, "b"));
+    let (sharer, code) = share(&world, b"kept", &[&a]);
+    sharer.says("knows siblings of its tracker");
+    a.process.kill();
+    // Without an option: the receiver's tracker knows that the sharer's tracker was lost.
+    get(&world, "to", &b, &code).well();
+    assert_fetched(&world, "to", b"kept");
 }
 
 /// Stops a tracker, which says goodbye to its nodes.

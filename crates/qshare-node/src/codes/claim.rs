@@ -17,7 +17,8 @@ use tracing::debug;
 use super::error::ClaimFault;
 use super::event::CodeEvent;
 use super::exchange::Exchange;
-use crate::trackers::{SessionState, TrackerSession};
+use super::places::Places;
+use crate::trackers::{RegistryClaim, SessionState, TrackerSession};
 
 /// Time for the answer to a claim.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,6 +34,9 @@ pub(super) struct ClaimedStream {
     send: SendStream,
     recv: RecvStream,
 }
+
+/// A granted claim, with the right to claim at its registry.
+pub(super) type FirstClaim = (ClaimedStream, RegistryClaim);
 
 impl ClaimedStream {
     /// Gives the mailbox up.
@@ -92,20 +96,22 @@ fn pause_of(refused: &Refused) -> Duration {
     }
 }
 
-/// Keeps a mailbox claimed at one tracker until the code ends. `stream` is the first claim, if the
-/// tracker granted one.
+/// Keeps a mailbox claimed at one tracker until the code ends, whenever no other session has
+/// claimed it at a tracker of the same registry. `first` is the first claim, if the tracker granted one.
 pub(super) async fn keep_claimed(
     session: Arc<TrackerSession>,
+    position: usize,
     exchange: Arc<Exchange>,
-    token: [u8; 32],
-    mut stream: Option<ClaimedStream>,
+    places: Arc<Places>,
+    mut first: Option<FirstClaim>,
 ) {
-    let mut was_claimed = stream.is_some();
+    let mut was_claimed = first.is_some();
     loop {
-        if let Some(claimed) = stream.take() {
+        if let Some((claimed, turn)) = first.take() {
             if serve(claimed, &exchange).await == Served::CodeEnded {
                 return;
             }
+            drop(turn);
             // A full tracker may have ended the stream only.
             tokio::select! {
                 () = sleep(LOST_PAUSE) => {}
@@ -120,6 +126,12 @@ pub(super) async fn keep_claimed(
         let Ok(SessionState::Up(up)) = up.map(|up| up.clone()) else {
             return;
         };
+        let turn = tokio::select! {
+            turn = places.turn(up.registry) => turn,
+            _ = up.connection.closed() => continue,
+            _ = exchange.ended() => return,
+        };
+        let token = places.token(up.registry, position);
         let claimed = tokio::select! {
             claimed = claim(&up.connection, exchange.code().number(), token) => claimed,
             _ = exchange.ended() => return,
@@ -131,7 +143,7 @@ pub(super) async fn keep_claimed(
                     let tracker = session.tracker.clone();
                     exchange.tell(CodeEvent::Claimed { tracker });
                 }
-                stream = Some(claimed);
+                first = Some((claimed, turn));
             }
             // Receivers at this tracker would meet the other sharer, so the code is of no use.
             Err(NotClaimed::Fault(ClaimFault::Taken)) if was_claimed => {

@@ -12,11 +12,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info};
 
-use super::claim::{ClaimedStream, NotClaimed, claim, keep_claimed};
+use super::claim::{FirstClaim, NotClaimed, claim, keep_claimed};
 use super::draw::Draws;
 use super::error::ClaimFault;
 use super::event::{CodeEnd, CodeEvent, OfferedCode};
 use super::exchange::Exchange;
+use super::places::Places;
 use super::service::Codes;
 use super::uses::Uses;
 use crate::trackers::{SessionState, TrackerSession};
@@ -112,6 +113,7 @@ async fn run(
         };
         let Claimed {
             exchange,
+            places,
             sessions,
             at,
         } = claimed;
@@ -125,8 +127,9 @@ async fn run(
             replaces,
         }));
         let mut claims = JoinSet::new();
-        for (session, token, stream) in sessions {
-            claims.spawn(keep_claimed(session, exchange.clone(), token, stream));
+        for (position, (session, first)) in sessions.into_iter().enumerate() {
+            let (exchange, places) = (exchange.clone(), places.clone());
+            claims.spawn(keep_claimed(session, position, exchange, places, first));
         }
         let why = tokio::select! {
             why = exchange.ended() => why,
@@ -159,8 +162,9 @@ async fn run(
 /// A code that all trackers in session have granted.
 struct Claimed {
     exchange: Arc<Exchange>,
-    /// Every tracker, with its token and, if it is in session, the stream of the claim.
-    sessions: Vec<(Arc<TrackerSession>, [u8; 32], Option<ClaimedStream>)>,
+    places: Arc<Places>,
+    /// Every tracker and, if it has granted the claim, its stream.
+    sessions: Vec<(Arc<TrackerSession>, Option<FirstClaim>)>,
     at: Vec<TrackerAddress>,
 }
 
@@ -174,25 +178,35 @@ async fn draw(codes: &Codes, link: &LinkProvider, offered: &Offered) -> Claimed 
         if codes.is_taken_nearby(number) {
             continue;
         }
+        let places = Arc::new(Places::new());
         let mut claims = JoinSet::new();
         for (at, session) in all.iter().enumerate() {
-            let (up, token) = (session.established(), rand::random());
+            let up = session.established();
+            // Of trackers that share a registry, the first one in session is enough.
+            let turn = up.as_ref().and_then(|up| places.try_turn(up.registry));
+            let places = Arc::clone(&places);
             claims.spawn(async move {
-                let claimed = match up {
-                    Some(up) => Some(claim(&up.connection, number, token).await),
+                let claimed = match up.zip(turn) {
+                    Some((up, turn)) => {
+                        let token = places.token(up.registry, at);
+                        let claimed = claim(&up.connection, number, token).await;
+                        Some(claimed.map(|stream| (stream, turn)))
+                    }
                     None => None,
                 };
-                (at, token, claimed)
+                (at, claimed)
             });
         }
         let mut is_taken = false;
         let (mut sessions, mut claimed_at) = (Vec::new(), Vec::new());
-        for (at, token, claimed) in claims.join_all().await {
+        let mut answers = claims.join_all().await;
+        answers.sort_by_key(|(at, _)| *at);
+        for (at, claimed) in answers {
             let Some(session) = all.get(at) else { continue };
-            let stream = match claimed {
-                Some(Ok(stream)) => {
+            let first = match claimed {
+                Some(Ok(first)) => {
                     claimed_at.push(session.tracker.clone());
-                    Some(stream)
+                    Some(first)
                 }
                 Some(Err(NotClaimed::Fault(ClaimFault::Taken))) => {
                     is_taken = true;
@@ -201,11 +215,11 @@ async fn draw(codes: &Codes, link: &LinkProvider, offered: &Offered) -> Claimed 
                 // Tried again by the task that keeps the claim.
                 Some(Err(_)) | None => None,
             };
-            sessions.push((session.clone(), token, stream));
+            sessions.push((session.clone(), first));
         }
         if is_taken {
-            for (.., stream) in sessions {
-                if let Some(stream) = stream {
+            for (_, first) in sessions {
+                if let Some((stream, _)) = first {
                     stream.release().await;
                 }
             }
@@ -220,6 +234,7 @@ async fn draw(codes: &Codes, link: &LinkProvider, offered: &Offered) -> Claimed 
         );
         return Claimed {
             exchange: Arc::new(exchange),
+            places,
             sessions,
             at: claimed_at,
         };

@@ -10,7 +10,8 @@ use qshare_net::PakeReceiver;
 use qshare_net::framed::{self, ReadError};
 use qshare_wire::Refusal;
 use qshare_wire::mailbox::{
-    MailboxAnswer, MailboxConfirm, MailboxFault, MailboxOpen, MailboxSealed,
+    MAILBOX_TRACKER_LOST_RETRY, MailboxAnswer, MailboxConfirm, MailboxFault, MailboxOpen,
+    MailboxSealed,
 };
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -34,6 +35,9 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(4);
 /// A tracker that does not know the number is asked again for this long: it may have restarted, and
 /// sharers come back to it.
 const UNKNOWN_PATIENCE: Duration = Duration::from_millis(2_500);
+/// Where the sharer's tracker is lost, this tracker is asked again for this long: the sharer
+/// notices it within 30 s, its idle time-out, and comes to another tracker.
+const MOVING_PATIENCE: Duration = Duration::from_secs(36);
 /// Trackers have this long before the local network is searched.
 const HEAD_START: Duration = Duration::from_millis(150);
 /// Time from the start of discovery until neighbours can have answered (see `lookup/lan.rs`).
@@ -160,7 +164,7 @@ impl Redeeming {
 
     /// Asks a tracker until it has an answer that stays.
     async fn ask_tracker(&self, session: &TrackerSession) -> Result<Redeemed, RedeemError> {
-        let mut unknown_until = None;
+        let (mut unknown_until, mut moving_until) = (None, None);
         let mut shortest = ASK_AGAIN;
         loop {
             let up = match session.settled(self.until).await {
@@ -168,11 +172,12 @@ impl Redeeming {
                 SessionState::Away(cause) => return Err(not_reached(cause)),
                 SessionState::Refused(cause) => return Err(not_reached(Some(cause))),
             };
-            let (error, pause) = match self.run(&up.connection, None).await {
+            let (error, told) = match self.run(&up.connection, None).await {
                 Ok(redeemed) => return Ok(redeemed),
                 Err(Miss::Final(error)) => (error, None),
-                Err(Miss::Later(error, pause)) => (error, Some(pause.max(shortest))),
+                Err(Miss::Later(error, told)) => (error, Some(told)),
             };
+            let pause = told.map(|told| told.max(shortest));
             shortest = (2 * shortest).min(ASK_AGAIN_MAX);
             let Some(pause) = pause else {
                 self.was_answered.store(true, Ordering::Relaxed);
@@ -180,6 +185,11 @@ impl Redeeming {
             };
             let now = Instant::now();
             let mut until = self.until;
+            let is_moving = told.is_some_and(|told| told >= MAILBOX_TRACKER_LOST_RETRY);
+            if matches!(error, RedeemError::SharerAway) && is_moving {
+                let patience = moving_until.get_or_insert(now + MOVING_PATIENCE);
+                until = until.max(*patience);
+            }
             if matches!(error, RedeemError::Unknown { .. }) {
                 let patience = unknown_until.get_or_insert(now + self.unknown_patience);
                 until = until.min(*patience);

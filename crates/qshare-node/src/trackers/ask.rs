@@ -38,6 +38,8 @@ pub(crate) struct Established {
     pub(crate) address: SocketAddr,
     /// Where the tracker sees this node.
     pub(crate) seen_at: Option<SocketAddr>,
+    /// The registry that the tracker shares with others.
+    pub(crate) registry: Option<[u8; 16]>,
 }
 
 /// One page of a lookup's matches.

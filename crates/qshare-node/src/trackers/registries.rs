@@ -1,4 +1,5 @@
-//! Registries that several trackers share: a node announces to one tracker of each.
+//! Registries that several trackers share: a node announces to one tracker of each, and claims the
+//! mailbox of a code at one of each.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use tokio::sync::watch;
 
 /// The registries to which this node announces over some session, and the numbers of its sessions.
 #[derive(Clone)]
-pub(super) struct Registries(Arc<Shared>);
+pub(crate) struct Registries(Arc<Shared>);
 
 struct Shared {
     last_number: AtomicU64,
@@ -19,13 +20,13 @@ struct Shared {
 }
 
 /// The right to announce to a registry. It ends when this is dropped.
-pub(super) struct Claim {
+pub(crate) struct RegistryClaim {
     registries: Registries,
     id: Option<[u8; 16]>,
 }
 
 impl Registries {
-    pub(super) fn new() -> Registries {
+    pub(crate) fn new() -> Registries {
         Registries(Arc::new(Shared {
             last_number: AtomicU64::new(0),
             announced: Mutex::default(),
@@ -44,21 +45,26 @@ impl Registries {
         now_ms.max(before.unwrap_or(0).saturating_add(1))
     }
 
-    /// Waits until no other session announces to this registry. A tracker without an id shares its
-    /// registry with none.
-    pub(super) async fn claim(&self, id: Option<[u8; 16]>) -> Claim {
+    /// Returns the right to announce to this registry, unless another session has it. A tracker
+    /// without an id shares its registry with none.
+    pub(crate) fn try_claim(&self, id: Option<[u8; 16]>) -> Option<RegistryClaim> {
+        let is_free = id.is_none_or(|id| {
+            let announced = self.0.announced.lock();
+            announced.unwrap_or_else(PoisonError::into_inner).insert(id)
+        });
+        is_free.then(|| RegistryClaim {
+            registries: self.clone(),
+            id,
+        })
+    }
+
+    /// Waits until no other session announces to this registry.
+    pub(crate) async fn claim(&self, id: Option<[u8; 16]>) -> RegistryClaim {
         let mut released = self.0.released.subscribe();
         loop {
             released.mark_unchanged();
-            let is_free = id.is_none_or(|id| {
-                let announced = self.0.announced.lock();
-                announced.unwrap_or_else(PoisonError::into_inner).insert(id)
-            });
-            if is_free {
-                return Claim {
-                    registries: self.clone(),
-                    id,
-                };
+            if let Some(claim) = self.try_claim(id) {
+                return claim;
             }
             // The sender lives as long as this.
             let _ = released.changed().await;
@@ -66,7 +72,7 @@ impl Registries {
     }
 }
 
-impl Drop for Claim {
+impl Drop for RegistryClaim {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
         let shared = &self.registries.0;

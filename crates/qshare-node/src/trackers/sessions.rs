@@ -48,11 +48,13 @@ const DIAL_STAGGER: Duration = Duration::from_millis(500);
 /// Returns what requests need of a session.
 pub(super) fn established(session: &Session) -> Established {
     let remote = session.connection.remote_address();
+    let registry = extension(&session.hello.extensions, EXTENSION_REGISTRY);
     Established {
         connection: session.connection.clone(),
         id: session.peer,
         address: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
         seen_at: session.hello.observed,
+        registry: registry.and_then(|bytes| bytes.try_into().ok()),
     }
 }
 
@@ -270,8 +272,7 @@ impl Trackers {
     async fn attend(&self, state: &TrackerSession, session: Session) -> TrackerFault {
         let up = established(&session);
         let address = up.address;
-        let registry = extension(&session.hello.extensions, EXTENSION_REGISTRY);
-        let registry = registry.and_then(|bytes| bytes.try_into().ok());
+        let registry = up.registry;
         let Session {
             connection,
             peer,

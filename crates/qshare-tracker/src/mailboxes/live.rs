@@ -1,6 +1,7 @@
-//! The mailboxes whose sharers are in session with this tracker, and the runs at them.
+//! The mailboxes whose sharers are in session with this tracker.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,15 +9,20 @@ use std::time::{Duration, Instant};
 use qshare_content::NodeId;
 use qshare_content::fair::{Network, User};
 use qshare_net::NetworkRates;
-use qshare_wire::mailbox::{MailboxClaim, MailboxFault, MailboxForward, MailboxStep};
+use qshare_wire::mailbox::{
+    MAILBOX_TRACKER_LOST_RETRY, MailboxClaim, MailboxFault, MailboxForward, MailboxStep,
+};
 use qshare_wire::{Refusal, Refused};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::store::{Claim, ClaimError, MailboxState, MailboxStore, TokenHash};
+use super::memory::MemoryMailboxes;
+use super::run::{LocalRun, Run};
+use super::shared_store::SharedMailboxes;
+use super::store::{Claim, ClaimError, MailboxState, MailboxStore, TIMES, TokenHash};
 use crate::fair_rate::FairRate;
+use crate::shared::SharedRegistry;
 
 /// Runs that are open at one mailbox. The sharer itself allows three.
 const RUNS_MAX: usize = 8;
@@ -26,15 +32,16 @@ const RUNS_BURST: f64 = 40.0;
 const RUNS_PER_SECOND: f64 = 0.5;
 /// Steps that wait for a sharer: two of each run, and the end of runs that have just ended.
 const STEPS_MAX: usize = 4 * RUNS_MAX;
-/// Time for each step of the other side. No person is involved.
-pub(super) const STEP_DEADLINE: Duration = Duration::from_secs(10);
 /// Claims that the tracker grants at once, and in the long run, shared fairly between networks.
 const CLAIMS_BURST: u32 = 600;
 const CLAIMS_PER_SECOND: f64 = 10.0;
 /// Retry time where a mailbox or the store has no room.
-const BUSY_RETRY: Duration = Duration::from_secs(2);
+pub(super) const BUSY_RETRY: Duration = Duration::from_secs(2);
 /// Retry time while a sharer is away, about as long as it pauses before it dials again.
-const AWAY_RETRY: Duration = Duration::from_secs(1);
+pub(super) const AWAY_RETRY: Duration = Duration::from_secs(1);
+/// Retry time while the tracker with the sharer's stream does not answer: the sharer notices that
+/// it is lost, and goes to another one. Receivers are more patient when they read this time.
+pub(super) const TRACKER_LOST_RETRY: Duration = MAILBOX_TRACKER_LOST_RETRY;
 
 /// All mailboxes, as the handlers of streams use them.
 pub(crate) struct Mailboxes {
@@ -42,15 +49,19 @@ pub(crate) struct Mailboxes {
     live: Arc<Mutex<HashMap<u32, Arc<Live>>>>,
     claims: Mutex<FairRate>,
     runs: Mutex<NetworkRates>,
+    /// Leads to mailboxes of other trackers.
+    shared: Option<Arc<SharedRegistry>>,
 }
 
 /// A mailbox whose sharer is in session.
-struct Live {
-    sharer: NodeId,
+pub(super) struct Live {
+    pub(super) sharer: NodeId,
+    /// What was claimed, to claim it again in a store that has lost it.
+    claim: Claim,
     /// To the sharer.
-    steps: mpsc::Sender<MailboxForward>,
+    pub(super) steps: mpsc::Sender<MailboxForward>,
     /// To the receivers, by run.
-    receivers: Mutex<HashMap<u64, mpsc::Sender<MailboxStep>>>,
+    pub(super) receivers: Mutex<HashMap<u64, mpsc::Sender<MailboxStep>>>,
     last_run: AtomicU64,
     /// Cancelled when a newer stream claims the mailbox, or the store evicts it.
     replaced: CancellationToken,
@@ -61,21 +72,11 @@ pub(super) struct Claimed {
     store: Arc<dyn MailboxStore>,
     all: Arc<Mutex<HashMap<u32, Arc<Live>>>>,
     live: Arc<Live>,
-    number: u32,
-    token: TokenHash,
     /// Time until the mailbox expires.
     pub(super) remaining: Duration,
 }
 
-/// The receiver's end of a run.
-pub(super) struct Run {
-    live: Arc<Live>,
-    id: u64,
-    from_sharer: mpsc::Receiver<MailboxStep>,
-    is_over: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -87,13 +88,25 @@ pub(super) fn refused(refusal: impl Into<Refusal>, retry_after: Duration) -> Ref
 }
 
 impl Mailboxes {
-    pub(crate) fn new(store: Arc<dyn MailboxStore>) -> Mailboxes {
+    /// Keeps mailboxes in this tracker's own memory.
+    pub(crate) fn in_memory(max: usize) -> Mailboxes {
+        Mailboxes::new(Arc::new(MemoryMailboxes::new(TIMES, max)), None)
+    }
+
+    /// Shares mailboxes with the other trackers of a registry, `max` at most over all of them.
+    pub(crate) fn shared(shared: &Arc<SharedRegistry>, max: usize) -> Mailboxes {
+        let store = SharedMailboxes::new(shared, TIMES, max);
+        Mailboxes::new(Arc::new(store), Some(Arc::clone(shared)))
+    }
+
+    fn new(store: Arc<dyn MailboxStore>, shared: Option<Arc<SharedRegistry>>) -> Mailboxes {
         let claims = FairRate::new(Instant::now(), CLAIMS_PER_SECOND, CLAIMS_BURST);
         Mailboxes {
             store,
             live: Arc::default(),
             claims: Mutex::new(claims),
             runs: Mutex::new(NetworkRates::new(RUNS_PER_SECOND, RUNS_BURST)),
+            shared,
         }
     }
 
@@ -111,6 +124,7 @@ impl Mailboxes {
         let claim = Claim {
             number,
             token,
+            stream: rand::random(),
             owner,
         };
         let granted = self.store.claim(claim).await;
@@ -121,6 +135,7 @@ impl Mailboxes {
         let (steps, to_sharer) = mpsc::channel(STEPS_MAX);
         let live = Arc::new(Live {
             sharer: owner.id,
+            claim,
             steps,
             receivers: Mutex::default(),
             last_run: AtomicU64::new(0),
@@ -140,53 +155,115 @@ impl Mailboxes {
             store: Arc::clone(&self.store),
             all: Arc::clone(&self.live),
             live,
-            number,
-            token,
             remaining: granted.remaining,
         };
         Ok((claimed, to_sharer))
     }
 
-    /// Begins a run of a receiver at a mailbox.
+    /// Begins a run of a receiver at a mailbox, wherever its sharer's stream is.
     pub(super) async fn begin_run(
         &self,
         number: u32,
-        network: Network,
         receiver: NodeId,
+        receiver_ip: IpAddr,
         exchange: Vec<u8>,
     ) -> Result<Run, Refused> {
-        let may_run = lock(&self.runs).try_take(Instant::now(), network);
-        may_run.map_err(|wait| refused(Refusal::Busy, wait))?;
-        let live = lock(&self.live).get(&number).map(Arc::clone);
-        let Some(live) = live else {
-            return Err(match self.store.state(number).await {
-                Ok(MailboxState::Unknown) => Refused::new(Refusal::NotHere),
-                Ok(MailboxState::Ended(why)) => Refused::new(why.into()),
-                Ok(MailboxState::Claimed) => refused(MailboxFault::Away, AWAY_RETRY),
-                Err(_) => refused(Refusal::Busy, BUSY_RETRY),
-            });
+        self.count_run(receiver_ip)?;
+        if let Some(live) = self.live_at(number) {
+            return Ok(Run::Here(live.begin_run(receiver, exchange)?));
+        }
+        let tracker = match self.store.state(number).await {
+            Ok(MailboxState::Unknown) => return Err(Refused::new(Refusal::NotHere)),
+            Ok(MailboxState::Ended(why)) => return Err(Refused::new(why.into())),
+            Ok(MailboxState::Claimed(tracker)) => tracker,
+            Err(_) => return Err(refused(Refusal::Busy, BUSY_RETRY)),
         };
-        let id = live.last_run.fetch_add(1, Ordering::Relaxed) + 1;
+        let Some((tracker, shared)) = tracker.zip(self.shared.as_ref()) else {
+            return Err(refused(MailboxFault::Away, AWAY_RETRY));
+        };
+        let opened = shared
+            .pairings
+            .open(tracker, number, receiver, receiver_ip, exchange);
+        match opened.await {
+            Some(run) => Ok(Run::Elsewhere(run)),
+            None => Err(refused(MailboxFault::Away, TRACKER_LOST_RETRY)),
+        }
+    }
+
+    /// Begins a run of another tracker's receiver at a mailbox whose sharer is in session here.
+    pub(super) fn begin_hosted_run(
+        &self,
+        number: u32,
+        receiver: NodeId,
+        receiver_ip: IpAddr,
+        exchange: Vec<u8>,
+    ) -> Result<LocalRun, Refused> {
+        self.count_run(receiver_ip)?;
+        match self.live_at(number) {
+            Some(live) => live.begin_run(receiver, exchange),
+            None => Err(refused(MailboxFault::Away, AWAY_RETRY)),
+        }
+    }
+
+    /// Counts a run against the receiver's network.
+    fn count_run(&self, receiver_ip: IpAddr) -> Result<(), Refused> {
+        let network = Network::of(receiver_ip);
+        let may_run = lock(&self.runs).try_take(Instant::now(), network);
+        may_run.map_err(|wait| refused(Refusal::Busy, wait))
+    }
+
+    fn live_at(&self, number: u32) -> Option<Arc<Live>> {
+        lock(&self.live).get(&number).map(Arc::clone)
+    }
+
+    /// Ends a mailbox that had to yield.
+    pub(crate) fn evict(&self, number: u32) {
+        if let Some(evicted) = lock(&self.live).remove(&number) {
+            evicted.end();
+        }
+    }
+
+    /// Claims all mailboxes again after each new connection to the store, which may have lost them.
+    /// Never returns.
+    pub(crate) async fn restore(&self, mut connections: watch::Receiver<u64>) {
+        while connections.changed().await.is_ok() {
+            let all: Vec<Arc<Live>> = lock(&self.live).values().map(Arc::clone).collect();
+            for live in all {
+                if live.replaced.is_cancelled() {
+                    continue;
+                }
+                match self.store.claim(live.claim).await {
+                    // Somebody else has drawn the number meanwhile; its sharer draws another.
+                    Err(ClaimError::Taken) => live.end(),
+                    Err(ClaimError::Away) => break,
+                    Ok(_) | Err(ClaimError::Full) => {}
+                }
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+impl Live {
+    fn begin_run(
+        self: Arc<Self>,
+        receiver: NodeId,
+        exchange: Vec<u8>,
+    ) -> Result<LocalRun, Refused> {
+        let id = self.last_run.fetch_add(1, Ordering::Relaxed) + 1;
         let (to_receiver, from_sharer) = mpsc::channel(2);
         {
-            let mut receivers = lock(&live.receivers);
+            let mut receivers = lock(&self.receivers);
             if receivers.len() >= RUNS_MAX {
                 return Err(refused(Refusal::Busy, BUSY_RETRY));
             }
             receivers.insert(id, to_receiver);
         }
-        let run = Run {
-            live,
-            id,
-            from_sharer,
-            is_over: false,
-        };
+        let run = LocalRun::new(self, id, from_sharer);
         run.send(MailboxStep::Opened { receiver, exchange })?;
         Ok(run)
     }
-}
 
-impl Live {
     fn end(&self) {
         self.replaced.cancel();
         lock(&self.receivers).clear();
@@ -211,84 +288,38 @@ impl Claimed {
 
     /// Ends the mailbox for good.
     pub(super) async fn end(&self, why: MailboxFault) {
-        self.store.end(self.number, self.token, why).await;
+        let Claim { number, token, .. } = self.live.claim;
+        self.store.end(number, token, why).await;
     }
 }
 
 impl Drop for Claimed {
     fn drop(&mut self) {
+        let Claim { number, stream, .. } = self.live.claim;
         let mut all = lock(&self.all);
         if all
-            .get(&self.number)
+            .get(&number)
             .is_some_and(|live| Arc::ptr_eq(live, &self.live))
         {
-            all.remove(&self.number);
+            all.remove(&number);
         }
         drop(all);
         self.live.end();
-    }
-}
-
-impl Run {
-    /// Returns the sharer.
-    pub(super) fn sharer(&self) -> NodeId {
-        self.live.sharer
-    }
-
-    /// Sends the sharer a step.
-    pub(super) fn send(&self, step: MailboxStep) -> Result<(), Refused> {
-        let forward = MailboxForward { run: self.id, step };
-        let sent = self.live.steps.try_send(forward);
-        sent.map_err(|_| refused(Refusal::Busy, BUSY_RETRY))
-    }
-
-    /// Waits for the sharer's next step.
-    ///
-    /// # Errors
-    ///
-    /// Its refusal; that it is away; that it did not answer in time.
-    pub(super) async fn next(&mut self) -> Result<MailboxStep, Refused> {
-        match timeout(STEP_DEADLINE, self.from_sharer.recv()).await {
-            Ok(Some(MailboxStep::Refused {
-                code,
-                retry_after_ms,
-            })) => {
-                self.is_over = true;
-                let mut refused = Refused::new(Refusal::from_code(code));
-                refused.retry_after_ms = retry_after_ms;
-                Err(refused)
-            }
-            Ok(Some(step)) => {
-                self.is_over = matches!(step, MailboxStep::Sealed { .. });
-                Ok(step)
-            }
-            Ok(None) => {
-                self.is_over = true;
-                Err(refused(MailboxFault::Away, AWAY_RETRY))
-            }
-            Err(_) => Err(refused(MailboxFault::Away, AWAY_RETRY)),
-        }
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        lock(&self.live.receivers).remove(&self.id);
-        if !self.is_over {
-            let _ = self.send(MailboxStep::Gone);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let store = Arc::clone(&self.store);
+            runtime.spawn(async move { store.leave(number, stream).await });
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::MemoryMailboxes;
     use super::*;
 
     const NUMBER: u32 = 7;
 
     fn mailboxes() -> Mailboxes {
-        Mailboxes::new(Arc::new(MemoryMailboxes::new(100)))
+        Mailboxes::in_memory(100)
     }
 
     fn user(byte: u8) -> User<NodeId> {
@@ -306,9 +337,13 @@ mod tests {
         }
     }
 
-    async fn begin(mailboxes: &Mailboxes, receiver: u8) -> Result<Run, Refused> {
-        let User { network, id } = user(receiver);
-        mailboxes.begin_run(NUMBER, network, id, vec![1]).await
+    async fn begin(mailboxes: &Mailboxes, receiver: u8) -> Result<LocalRun, Refused> {
+        let ip = [203, 0, receiver, 1].into();
+        let begun = mailboxes.begin_run(NUMBER, user(receiver).id, ip, vec![1]);
+        match begun.await? {
+            Run::Here(run) => Ok(run),
+            Run::Elsewhere(_) => panic!("there is no other tracker"),
+        }
     }
 
     async fn refusal(mailboxes: &Mailboxes, receiver: u8) -> Refused {

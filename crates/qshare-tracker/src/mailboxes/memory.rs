@@ -9,17 +9,17 @@ use qshare_content::fair::{Claim as Share, FairShares, User};
 use qshare_wire::mailbox::MailboxFault;
 
 use super::store::{
-    Answer, Claim, ClaimError, Granted, MAILBOX_LIFETIME, MailboxState, MailboxStore, NUMBER_REST,
-    StoreAway, TokenHash,
+    Answer, Claim, ClaimError, Granted, MailboxState, MailboxStore, StoreAway, TokenHash,
 };
+use crate::shared::MailboxTimes;
 
 /// A store in memory. A restart of the tracker empties it; sharers then claim their numbers again.
 pub(crate) struct MemoryMailboxes(Mutex<Table>);
 
 impl MemoryMailboxes {
     /// `mailboxes_max` bounds the numbers that are known, those of ended mailboxes included.
-    pub(crate) fn new(mailboxes_max: usize) -> MemoryMailboxes {
-        MemoryMailboxes(Mutex::new(Table::new(mailboxes_max)))
+    pub(crate) fn new(times: MailboxTimes, mailboxes_max: usize) -> MemoryMailboxes {
+        MemoryMailboxes(Mutex::new(Table::new(times, mailboxes_max)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -36,6 +36,11 @@ impl MailboxStore for MemoryMailboxes {
         Box::pin(async move { self.lock().end(Instant::now(), number, token, why) })
     }
 
+    fn leave(&self, _number: u32, _stream: u64) -> Answer<'_, ()> {
+        // Only this tracker has streams of its mailboxes, and knows them.
+        Box::pin(std::future::ready(()))
+    }
+
     fn state(&self, number: u32) -> Answer<'_, Result<MailboxState, StoreAway>> {
         Box::pin(async move { Ok(self.lock().state(Instant::now(), number)) })
     }
@@ -43,6 +48,7 @@ impl MailboxStore for MemoryMailboxes {
 
 /// The mailboxes, with the time as an argument.
 struct Table {
+    times: MailboxTimes,
     mailboxes: BTreeMap<u32, Mailbox>,
     /// Numbers in the order in which they are forgotten.
     by_end: BTreeSet<(Instant, u32)>,
@@ -73,8 +79,9 @@ impl Mailbox {
 }
 
 impl Table {
-    fn new(mailboxes_max: usize) -> Table {
+    fn new(times: MailboxTimes, mailboxes_max: usize) -> Table {
         Table {
+            times,
             mailboxes: BTreeMap::new(),
             by_end: BTreeSet::new(),
             by_owner: BTreeMap::new(),
@@ -108,17 +115,17 @@ impl Table {
                 },
             }
         }
-        let expires = now + MAILBOX_LIFETIME;
+        let expires = now + self.times.lifetime;
         let mailbox = Mailbox {
             token: claim.token,
             owner: claim.owner,
             expires,
-            forgotten: expires + NUMBER_REST,
+            forgotten: expires + self.times.rest,
             ended: None,
         };
         self.insert(claim.number, mailbox);
         Ok(Granted {
-            remaining: MAILBOX_LIFETIME,
+            remaining: self.times.lifetime,
             evicted,
         })
     }
@@ -134,7 +141,7 @@ impl Table {
         self.insert(
             number,
             Mailbox {
-                forgotten: now + NUMBER_REST,
+                forgotten: now + self.times.rest,
                 ended: Some(why),
                 ..mailbox
             },
@@ -146,7 +153,7 @@ impl Table {
         match self.mailboxes.get(&number) {
             None => MailboxState::Unknown,
             Some(mailbox) => match mailbox.ended(now) {
-                None => MailboxState::Claimed,
+                None => MailboxState::Claimed(None),
                 Some(why) => MailboxState::Ended(why),
             },
         }
@@ -196,6 +203,7 @@ mod tests {
 
     use qshare_content::fair::Network;
 
+    use super::super::store::TIMES;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -204,6 +212,7 @@ mod tests {
         Claim {
             number,
             token: TokenHash([token; 32]),
+            stream: 0,
             owner: User {
                 network: Network::V4([203, 0, network]),
                 id: NodeId([token; 32]),
@@ -213,30 +222,30 @@ mod tests {
 
     #[test]
     fn a_number_belongs_to_its_first_claimer_who_may_take_it_back() {
-        let (mut table, now) = (Table::new(10), Instant::now());
+        let (mut table, now) = (Table::new(TIMES, 10), Instant::now());
         assert!(table.claim(now, claim(7, 1, 1)).is_ok());
         assert_eq!(table.claim(now, claim(7, 2, 2)), Err(ClaimError::Taken));
         let later = now + Duration::from_secs(3600);
         let again = table.claim(later, claim(7, 1, 1)).unwrap();
-        assert_eq!(
-            again.remaining,
-            MAILBOX_LIFETIME - Duration::from_secs(3600)
-        );
-        assert_eq!(table.state(later, 7), MailboxState::Claimed);
+        assert_eq!(again.remaining, TIMES.lifetime - Duration::from_secs(3600));
+        assert_eq!(table.state(later, 7), MailboxState::Claimed(None));
         assert_eq!(table.state(later, 8), MailboxState::Unknown);
     }
 
     #[test]
     fn a_mailbox_expires_after_a_day_and_its_number_rests_for_another() {
-        let (mut table, now) = (Table::new(10), Instant::now());
+        let (mut table, now) = (Table::new(TIMES, 10), Instant::now());
         table.claim(now, claim(7, 1, 1)).unwrap();
-        let expired = now + MAILBOX_LIFETIME;
-        assert_eq!(table.state(expired - SECOND, 7), MailboxState::Claimed);
+        let expired = now + TIMES.lifetime;
+        assert_eq!(
+            table.state(expired - SECOND, 7),
+            MailboxState::Claimed(None)
+        );
         let ended = MailboxState::Ended(MailboxFault::Expired);
         assert_eq!(table.state(expired, 7), ended);
         // Not even its owner gets it back.
         assert_eq!(table.claim(expired, claim(7, 1, 1)), Err(ClaimError::Taken));
-        let free = expired + NUMBER_REST;
+        let free = expired + TIMES.rest;
         let taken = table.claim(free - SECOND, claim(7, 2, 2));
         assert_eq!(taken, Err(ClaimError::Taken));
         assert!(table.claim(free, claim(7, 2, 2)).is_ok());
@@ -244,24 +253,24 @@ mod tests {
 
     #[test]
     fn an_ended_mailbox_tells_why_until_its_number_is_free_again() {
-        let (mut table, now) = (Table::new(10), Instant::now());
+        let (mut table, now) = (Table::new(TIMES, 10), Instant::now());
         table.claim(now, claim(7, 1, 1)).unwrap();
         // Only the owner ends it.
         table.end(now, 7, TokenHash([2; 32]), MailboxFault::UsedUp);
-        assert_eq!(table.state(now, 7), MailboxState::Claimed);
+        assert_eq!(table.state(now, 7), MailboxState::Claimed(None));
         table.end(now, 7, TokenHash([1; 32]), MailboxFault::Guessed);
         table.end(now, 7, TokenHash([1; 32]), MailboxFault::UsedUp);
         let ended = MailboxState::Ended(MailboxFault::Guessed);
-        assert_eq!(table.state(now + NUMBER_REST - SECOND, 7), ended);
+        assert_eq!(table.state(now + TIMES.rest - SECOND, 7), ended);
         assert_eq!(table.claim(now, claim(7, 1, 1)), Err(ClaimError::Taken));
-        assert_eq!(table.state(now + NUMBER_REST, 7), MailboxState::Unknown);
+        assert_eq!(table.state(now + TIMES.rest, 7), MailboxState::Unknown);
         assert!(table.mailboxes.is_empty() && table.by_owner.is_empty());
         assert_eq!(table.shares.used(), 0);
     }
 
     #[test]
     fn when_it_is_full_the_network_with_the_most_yields_ended_ones_first() {
-        let (mut table, now) = (Table::new(4), Instant::now());
+        let (mut table, now) = (Table::new(TIMES, 4), Instant::now());
         for number in 0..4 {
             table.claim(now, claim(number, 1, 1)).unwrap();
         }

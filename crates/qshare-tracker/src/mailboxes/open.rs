@@ -1,14 +1,12 @@
 //! The open request: one run of a receiver at a mailbox.
 
 use qshare_net::framed;
-use qshare_wire::mailbox::{
-    MailboxAnswer, MailboxConfirm, MailboxOpen, MailboxSealed, MailboxStep,
-};
-use qshare_wire::{Refusal, Refused};
+use qshare_wire::Refused;
+use qshare_wire::mailbox::{MailboxAnswer, MailboxConfirm, MailboxOpen};
 use quinn::{RecvStream, SendStream};
 use tokio::time::timeout;
 
-use super::live::STEP_DEADLINE;
+use super::run::STEP_DEADLINE;
 use crate::client::Client;
 use crate::reply::{respond, send_message};
 
@@ -31,17 +29,14 @@ async fn run(
     recv: &mut RecvStream,
 ) -> Result<(), Refused> {
     let mailboxes = &client.services.mailboxes;
-    let network = client.user.network;
     let MailboxOpen {
         number, exchange, ..
     } = request;
-    let begun = mailboxes.begin_run(number, network, client.node, exchange);
+    let begun = mailboxes.begin_run(number, client.node, client.observed_ip(), exchange);
     let mut run = begun.await?;
-    let MailboxStep::Answer { exchange } = run.next().await? else {
-        return Err(Refused::new(Refusal::Failed));
-    };
+    let (sharer, exchange) = run.answer().await?;
     let answer = MailboxAnswer {
-        sharer: run.sharer(),
+        sharer,
         exchange,
         extensions: Vec::new(),
     };
@@ -53,10 +48,7 @@ async fn run(
     let Ok(Ok(MailboxConfirm { proof })) = confirm else {
         return Ok(());
     };
-    run.send(MailboxStep::Confirm { proof })?;
-    let MailboxStep::Sealed { proof, sealed } = run.next().await? else {
-        return Err(Refused::new(Refusal::Failed));
-    };
-    respond(client, send, &MailboxSealed { proof, sealed }).await;
+    let sealed = run.confirm(proof).await?;
+    respond(client, send, &sealed).await;
     Ok(())
 }

@@ -8,11 +8,14 @@ use qshare_content::NodeId;
 use qshare_content::fair::User;
 use qshare_wire::mailbox::MailboxFault;
 
-/// How long a mailbox can be claimed: a code expires after this time.
-pub(crate) const MAILBOX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// How long a number stays unused after its mailbox has ended, so that an old code never meets
-/// another sharer.
-pub(crate) const NUMBER_REST: Duration = Duration::from_secs(24 * 3600);
+use crate::shared::MailboxTimes;
+
+/// How long mailboxes and their numbers last: a code expires after a day, and an old code never
+/// meets another sharer.
+pub(crate) const TIMES: MailboxTimes = MailboxTimes {
+    lifetime: Duration::from_secs(24 * 3600),
+    rest: Duration::from_secs(24 * 3600),
+};
 
 /// SHA-256 of a claim's token. The token itself is not kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,8 @@ impl fmt::Debug for TokenHash {
 pub(crate) struct Claim {
     pub(crate) number: u32,
     pub(crate) token: TokenHash,
+    /// Names the sharer's stream: it is random.
+    pub(crate) stream: u64,
     /// The sharer, as a user of the store's capacity.
     pub(crate) owner: User<NodeId>,
 }
@@ -38,19 +43,18 @@ pub(crate) struct Claim {
 pub(crate) struct Granted {
     /// Time until the mailbox expires.
     pub(crate) remaining: Duration,
-    /// Mailboxes of heavier users that the full store has removed to make room.
+    /// Mailboxes of heavier users at this tracker that the full store has removed to make room.
     pub(crate) evicted: Vec<u32>,
 }
 
 /// Why a number was not claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClaimError {
-    /// It belongs to somebody else, or its mailbox has ended less than [`NUMBER_REST`] ago.
+    /// It belongs to somebody else, or its mailbox has ended less than [`MailboxTimes::rest`] ago.
     Taken,
     /// The store is full, and no heavier user could yield.
     Full,
     /// The store cannot be reached.
-    #[expect(dead_code, reason = "a store in memory is always there")]
     Away,
 }
 
@@ -59,8 +63,8 @@ pub(crate) enum ClaimError {
 pub(crate) enum MailboxState {
     /// Nothing.
     Unknown,
-    /// It is claimed.
-    Claimed,
+    /// It is claimed; the other tracker to which the sharer's stream leads, if there is one.
+    Claimed(Option<NodeId>),
     /// It has ended, for this reason.
     Ended(MailboxFault),
 }
@@ -72,11 +76,12 @@ pub(crate) struct StoreAway;
 /// An answer of a store.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A store of mailboxes. [`super::MemoryMailboxes`] keeps them in memory; several trackers may
-/// share one elsewhere.
+/// A store of mailboxes. [`super::memory::MemoryMailboxes`] keeps them in memory, and
+/// [`super::shared_store::SharedMailboxes`] in Redis, where all trackers of a registry have one
+/// store. The tests in `conformance` hold for both.
 ///
 /// A claim must be atomic: of two claimers of a free number, one gets it. The store forgets a
-/// number [`NUMBER_REST`] after its mailbox has ended.
+/// number [`MailboxTimes::rest`] after its mailbox has ended.
 pub(crate) trait MailboxStore: Send + Sync {
     /// Claims a free number, or takes a mailbox back: a claim with the token of a mailbox that has
     /// not ended is granted, and does not extend its lifetime.
@@ -85,6 +90,9 @@ pub(crate) trait MailboxStore: Send + Sync {
     /// Ends a mailbox, if the token is right. [`MailboxStore::state`] tells this reason from then
     /// on.
     fn end(&self, number: u32, token: TokenHash, why: MailboxFault) -> Answer<'_, ()>;
+
+    /// The stream of a claim has ended. The mailbox stays claimed.
+    fn leave(&self, number: u32, stream: u64) -> Answer<'_, ()>;
 
     /// Returns what is known of a number.
     fn state(&self, number: u32) -> Answer<'_, Result<MailboxState, StoreAway>>;

@@ -1,7 +1,7 @@
 //! Messages from tracker to tracker, through lists in Redis.
 //!
 //! A list keeps what comes while its reader is away for a moment, which pub/sub does not. Messages
-//! are hints, except introductions, which are acknowledged.
+//! are hints, except introductions and runs at mailboxes, which are acknowledged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,10 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::introduction::{IntroductionAnswer, IntroductionRequest};
-use super::layout::{Call, Layout, bytes_of, strings_of};
+use super::layout::{Layout, bytes_of, strings_of};
 use super::link::Link;
+use super::pairing::PairingMessage;
+use super::scripts::Call;
 
 /// Messages that are read at a time.
 const BATCH: usize = 256;
@@ -33,6 +35,8 @@ pub(crate) enum TrackerMessage {
     Introduce(IntroductionRequest),
     /// The answer to such a request.
     Introduced(IntroductionAnswer),
+    /// About runs at mailboxes.
+    Pairing(PairingMessage),
 }
 
 /// Returns the call that sends messages to a tracker.

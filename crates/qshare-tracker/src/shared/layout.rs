@@ -10,6 +10,11 @@
 //! q:G:b:{TRACKER}     list    messages to a tracker
 //! q:G:t:{TRACKER}     string  a tracker's record; expires with its lease
 //! q:G:t               zset    trackers by the time at which they were last seen
+//! q:G:m:{m}:kNUMBER   string  a mailbox; see `mailbox_records`
+//! q:G:m:{m}:a         zset    all mailboxes by the time at which they are forgotten
+//! q:G:m:{m}:oOWNER    zset    those of one owner, in the order in which they yield
+//! q:G:m:{m}:uNETWORK  zset    nodes of a network by their number of mailboxes
+//! q:G:m:{m}:n         zset    networks by their number of mailboxes
 //! q:id                string  the registry's id
 //! ```
 //!
@@ -24,13 +29,14 @@
 //! A stamp is the number of a session and an epoch, in hex digits: see [`Stamp`]. An entry counts
 //! if its stamp is not below its session's `from`.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use qshare_content::{ContentId, ContentInfo, FileMetadata, Hash, NodeId};
 use qshare_registry::GroupId;
-use redis::{Cmd, Script, Value};
+use redis::Value;
+
+use super::scripts::{Call, ScriptName};
 
 /// Shards of the index of names, and of the index of ids.
 pub(super) const SHARDS: u8 = 16;
@@ -100,190 +106,6 @@ impl EntryFlags {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ScriptName {
-    Open,
-    Refresh,
-    Finish,
-    Close,
-    Put,
-    Remove,
-    Clean,
-    Read,
-    Post,
-}
-
-/// Opens a session, or changes its details. Refused while a newer session exists. Returns 1 and
-/// the former tracker, or 0 and the tracker of the newer session.
-const OPEN: &str = r"
-local current = redis.call('GET', KEYS[1])
-local from, former = ARGV[1], ''
-if current then
-  local number, mine = string.sub(current, 1, 16), string.sub(ARGV[1], 1, 16)
-  local tracker = string.sub(current, 50, 81)
-  if number > mine or (number == mine and tracker ~= ARGV[2]) then return {0, tracker} end
-  if string.sub(current, 49, 49) == 'l' then
-    from = string.sub(current, 25, 48)
-    if tracker ~= ARGV[2] then former = tracker end
-  elseif number == mine then
-    return {0, tracker}
-  end
-end
-redis.call('SET', KEYS[1], ARGV[1] .. from .. 'l' .. ARGV[2] .. ARGV[3], 'PX', ARGV[4])
-return {1, former}";
-
-/// Extends a session's lease. Returns 1, or 0 if it must be published again, or -1 if a newer one
-/// exists.
-const REFRESH: &str = r"
-local current = redis.call('GET', KEYS[1])
-if not current then return 0 end
-local number = string.sub(current, 1, 16)
-if number < ARGV[1] then return 0 end
-if number > ARGV[1] or string.sub(current, 50, 81) ~= ARGV[2]
-  or string.sub(current, 49, 49) ~= 'l' then return -1 end
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return 1";
-
-/// Ends a full announcement: what was published before the stamp does not count any more.
-const FINISH: &str = r"
-local current = redis.call('GET', KEYS[1])
-if not current or string.sub(current, 1, 24) ~= ARGV[1]
-  or string.sub(current, 49, 81) ~= 'l' .. ARGV[2] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1] .. ARGV[1] .. string.sub(current, 49), 'KEEPTTL')
-return 1";
-
-/// Ends a session.
-const CLOSE: &str = r"
-local current = redis.call('GET', KEYS[1])
-if not current or string.sub(current, 1, 16) ~= ARGV[1]
-  or string.sub(current, 50, 81) ~= ARGV[2] then return 0 end
-redis.call('SET', KEYS[1], string.sub(current, 1, 48) .. 'g' .. string.sub(current, 50), 'PX', ARGV[3])
-return 1";
-
-/// Adds or changes an entry, unless a newer session published it. Returns the trackers that watch
-/// the content, if the entry is new or has changed.
-const PUT: &str = r"
-local known = redis.call('HGET', KEYS[1], ARGV[1])
-if known and string.sub(known, 1, 24) > string.sub(ARGV[2], 1, 24) then return {} end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-redis.call('EXPIRE', KEYS[1], ARGV[5])
-redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
-redis.call('EXPIRE', KEYS[2], ARGV[5])
-if known and string.sub(known, 1, 16) == string.sub(ARGV[2], 1, 16)
-  and string.sub(known, 25) == string.sub(ARGV[2], 25) then return {} end
-return redis.call('SMEMBERS', KEYS[3])";
-
-/// Removes an entry, unless a newer session published it. Returns what [`Removed`] holds.
-const REMOVE: &str = r"
-local known = redis.call('HGET', KEYS[1], ARGV[1])
-if not known or string.sub(known, 1, 24) > ARGV[2] then return {'', 0, {}} end
-redis.call('HDEL', KEYS[1], ARGV[1])
-local watchers = redis.call('SMEMBERS', KEYS[3])
-if redis.call('EXISTS', KEYS[1]) == 1 then return {'', 0, watchers} end
-local info = redis.call('HGET', KEYS[2], ARGV[3])
-redis.call('HDEL', KEYS[2], ARGV[3])
-return {info or '', redis.call('EXISTS', KEYS[2]), watchers}";
-
-/// Removes entries that have not changed since they were read. Returns as [`REMOVE`] does.
-const CLEAN: &str = r"
-for at = 2, #ARGV, 2 do
-  if redis.call('HGET', KEYS[1], ARGV[at]) == ARGV[at + 1] then
-    redis.call('HDEL', KEYS[1], ARGV[at])
-  end
-end
-if redis.call('EXISTS', KEYS[1]) == 1 then return {'', 0, {}} end
-local info = redis.call('HGET', KEYS[2], ARGV[1])
-redis.call('HDEL', KEYS[2], ARGV[1])
-return {info or '', redis.call('EXISTS', KEYS[2]), {}}";
-
-/// Returns the number of entries, and all of them or a random sample.
-const READ: &str = r"
-local count = redis.call('HLEN', KEYS[1])
-if count <= tonumber(ARGV[1]) then return {count, redis.call('HGETALL', KEYS[1])} end
-return {count, redis.call('HRANDFIELD', KEYS[1], ARGV[1], 'WITHVALUES')}";
-
-/// Puts messages into a tracker's inbox, which is bounded.
-const POST: &str = r"
-for at = 3, #ARGV do redis.call('RPUSH', KEYS[1], ARGV[at]) end
-redis.call('LTRIM', KEYS[1], ARGV[1], -1)
-redis.call('EXPIRE', KEYS[1], ARGV[2])
-return 1";
-
-static SCRIPTS: LazyLock<[(ScriptName, &str, Script); 9]> = LazyLock::new(|| {
-    [
-        (ScriptName::Open, OPEN),
-        (ScriptName::Refresh, REFRESH),
-        (ScriptName::Finish, FINISH),
-        (ScriptName::Close, CLOSE),
-        (ScriptName::Put, PUT),
-        (ScriptName::Remove, REMOVE),
-        (ScriptName::Clean, CLEAN),
-        (ScriptName::Read, READ),
-        (ScriptName::Post, POST),
-    ]
-    .map(|(name, code)| (name, code, Script::new(code)))
-});
-
-/// Returns the commands that make all scripts known to a server.
-pub(super) fn load_scripts() -> impl Iterator<Item = Cmd> {
-    SCRIPTS.iter().map(|(_, code, _)| {
-        let mut command = redis::cmd("SCRIPT");
-        command.arg("LOAD").arg(*code);
-        command
-    })
-}
-
-/// A command or a script with its arguments. It may be carried out twice.
-#[derive(Clone, Debug)]
-pub(crate) struct Call {
-    name: CallName,
-    keys: Vec<Vec<u8>>,
-    arguments: Vec<Vec<u8>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum CallName {
-    Script(ScriptName),
-    Command(&'static str),
-}
-
-impl Call {
-    fn script(name: ScriptName, keys: Vec<Vec<u8>>, arguments: Vec<Vec<u8>>) -> Call {
-        Call {
-            name: CallName::Script(name),
-            keys,
-            arguments,
-        }
-    }
-
-    /// A plain command whose first argument is a key.
-    fn command(name: &'static str, key: Vec<u8>, arguments: Vec<Vec<u8>>) -> Call {
-        Call {
-            name: CallName::Command(name),
-            keys: vec![key],
-            arguments,
-        }
-    }
-
-    pub(super) fn to_command(&self) -> Cmd {
-        let mut command = Cmd::new();
-        match self.name {
-            CallName::Script(wanted) => {
-                let hash = SCRIPTS
-                    .iter()
-                    .find(|(name, ..)| *name == wanted)
-                    .map_or("", |(.., script)| script.get_hash());
-                command.arg("EVALSHA").arg(hash).arg(self.keys.len());
-            }
-            CallName::Command(name) => _ = command.arg(name),
-        }
-        for part in self.keys.iter().chain(&self.arguments) {
-            command.arg(part);
-        }
-        command
-    }
-}
-
 /// The keys of one group.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
@@ -294,7 +116,7 @@ fn text(bytes: &[u8]) -> String {
     BASE64URL_NOPAD.encode(bytes)
 }
 
-fn millis(time: Duration) -> Vec<u8> {
+pub(super) fn millis(time: Duration) -> Vec<u8> {
     time.as_millis().to_string().into_bytes()
 }
 
@@ -309,7 +131,7 @@ impl Layout {
         }
     }
 
-    fn tagged(&self, kind: &str, tag: &[u8]) -> Vec<u8> {
+    pub(super) fn tagged(&self, kind: &str, tag: &[u8]) -> Vec<u8> {
         format!("{}{kind}:{{{}}}", self.prefix, text(tag)).into_bytes()
     }
 
@@ -329,6 +151,12 @@ impl Layout {
             self.tagged("n", &content.0),
             self.tagged("w", &content.0),
         ]
+    }
+
+    /// Returns the beginning of all keys of mailboxes. They lie on one server, so that a claim is
+    /// one atomic step: there are few of them, and claims are rare.
+    pub(super) fn mailboxes(&self) -> Vec<u8> {
+        format!("{}m:{{m}}:", self.prefix).into_bytes()
     }
 
     fn index(&self, kind: &str, shard: u8) -> Vec<u8> {

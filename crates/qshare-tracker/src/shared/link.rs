@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::address::{RegistryKind, SharedRegistryConfig};
-use super::layout::{Call, load_scripts};
+use super::scripts::{Call, load_scripts};
 
 /// Time for a new connection.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(1_500);

@@ -18,10 +18,11 @@ use tracing::debug;
 
 use super::inbox::{TrackerMessage, post};
 use super::layout::{
-    Call, ENTRY_LIFETIME, EntryFlags, Layout, Stamp, decode_removed, decode_trackers, strings_of,
+    ENTRY_LIFETIME, EntryFlags, Layout, Stamp, decode_removed, decode_trackers, strings_of,
 };
 use super::link::{Link, RegistryFault};
 use super::reader::{Named, unlist};
+use super::scripts::Call;
 use super::session_record::SessionDetails;
 
 /// Calls of one batch.

@@ -12,10 +12,11 @@ use qshare_registry::{Cursor, Holder, Match, Order, is_topic};
 use redis::Value;
 
 use super::layout::{
-    Call, EntryFlags, Layout, SHARDS, bytes_of, decode_id_member, decode_info, decode_name_member,
+    EntryFlags, Layout, SHARDS, bytes_of, decode_id_member, decode_info, decode_name_member,
     decode_removed, shard_of_id, shard_of_name, strings_of,
 };
 use super::link::{Link, RegistryFault};
+use super::scripts::Call;
 use super::session_record::{ObservingTracker, SessionRecord};
 
 /// How long a live session is believed without being read again.

@@ -20,6 +20,8 @@ use super::introduction::{
 use super::layout::{Layout, bytes_of};
 use super::link::{Link, RegistryFault};
 use super::lookup::SharedLookup;
+use super::mailbox_records::{MailboxRecords, MailboxTimes};
+use super::pairing::{HostedRun, OpenRun, PairingMessage, Pairings};
 use super::publisher::{OwnEntries, Publisher};
 use super::reader::Reader;
 use super::session_record::{ObservingTracker, SessionDetails, host_id};
@@ -39,6 +41,12 @@ pub(crate) trait TrackerPeer: Send + Sync {
         &self,
         request: &IntroductionRequest,
     ) -> impl Future<Output = IntroductionResult> + Send;
+
+    /// Carries out a run of another tracker's receiver at a mailbox of this tracker.
+    fn host_run(&self, open: OpenRun, run: HostedRun) -> impl Future<Output = ()> + Send;
+
+    /// Ends a mailbox of this tracker that had to yield.
+    fn evict_mailbox(&self, number: u32);
 }
 
 /// A shared registry in use.
@@ -47,6 +55,7 @@ pub(crate) struct SharedRegistry {
     pub(crate) lookup: Arc<SharedLookup>,
     watches: Arc<Watches>,
     introductions: Introductions,
+    pub(crate) pairings: Arc<Pairings>,
     siblings: Siblings,
     link: Arc<Link>,
     inbox: Arc<Link>,
@@ -90,6 +99,7 @@ impl SharedRegistry {
             )),
             lookup,
             introductions: Introductions::default(),
+            pairings: Arc::new(Pairings::new(Arc::clone(&link), layout.clone(), us)),
             siblings: Siblings {
                 link: Arc::clone(&link),
                 layout: layout.clone(),
@@ -122,8 +132,23 @@ impl SharedRegistry {
         }
     }
 
+    /// Returns this tracker's id.
+    pub(crate) fn us(&self) -> NodeId {
+        self.us
+    }
+
     pub(crate) fn observer(&self) -> &ObservingTracker {
         &self.observer
+    }
+
+    /// Returns the registry's mailboxes, `max` at most over all trackers.
+    pub(crate) fn mailboxes(&self, times: MailboxTimes, max: usize) -> MailboxRecords {
+        MailboxRecords::new(Arc::clone(&self.link), &self.layout, self.us, times, max)
+    }
+
+    /// Returns a watch that reports each new connection to Redis: it may have lost everything.
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        self.link.connections()
     }
 
     /// Whether Redis answers.
@@ -251,6 +276,7 @@ impl SharedRegistry {
                     self.publisher.check_soon(node);
                 }
                 TrackerMessage::Introduced(answer) => self.introductions.handle_answer(answer),
+                TrackerMessage::Pairing(message) => self.handle_pairing(message, &peer),
                 TrackerMessage::Introduce(request) => {
                     let (shared, peer) = (Arc::clone(self), Arc::clone(&peer));
                     tokio::spawn(async move { shared.handle_request(request, &*peer).await });
@@ -258,6 +284,24 @@ impl SharedRegistry {
             }
         }
         std::future::pending::<()>().await;
+    }
+
+    fn handle_pairing(&self, message: PairingMessage, peer: &Arc<impl TrackerPeer + 'static>) {
+        match message {
+            PairingMessage::Open(open) => {
+                if let Some(run) = self.pairings.host(&open) {
+                    let peer = Arc::clone(peer);
+                    tokio::spawn(async move { peer.host_run(open, run).await });
+                }
+            }
+            PairingMessage::ToSharer { tracker, run, step } => {
+                self.pairings.handle_receiver_step(tracker, run, step);
+            }
+            PairingMessage::ToReceiver { run, step } => {
+                self.pairings.handle_sharer_step(run, step);
+            }
+            PairingMessage::Evicted { number } => peer.evict_mailbox(number),
+        }
     }
 
     async fn handle_request(&self, request: IntroductionRequest, peer: &impl TrackerPeer) {
