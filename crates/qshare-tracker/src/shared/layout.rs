@@ -4,6 +4,7 @@
 //! q:G:s:{NODE}        string  a node's session; expires with its lease
 //! q:G:a:{CONTENT}NAME hash    node → stamp, c (complete) or p, d (collection) or f, metadata
 //! q:G:n:{CONTENT}     hash    the content's names → its length and root
+//! q:G:d:{DIGEST}      set     contents of a plain SHA-256, as their nodes state it
 //! q:G:w:{CONTENT}     set     trackers whose nodes watch the content
 //! q:G:x:SHARD         zset    NAME 0 CONTENT LENGTH ROOT, in the order of names
 //! q:G:i:SHARD         zset    CONTENT LENGTH ROOT, in the order of ids
@@ -265,6 +266,27 @@ impl Layout {
         let id = info.id();
         let member = id_member(id, info);
         Call::command("ZREM", self.index("i", shard_of_id(id)), vec![member])
+    }
+
+    /// Returns the calls that list a content under the plain SHA-256 that a node states.
+    pub(super) fn list_digest(&self, digest: &Hash, info: &ContentInfo) -> [Call; 2] {
+        let key = self.tagged("d", &digest.0);
+        [
+            Call::command("SADD", key.clone(), vec![id_member(info.id(), info)]),
+            Call::command("EXPIRE", key, vec![seconds(ENTRY_LIFETIME)]),
+        ]
+    }
+
+    /// Removes a content that no node announces from those of a digest.
+    pub(super) fn unlist_digest(&self, digest: &Hash, info: &ContentInfo) -> Call {
+        let member = id_member(info.id(), info);
+        Call::command("SREM", self.tagged("d", &digest.0), vec![member])
+    }
+
+    /// Reads up to `max` contents of a digest, at random.
+    pub(super) fn contents_of_digest(&self, digest: &Hash, max: usize) -> Call {
+        let key = self.tagged("d", &digest.0);
+        Call::command("SRANDMEMBER", key, vec![max.to_string().into()])
     }
 
     pub(super) fn is_listed(&self, name: &str, content: ContentId) -> Call {

@@ -281,12 +281,18 @@ impl SharedLookup {
                     }
                 }
             }
-            // Answered by the tracker with which the node has its session.
-            #[allow(unreachable_patterns, reason = "queries of later versions")]
-            _ => (Vec::new(), None),
+            Query::Sha256(digest) => (reader.names_of_digest(digest).await?, None),
         };
+        let mut matches = reader.describe(names, holders).await?;
+        if let Query::Sha256(digest) = &find.query {
+            // Nodes that state another digest for a content do not hide it from those who ask.
+            matches.retain(|described| described.digests.contains(digest));
+            for described in &mut matches {
+                described.found.metadata.sha256 = Some(*digest);
+            }
+        }
         Ok(RemotePage {
-            matches: reader.describe(names, holders).await?,
+            matches,
             more,
             near,
         })
@@ -340,7 +346,10 @@ fn merge(
     let end = end.cloned();
     let begin = find.after.as_ref().map(of_cursor);
     let mut matches = local.matches;
-    for Described { found, is_named } in &remote.matches {
+    for Described {
+        found, is_named, ..
+    } in &remote.matches
+    {
         if begin
             .as_ref()
             .is_some_and(|begin| of_match(found) <= *begin)
@@ -372,12 +381,17 @@ fn merge(
         }
     }
     matches.sort_by_cached_key(of_match);
+    let by_digest = matches!(find.query, Query::Sha256(_));
+    if by_digest {
+        // As in the registry in memory, the content with the most holders comes first.
+        matches.sort_by_key(|found| std::cmp::Reverse(found.complete + found.partial));
+    }
     if let Some(end) = &end {
         let end = of_cursor(end);
         matches.retain(|found| of_match(found) <= end);
     }
     let mut more = end;
-    let is_paged = !matches!(find.query, Query::Id(_));
+    let is_paged = !by_digest && !matches!(find.query, Query::Id(_));
     if matches.len() > find.limit {
         matches.truncate(find.limit);
         more = matches.last().filter(|_| is_paged).map(|last| Cursor {

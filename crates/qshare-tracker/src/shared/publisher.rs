@@ -632,6 +632,11 @@ impl Publisher {
         for call in self.layout.list(name, info) {
             batch.add(call, Purpose::Other);
         }
+        if let Some(digest) = &entry.metadata.sha256 {
+            for call in self.layout.list_digest(digest, info) {
+                batch.add(call, Purpose::Other);
+            }
+        }
     }
 
     fn add_removal(&self, batch: &mut Batch, node: NodeId, stamp: Stamp, key: EntryKey) {

@@ -3,11 +3,11 @@
 //! An entry counts if its node has a live session with another tracker that has not replaced it.
 //! Entries that do not count are removed from Redis as they are found.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_content::{AssetName, ContentId, ContentInfo, FileMetadata, NodeId};
+use qshare_content::{AssetName, ContentId, ContentInfo, FileMetadata, Hash, NodeId};
 use qshare_registry::{Cursor, Holder, Match, Order, is_topic};
 use redis::Value;
 
@@ -30,6 +30,8 @@ const SAMPLE_OF_FEW: usize = 128;
 const SAMPLE_OF_MANY: usize = 24;
 /// Matches up to which there are few.
 const FEW: usize = 16;
+/// Contents read of one digest. An honest digest has one.
+const CONTENTS_OF_DIGEST_MAX: usize = 64;
 /// Names read from one shard of an index at a time.
 const SCAN_BATCH: usize = 256;
 /// Entries removed at once because they do not count.
@@ -60,6 +62,8 @@ pub(super) struct Described {
     /// Whether one of them announces it under this name. Otherwise only nodes of this tracker do,
     /// and others have the content under another name.
     pub(super) is_named: bool,
+    /// The plain SHA-256 that they state. Honest nodes state the same.
+    pub(super) digests: BTreeSet<Hash>,
 }
 
 /// Names in their order, and where to go on.
@@ -87,6 +91,14 @@ struct Entries {
     /// All there are.
     count: usize,
     read: Vec<Entry>,
+}
+
+/// What the nodes of other trackers state about one name.
+#[derive(Default)]
+struct Stated {
+    is_named: bool,
+    metadata: FileMetadata,
+    digests: BTreeSet<Hash>,
 }
 
 /// What is known of the holders of one content.
@@ -233,6 +245,29 @@ impl Reader {
         Ok(Names { names, more })
     }
 
+    /// Returns some names of the contents whose nodes state this plain SHA-256.
+    pub(super) async fn names_of_digest(&self, digest: &Hash) -> Result<Vec<Named>, RegistryFault> {
+        let call = self
+            .layout
+            .contents_of_digest(digest, CONTENTS_OF_DIGEST_MAX);
+        let values = self.link.run(&[call]).await?;
+        let members = values.iter().flat_map(strings_of);
+        let infos: Vec<ContentInfo> = members.filter_map(decode_id_member).collect();
+        let ids: Vec<ContentId> = infos.iter().map(ContentInfo::id).collect();
+        let names = self.names_of(&ids).await?;
+        // What nobody announces any more is listed until somebody looks.
+        let gone = infos
+            .iter()
+            .zip(&names)
+            .filter(|(_, names)| names.is_empty());
+        let gone = gone.map(|(info, _)| self.layout.unlist_digest(digest, info));
+        self.link.run(&gone.collect::<Vec<Call>>()).await?;
+        let mut names: Vec<Named> = names.into_iter().flatten().collect();
+        names.retain(|named| !is_topic(&named.info));
+        names.sort();
+        Ok(names)
+    }
+
     /// Returns some names of each content.
     pub(super) async fn names_of(
         &self,
@@ -282,13 +317,13 @@ impl Reader {
         entries.extend(self.entries(others, max).await?);
         let sessions = self.sessions_of(&entries).await?;
         let mut held: BTreeMap<ContentId, Held> = BTreeMap::new();
-        let mut live: BTreeMap<Named, (bool, FileMetadata)> = BTreeMap::new();
+        let mut live: BTreeMap<Named, Stated> = BTreeMap::new();
         let mut dead: Vec<(Named, Vec<Entry>)> = Vec::new();
         for of_name in entries {
             let held = held.entry(of_name.named.content).or_default();
-            let (found, is_named, stated) = self.count(&of_name, &sessions, held);
+            let (found, stated) = self.count(&of_name, &sessions, held);
             if found.len() < of_name.read.len() {
-                live.insert(of_name.named.clone(), (is_named, stated));
+                live.insert(of_name.named.clone(), stated);
             }
             if !found.is_empty() || of_name.count == 0 {
                 dead.push((of_name.named, found));
@@ -296,7 +331,7 @@ impl Reader {
         }
         self.clean(dead);
         let described = names.into_iter().filter_map(|named| {
-            let (is_named, metadata) = *live.get(&named)?;
+            let stated = live.remove(&named)?;
             let held = held.get(&named.content);
             let found = Match {
                 name: named.name,
@@ -307,24 +342,27 @@ impl Reader {
                 holders: held
                     .map(|held| held.holders.values().cloned().collect())
                     .unwrap_or_default(),
-                metadata,
+                metadata: stated.metadata,
             };
-            Some(Described { found, is_named })
+            Some(Described {
+                found,
+                is_named: stated.is_named,
+                digests: stated.digests,
+            })
         });
         Ok(described.collect())
     }
 
-    /// Counts entries. Returns those that do not count, whether any of another tracker does, and
-    /// what their nodes state.
+    /// Counts entries. Returns those that do not count, and what the nodes of other trackers state.
     fn count(
         &self,
         entries: &Entries,
         sessions: &HashMap<NodeId, Option<Arc<SessionRecord>>>,
         held: &mut Held,
-    ) -> (Vec<Entry>, bool, FileMetadata) {
+    ) -> (Vec<Entry>, Stated) {
         let mut dead = Vec::new();
-        let mut stated = FileMetadata::default();
-        let (mut complete, mut partial, mut is_named) = (0, 0, false);
+        let mut stated = Stated::default();
+        let (mut complete, mut partial) = (0, 0);
         for (node, value) in &entries.read {
             let session = sessions.get(node).and_then(Option::as_ref);
             let Some(session) = session.filter(|session| session.counts(value)) else {
@@ -335,9 +373,10 @@ impl Reader {
             if session.tracker == self.us {
                 continue;
             }
-            is_named = true;
             let flags = EntryFlags::of_value(value);
-            stated.merge(&flags.metadata);
+            stated.is_named = true;
+            stated.metadata.merge(&flags.metadata);
+            stated.digests.extend(flags.metadata.sha256);
             let is_complete = flags.complete;
             held.is_collection |= flags.is_collection;
             let known = held.holders.get(node);
@@ -364,7 +403,7 @@ impl Reader {
         let read = entries.read.len().max(1);
         held.complete += complete * entries.count.max(read) / read;
         held.partial += partial * entries.count.max(read) / read;
-        (dead, is_named, stated)
+        (dead, stated)
     }
 
     async fn entries(&self, names: Vec<Named>, max: usize) -> Result<Vec<Entries>, RegistryFault> {

@@ -4,6 +4,7 @@
 
 mod answers;
 mod codes;
+mod digests;
 mod faults;
 mod introductions;
 mod model;
