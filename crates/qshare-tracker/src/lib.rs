@@ -21,7 +21,7 @@
 //! | `budget`, `turns` | limits of one session's requests; turns of lookups on the thread |
 //! | `fair_budget`, `fair_rate` | shares of memory and streams; of introductions to a node |
 //! | `access` | lists of nodes that may announce, or may not connect |
-//! | `metrics`, `operations` | counters, and what an operator sees |
+//! | `metrics`, `registry_metrics`, `operations` | counters, and what an operator sees |
 //! | `shared`, `tracker_peer` | the registry that several trackers share, in Redis; what this tracker does for others |
 //! | `relay`, `knocker` | datagrams: the relay, and the second port |
 
@@ -42,6 +42,7 @@ mod mailboxes;
 mod member;
 mod metrics;
 mod operations;
+mod registry_metrics;
 mod registry_service;
 mod relay;
 mod reply;
@@ -55,7 +56,7 @@ mod watch;
 
 pub use access::AccessListError;
 pub use config::{DEFAULT_TRACKER_PORT, TrackerConfig, TrackerLimits};
-pub use operations::{ListedFile, NotReady, Operations, Sample, TrackerReport};
+pub use operations::{ListedFile, NotReady, Operations, RegistryReport, Sample, TrackerReport};
 pub use qshare_registry::{Counts, RegistryConfig};
 pub use relay::{RelayCounts, RelayLimits};
 pub use shared::{InvalidRegistry, RegistryAddress, RegistryFault, SharedRegistryConfig};

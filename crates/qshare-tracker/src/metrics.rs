@@ -14,6 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use qshare_registry::Counts;
 use qshare_wire::Refusal;
 
+use crate::registry_metrics::RegistryMetrics;
 use crate::relay::RelayCounts;
 
 /// Upper bound of the first bucket of latencies, and the factor between two: 0.05 ms to 1.6 s.
@@ -55,8 +56,21 @@ pub(crate) struct Metrics {
 pub(crate) struct Levels {
     pub(crate) registry: Counts,
     pub(crate) relay: Option<RelayCounts>,
+    /// None if the tracker shares no registry.
+    pub(crate) shared: Option<SharedLevels>,
     /// Name of each shared budget, how much of it is used, and how much there is.
     pub(crate) budgets: [(&'static str, u64, u64); 3],
+}
+
+/// The state of the shared registry at the moment of a scrape.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedLevels {
+    pub(crate) is_connected: bool,
+    /// Changes that wait to be published.
+    pub(crate) queued_changes: usize,
+    /// Nodes of which all entries wait to be published.
+    pub(crate) queued_nodes: usize,
+    pub(crate) metrics: RegistryMetrics,
 }
 
 impl Metrics {
@@ -267,6 +281,35 @@ fn register_levels(registry: &mut Registry, levels: &Levels) {
     }
     registry.register("budget_used", "Used part of a shared budget", used);
     registry.register("budget_capacity", "Size of a shared budget", capacity);
+    if let Some(shared) = &levels.shared {
+        register_shared(registry, shared);
+    }
+}
+
+fn register_shared(registry: &mut Registry, shared: &SharedLevels) {
+    shared.metrics.register(registry);
+    let levels = [
+        (
+            "registry_connected",
+            "Whether there is a connection to Redis",
+            usize::from(shared.is_connected),
+        ),
+        (
+            "registry_queued_entries",
+            "Changes of entries that wait to be written to Redis",
+            shared.queued_changes,
+        ),
+        (
+            "registry_queued_nodes",
+            "Nodes whose entries all wait to be written to Redis",
+            shared.queued_nodes,
+        ),
+    ];
+    for (name, help, value) in levels {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    }
 }
 
 #[cfg(test)]
@@ -290,6 +333,7 @@ mod tests {
                 ..Counts::default()
             },
             relay: None,
+            shared: None,
             budgets: [("a", 1, 2), ("b", 3, 4), ("c", 5, 6)],
         };
         let text = metrics.text(&levels);

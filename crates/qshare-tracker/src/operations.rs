@@ -9,7 +9,7 @@ use qshare_registry::{Counts, Find, GroupId, Readiness};
 use serde::Serialize;
 
 use crate::client::Services;
-use crate::metrics::Levels;
+use crate::metrics::{Levels, SharedLevels};
 use crate::relay::{Relay, RelayCounts};
 
 /// Interval between two samples of the last hour.
@@ -83,11 +83,30 @@ pub struct TrackerReport {
     pub relay_pairs: u64,
     /// Bytes that the relay has forwarded since the start.
     pub relayed_bytes: u64,
+    /// The registry that the tracker shares with others; None if it shares none.
+    pub registry: Option<RegistryReport>,
     /// Some files of an open swarm, at most 100 in the order of their names; empty in a private
     /// group.
     pub files: Vec<ListedFile>,
     /// The last hour, oldest first.
     pub samples: Vec<Sample>,
+}
+
+/// The use of a shared registry in a [`TrackerReport`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RegistryReport {
+    /// Whether there is a connection to Redis.
+    pub is_connected: bool,
+    /// Commands and scripts that Redis has carried out since the start.
+    pub operations: u64,
+    /// Round trips that failed since the start.
+    pub errors: u64,
+    /// Changes of entries that wait to be written.
+    pub queued_entries: u64,
+    /// Nodes whose entries all wait to be written.
+    pub queued_nodes: u64,
+    /// Other trackers of the registry that nodes are told of.
+    pub siblings: u64,
 }
 
 /// A file in a [`TrackerReport`].
@@ -160,6 +179,14 @@ impl Operations {
             requests: self.services.metrics.requests_total(),
             relay_pairs: relay.pairs as u64,
             relayed_bytes: relay.forwarded_bytes,
+            registry: levels.shared.as_ref().map(|shared| RegistryReport {
+                is_connected: shared.is_connected,
+                operations: shared.metrics.operations_total(),
+                errors: shared.metrics.errors_total(),
+                queued_entries: shared.queued_changes as u64,
+                queued_nodes: shared.queued_nodes as u64,
+                siblings: self.siblings() as u64,
+            }),
             files: match self.is_open {
                 true => self.files(),
                 false => Vec::new(),
@@ -197,6 +224,12 @@ impl Operations {
         listed.collect()
     }
 
+    /// Returns how many other trackers nodes are told of.
+    fn siblings(&self) -> usize {
+        let shared = self.services.shared.as_ref();
+        shared.map_or(0, |shared| shared.siblings().borrow().len())
+    }
+
     fn levels(&self) -> Levels {
         let services = &self.services;
         let limits = &services.limits;
@@ -220,6 +253,15 @@ impl Operations {
         Levels {
             registry: self.counts(),
             relay: self.relay_counts(),
+            shared: services.shared.as_ref().map(|shared| {
+                let (queued_changes, queued_nodes) = shared.publisher.waiting();
+                SharedLevels {
+                    is_connected: shared.is_up(),
+                    queued_changes,
+                    queued_nodes,
+                    metrics: shared.metrics().clone(),
+                }
+            }),
             budgets,
         }
     }

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use super::address::{RegistryKind, SharedRegistryConfig};
 use super::scripts::{Call, load_scripts};
+use crate::registry_metrics::RegistryMetrics;
 
 /// Time for a new connection.
 const CONNECT_DEADLINE: Duration = Duration::from_millis(1_500);
@@ -51,6 +52,12 @@ pub enum RegistryFault {
     /// Redis is too old.
     #[error("Redis {0} is too old: 7.0 is needed")]
     TooOld(String),
+    /// The server's certificate is not trusted.
+    #[error(
+        "its certificate is not trusted ({0}). Name the certificate of the authority that signed \
+         it with --registry-ca FILE"
+    )]
+    Untrusted(String),
     /// The server is a replica.
     #[error("it is a read-only replica")]
     Replica,
@@ -63,7 +70,9 @@ impl RegistryFault {
     /// Whether only a person can change it.
     pub fn is_refusal(&self) -> bool {
         match self {
-            RegistryFault::Evicts(_) | RegistryFault::TooOld(_) => true,
+            RegistryFault::Evicts(_) | RegistryFault::TooOld(_) | RegistryFault::Untrusted(_) => {
+                true
+            }
             RegistryFault::Redis(error) => {
                 error.kind() == ErrorKind::AuthenticationFailed
                     || error.kind() == ErrorKind::InvalidClientConfig
@@ -74,8 +83,30 @@ impl RegistryFault {
     }
 }
 
+impl RegistryFault {
+    /// Returns the name under which it is counted.
+    fn cause(&self) -> &'static str {
+        match self {
+            RegistryFault::Away => "away",
+            RegistryFault::TimedOut(_) => "timed_out",
+            RegistryFault::Redis(error) if error.is_io_error() => "connection",
+            RegistryFault::Redis(_) => "refused",
+            RegistryFault::Evicts(_)
+            | RegistryFault::TooOld(_)
+            | RegistryFault::Untrusted(_)
+            | RegistryFault::Replica => "unusable",
+            RegistryFault::Malformed => "malformed",
+        }
+    }
+}
+
 impl From<RedisError> for RegistryFault {
     fn from(error: RedisError) -> RegistryFault {
+        // rustls' own error is wrapped in one of the operating system's.
+        let text = error.to_string();
+        if let Some(at) = text.find("invalid peer certificate") {
+            return RegistryFault::Untrusted(text[at..].to_owned());
+        }
         RegistryFault::Redis(std::sync::Arc::new(error))
     }
 }
@@ -88,6 +119,7 @@ pub(crate) struct Link {
     response_deadline: Duration,
     /// Counts connections.
     connections: watch::Sender<u64>,
+    metrics: RegistryMetrics,
 }
 
 struct Current {
@@ -122,6 +154,7 @@ impl Link {
     pub(crate) fn new(
         config: &SharedRegistryConfig,
         response_deadline: Duration,
+        metrics: RegistryMetrics,
     ) -> Result<Link, RegistryFault> {
         Ok(Link {
             connector: tokio::sync::Mutex::new(Connector::new(config, response_deadline)?),
@@ -134,6 +167,7 @@ impl Link {
             }),
             response_deadline,
             connections: watch::Sender::new(0),
+            metrics,
         })
     }
 
@@ -180,6 +214,7 @@ impl Link {
                 current.retry_at = None;
                 current.fault = None;
                 drop(current);
+                self.metrics.connected();
                 info!("connected to the shared registry");
                 self.connections.send_replace(number);
                 Ok((number, connection))
@@ -217,7 +252,14 @@ impl Link {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
-        let (number, connection) = self.connection().await?;
+        let (number, connection) = match self.connection().await {
+            Ok(connection) => connection,
+            Err(fault) => {
+                self.metrics.failed(fault.cause());
+                return Err(fault);
+            }
+        };
+        let begun = Instant::now();
         let mut answer = self.attempt(connection.clone(), calls).await;
         if let Err(RegistryFault::Redis(error)) = &answer
             && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
@@ -227,6 +269,14 @@ impl Link {
                 Ok(()) => self.attempt(connection, calls).await,
                 Err(fault) => Err(fault),
             };
+        }
+        match &answer {
+            Ok(_) => self.metrics.carried_out(calls.len()),
+            Err(fault) => self.metrics.failed(fault.cause()),
+        }
+        // A call that waits for a message tells nothing about Redis.
+        if !calls.iter().any(Call::waits) {
+            self.metrics.took(begun.elapsed());
         }
         if let Err(fault) = &answer
             && breaks_connection(fault)

@@ -396,6 +396,19 @@ impl Publisher {
         self.work.notify_one();
     }
 
+    /// Returns how many changes wait to be published, and of how many nodes all entries do.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        let state = self.lock();
+        let queued = state.queue.iter().filter_map(|node| state.nodes.get(node));
+        queued.fold((0, 0), |(changes, walks), published| {
+            let is_walked = !matches!(published.walk, Walk::Idle);
+            (
+                changes + published.changes.len(),
+                walks + usize::from(is_walked),
+            )
+        })
+    }
+
     /// Waits until what the node announced is published, unless Redis is away.
     pub(crate) async fn flushed(&self, node: NodeId) {
         if !self.link.is_up() {

@@ -282,6 +282,11 @@ impl Call {
         }
     }
 
+    /// Whether Redis answers only when there is something to tell.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.name, CallName::Command("BLPOP"))
+    }
+
     pub(super) fn to_command(&self) -> Cmd {
         let mut command = Cmd::new();
         match self.name {

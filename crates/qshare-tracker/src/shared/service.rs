@@ -27,6 +27,7 @@ use super::reader::Reader;
 use super::session_record::{ObservingTracker, SessionDetails, host_id};
 use super::siblings::Siblings;
 use super::watches::{RemoteHolders, Watches};
+use crate::registry_metrics::RegistryMetrics;
 
 /// Time for an answer of Redis, and for one that waits up to a second for a message.
 const RESPONSE_DEADLINE: Duration = Duration::from_millis(500);
@@ -62,6 +63,7 @@ pub(crate) struct SharedRegistry {
     layout: Layout,
     us: NodeId,
     observer: ObservingTracker,
+    metrics: RegistryMetrics,
     /// Names the registry; see [`qshare_wire::hello::EXTENSION_REGISTRY`].
     id: watch::Sender<Option<[u8; 16]>>,
 }
@@ -80,8 +82,9 @@ impl SharedRegistry {
         listen: SocketAddr,
         lease: Duration,
     ) -> Result<SharedRegistry, RegistryFault> {
-        let link = Arc::new(Link::new(config, RESPONSE_DEADLINE)?);
-        let inbox = Arc::new(Link::new(config, INBOX_DEADLINE)?);
+        let metrics = RegistryMetrics::new();
+        let link = Arc::new(Link::new(config, RESPONSE_DEADLINE, metrics.clone())?);
+        let inbox = Arc::new(Link::new(config, INBOX_DEADLINE, metrics.clone())?);
         let layout = Layout::new(group);
         let observer = ObservingTracker {
             host: host_id(),
@@ -113,6 +116,7 @@ impl SharedRegistry {
             layout,
             us,
             observer,
+            metrics,
             id: watch::Sender::new(None),
         })
     }
@@ -154,6 +158,10 @@ impl SharedRegistry {
     /// Whether Redis answers.
     pub(crate) fn is_up(&self) -> bool {
         self.link.is_up()
+    }
+
+    pub(crate) fn metrics(&self) -> &RegistryMetrics {
+        &self.metrics
     }
 
     /// Returns the registry's id, once it is known.

@@ -9,7 +9,9 @@ mod faults;
 mod introductions;
 mod model;
 mod moves;
+mod operations;
 mod redis_server;
+mod tls;
 mod topologies;
 
 use std::time::Duration;

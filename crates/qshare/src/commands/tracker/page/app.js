@@ -75,6 +75,19 @@ function showFiles(report) {
   element("files").tBodies[0].replaceChildren(...rows);
 }
 
+function showRegistry(registry) {
+  element("registry-section").hidden = !registry;
+  if (!registry) return;
+  const away = "Redis does not answer. Nodes of this tracker are served; others are found for a while.";
+  write("registry-state", registry.is_connected ? "Redis answers." : away);
+  element("registry-state").classList.toggle("lost", !registry.is_connected);
+  write("registry-siblings", count(registry.siblings));
+  write("registry-operations", count(registry.operations));
+  write("registry-errors", count(registry.errors));
+  const nodes = registry.queued_nodes > 0 ? ` and ${count(registry.queued_nodes)} nodes` : "";
+  write("registry-queued", count(registry.queued_entries) + nodes);
+}
+
 function show(report) {
   write("id", report.id);
   const kind = report.is_private ? "private group" : "open swarm";
@@ -90,6 +103,7 @@ function show(report) {
   plot("plot-sessions", report.samples.map((sample) => sample.sessions));
   plot("plot-requests", requests);
   plot("plot-relayed", rates(report.samples, (sample) => (sample.relayed_bytes * 8) / 1e6));
+  showRegistry(report.registry);
   showFiles(report);
 }
 
