@@ -22,7 +22,8 @@
 //! | `fair_budget`, `fair_rate` | shares of memory and streams; of introductions to a node |
 //! | `access` | lists of nodes that may announce, or may not connect |
 //! | `metrics`, `registry_metrics`, `operations` | counters, and what an operator sees |
-//! | `shared`, `tracker_peer` | the registry that several trackers share, in Redis; what this tracker does for others |
+//! | `shared` | the registry that several trackers share, in Redis |
+//! | `tracker_peer` | what this tracker does for the others of its registry |
 //! | `relay`, `knocker` | datagrams: the relay, and the second port |
 
 mod acceptor;

@@ -47,6 +47,7 @@ impl ObservedAddress {
 
 /// A connected node, as others are introduced to it.
 pub(crate) struct Member {
+    pub(crate) node: NodeId,
     pub(crate) connection: Connection,
     pub(crate) observed: ObservedAddress,
     pub(crate) control: Control,
@@ -64,6 +65,7 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(
+        node: NodeId,
         connection: Connection,
         observed: ObservedAddress,
         control: Control,
@@ -72,6 +74,7 @@ impl Member {
     ) -> Member {
         let now = Instant::now();
         Member {
+            node,
             connection,
             observed,
             control,

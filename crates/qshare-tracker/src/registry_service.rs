@@ -83,10 +83,11 @@ impl State {
                     }
                 }
                 Output::SessionEvicted(session) => {
-                    let node = self.sessions_by_node.iter().find(|(_, of)| **of == session);
-                    self.evicted
-                        .extend(node.map(|(&node, _)| Evictee::Node(node)));
                     if let Some(evicted) = self.connections.remove(&session) {
+                        let node = evicted.node;
+                        if self.sessions_by_node.get(&node) == Some(&session) {
+                            self.evicted.push(Evictee::Node(node));
+                        }
                         debug!(%session, "evicted to make room for nodes of other networks");
                         let reason =
                             "the tracker needs the slot for another network; reconnect in 5 s";
@@ -545,10 +546,9 @@ impl RegistryService {
     }
 
     fn node_of(&self, session: SessionId) -> Option<NodeId> {
-        self.shared.as_ref()?;
         let state = self.lock();
-        let mut nodes = state.sessions_by_node.iter();
-        nodes.find(|(_, of)| **of == session).map(|(&node, _)| node)
+        let node = state.connections.get(&session)?.node;
+        (state.sessions_by_node.get(&node) == Some(&session)).then_some(node)
     }
 
     /// Returns a bounded number of sessions whose packets come from another address than the proven

@@ -34,6 +34,7 @@ pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>)
     let span = debug_span!("session", peer = %peer.short());
     let control = Control::new(control_send.into());
     let member = Member::new(
+        peer,
         connection.clone(),
         observed.clone(),
         control.clone(),
