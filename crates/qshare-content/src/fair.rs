@@ -5,6 +5,9 @@
 //! by user within the network. There is no limit until the resource is full. Then the heaviest user
 //! of the heaviest network yields to users that use less.
 //!
+//! Where several parties have a resource of the same kind each, a network's use elsewhere counts as
+//! well ([`FairShares::set_elsewhere`]): it gains nothing by spreading over them.
+//!
 //! [`FairShares`] only counts and decides. Its owner takes the resource away from the user that
 //! yields, and informs that user.
 
@@ -105,7 +108,9 @@ pub struct FairShares<U> {
     /// The id is always present; None only bounds a range.
     users_by_use: BTreeSet<(Network, u64, Option<U>)>,
     networks: BTreeMap<Network, u64>,
+    /// Networks that use something, by their weight.
     networks_by_use: BTreeSet<(u64, Network)>,
+    elsewhere: BTreeMap<Network, u64>,
 }
 
 impl<U: Copy + Ord> FairShares<U> {
@@ -118,6 +123,7 @@ impl<U: Copy + Ord> FairShares<U> {
             users_by_use: BTreeSet::new(),
             networks: BTreeMap::new(),
             networks_by_use: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
         }
     }
 
@@ -139,6 +145,40 @@ impl<U: Copy + Ord> FairShares<U> {
     /// Returns the use of a user.
     pub fn used_by(&self, user: User<U>) -> u64 {
         self.users.get(&user).copied().unwrap_or(0)
+    }
+
+    /// Returns the weight of a network: its use of this resource and of such resources elsewhere.
+    fn weight(&self, network: Network) -> u64 {
+        let elsewhere = self.elsewhere.get(&network).copied().unwrap_or(0);
+        self.used_by_network(network).saturating_add(elsewhere)
+    }
+
+    /// Replaces what networks use of such resources elsewhere. It takes nothing of this resource;
+    /// it counts only when it is decided which network yields.
+    pub fn set_elsewhere(&mut self, elsewhere: BTreeMap<Network, u64>) {
+        let changed: BTreeSet<Network> = self
+            .elsewhere
+            .keys()
+            .chain(elsewhere.keys())
+            .filter(|network| self.networks.contains_key(network))
+            .copied()
+            .collect();
+        for &network in &changed {
+            self.networks_by_use
+                .remove(&(self.weight(network), network));
+        }
+        self.elsewhere = elsewhere;
+        for network in changed {
+            self.networks_by_use.insert((self.weight(network), network));
+        }
+    }
+
+    /// Returns up to `max` networks with their use, those with the largest weight first.
+    pub fn heaviest_networks(&self, max: usize) -> Vec<(Network, u64)> {
+        let heaviest = self.networks_by_use.iter().rev().take(max);
+        heaviest
+            .map(|&(_, network)| (network, self.used_by_network(network)))
+            .collect()
     }
 
     /// Returns whether this amount fits in addition.
@@ -180,7 +220,7 @@ impl<U: Copy + Ord> FairShares<U> {
         let wanted = |used: u64| used.saturating_add(amount);
         let heaviest = self.heaviest()?;
         if heaviest.network != user.network
-            && wanted(self.used_by_network(user.network)) < self.used_by_network(heaviest.network)
+            && wanted(self.weight(user.network)) < self.weight(heaviest.network)
         {
             return Some(heaviest);
         }
@@ -226,10 +266,11 @@ impl<U: Copy + Ord> FairShares<U> {
         }
         let network_before = self.used_by_network(network);
         let network_after = (network_before - before).saturating_add(amount);
-        self.networks_by_use.remove(&(network_before, network));
+        self.networks_by_use
+            .remove(&(self.weight(network), network));
         if network_after > 0 {
-            self.networks_by_use.insert((network_after, network));
             self.networks.insert(network, network_after);
+            self.networks_by_use.insert((self.weight(network), network));
         } else {
             self.networks.remove(&network);
         }
@@ -281,6 +322,27 @@ mod tests {
         assert_eq!(shares.used_by_network(user(1, 0).network), 70);
         assert_eq!(shares.used_by(user(2, 1)), 20);
         assert_eq!(shares.used_by(user(3, 1)), 10);
+    }
+
+    #[test]
+    fn what_a_network_uses_elsewhere_counts_when_it_is_decided_who_yields() {
+        let mut shares = FairShares::new(10);
+        shares.add(user(1, 1), 2);
+        shares.add(user(2, 1), 8);
+        // Without it, the heavier network here would yield.
+        assert_eq!(shares.yields_to(user(1, 1), 1), Some(user(2, 1)));
+        let elsewhere = BTreeMap::from([(user(1, 0).network, 50), (user(9, 0).network, 99)]);
+        shares.set_elsewhere(elsewhere);
+        assert_eq!(shares.used(), 10);
+        assert_eq!(shares.claim(user(1, 1), 1), Claim::Refused);
+        assert_eq!(shares.claim(user(3, 1), 1), Claim::Yields(user(1, 1)));
+        let heaviest = [(user(1, 0).network, 2), (user(2, 0).network, 8)];
+        assert_eq!(shares.heaviest_networks(5), heaviest);
+        shares.release(user(1, 1), 2);
+        assert_eq!(shares.claim(user(3, 1), 2), Claim::Granted);
+        assert_eq!(shares.claim(user(4, 1), 1), Claim::Yields(user(2, 1)));
+        shares.set_elsewhere(BTreeMap::new());
+        assert_eq!(shares.yields_to(user(1, 1), 1), Some(user(2, 1)));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod index;
 mod inventory;
 mod lookup;
 mod near;
+mod network_use;
 mod node;
 mod registry;
 mod resources;
@@ -37,6 +38,7 @@ pub use config::RegistryConfig;
 pub use inventory::{EntryPosition, is_topic, topic_entry, topic_key};
 pub use lookup::{Cursor, Find, FindError, Match, Order, Page, Readiness, Sample};
 pub use near::similar_names;
+pub use network_use::NetworkUse;
 pub use registry::Registry;
 pub use types::{
     Announced, AnnouncedTopic, Contact, Counts, EntryKey, Evicted, GroupId, Holder, HolderChange,

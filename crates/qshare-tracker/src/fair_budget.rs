@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use qshare_content::fair::{Claim, FairShares, User};
+use qshare_content::fair::{Claim, FairShares, Network, User};
 use qshare_registry::SessionId;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -90,6 +90,17 @@ impl FairBudget {
     /// Returns how much all sessions hold together.
     pub(crate) fn used(&self) -> u64 {
         self.lock().shares.used()
+    }
+
+    /// Returns how much networks hold, up to `max` of them, the heaviest ones.
+    pub(crate) fn network_use(&self, max: usize) -> BTreeMap<Network, u64> {
+        let heaviest = self.lock().shares.heaviest_networks(max);
+        heaviest.into_iter().collect()
+    }
+
+    /// Replaces what networks hold of such resources of other trackers.
+    pub(crate) fn set_use_elsewhere(&self, elsewhere: BTreeMap<Network, u64>) {
+        self.lock().shares.set_elsewhere(elsewhere);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -214,7 +225,6 @@ pub(crate) mod tests {
     use std::time::Instant;
 
     use qshare_content::NodeId;
-    use qshare_content::fair::Network;
     use qshare_registry::{GroupId, Registry, RegistryConfig};
 
     use super::*;

@@ -10,7 +10,7 @@ use qshare_content::{ContentId, NodeId, Topic};
 use qshare_net::{Endpoint, close, close_because, framed, prove_address};
 use qshare_registry::{
     Announced, AnnouncedTopic, Counts, EntryKey, EntryPosition, Find, FindError, GroupId,
-    HolderChange, NotAnnouncing, OpenError, Output, Page, Readiness, Refused, Registry,
+    HolderChange, NetworkUse, NotAnnouncing, OpenError, Output, Page, Readiness, Refused, Registry,
     RegistryConfig, Sample, SessionGone, SessionId, TimeoutReason, WatchError, WatchId,
     topic_entry, topic_key,
 };
@@ -478,6 +478,16 @@ impl RegistryService {
             };
             (holders, registry.readiness(now))
         })
+    }
+
+    /// Returns what networks use of the registry in memory.
+    pub(crate) fn network_use(&self, max: usize) -> NetworkUse {
+        self.lock().registry.network_use(max)
+    }
+
+    /// Replaces what networks use of other trackers' registries.
+    pub(crate) fn set_use_elsewhere(&self, elsewhere: NetworkUse) {
+        self.lock().registry.set_use_elsewhere(elsewhere);
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -19,6 +19,7 @@
 //! | `mailbox_records` | mailboxes of codes |
 //! | `pairing` | runs of receivers at mailboxes of another tracker |
 //! | `siblings` | the other trackers, which nodes are told of |
+//! | `usage` | what networks use of all trackers together |
 //! | `service` | composes these parts |
 //!
 //! What is published is ordered by a number that the node gives its session. Every write and
@@ -39,6 +40,7 @@ mod scripts;
 mod service;
 mod session_record;
 mod siblings;
+mod usage;
 mod watches;
 
 pub use address::{InvalidRegistry, RegistryAddress, SharedRegistryConfig};
@@ -51,4 +53,5 @@ pub(crate) use mailbox_records::{
 pub(crate) use pairing::{HostedRun, OpenRun, ReceiverStep, RemoteRun, SharerStep};
 pub(crate) use publisher::OwnEntries;
 pub(crate) use service::{SharedRegistry, TrackerPeer};
+pub(crate) use usage::TrackerUse;
 pub(crate) use watches::RemoteHolders;

@@ -10,6 +10,7 @@
 //! q:G:i:SHARD         zset    CONTENT LENGTH ROOT, in the order of ids
 //! q:G:b:{TRACKER}     list    messages to a tracker
 //! q:G:t:{TRACKER}     string  a tracker's record; expires with its lease
+//! q:G:v:{TRACKER}     string  what networks use of a tracker; expires with its lease
 //! q:G:t               zset    trackers by the time at which they were last seen
 //! q:G:m:{m}:kNUMBER   string  a mailbox; see `mailbox_records`
 //! q:G:m:{m}:a         zset    all mailboxes by the time at which they are forgotten
@@ -435,6 +436,16 @@ impl Layout {
             Call::command("DEL", self.tagged("t", &tracker.0), Vec::new()),
             Call::command("ZREM", all, vec![tracker.0.to_vec()]),
         ]
+    }
+
+    /// Tells other trackers what networks use of this one.
+    pub(crate) fn tell_use(&self, tracker: NodeId, record: Vec<u8>, lease: Duration) -> Call {
+        let arguments = vec![record, b"PX".to_vec(), millis(lease)];
+        Call::command("SET", self.tagged("v", &tracker.0), arguments)
+    }
+
+    pub(crate) fn read_use(&self, tracker: NodeId) -> Call {
+        Call::command("GET", self.tagged("v", &tracker.0), Vec::new())
     }
 
     pub(crate) fn list_trackers(&self, max: usize) -> Call {

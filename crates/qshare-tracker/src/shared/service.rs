@@ -26,6 +26,7 @@ use super::publisher::{OwnEntries, Publisher};
 use super::reader::Reader;
 use super::session_record::{ObservingTracker, SessionDetails, host_id};
 use super::siblings::Siblings;
+use super::usage::{TrackerUse, Usage};
 use super::watches::{RemoteHolders, Watches};
 use crate::registry_metrics::RegistryMetrics;
 
@@ -46,6 +47,12 @@ pub(crate) trait TrackerPeer: Send + Sync {
     /// Carries out a run of another tracker's receiver at a mailbox of this tracker.
     fn host_run(&self, open: OpenRun, run: HostedRun) -> impl Future<Output = ()> + Send;
 
+    /// Returns what networks use of this tracker, up to `max` of each kind, the heaviest ones.
+    fn network_use(&self, max: usize) -> TrackerUse;
+
+    /// Replaces what networks use of other trackers.
+    fn set_use_elsewhere(&self, elsewhere: TrackerUse);
+
     /// Ends a mailbox of this tracker that had to yield.
     fn evict_mailbox(&self, number: u32);
 }
@@ -58,6 +65,7 @@ pub(crate) struct SharedRegistry {
     introductions: Introductions,
     pub(crate) pairings: Arc<Pairings>,
     siblings: Siblings,
+    usage: Usage,
     link: Arc<Link>,
     inbox: Arc<Link>,
     layout: Layout,
@@ -111,6 +119,7 @@ impl SharedRegistry {
                 port: listen.port(),
                 found: watch::Sender::default(),
             },
+            usage: Usage::new(Arc::clone(&link), layout.clone(), us, observer.host),
             link,
             inbox,
             layout,
@@ -228,7 +237,8 @@ impl SharedRegistry {
         tokio::join!(
             Arc::clone(&self.publisher).run(own),
             inbox,
-            self.handle_messages(received, peer),
+            self.handle_messages(received, Arc::clone(&peer)),
+            self.usage.run(&*peer),
             self.siblings.run(endpoint),
             self.learn_id(),
         );

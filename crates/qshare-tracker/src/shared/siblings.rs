@@ -30,7 +30,7 @@ const INTERVAL_SECONDS: std::ops::Range<f64> = 1.5..2.5;
 const PROOF_LIFETIME: Duration = Duration::from_secs(60);
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(2);
 /// Trackers that are read, and siblings that nodes are told of.
-const TRACKERS_MAX: usize = 256;
+pub(super) const TRACKERS_MAX: usize = 256;
 
 /// A tracker as others read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

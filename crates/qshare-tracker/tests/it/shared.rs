@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod answers;
+mod budgets;
 mod codes;
 mod digests;
 mod faults;
