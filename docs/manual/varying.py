@@ -8,7 +8,7 @@ PROMPT = "Enter the filename you want to download (or 'q' to quit):"
 # How many of these lines are printed depends on the machine.
 PROGRESS = re.compile(rf"^.*: [0-9]+% of {SIZE}  \S")
 # Lines of these come from several tasks of the program, in any order.
-UNORDERED = re.compile(r"qshare (get|node|share|add)\b")
+UNORDERED = re.compile(r"qshare (get|node|share|add)\b|\^C")
 REPLACED = [
     # Node and tracker IDs, and their first ten characters in parentheses or in front of an address.
     (re.compile(r"\b[a-z2-7]{52}\b"), "NODEID"),
