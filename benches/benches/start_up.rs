@@ -66,7 +66,7 @@ mod linux {
         })
     }
 
-    /// One file of one KiB, near and far.
+    /// One file of 1 KiB, on loopback and over a long path.
     fn small_get(args: &Args) -> anyhow::Result<()> {
         let near = median_get(&Pair::new()?, args.runs)?;
         println!(

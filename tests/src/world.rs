@@ -81,6 +81,15 @@ impl World {
         self.command(place, node_arguments(tracker).as_slice())
     }
 
+    /// Returns the command of a node with a prompt, with its directories in `place`, on a port of
+    /// the system's choice.
+    pub fn prompt_command(&self, place: &str, tracker: SocketAddr) -> Command {
+        let tracker = tracker.to_string();
+        let mut command = self.command(place, ["node", "--certs", "certs"]);
+        command.args(["--listen", "127.0.0.1:0", "--tracker", &tracker]);
+        command
+    }
+
     /// Starts a node with its assets, downloads and identity in `place`.
     pub fn node(&self, place: &str, tracker: SocketAddr) -> Node {
         self.node_with(place, tracker, &[])
@@ -134,6 +143,21 @@ impl World {
         command.args(["-c", &format!("exec {line}")]);
         command
     }
+}
+
+/// Makes a world with `count` nodes that share the same bytes under the same name. Returns once the
+/// tracker lists all of them.
+pub fn swarm(count: usize, name: &str, bytes: &[u8]) -> (World, Tracker, Vec<Node>) {
+    let world = World::new();
+    let tracker = world.tracker();
+    let share = |number: usize| {
+        let place = format!("node-{number}");
+        world.put(&place, name, bytes);
+        world.node(&place, tracker.address)
+    };
+    let nodes = (0..count).map(share).collect();
+    tracker.client().until_complete(name, count as u32);
+    (world, tracker, nodes)
 }
 
 fn node_arguments(tracker: SocketAddr) -> [String; 9] {

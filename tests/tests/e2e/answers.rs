@@ -79,17 +79,7 @@ fn a_link_decides_what_is_fetched_at_the_prompt() {
         executable: false,
         folder: None,
     };
-    let address = tracker.address.to_string();
-    let arguments = [
-        "node",
-        "--certs",
-        "certs",
-        "--listen",
-        "127.0.0.1:0",
-        "--tracker",
-        &address,
-    ];
-    let command = world.command("node", arguments);
+    let command = world.prompt_command("node", tracker.address);
     let mut node = Process::start(command);
     writeln!(node.input(), "{link}\nq").unwrap();
     node.end().saying("no node shares");

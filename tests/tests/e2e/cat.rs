@@ -9,23 +9,9 @@ use std::time::{Duration, Instant};
 
 use qshare_tests::files::noise;
 use qshare_tests::process::{eventually, peak_memory_bytes};
-use qshare_tests::world::{Node, Tracker, World};
+use qshare_tests::world::{World, swarm};
 
 const MIB: usize = 1 << 20;
-
-/// A world with `count` nodes that share the same bytes under the same name.
-fn swarm(count: usize, name: &str, bytes: &[u8]) -> (World, Tracker, Vec<Node>) {
-    let world = World::new();
-    let tracker = world.tracker();
-    let share = |number: usize| {
-        let place = format!("node-{number}");
-        world.put(&place, name, bytes);
-        world.node(&place, tracker.address)
-    };
-    let nodes = (0..count).map(share).collect();
-    tracker.client().until_complete(name, count as u32);
-    (world, tracker, nodes)
-}
 
 fn command(world: &World, tracker: SocketAddr, arguments: &[&str]) -> Command {
     let mut command = world.command("cat", arguments);

@@ -12,7 +12,7 @@ use qshare_tests::files::{self, assert_same, noise};
 use qshare_tests::peer::{Manner, TestPeer};
 use qshare_tests::privilege;
 use qshare_tests::process::{Process, Signal, run};
-use qshare_tests::world::{Node, World};
+use qshare_tests::world::{World, swarm};
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;
@@ -30,24 +30,6 @@ fn number(object: &Value, key: &str) -> u64 {
     object[key]
         .as_u64()
         .unwrap_or_else(|| panic!("{key} in {object}"))
-}
-
-/// A world with `count` nodes that share the same bytes under the same name.
-fn swarm(
-    count: usize,
-    name: &str,
-    bytes: &[u8],
-) -> (World, qshare_tests::world::Tracker, Vec<Node>) {
-    let world = World::new();
-    let tracker = world.tracker();
-    let share = |number: usize| {
-        let place = format!("node-{number}");
-        world.put(&place, name, bytes);
-        world.node(&place, tracker.address)
-    };
-    let nodes = (0..count).map(share).collect();
-    tracker.client().until_complete(name, count as u32);
-    (world, tracker, nodes)
 }
 
 fn assert_reported(report: &Value, name: &str, size: usize) {

@@ -9,24 +9,10 @@ use std::os::unix::fs::symlink;
 use qshare_tests::files::{assert_same, info, noise};
 use qshare_tests::process::{Process, Signal, eventually};
 use qshare_tests::terminal::OnTerminal;
-use qshare_tests::world::{Node, Tracker, World};
+use qshare_tests::world::{Node, World};
 
 const PROMPT: &str = "Enter the filename you want to download (or 'q' to quit): ";
 const MIB: usize = 1 << 20;
-
-fn with_prompt(world: &World, place: &str, tracker: &Tracker) -> std::process::Command {
-    let tracker = tracker.address.to_string();
-    let arguments = [
-        "node",
-        "--certs",
-        "certs",
-        "--listen",
-        "127.0.0.1:0",
-        "--tracker",
-        &tracker,
-    ];
-    world.command(place, arguments)
-}
 
 #[test]
 fn additions_changes_and_removals_are_announced_by_themselves() {
@@ -161,7 +147,7 @@ fn the_prompt_works_on_a_terminal() {
     world.put("sharer", "q", b"a file called q");
     let _sharer = world.node("sharer", tracker.address);
     tracker.client().until_complete("dir/report one.bin", 1);
-    let mut node = OnTerminal::start(&with_prompt(&world, "asker", &tracker));
+    let mut node = OnTerminal::start(&world.prompt_command("asker", tracker.address));
     node.shows(PROMPT);
     node.press("dir/report one.bin\r");
     node.shows("saved as downloads/dir/report one.bin");
@@ -193,7 +179,7 @@ fn tab_completes_a_name_and_ctrl_c_and_ctrl_d_quit() {
     world.put("sharer", "unmistakable.bin", b"1");
     let _sharer = world.node("sharer", tracker.address);
     tracker.client().until_complete("unmistakable.bin", 1);
-    let mut node = OnTerminal::start(&with_prompt(&world, "asker", &tracker));
+    let mut node = OnTerminal::start(&world.prompt_command("asker", tracker.address));
     node.shows("connected");
     node.shows(PROMPT);
     node.press("unm\t");
@@ -204,7 +190,7 @@ fn tab_completes_a_name_and_ctrl_c_and_ctrl_d_quit() {
     node.press("\u{3}");
     assert_eq!(node.end(), Some(0));
 
-    let mut node = OnTerminal::start(&with_prompt(&world, "asker", &tracker));
+    let mut node = OnTerminal::start(&world.prompt_command("asker", tracker.address));
     node.shows(PROMPT);
     node.press("\u{4}");
     assert_eq!(node.end(), Some(0));
@@ -219,7 +205,7 @@ fn the_prompt_takes_lines_from_a_pipe_and_the_node_serves_on_after_its_end() {
     let _sharer = world.node("sharer", tracker.address);
     let client = tracker.client();
     client.until_complete("b", 1);
-    let mut node = Process::start(with_prompt(&world, "asker", &tracker));
+    let mut node = Process::start(world.prompt_command("asker", tracker.address));
     node.says(PROMPT);
     node.input().write_all(b"a\nb\nnothing like it\n").unwrap();
     node.end_input();
@@ -231,7 +217,7 @@ fn the_prompt_takes_lines_from_a_pipe_and_the_node_serves_on_after_its_end() {
     node.signal(Signal::TERM);
     node.end().well();
 
-    let mut node = Process::start(with_prompt(&world, "asker", &tracker));
+    let mut node = Process::start(world.prompt_command("asker", tracker.address));
     node.input().write_all(b"q\n").unwrap();
     node.end().well();
 }

@@ -16,17 +16,8 @@ fn a_script_asks_what_a_download_waits_for() {
     let bytes = noise(4 << 20, 60);
     let source = TestPeer::start(Manner::Gated, tracker.address, "x.bin", &bytes);
     let useless = TestPeer::start(Manner::HasNothing, tracker.address, "x.bin", &bytes);
-    let address = tracker.address.to_string();
-    let arguments = [
-        "node",
-        "--json",
-        "--certs",
-        "certs",
-        "--listen",
-        "127.0.0.1:0",
-    ];
-    let mut command = world.command("node", arguments);
-    command.args(["--tracker", &address]);
+    let mut command = world.prompt_command("node", tracker.address);
+    command.arg("--json");
     let mut node = Process::start(command);
     node.ready();
     node.input().write_all(b"x.bin\n").unwrap();

@@ -93,7 +93,7 @@ impl Record {
         }
     }
 
-    /// Returns the name, if it is one.
+    /// Returns the name; None if it is invalid.
     pub(super) fn name(&self) -> Option<AssetName> {
         AssetName::from_local(&self.name).ok()
     }

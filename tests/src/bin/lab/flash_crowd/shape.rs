@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use qshare_tests::lab::{HostPlan, Link, Rate};
 
-/// What is out of the ordinary.
+/// What differs from equal nodes that all arrive at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
     Equal,
-    /// So much time between arrivals.
+    /// The nodes arrive at this interval.
     Staggered(Duration),
-    /// Half way to the bound.
+    /// One node is killed at half of the bound.
     KillOne,
-    /// Ten times apart, evenly on a logarithmic scale.
+    /// The fastest uplink has ten times the rate of the slowest; the others lie evenly between them
+    /// on a logarithmic scale.
     UnequalUplinks,
-    /// A quarter of the others'.
+    /// The seed's uplink has a quarter of the others' rate.
     SlowSeed,
 }
 
