@@ -1,8 +1,8 @@
 //! The gateway: curl reads a file through a node that has to fetch it, beside `get` of the same
 //! file. Everything is on one machine, the files are in memory.
 //!
-//! `cargo bench -p qshare-benches --bench gateway -- --help`. Read the ratio: both kinds of transfer
-//! alternate, so that they share the machine's good and bad moments.
+//! `cargo bench -p qshare-benches --bench gateway -- --help`. Read the ratio: both kinds of
+//! transfer alternate, so that they share the machine's good and bad moments.
 
 #[cfg(not(unix))]
 fn main() {

@@ -24,37 +24,12 @@ mod parse;
 mod positions;
 
 use automaton::Automaton;
+pub use bits::GLOB_MAX_BYTES;
+pub use parse::GlobError;
 use parse::{Token, literal_prefix, literal_suffix, parse};
 use positions::{Positions, Symbol};
 
 use crate::QueryParseError;
-
-/// Longest glob in bytes: a stranger's glob is compiled by the tracker. Each character needs at
-/// most one state, so that 256 states suffice.
-pub const GLOB_MAX_BYTES: usize = 256;
-
-/// Words of the state set of the longest glob.
-const WORDS_MAX: usize = GLOB_MAX_BYTES / 64;
-
-/// Why a text is not a glob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum GlobError {
-    /// More than [`GLOB_MAX_BYTES`].
-    #[error("it is longer than {GLOB_MAX_BYTES} bytes")]
-    TooLong,
-    /// A `[` without its `]`.
-    #[error("a character class is not closed: `]` is missing")]
-    UnclosedClass,
-    /// A range whose end is before its start.
-    #[error("the range {0}-{1} is empty")]
-    InvalidRange(char, char),
-    /// A `}` without its `{`.
-    #[error("a group is not opened: `{{` is missing")]
-    UnopenedGroup,
-    /// A `{` without its `}`.
-    #[error("a group is not closed: `}}` is missing")]
-    UnclosedGroup,
-}
 
 /// A compiled glob over names: `*` stops at `/`, `**` does not.
 #[derive(Clone, Debug)]

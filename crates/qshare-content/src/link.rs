@@ -1,7 +1,8 @@
 //! Links:
-//! `qshare:CONTENTID,s=SIZE,r=ROOT,t=TRACKERID@HOST:PORT,a=NODEID@HOST:PORT,n=NAME,d=TIME,x=1`. A link that needs more than that to be understood,
-//! such as a share key or the mark of a folder, begins with `qshare:2,`, so that older programs
-//! refuse it.
+//! `qshare:CONTENTID,s=SIZE,r=ROOT,t=TRACKERID@HOST:PORT,a=NODEID@HOST:PORT,n=NAME,d=TIME,x=1`.
+//!
+//! A link that needs more than that to be understood, such as a share key or the mark of a folder,
+//! begins with `qshare:2,`, so that older programs refuse it.
 
 use std::fmt;
 use std::str::FromStr;

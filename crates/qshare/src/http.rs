@@ -1,5 +1,5 @@
-//! Accepts connections and answers HTTP on them, within bounds. The control socket, the web page and
-//! a tracker's pages for its operator are served by it.
+//! Accepts connections and answers HTTP on them, within bounds. It serves the control socket, the
+//! web page and a tracker's pages for its operator.
 //!
 //! | bound | value |
 //! |---|---|

@@ -86,7 +86,7 @@ fn run(cli: Cli, console: &Console) -> Result<(), Failure> {
         Command::Node(args) => commands::node::run(args, console),
         Command::Share(args) => commands::share::run(args, console),
         Command::Get(args) => commands::get::run(args, console),
-        Command::Cat(args) => commands::cat::run(args, console),
+        Command::Cat(args) => commands::get::run(args.into_get(), console),
         Command::Ls(args) => commands::ls::run(args, console),
         Command::Status(args) => commands::control::status::run(args, console),
         Command::Add(args) => commands::control::add::run(args, console),

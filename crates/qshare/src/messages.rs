@@ -12,6 +12,7 @@ mod disk;
 mod download;
 mod identity;
 mod lookup;
+mod reader;
 mod web;
 
 use qshare_node::{BindError, LibraryError, NetReportError, PartFailed, StartError};
@@ -20,7 +21,7 @@ use crate::exit::{Exit, Failure};
 use crate::neutral::neutral_line;
 
 pub(crate) use argument::argument;
-pub(crate) use codes::{code_event, not_a_code, redeem};
+pub(crate) use codes::{code_event, redeem};
 pub(crate) use configuration::{configuration, no_such_command};
 pub(crate) use control::{
     client, no_control_socket, no_download, no_node, no_share, node_stopped, not_shareable,
@@ -29,36 +30,12 @@ pub(crate) use disk::{disk, not_a_directory};
 pub(crate) use download::{
     FORCE_NEEDS_A_NAME, download, folder_at_the_prompt, liar, nothing_to_discard,
 };
-pub(crate) use identity::{identity_in_use, refused_remedy};
+pub(crate) use identity::identity_in_use;
 pub(crate) use lookup::{
     find, is_a_folder, listing_truncated, not_found, prompt_listing_truncated, tracker_state,
 };
+pub(crate) use reader::Reader;
 pub(crate) use web::http_needs_token;
-
-/// Where a message is read, which decides which remedies are possible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reader {
-    /// A person or script that ran a command and can run another.
-    Shell,
-    /// The same for `qshare get`, which has more options.
-    Get,
-    /// A person at the prompt of a running node.
-    Prompt,
-}
-
-impl Reader {
-    /// Appends the remedy that this reader can follow.
-    fn advise(self, problem: String, in_shell: &str, at_prompt: &str) -> String {
-        let remedy = match self {
-            Reader::Shell | Reader::Get => in_shell,
-            Reader::Prompt => at_prompt,
-        };
-        match remedy {
-            "" => problem,
-            remedy => format!("{problem}\n{remedy}"),
-        }
-    }
-}
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Failure {
@@ -77,11 +54,6 @@ pub(crate) fn port_in_use(error: &BindError, command: &impl std::fmt::Display) -
     Failure::new(Exit::Failed, format!("{error}\nThis works: {command}"))
 }
 
-/// Describes the loss of a task or thread of this process.
-fn internal(cause: &str) -> Failure {
-    Failure::internal(neutral_line(cause))
-}
-
 /// Describes a panic, which is a bug of this program.
 pub(crate) fn panicked(cause: &str, place: Option<&std::panic::Location<'_>>) -> String {
     let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
@@ -91,7 +63,7 @@ pub(crate) fn panicked(cause: &str, place: Option<&std::panic::Location<'_>>) ->
 
 impl From<PartFailed> for Failure {
     fn from(error: PartFailed) -> Failure {
-        internal(&error.to_string())
+        Failure::internal(neutral_line(&error.to_string()))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The automaton of a glob, which advances all states at once.
 
-use super::WORDS_MAX;
-use super::bits::Bits;
+use super::bits::{Bits, WORDS_MAX};
 use super::positions::{Part, Positions, Symbol};
 
 /// The automaton of a glob, with a state set no larger than it needs.

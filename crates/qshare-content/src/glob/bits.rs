@@ -2,6 +2,13 @@
 
 use std::ops::{BitAnd, BitOr, BitOrAssign};
 
+/// Longest glob in bytes: a stranger's glob is compiled by the tracker. Each character needs at
+/// most one state, so that 256 states suffice.
+pub const GLOB_MAX_BYTES: usize = 256;
+
+/// Words of the state set of the longest glob.
+pub(super) const WORDS_MAX: usize = GLOB_MAX_BYTES / 64;
+
 /// A set of positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Bits<const W: usize>([u64; W]);

@@ -3,7 +3,27 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::GlobError;
+use super::bits::GLOB_MAX_BYTES;
+
+/// Why a text is not a glob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GlobError {
+    /// More than [`GLOB_MAX_BYTES`].
+    #[error("it is longer than {GLOB_MAX_BYTES} bytes")]
+    TooLong,
+    /// A `[` without its `]`.
+    #[error("a character class is not closed: `]` is missing")]
+    UnclosedClass,
+    /// A range whose end is before its start.
+    #[error("the range {0}-{1} is empty")]
+    InvalidRange(char, char),
+    /// A `}` without its `{`.
+    #[error("a group is not opened: `{{` is missing")]
+    UnopenedGroup,
+    /// A `{` without its `}`.
+    #[error("a group is not closed: `}}` is missing")]
+    UnclosedGroup,
+}
 
 /// A part of a glob.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! Glushkov's construction: one position for each character of a glob that consumes input.
 
-use super::WORDS_MAX;
-use super::bits::Bits;
+use super::bits::{Bits, WORDS_MAX};
 use super::parse::{Class, Token};
 
 /// What a position consumes.

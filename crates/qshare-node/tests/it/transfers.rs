@@ -67,8 +67,8 @@ pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
         .collect()
 }
 
-/// Writes an asset that is an hour old, so that the node does not wait 2 s to see whether it is still
-/// being written.
+/// Writes an asset that is an hour old, so that the node does not wait 2 s to see whether it is
+/// still being written.
 pub(crate) fn put(dir: &Path, name: &str, bytes: &[u8]) {
     let path = dir.join("assets").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();

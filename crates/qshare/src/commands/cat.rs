@@ -1,4 +1,4 @@
-//! `qshare cat` and `get -o -`: writes a content to standard output while it is fetched.
+//! `qshare cat`, which is `get -o -`: writes a content to standard output while it is fetched.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write, stderr, stdout};
@@ -11,17 +11,13 @@ use qshare_node::content::{AssetName, Hash, PlainDigest};
 use qshare_node::{ContentReader, DownloadError, DownloadRequest, Node, StreamError};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{ByteRange, CatArgs};
+use crate::args::ByteRange;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
 /// How often the progress line changes.
 const TICK: Duration = Duration::from_millis(250);
-
-pub(crate) fn run(args: CatArgs, console: &Console) -> Result<(), Failure> {
-    super::get::run(args.into_get(), console)
-}
 
 /// Writes a range of a content, or all of it, to standard output. A reader that closes the pipe has
 /// read enough.

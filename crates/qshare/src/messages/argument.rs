@@ -2,7 +2,8 @@
 
 use qshare_node::content::{LinkParseError, QueryParseError};
 
-use super::{Reader, not_a_code};
+use super::codes::not_a_code;
+use super::reader::Reader;
 use crate::argument::ArgumentError;
 use crate::exit::{Exit, Failure};
 

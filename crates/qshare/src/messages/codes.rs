@@ -6,8 +6,9 @@ use std::io::{IsTerminal, stderr};
 use qshare_node::content::CodeError;
 use qshare_node::{CodeEnd, CodeEvent, RedeemError, TrackerStatus};
 
-use super::{Reader, neutral_line};
+use super::reader::Reader;
 use crate::exit::{Exit, Failure};
+use crate::neutral::neutral_line;
 use crate::output::count;
 
 const NAMED_LIKE_A_CODE: &str = "A file with such a name is name:NAME";

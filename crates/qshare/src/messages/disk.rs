@@ -5,7 +5,7 @@ use std::path::Path;
 
 use qshare_node::{DiskError, HashError};
 
-use super::Reader;
+use super::reader::Reader;
 use crate::exit::{Exit, Failure};
 use crate::neutral::shown;
 

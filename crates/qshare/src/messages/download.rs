@@ -3,7 +3,9 @@
 use qshare_node::content::{ContentId, NodeId};
 use qshare_node::{DownloadError, OpenError};
 
-use super::{Reader, disk, find, internal};
+use super::disk::disk;
+use super::lookup::find;
+use super::reader::Reader;
 use crate::exit::{Exit, Failure};
 use crate::neutral::{neutral_line, shown};
 
@@ -81,7 +83,7 @@ pub(crate) fn download(error: &DownloadError, reader: Reader) -> Failure {
             let problem = format!("cannot write {}: {cause}", shown(path));
             Failure::new(Exit::Failed, reader.advise(problem, in_shell, at_prompt))
         }
-        DownloadError::Internal(cause) => internal(cause),
+        DownloadError::Internal(cause) => Failure::internal(neutral_line(cause)),
         DownloadError::Stopped => Failure::new(Exit::Interrupted, "stopped"),
     }
 }

@@ -3,8 +3,8 @@
 use qshare_node::content::{AssetName, TrackerAddress};
 use qshare_node::{FindError, TrackerFault, TrackerState};
 
-use super::identity::trust_remedy;
-use super::{Reader, internal, refused_remedy};
+use super::identity::{refused_remedy, trust_remedy};
+use super::reader::Reader;
 use crate::exit::{Exit, Failure};
 use crate::neutral::neutral_line;
 
@@ -55,7 +55,7 @@ pub(crate) fn find(error: &FindError, reader: Reader) -> Failure {
             let message = reader.advise(problem, &in_shell, &at_prompt);
             Failure::new(Exit::Refused, message)
         }
-        FindError::Internal(cause) => internal(cause),
+        FindError::Internal(cause) => Failure::internal(neutral_line(cause)),
         FindError::Failed { tracker, cause } => Failure::new(
             Exit::Failed,
             format!(
