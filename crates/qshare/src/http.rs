@@ -270,7 +270,9 @@ mod tests {
             let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\n{headers}");
             let _ = stream.write_all(head.as_bytes()).await;
             let answer = all_of(stream).await;
-            assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+            // The reset of a connection with unread bytes may overtake the answer.
+            let is_refused = answer.is_empty() || answer.starts_with("HTTP/1.1 431");
+            assert!(is_refused, "{answer}");
         }
     }
 
