@@ -31,11 +31,11 @@ mod nat;
 mod net;
 mod node_life;
 mod operations;
+mod own_limit;
 #[cfg(target_os = "linux")]
 mod packages;
 #[cfg(target_os = "linux")]
 mod port_mapping;
-mod priorities;
 mod private;
 mod processes;
 mod resume;
