@@ -53,14 +53,15 @@ fn registry(redis: &RedisServer, tracker: u8) -> Arc<SharedRegistry> {
 /// A store in Redis through trackers 1 and 2. None, with a message, without Redis.
 async fn shared(times: MailboxTimes, max: usize) -> Option<Doors> {
     let redis = RedisServer::start()?;
-    let door = async |tracker| -> Arc<dyn MailboxStore> {
+    let door = async |tracker: u8| {
         let registry = registry(&redis, tracker);
         let begun = Instant::now();
         while registry.check().await.is_err() {
             assert!(begun.elapsed() < DEADLINE, "Redis does not answer");
             sleep(Duration::from_millis(20)).await;
         }
-        Arc::new(Patient(SharedMailboxes::new(&registry, times, max)))
+        let store = Patient(SharedMailboxes::new(&registry, times, max));
+        Arc::new(store) as Arc<dyn MailboxStore>
     };
     Some(Doors {
         doors: [door(1).await, door(2).await],
