@@ -1,4 +1,5 @@
 //! The integration tests of this crate, one binary: the conformance suite for each implementation
 //! of [`qshare_registry::RegistryBackend`].
 
+mod leases;
 mod memory;
