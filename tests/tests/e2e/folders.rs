@@ -339,3 +339,21 @@ fn five_thousand_small_files_cost_the_tracker_one_entry() {
     assert_eq!(listed.json().len(), 1);
     drop(sharer);
 }
+
+#[test]
+fn receivers_of_a_private_folder_that_changes_stop_and_say_so() {
+    let big = noise(4 * MIB, 77);
+    let world = World::new();
+    let tracker = world.tracker();
+    let dir = world.dir("from/photos");
+    put(&dir.join("big.bin"), &big);
+    put(&dir.join("note.txt"), b"first");
+    let (sharer, link) = share(&world, tracker.address, "photos", &["--limit-up", "150KB"]);
+    let receiver = world.start_get("to", tracker.address, &[&link]);
+    let part = world.path("to/photos/big.bin.qshare.part");
+    eventually("the file is being received", || part.exists().then_some(()));
+    put(&dir.join("note.txt"), b"second, longer");
+    link_other_than(&sharer, &link);
+    let stopped = receiver.end().with(3);
+    stopped.saying("the file has changed at its source");
+}

@@ -231,3 +231,45 @@ fn a_command_with_another_tracker_or_without_a_node_shares_by_itself() {
     scene.run(&["unshare", "--node", &second.id, NAME]).well();
     scene.run(&["share", "--node", &node.id, "missing"]).with(6);
 }
+
+#[test]
+fn a_second_private_link_to_a_content_that_is_there_is_served_too() {
+    let scene = Scene::new();
+    let mut node = scene.node("node");
+    let bytes = noise(MIB, 81);
+    let mut sharers = Vec::new();
+    for (place, link) in [("first", 0), ("second", 1)] {
+        files::put(&scene.world.path(place).join(NAME), &bytes);
+        let address = scene.tracker.address.to_string();
+        let mut command = scene
+            .world
+            .command(place, ["share", "--json", "--no-code", NAME]);
+        command.args(["--tracker", &address, "--listen", "127.0.0.1:0"]);
+        let sharer = Process::start(command);
+        let text = sharer.ready()["link"].as_str().unwrap().to_owned();
+        scene.run(&["add", &text]).well();
+        eventually("it is there", || {
+            let report = scene.run(&["status", "--json"]).well().json().remove(0);
+            let complete = report["downloads"][0]["stage"] == "complete";
+            complete.then_some(())
+        });
+        sharers.push((sharer, text));
+        assert_eq!(sharers.len(), link + 1);
+    }
+    let links: Vec<String> = sharers
+        .into_iter()
+        .map(|(mut sharer, link)| {
+            sharer.kill();
+            link
+        })
+        .collect();
+    for (place, link) in [("three", &links[0]), ("four", &links[1])] {
+        scene.get(place, link).well();
+        assert_same(&scene.world.path(place).join(NAME), &bytes);
+    }
+    // The node remembers both, and lists the content for nobody else.
+    node.process.kill();
+    let _node = scene.node("node");
+    scene.get("five", &links[1]).well();
+    scene.get("six", NAME).with(3);
+}

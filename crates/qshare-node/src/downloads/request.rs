@@ -189,6 +189,11 @@ impl DownloadRequest {
         }
     }
 
+    /// Whether the content belongs to a private share, by itself or in a folder.
+    pub(super) fn is_private(&self) -> bool {
+        matches!(self.access(), Access::Private { .. })
+    }
+
     /// Requests a file of a collection, which is fetched from, served with and announced by the
     /// collection.
     pub(crate) fn member(mut self, member: Member) -> DownloadRequest {

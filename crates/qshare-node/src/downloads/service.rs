@@ -274,6 +274,9 @@ impl Downloads {
         };
         if let Some(path) = elsewhere {
             request.check_existing(&path).await?;
+            if let Some(key) = &request.share_key {
+                self.shares.add_key(&request.info, key).await?;
+            }
             return Ok(state.already_there(path));
         }
         if let Some(key) = &request.share_key

@@ -177,7 +177,7 @@ impl SingleChunks {
                     news.get_or_insert_with(|| request.watch(&self.sources));
                 }
             }
-            if request.share_key.is_some() && attempts.is_empty() && holders.all_changed() {
+            if attempts.is_empty() && holders.all_changed() && request.is_private() {
                 let name = request.name.clone();
                 return Err(DownloadError::Changed { name });
             }

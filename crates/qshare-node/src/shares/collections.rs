@@ -1,6 +1,6 @@
 //! The collections that this node serves: whole ones, and those that it receives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -143,24 +143,30 @@ impl SharedCollection {
     }
 
     fn find_topic(self: &Arc<Self>, topic: &Topic) -> Option<Holding> {
+        if let Some(info) = self.member_of(topic) {
+            return match self.folder.find(&info.id()) {
+                Some(at) => Some(Holding::Member(self.clone(), at)),
+                None => self.partial(&info.id()),
+            };
+        }
+        let (key, times) = (self.key.as_ref()?, self.times.as_ref()?);
+        (key.topic(&times.info().id()) == *topic).then(|| Holding::File(times.clone()))
+    }
+
+    /// Returns length and root of the member of a topic, whether or not it is there.
+    fn member_of(&self, topic: &Topic) -> Option<ContentInfo> {
         let key = self.key.as_ref()?;
         let head = head_of(topic);
         let start = self.by_topic.partition_point(|&(other, _)| other < head);
         let candidates = self.by_topic.get(start..).unwrap_or_default();
         let candidates = candidates.iter().take_while(|(other, _)| *other == head);
         let list = self.folder.list();
-        for &(_, at) in candidates {
-            let Some(info) = list.info(at) else { continue };
-            if key.topic(&info.id()) != *topic {
-                continue;
-            }
-            return match self.folder.find(&info.id()) {
-                Some(at) => Some(Holding::Member(self.clone(), at)),
-                None => self.partial(&info.id()),
-            };
-        }
-        let times = self.times.as_ref()?;
-        (key.topic(&times.info().id()) == *topic).then(|| Holding::File(times.clone()))
+        let mut infos = candidates.filter_map(|&(_, at)| list.info(at));
+        infos.find(|info| key.topic(&info.id()) == *topic)
+    }
+
+    fn has_topic(&self, topic: &Topic) -> bool {
+        self.member_of(topic).is_some()
     }
 
     /// Returns length and root of a member.
@@ -199,10 +205,16 @@ impl Membership {
     }
 }
 
+/// Changed collections that are remembered.
+const CHANGED_MAX: usize = 8;
+
 /// All collections.
 #[derive(Default)]
 pub(crate) struct Collections {
     all: RwLock<Vec<Arc<SharedCollection>>>,
+    /// Private ones that are no longer served because they have changed, oldest first. Those who
+    /// fetch their members are told so.
+    changed: Mutex<VecDeque<Arc<SharedCollection>>>,
 }
 
 impl Collections {
@@ -210,13 +222,36 @@ impl Collections {
     pub(crate) fn insert(&self, collection: Arc<SharedCollection>) {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other| other.wire_id() != collection.wire_id());
+        self.changed()
+            .retain(|other| other.wire_id() != collection.wire_id());
         all.push(collection);
     }
 
-    /// Stops serving a collection.
-    pub(crate) fn remove(&self, collection: &Arc<SharedCollection>) {
+    /// Stops serving a collection. If it `changed`, those who fetch its members are told so.
+    pub(crate) fn remove(&self, collection: &Arc<SharedCollection>, changed: bool) {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other| !Arc::ptr_eq(other, collection));
+        let mut former = self.changed();
+        if !changed {
+            former.retain(|other| other.key != collection.key);
+        } else if collection.key.is_some() {
+            former.push_back(collection.clone());
+            if former.len() > CHANGED_MAX {
+                former.pop_front();
+            }
+        }
+    }
+
+    /// Returns what must be unlocked to learn that a member's collection has changed.
+    pub(crate) fn changed_member(&self, topic: &Topic) -> Option<Topic> {
+        let changed = self.changed();
+        let mut of = changed.iter().rev();
+        let found = of.find(|collection| collection.has_topic(topic))?;
+        Some(Topic(found.wire_id().0))
+    }
+
+    fn changed(&self) -> MutexGuard<'_, VecDeque<Arc<SharedCollection>>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a member of a public collection that can be served to everybody.

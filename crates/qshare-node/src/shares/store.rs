@@ -82,6 +82,8 @@ pub(crate) struct ShareStore {
     catalogue: Arc<Catalogue>,
     private: Arc<PrivateShares>,
     marks: Option<Arc<Marks>>,
+    /// Of the shared directories.
+    listings: Option<Arc<Listings>>,
     audiences: Audiences,
     collections: Collections,
 }
@@ -108,15 +110,17 @@ impl ShareStore {
                 }))
             }
         };
-        let library = match shares {
-            None => None,
-            Some(shares) => {
-                let listings = Listings {
-                    catalogue: catalogue.clone(),
-                    private: private.clone(),
-                    marks: marks.clone(),
-                    listed: Mutex::default(),
-                };
+        let listings = shares.as_ref().map(|_| {
+            Arc::new(Listings {
+                catalogue: catalogue.clone(),
+                private: private.clone(),
+                marks: marks.clone(),
+                listed: Mutex::default(),
+            })
+        });
+        let library = match (shares, listings.clone()) {
+            (None, _) | (_, None) => None,
+            (Some(shares), Some(listings)) => {
                 let open = move || {
                     open_library(&shares, move |event| {
                         match &event {
@@ -139,6 +143,7 @@ impl ShareStore {
             catalogue,
             private,
             marks,
+            listings,
             audiences: Audiences::default(),
             collections: Collections::default(),
         })
@@ -159,6 +164,11 @@ impl ShareStore {
             Some((Found::Holding(holding), unlocked_by))
         };
         self.private.find(topic).or_else(member)
+    }
+
+    /// Returns what must be unlocked to learn that a member's collection has changed.
+    pub(crate) fn changed_member(&self, topic: &Topic) -> Option<Topic> {
+        self.collections.changed_member(topic)
     }
 
     /// Returns the collections that this node serves.
@@ -185,7 +195,7 @@ impl ShareStore {
     /// Stops serving and announcing a collection. If it `changed`, those who hold the key are told
     /// so.
     pub(crate) fn remove_collection(&self, collection: &Arc<SharedCollection>, changed: bool) {
-        self.collections.remove(collection);
+        self.collections.remove(collection, changed);
         let info = collection.manifest.info();
         let key = collection.key.as_ref();
         self.remove_file(&collection.name, info, key, changed);
@@ -238,6 +248,28 @@ impl ShareStore {
             name: name.clone(),
         };
         blocking(move || marks.keys.add(file)).await
+    }
+
+    /// Serves and announces a file of the shared directories under a further key. A private file
+    /// keeps the key; a public one is listed under it until the node stops.
+    pub(crate) async fn add_key(
+        &self,
+        info: &ContentInfo,
+        key: &ShareKey,
+    ) -> Result<(), DiskError> {
+        let library = self.contents.library();
+        let (Some(library), Some(listings), Some(marks)) = (library, &self.listings, &self.marks)
+        else {
+            return Ok(());
+        };
+        let Some(asset) = library.find(&info.id()) else {
+            return Ok(());
+        };
+        if !marks.keys_of(&asset).is_empty() {
+            self.mark_private(info, key, &asset.name).await?;
+        }
+        listings.add_key(&asset, key);
+        Ok(())
     }
 
     /// Serves and announces a file outside the shared directories: to those who hold the key, if
@@ -451,8 +483,15 @@ struct Listings {
     catalogue: Arc<Catalogue>,
     private: Arc<PrivateShares>,
     marks: Option<Arc<Marks>>,
-    /// The private ones, and their keys.
-    listed: Mutex<BTreeMap<(AssetName, ContentId), Vec<ShareKey>>>,
+    /// Those with keys.
+    listed: Mutex<BTreeMap<(AssetName, ContentId), Listed>>,
+}
+
+/// A file in a shared directory that is listed under share keys.
+struct Listed {
+    keys: Vec<ShareKey>,
+    /// Whether it is listed publicly, too.
+    is_public: bool,
 }
 
 impl Listings {
@@ -466,16 +505,35 @@ impl Listings {
             self.private.add_shared(key, asset.info);
         }
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-        listed.insert((asset.name.clone(), asset.id), keys);
+        let is_public = false;
+        listed.insert((asset.name.clone(), asset.id), Listed { keys, is_public });
+    }
+
+    /// Lists a file under a further key.
+    fn add_key(&self, asset: &Asset, key: &ShareKey) {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = listed
+            .entry((asset.name.clone(), asset.id))
+            .or_insert_with(|| Listed {
+                keys: Vec::new(),
+                is_public: true,
+            });
+        if !one.keys.contains(key) {
+            one.keys.push(key.clone());
+            self.private.add_shared(key, asset.info);
+        }
     }
 
     fn remove(&self, asset: &Arc<Asset>) {
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         match listed.remove(&(asset.name.clone(), asset.id)) {
             None => self.catalogue.remove(asset.clone()),
-            Some(keys) => {
+            Some(Listed { keys, is_public }) => {
                 for key in &keys {
                     self.private.remove_shared(key, asset.info);
+                }
+                if is_public {
+                    self.catalogue.remove(asset.clone());
                 }
             }
         }

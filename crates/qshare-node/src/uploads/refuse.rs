@@ -14,13 +14,21 @@ pub(super) fn find(
     unlocked: &UnlockedTopics,
     named: &ContentId,
 ) -> Result<Holding, Refused> {
+    let topic = Topic(named.0);
     let public = shares.find(named);
-    let private = shares.find_private(&Topic(named.0));
+    let private = shares.find_private(&topic);
     let private = private.filter(|(_, unlocked_by)| unlocked.contains(unlocked_by));
     match (public, private) {
         (Some(holding), _) | (None, Some((Found::Holding(holding), _))) => Ok(holding),
         (None, Some((Found::Changed, _))) => Err(Refused::new(Refusal::Changed)),
-        (None, None) => Err(Refused::new(Refusal::NotHere)),
+        (None, None) => {
+            let former = shares.changed_member(&topic);
+            let is_changed = former.is_some_and(|former| unlocked.contains(&former));
+            Err(Refused::new(match is_changed {
+                true => Refusal::Changed,
+                false => Refusal::NotHere,
+            }))
+        }
     }
 }
 

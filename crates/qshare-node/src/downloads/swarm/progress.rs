@@ -51,8 +51,8 @@ impl Swarm<'_> {
             }
             return Ok(());
         }
-        let is_private = self.request.share_key.is_some();
-        if is_private && self.peers.is_empty() && self.holders.all_changed() {
+        let all_changed = self.peers.is_empty() && self.holders.all_changed();
+        if all_changed && self.request.is_private() {
             let name = self.request.name.clone();
             return Err(DownloadError::Changed { name });
         }
