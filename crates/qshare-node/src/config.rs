@@ -33,8 +33,8 @@ pub struct NodeConfig {
     /// Whether the router is asked for a port mapping (PCP, NAT-PMP, UPnP), once a tracker sees
     /// this node behind a NAT. A one-shot node never asks.
     pub port_mapping: bool,
-    /// Whether to compute the plain SHA-256 of every file that is shared with everybody and to state
-    /// it, so that others find the file by `sha256:HEX`.
+    /// Whether to compute the plain SHA-256 of every file that is shared with everybody and to
+    /// state it, so that others find the file by `sha256:HEX`.
     pub sha256: bool,
     /// Whether this node serves directories, or only looks up and downloads.
     pub role: NodeRole,

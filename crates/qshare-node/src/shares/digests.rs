@@ -1,9 +1,9 @@
 //! Plain SHA-256 digests of shared files, for `node --sha256`.
 //!
-//! A thread of low priority computes them, one file after the other, and verifies each chunk against
-//! the hash tree as it reads it: a digest that is kept belongs to its content, whatever happens to
-//! the file meanwhile. A content has one digest for ever, so digests are kept in a file by content
-//! and computed once.
+//! A thread of low priority computes them, one file after the other, and verifies each chunk
+//! against the hash tree as it reads it: a digest that is kept belongs to its content, whatever
+//! happens to the file meanwhile. A content has one digest for ever, so digests are kept in a file
+//! by content and computed once.
 //!
 //! ```text
 //! content ID 32 │ SHA-256 32      for each content, the newest last

@@ -207,7 +207,7 @@ impl Part {
         let is_whole = self.chunks.size(chunk) == self.chunks.chunk_bytes();
         if is_whole && shares_blocks.load(Ordering::Relaxed) {
             if self.share_blocks(file, chunk)? {
-                // The file may have changed since it was read, so the part's own bytes are verified.
+                // The file may have changed since, so the part's own bytes are verified.
                 let read = read_exact_at(&self.data, buffer, range.start);
                 let is_taken = read.is_ok() && is_right(buffer);
                 return Ok(is_taken && self.mark_verified(chunk));
