@@ -30,7 +30,7 @@ pub(crate) struct CatArgs {
     pub(crate) wanted: String,
     /// The file to write, if NAME means a folder: its path in the folder
     #[arg(value_name = "FILE")]
-    pub(crate) file: Option<String>,
+    pub(crate) member: Option<String>,
     /// Bytes FIRST-LAST, counted from 0, LAST included; FIRST- to the end; -COUNT from the end
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
     #[arg(value_parser = parse_range)]
@@ -59,7 +59,7 @@ impl CatArgs {
             exclude: Vec::new(),
             list: false,
             wanted: vec![self.wanted],
-            member: self.file,
+            member: self.member,
             output: Some(STDOUT.into()),
             range: self.range,
             sha256: self.sha256,
