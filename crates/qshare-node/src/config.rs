@@ -33,6 +33,9 @@ pub struct NodeConfig {
     /// Whether the router is asked for a port mapping (PCP, NAT-PMP, UPnP), once a tracker sees
     /// this node behind a NAT. A one-shot node never asks.
     pub port_mapping: bool,
+    /// Whether to compute the plain SHA-256 of every file that is shared with everybody and to
+    /// state it, so that others find the file by `sha256:HEX`.
+    pub sha256: bool,
     /// Whether this node serves directories, or only looks up and downloads.
     pub role: NodeRole,
     /// Bounds.
@@ -69,6 +72,7 @@ impl NodeConfig {
             lan: false,
             punch_hard: false,
             port_mapping: false,
+            sha256: false,
             role,
             limits: Limits::default(),
         }

@@ -8,6 +8,7 @@ mod meter;
 mod rates;
 mod received;
 mod request;
+mod reuse;
 mod roster;
 mod service;
 mod single_chunk;

@@ -84,8 +84,8 @@ pub use codes::{
     RedeemError, RedeemPatience, Redeemed,
 };
 pub use collections::{
-    Folder, FolderFetchError, FolderFound, FolderReceiver, FolderRequest, FolderShare,
-    FolderShareRequest, FolderVersion,
+    Folder, FolderFetchError, FolderFound, FolderReader, FolderReceiver, FolderRequest,
+    FolderShare, FolderShareRequest, FolderVersion,
 };
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, RateLimits, Shares};
 pub use downloads::{

@@ -21,7 +21,8 @@ use tracing::{debug, warn};
 
 use crate::codes::{CodeOffer, CodeOfferConfig, Codes, RedeemError, RedeemPatience, Redeemed};
 use crate::collections::{
-    self, Folder, FolderFetchError, FolderFound, FolderRequest, FolderShare, FolderShareRequest,
+    self, Folder, FolderFetchError, FolderFound, FolderReader, FolderRequest, FolderShare,
+    FolderShareRequest,
 };
 use crate::config::{NodeConfig, NodeRole, RateLimits};
 use crate::downloads::{
@@ -34,7 +35,7 @@ use crate::nat::PortMapper;
 use crate::neighbours::Neighbours;
 use crate::peers::{Acceptor, Adopter, Dialler, PathMonitor, PathRace, PeerEvent, PeerTable};
 use crate::runtime::{BlockingBatch, BufferPool, Tasks};
-use crate::shares::ShareStore;
+use crate::shares::{ShareStore, digests};
 use crate::sharing::{self, Share, ShareRequest};
 use crate::trackers::{IntroductionFrom, Trackers, TrackersConfig, local_candidates};
 use crate::uploads::{Uploads, UploadsConfig};
@@ -102,6 +103,7 @@ impl Node {
             lan,
             punch_hard,
             port_mapping,
+            sha256,
             role,
             limits,
         } = config;
@@ -142,7 +144,11 @@ impl Node {
         // From the bottom up: each part knows those before it.
         let tasks = Tasks::new();
         let (events, first_events) = broadcast::channel(EVENTS_KEPT);
+        let state_dir = shared_dirs.as_ref().map(|dirs| dirs.state_dir.clone());
         let shares = Arc::new(ShareStore::open(shared_dirs, events.clone()).await?);
+        if sha256 {
+            digests::start(&shares, state_dir)?;
+        }
         let neighbours = Arc::new(Neighbours::new(lan));
         let has_trackers = !trackers.is_empty();
         let (introductions, introduced) = mpsc::channel(INTRODUCTIONS_MAX);
@@ -479,6 +485,18 @@ impl Node {
     /// [`FolderFetchError`] when it cannot be downloaded, or is not valid.
     pub async fn open_folder(&self, request: FolderRequest) -> Result<Folder, FolderFetchError> {
         Folder::open(&self.parts.downloads, &self.parts.shares, request).await
+    }
+
+    /// Reads the list of a folder into memory, to read single files of it with [`Node::read`].
+    ///
+    /// # Errors
+    ///
+    /// [`FolderFetchError`] when it cannot be downloaded, or is not valid.
+    pub async fn read_folder(
+        &self,
+        request: FolderRequest,
+    ) -> Result<FolderReader, FolderFetchError> {
+        FolderReader::open(&self.parts.downloads, request).await
     }
 
     /// Returns the index of hashed files in this node's state directory, if it has one.

@@ -5,6 +5,7 @@ mod availability;
 mod catalogue;
 mod collections;
 mod contents;
+pub(crate) mod digests;
 mod memory;
 mod private;
 mod store;

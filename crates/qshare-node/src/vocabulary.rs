@@ -65,7 +65,7 @@ pub enum Stage {
     /// Waiting for its turn.
     #[default]
     Queued,
-    /// Hashing the files of an earlier run.
+    /// Hashing the files of an earlier run, or taking chunks from local files.
     Recovering,
     /// Looking for sources.
     Searching,
@@ -88,6 +88,8 @@ pub struct Progress {
     pub total_bytes: u64,
     /// Verified bytes, those of earlier runs included.
     pub verified_bytes: u64,
+    /// Of those, bytes that this run took from local files.
+    pub reused_bytes: u64,
     /// Bytes a second over the last few seconds.
     pub bytes_per_second: u64,
     /// Time left at that rate.
@@ -141,6 +143,8 @@ pub struct Report {
     pub elapsed: Duration,
     /// Bytes that earlier runs had verified.
     pub resumed_bytes: u64,
+    /// Bytes that were taken from local files.
+    pub reused_bytes: u64,
     /// Payload bytes received over the network.
     pub received_bytes: u64,
     /// Of those, bytes that were received twice or failed verification.

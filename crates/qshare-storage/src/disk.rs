@@ -4,6 +4,8 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::system::{self, Dir};
@@ -19,6 +21,18 @@ pub(crate) trait Disk: Send + Sync {
     /// Truncates a file, or extends it with a hole.
     fn set_len(&self, file: &File, length: u64) -> io::Result<()> {
         file.set_len(length)
+    }
+
+    /// Lets `to` share the blocks of a range of `from`, at the same offset. Fails where the file
+    /// system cannot do that, or the files are on two of them.
+    fn share_blocks(&self, from: &File, to: &File, range: Range<u64>) -> io::Result<()> {
+        let Some(length) = NonZeroU64::new(range.end.saturating_sub(range.start)) else {
+            return Ok(());
+        };
+        reflink_copy::ReflinkBlockBuilder::new(from, to, length)
+            .from_offset(range.start)
+            .to_offset(range.start)
+            .reflink_block()
     }
 
     /// Flushes a file's bytes and length.

@@ -64,8 +64,8 @@ pub use hashing::{
 pub use library::{AdoptError, Library, LibraryConfig, RECONCILE_EVERY};
 pub use own_files::{OwnFile, TOKEN_FILE_PREFIX};
 pub use part::{
-    Durability, FinishError, OpenError, Opened, Part, PartError, PartOptions, Unfinished,
-    durable_chunks, unfinished,
+    Durability, FinishError, OpenError, Opened, Part, PartError, PartOptions, ReuseHooks,
+    Unfinished, durable_chunks, unfinished,
 };
 pub use plain_digest::{PrefixDigest, sha256_of_file};
 pub use share_keys::{PrivateFile, ShareKeys};

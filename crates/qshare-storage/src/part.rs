@@ -5,6 +5,7 @@ mod errors;
 mod hashes;
 mod open;
 mod recover;
+mod reuse;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod unfinished;
 
 pub use errors::{FinishError, OpenError, PartError};
 pub use open::{Opened, PartOptions};
+pub use reuse::ReuseHooks;
 pub use unfinished::{Unfinished, durable_chunks, unfinished};
 
 use std::ffi::OsString;

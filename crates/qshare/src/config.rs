@@ -58,6 +58,7 @@ impl NodeArgs {
         let trackers = self.network.trackers.resolve();
         let mut config = NodeConfig {
             port_mapping: !self.port_mapping.no_port_mapping,
+            sha256: self.sha256,
             ..NodeConfig::full(identity, shares, trackers)
         };
         self.network.apply(&mut config)?;

@@ -19,6 +19,7 @@ pub(crate) struct DownloadedJson {
     path: String,
     seconds: f64,
     resumed_bytes: u64,
+    reused_bytes: u64,
     received_bytes: u64,
     wasted_bytes: u64,
     sources: Vec<SourceJson>,
@@ -49,6 +50,7 @@ impl From<&Report> for DownloadedJson {
             path: path(&report.path),
             seconds: report.elapsed.as_secs_f64(),
             resumed_bytes: report.resumed_bytes,
+            reused_bytes: report.reused_bytes,
             received_bytes: report.received_bytes,
             wasted_bytes: report.wasted_bytes,
             sources: sources.collect(),
@@ -320,6 +322,7 @@ mod tests {
             path: "./a/b".into(),
             elapsed: Duration::from_millis(1500),
             resumed_bytes: 1,
+            reused_bytes: 0,
             received_bytes: 4,
             wasted_bytes: 0,
             sources: vec![Source {
@@ -334,7 +337,7 @@ mod tests {
         let printed = json(&DownloadedJson::from(&report));
         let (content, node) = (report.content, report.sources[0].node);
         let wanted = format!(
-            r#"{{"content":"{content}","name":"a/b","size":5,"path":"a/b","seconds":1.5,"resumed_bytes":1,"received_bytes":4,"wasted_bytes":0,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"lan","bytes":4,"chunks":1}}]}}"#
+            r#"{{"content":"{content}","name":"a/b","size":5,"path":"a/b","seconds":1.5,"resumed_bytes":1,"reused_bytes":0,"received_bytes":4,"wasted_bytes":0,"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"lan","bytes":4,"chunks":1}}]}}"#
         );
         assert_eq!(printed, wanted);
     }

@@ -233,6 +233,12 @@ pub(crate) fn finished_line(report: &Report) -> String {
             output::bytes(report.resumed_bytes)
         );
     }
+    if report.reused_bytes > 0 {
+        line += &format!(
+            ", {} reused from local files",
+            output::bytes(report.reused_bytes)
+        );
+    }
     line
 }
 
@@ -279,6 +285,9 @@ fn state_words(progress: &Progress) -> String {
             )
         }
     };
+    if progress.reused_bytes > 0 {
+        words += &format!("  {} reused", output::bytes(progress.reused_bytes));
+    }
     if let Some(trouble) = &progress.trouble {
         words += &format!("  {}", neutral_line(&trouble.to_string()));
     }
@@ -363,6 +372,7 @@ mod tests {
             stage: Stage::Fetching,
             total_bytes: 2_000_000_000,
             verified_bytes: 900_000_000,
+            reused_bytes: 0,
             bytes_per_second: 12_300_000,
             time_left: Some(Duration::from_secs(83)),
             sources: 3,
@@ -375,6 +385,14 @@ mod tests {
         assert_eq!(
             bar_line("disk.img", &fetching(), 100),
             "disk.img  [#########-----------]  45%  12 MB/s  1:23 left  3 sources"
+        );
+        let reusing = Progress {
+            reused_bytes: 1_500_000,
+            ..fetching()
+        };
+        assert_eq!(
+            bar_line("disk.img", &reusing, 100),
+            "disk.img  [#########-----------]  45%  12 MB/s  1:23 left  3 sources  1.5 MB reused"
         );
         let plain = plain_line(&AssetName::new("disk.img").unwrap(), &fetching());
         assert_eq!(

@@ -1,11 +1,13 @@
-//! Plain SHA-256 digests: `--sha256`, `--sums`, `hash --sha256`.
+//! Plain SHA-256 digests: `--sha256`, `--sums`, `hash --sha256`, `node --sha256`.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
+use std::io::Write;
 
-use qshare_content::PlainDigest;
-use qshare_tests::files::{assert_same, noise};
+use qshare_content::{ContentId, PlainDigest};
+use qshare_tests::files::{self, assert_same, noise};
+use qshare_tests::process::{Process, Signal, eventually};
 use qshare_tests::world::{Node, Tracker, World};
 
 const MIB: usize = 1 << 20;
@@ -124,4 +126,98 @@ fn hash_prints_the_digest_that_sha256sum_prints() {
     assert_eq!(printed.json()[0]["sha256"], digest);
     let printed = world.run("h", &["hash", "--json", "f"]).well();
     assert!(printed.json()[0].get("sha256").is_none());
+}
+
+/// Waits until `ls` of a digest lists so many files; returns their names.
+fn stated(world: &World, tracker: &Tracker, query: &str, count: usize) -> Vec<String> {
+    let address = tracker.address.to_string();
+    eventually("the digest is stated", || {
+        let listed = world.run("ls", &["ls", "--json", "--tracker", &address, query]);
+        let rows = listed.json();
+        let name = |row: &serde_json::Value| row["name"].as_str().unwrap().to_owned();
+        (rows.len() == count).then(|| rows.iter().map(name).collect())
+    })
+}
+
+#[test]
+fn a_digest_finds_its_files_after_a_restart_and_at_the_prompt() {
+    let bytes = noise(MIB, 5);
+    let digest = PlainDigest::of(&bytes);
+    let query = format!("sha256:{digest}");
+    // Two names of one content, in the assets and in a directory of them.
+    let files: [(&str, &[u8]); 3] = [("a.bin", &bytes), ("d/b.bin", &bytes), ("c", b"other")];
+    let (world, tracker, node) = sharing(&files, &["--sha256"]);
+    // A tracker lists each content of a digest once, under one of its names.
+    assert_eq!(stated(&world, &tracker, &query, 1), ["a.bin"]);
+    world.get("to", tracker.address, &[&query]).well();
+    assert_same(&world.path("to/a.bin"), &bytes);
+    let small = format!("sha256:{}", PlainDigest::of(b"other"));
+    assert_eq!(stated(&world, &tracker, &small, 1), ["c"]);
+    // Each content was computed once.
+    let kept = world.path("s/certs/state/digests");
+    assert_eq!(fs::read(&kept).unwrap().len(), 2 * 64);
+
+    drop(node);
+    let node = world.node_with("s", tracker.address, &["--sha256"]);
+    assert_eq!(stated(&world, &tracker, &query, 1), ["a.bin"]);
+    assert_eq!(fs::read(&kept).unwrap().len(), 2 * 64);
+    // A new version has another digest, and the old one is not stated any more.
+    world.put("s", "c", b"changed");
+    let changed = format!("sha256:{}", PlainDigest::of(b"changed"));
+    assert_eq!(stated(&world, &tracker, &changed, 1), ["c"]);
+    assert_eq!(stated(&world, &tracker, &small, 0), [""; 0]);
+
+    let address = tracker.address.to_string();
+    let mut command = world.command("asker", ["node", "--certs", "certs"]);
+    command.args(["--listen", "127.0.0.1:0", "--tracker", &address]);
+    let mut asker = Process::start(command);
+    writeln!(asker.input(), "{query}").unwrap();
+    let there = world.path("asker/downloads/a.bin");
+    eventually("the prompt's download", || there.exists().then_some(()));
+    assert_same(&there, &bytes);
+    drop(node);
+}
+
+#[test]
+fn without_the_option_a_node_states_no_digest() {
+    let (world, tracker, _node) = sharing(&[("a", b"hello")], &[]);
+    let digest = format!("sha256:{}", PlainDigest::of(b"hello"));
+    world.get("to", tracker.address, &[&digest]).with(3);
+    let got = world.get("to", tracker.address, &["sha256:0a"]);
+    got.with(2).saying("64 hex digits");
+}
+
+#[test]
+fn a_node_that_lies_about_a_digest_does_not_win() {
+    let (real, fake) = (noise(MIB, 5), noise(MIB, 6));
+    let digest = PlainDigest::of(&real);
+    let query = format!("sha256:{digest}");
+    let (world, tracker, honest) = sharing(&[("real.bin", &real)], &["--sha256"]);
+    stated(&world, &tracker, &query, 1);
+
+    // A node keeps digests in this file, so a false record makes it lie.
+    world.put("liar", "fake.bin", &fake);
+    let hashed = world.run("liar", &["hash", "--json", "assets/fake.bin"]);
+    let id = hashed.well().json()[0]["content"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let id: ContentId = id.parse().unwrap();
+    files::put(
+        &world.path("liar/certs/state/digests"),
+        &[id.0, digest.0].concat(),
+    );
+    let _liar = world.node_with("liar", tracker.address, &["--sha256"]);
+    stated(&world, &tracker, &query, 2);
+    world
+        .get("two", tracker.address, &[&query, "-o", "got"])
+        .well();
+    assert_same(&world.path("two/got"), &real);
+
+    honest.process.signal(Signal::TERM);
+    honest.process.end().well();
+    tracker.client().until_gone("real.bin");
+    let got = world.get("three", tracker.address, &[&query, "-o", "got"]);
+    got.with(4).saying(&digest.to_string());
+    assert_eq!(listed(&world, "three"), [""; 0]);
 }

@@ -41,6 +41,7 @@ fn assert_reported(report: &Value, name: &str, size: usize) {
         "path",
         "received_bytes",
         "resumed_bytes",
+        "reused_bytes",
         "seconds",
         "size",
         "sources",

@@ -357,3 +357,116 @@ fn receivers_of_a_private_folder_that_changes_stop_and_say_so() {
     let stopped = receiver.end().with(3);
     stopped.saying("the file has changed at its source");
 }
+
+#[test]
+fn one_file_of_a_folder_is_written_to_standard_output() {
+    let big = noise(3 * MIB, 72);
+    let world = World::new();
+    let tracker = world.tracker();
+    photos(&world, &big);
+    let (private, link) = share(&world, tracker.address, "photos", &[]);
+    let code = private.out_line(|line| {
+        let value: serde_json::Value = serde_json::from_str(line).ok()?;
+        value["code"].as_str().map(str::to_owned)
+    });
+    let address = tracker.address.to_string();
+    let cat = |arguments: &[&str]| {
+        let tracker = ["cat", "--tracker", &address];
+        world.run("to", &[&tracker, arguments].concat())
+    };
+    assert_eq!(cat(&[&link, "a/b/deep.txt"]).well().out, "deep");
+    assert_eq!(cat(&[&code, "tool"]).well().out, "#!/bin/sh\n");
+    assert_eq!(
+        cat(&[&link, "数据/été.csv", "--range", "-1"]).well().out,
+        "2"
+    );
+    let digest = qshare_content::PlainDigest::of(&big).to_string();
+    let range = format!("{}-{}", 2 * MIB, 2 * MIB + 4);
+    let mut command = world.command("to", ["cat", "--tracker", &address, &link, "big.bin"]);
+    command.args(["--range", &range]);
+    let out = command.output().unwrap();
+    assert_eq!(out.stdout, &big[2 * MIB..2 * MIB + 5]);
+    let mut command = world.command("to", ["cat", "--tracker", &address, &link, "big.bin"]);
+    command.args(["--sha256", &digest]);
+    assert!(command.output().unwrap().stdout == big);
+    cat(&[&link, "nothing here"]).with(3).saying("no file");
+    cat(&[&link]).with(2).saying("qshare cat FOLDER FILE");
+    // Nothing is left in the directory, and nothing was announced.
+    assert_eq!(fs::read_dir(world.path("to")).unwrap().count(), 0);
+
+    let (_public, _) = share(&world, tracker.address, "photos/a", &["--public"]);
+    assert_eq!(cat(&["a/", "b/deep.txt"]).well().out, "deep");
+    world.put("node", "plain", b"a file");
+    let _node = world.node("node", tracker.address);
+    tracker.client().until_complete("plain", 1);
+    assert_eq!(cat(&["plain"]).well().out, "a file");
+    cat(&["plain", "x"]).with(2).saying("not a folder");
+}
+
+#[test]
+fn a_folder_that_is_interrupted_goes_on_and_fetches_nothing_twice() {
+    let big = noise(6 * MIB, 73);
+    let world = World::new();
+    let tracker = world.tracker();
+    let dir = world.dir("from/set");
+    put(&dir.join("big.bin"), &big);
+    for at in 0..200 {
+        put(&dir.join(format!("{}/{at}", at % 7)), &noise(20_000, at));
+    }
+    let (_sharer, link) = share(&world, tracker.address, "set", &[]);
+    // Slow enough to be interrupted in the middle.
+    let limited = ["--limit-down", "2MB", &link];
+    let first = world.start_get("to", tracker.address, &limited);
+    let there = world.path("to/set");
+    let part = there.join("big.bin.qshare.part");
+    let small = || (0..200).filter(|at| there.join(format!("{}/{at}", at % 7)).exists());
+    eventually("a part of it", || {
+        let has_chunks = fs::metadata(&part).is_ok_and(|part| part.len() > MIB as u64);
+        (has_chunks && small().count() > 20).then_some(())
+    });
+    first.signal(Signal::INT);
+    let first = first.end();
+    assert_ne!(first.code, Some(0));
+    assert!(first.err.contains("qshare get"), "{}", first.err);
+    let kept = small().count();
+    assert!(kept < 200 || !there.join("big.bin").exists());
+    let again = world.get("to", tracker.address, &[&link]).well();
+    let rows = again.json();
+    let summary = rows.last().unwrap();
+    assert!(summary["already_there"].as_u64().unwrap() >= kept as u64);
+    let of_big = rows.iter().find(|row| row["name"] == "big.bin").unwrap();
+    let number = |field: &str| of_big[field].as_u64().unwrap();
+    assert!(number("resumed_bytes") > 0, "{of_big}");
+    let useful = number("received_bytes") - number("wasted_bytes");
+    assert_eq!(number("resumed_bytes") + useful, big.len() as u64);
+    let received = summary["received_bytes"].as_u64().unwrap();
+    let missing = (200 - kept) * 20_000;
+    assert!(
+        received - number("received_bytes") <= missing as u64,
+        "{summary}"
+    );
+    assert_same(&there.join("big.bin"), &big);
+    for at in 0..200 {
+        assert_same(&there.join(format!("{}/{at}", at % 7)), &noise(20_000, at));
+    }
+    assert_eq!(working_files(&there), [""; 0]);
+}
+
+#[test]
+fn names_that_differ_in_case_only_are_told_and_kept_apart() {
+    let world = World::new();
+    let tracker = world.tracker();
+    let dir = world.dir("from/case");
+    put(&dir.join("Readme"), b"upper");
+    put(&dir.join("README"), b"all upper");
+    put(&dir.join("d/x"), b"in d");
+    put(&dir.join("D/x"), b"in D");
+    let (_sharer, link) = share(&world, tracker.address, "case", &[]);
+    let got = world.get("to", tracker.address, &[&link]).well();
+    assert!(got.err.contains("in case only"), "{}", got.err);
+    let there = world.path("to/case");
+    assert_same(&there.join("Readme"), b"upper");
+    assert_same(&there.join("README"), b"all upper");
+    assert_same(&there.join("d/x"), b"in d");
+    assert_same(&there.join("D/x"), b"in D");
+}

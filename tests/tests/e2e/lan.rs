@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mdns_sd::{ServiceDaemon, ServiceInfo};
-use qshare_content::Link;
+use qshare_content::{Link, PlainDigest};
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{DialTarget, Identity, dial};
 use qshare_tests::binary;
@@ -99,8 +99,13 @@ fn names_globs_and_ids_lead_to_files_on_this_network_with_no_tracker() {
     isolation::test(|| {
         let lab = home();
         let bytes = noise(3 * MIB, 1);
-        let (world, node) = sharing(&lab, &bytes, &[]);
+        let (world, node) = sharing(&lab, &bytes, &["--sha256"]);
         let b = |arguments: &[&str]| run(on(lab.host("b"), &world, "b", arguments));
+        let digest = format!("sha256:{}", PlainDigest::of(&bytes));
+        eventually("the digest is stated", || {
+            let listed = b(&["ls", "--json", &digest]);
+            (listed.code == Some(0) && names(&listed) == ["films/a.bin"]).then_some(())
+        });
 
         let begun = Instant::now();
         let listed = b(&["ls", "--json"]).well();
@@ -113,6 +118,7 @@ fn names_globs_and_ids_lead_to_files_on_this_network_with_no_tracker() {
             ("by-name", "films/a.bin", "films/a.bin"),
             ("by-glob", "**/a.*", "films/a.bin"),
             ("by-id", &*id, "a.bin"),
+            ("by-digest", &digest, "a.bin"),
             ("by-prefix", &format!("id:{}", &id[..12]), "a.bin"),
             (
                 "by-node",

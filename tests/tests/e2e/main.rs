@@ -39,6 +39,7 @@ mod port_mapping;
 mod private;
 mod processes;
 mod resume;
+mod reuse;
 mod serving;
 mod several_trackers;
 mod sharing;

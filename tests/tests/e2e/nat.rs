@@ -50,6 +50,41 @@ fn two_behind_home_routers_reach_each_other_directly() {
     });
 }
 
+#[test]
+fn a_folder_is_fetched_through_two_home_routers() {
+    isolation::test(|| {
+        let lab = Lab::builder()
+            .host(HostPlan::new("tracker"))
+            .host(host("a", NatKind::Cone))
+            .host(host("b", NatKind::Cone))
+            .build()
+            .unwrap();
+        let (tracker, a, b) = (lab.host("tracker"), lab.host("a"), lab.host("b"));
+        let world = Networked::new(binary::path().to_owned());
+        let name = |at: u64| format!("docs/{}/{at}", at % 5);
+        for at in 0..20 {
+            world.share(a, &name(at), &noise(1000, at));
+        }
+        let big = noise(2_000_000, 1);
+        world.share(a, "docs/big.bin", &big);
+        let _tracker = world.tracker(tracker, &[]);
+        let _node = world.node(a, tracker, &[]);
+        for at in 0..20 {
+            world.wait_listed(tracker, &name(at));
+        }
+        world.wait_listed(tracker, "docs/big.bin");
+        let ended = world.get(b, tracker, &["docs/"]).end().well();
+        let rows = ended.json();
+        let of_big = rows.iter().find(|row| row["name"] == "big.bin").unwrap();
+        assert_eq!(paths(of_big)[0], "direct");
+        assert_eq!(rows.last().unwrap()["files"], 21);
+        for at in 0..20 {
+            assert_same(&world.dir(b).join(name(at)), &noise(1000, at));
+        }
+        assert_same(&world.dir(b).join("docs/big.bin"), &big);
+    });
+}
+
 /// Both learn of each other at the same moment, and dial.
 #[test]
 fn two_who_dial_each_other_at_once_are_connected() {

@@ -136,6 +136,19 @@ impl FolderList {
             .filter(|&at| self.info(at).is_some_and(|info| info.id() == *content))
     }
 
+    /// Returns a file of a content that is `wanted`. That is asked first: a content may have very
+    /// many names.
+    pub fn find_file(&self, content: &ContentId, wanted: impl Fn(u32) -> bool) -> Option<u32> {
+        let head = head_of(content);
+        let start = self.by_id.partition_point(|&(other, _)| other < head);
+        let candidates = self.by_id.get(start..).unwrap_or_default().iter();
+        candidates
+            .take_while(|&&(other, _)| other == head)
+            .map(|&(_, at)| at)
+            .filter(|&at| wanted(at))
+            .find(|&at| self.info(at).is_some_and(|info| info.id() == *content))
+    }
+
     /// Returns the symbolic links, in order.
     pub fn links(&self) -> &[(AssetName, LinkTarget)] {
         &self.links

@@ -25,14 +25,14 @@ const TIMES_PATIENCE: Duration = Duration::from_secs(10);
 /// A folder to receive.
 #[derive(Debug, Clone)]
 pub struct FolderRequest {
-    name: AssetName,
-    manifest: ContentInfo,
+    pub(super) name: AssetName,
+    pub(super) manifest: ContentInfo,
     list_path: PathBuf,
     times: Option<ContentInfo>,
-    share_key: Option<ShareKey>,
-    holders: Vec<Contact>,
-    nodes: Vec<NodeAddress>,
-    give_up_after: Option<Duration>,
+    pub(super) share_key: Option<ShareKey>,
+    pub(super) holders: Vec<Contact>,
+    pub(super) nodes: Vec<NodeAddress>,
+    pub(super) give_up_after: Option<Duration>,
     keep_times: bool,
     keep_execute_bits: bool,
 }

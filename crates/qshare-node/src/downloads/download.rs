@@ -228,6 +228,7 @@ impl DownloadState {
             path,
             elapsed: self.elapsed(),
             resumed_bytes: 0,
+            reused_bytes: 0,
             received_bytes: 0,
             wasted_bytes: 0,
             sources: Vec::new(),

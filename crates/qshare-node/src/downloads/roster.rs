@@ -114,6 +114,7 @@ impl Roster {
                 .nodes(record.nodes())
                 .share_key(key)
                 .attributes(record.attributes())
+                .sha256(record.sha256())
                 .force(record.force);
             let (priority, limit) = (record.priority, record.limit());
             match record.state {

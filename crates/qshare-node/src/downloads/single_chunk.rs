@@ -21,6 +21,7 @@ use super::download::DownloadState;
 use super::meter::Meter;
 use super::received::report_received;
 use super::request::{DownloadRequest, discard_unfinished};
+use super::reuse::{copies, read_single};
 use super::sources::{Blame, Holders, SourceWatch};
 use crate::access::Access;
 use crate::error::{AskError, DownloadError, SourceFault};
@@ -82,7 +83,18 @@ impl SingleChunks {
         }
         let mut meter = Meter::default();
         let mut wasted_bytes = 0;
-        let file = if info.length == 0 {
+        let same = match info.length {
+            0 => Vec::new(),
+            _ => copies(request, &self.shares),
+        };
+        let local = match same.is_empty() {
+            true => None,
+            false => self.batch.run(move || read_single(info, &same)).await,
+        };
+        let reused_bytes = local.as_ref().map_or(0, |_| info.length);
+        let file = if let Some(local) = local {
+            local
+        } else if info.length == 0 {
             SingleChunk::verified(info, Vec::new()).ok_or_else(|| {
                 DownloadError::VerificationFailed {
                     name: request.name.clone(),
@@ -128,7 +140,8 @@ impl SingleChunks {
             path,
             elapsed: state.elapsed(),
             resumed_bytes: 0,
-            received_bytes: info.length + wasted_bytes,
+            reused_bytes,
+            received_bytes: info.length - reused_bytes + wasted_bytes,
             wasted_bytes,
             sources: meter.into_sources(),
             already_there: false,

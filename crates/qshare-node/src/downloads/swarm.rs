@@ -36,6 +36,7 @@ use super::download::DownloadState;
 use super::meter::Meter;
 use super::received::report_received;
 use super::request::DownloadRequest;
+use super::reuse::Reuse;
 use super::sources::{Blame, Holders, SourceWatch};
 use super::streams::Window;
 use crate::access::Access;
@@ -117,7 +118,8 @@ impl Swarms {
         self.shares.offer(&partial);
         state.set_part(&partial);
         let store = Store::Part(part);
-        let (swarm, receiver) = self.swarm(request, state, store, Some(partial));
+        let (mut swarm, receiver) = self.swarm(request, state, store, Some(partial));
+        swarm.reuse = Some(Reuse::new(request, &self.shares, state));
         swarm.run(receiver, recovered).await
     }
 
@@ -165,6 +167,8 @@ impl Swarms {
             writes: TaskTracker::new(),
             digest: request.sha256.map(|_| Arc::default()),
             digesting: false,
+            reuse: None,
+            is_reusing: false,
             events,
             meter: Meter::default(),
             resumed_bytes: 0,
@@ -228,6 +232,9 @@ struct Swarm<'a> {
     /// advanced.
     digest: Option<Arc<Mutex<PrefixDigest>>>,
     digesting: bool,
+    /// Chunks that are taken from local files, before any is fetched.
+    reuse: Option<Reuse>,
+    is_reusing: bool,
     events: mpsc::Sender<Event>,
     meter: Meter,
     /// Bytes of chunks that were verified when the fetch began.
@@ -284,7 +291,14 @@ impl Swarm<'_> {
         self.state.set_stage(Stage::Searching);
         let mut counted = self.state.rates.run();
         if self.store.has_hashes() {
-            self.begin(self.store.verified(), recovered);
+            match self.reuse.clone() {
+                Some(reuse) if !recovered.is_full() => {
+                    self.is_reusing = true;
+                    let store = self.store.clone();
+                    self.spawn_write(move || Event::HashesKept(store.reuse(&reuse)));
+                }
+                _ => self.begin(self.store.verified(), recovered),
+            }
         }
         let mut news = self.request.watch(&self.all.sources);
         let mut tick = interval(TICK);
@@ -599,7 +613,16 @@ impl Swarm<'_> {
             }
             Event::Hashes { peer, page, result } => self.handle_hashes(peer, page, result),
             Event::HashesKept(result) => match result {
-                Ok(verified) => self.begin(verified, recovered),
+                Ok(verified) => {
+                    self.is_reusing = false;
+                    if let Some(reuse) = &self.reuse
+                        && reuse.bytes() > 0
+                    {
+                        self.unflushed_bytes += reuse.bytes();
+                        self.state.set_stage(Stage::Searching);
+                    }
+                    self.begin(verified, recovered);
+                }
                 Err(PartError::Disk(error)) => return Err(error.into()),
                 Err(PartError::Cancelled) => return Err(DownloadError::Stopped),
                 Err(error) => return Err(DownloadError::Internal(error.to_string())),
@@ -874,13 +897,15 @@ impl Swarm<'_> {
             report_received(peers.collect(), &self.access).await;
         }
         let status = self.fetch.as_ref().map(Fetch::status).unwrap_or_default();
+        let reused_bytes = self.reuse.as_ref().map_or(0, Reuse::bytes);
         Ok(Report {
             content: self.content,
             name: name.clone(),
             size_bytes: self.request.info.length,
             path,
             elapsed: self.state.elapsed(),
-            resumed_bytes: self.resumed_bytes,
+            resumed_bytes: self.resumed_bytes.saturating_sub(reused_bytes),
+            reused_bytes,
             received_bytes: status.received_bytes,
             wasted_bytes: status.wasted_bytes,
             sources: self.meter.into_sources(),

@@ -1,7 +1,7 @@
 //! The entries that this node announces, and every change to them in order.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -39,12 +39,14 @@ pub(crate) struct Announced {
     pub(crate) asset: Arc<Asset>,
     /// Whether this node has all of it.
     pub(crate) complete: bool,
+    /// The plain SHA-256 of a complete file, if this node computed it.
+    pub(crate) sha256: Option<Hash>,
 }
 
 /// All shared entries, ordered by name and content, each complete or partial.
 #[derive(Debug)]
 pub(crate) struct Catalogue {
-    entries: Mutex<BTreeMap<Listed, bool>>,
+    entries: Mutex<Entries>,
     /// Number and sum of the lengths of complete entries, changed under the lock of `entries`.
     complete: AtomicUsize,
     complete_bytes: AtomicU64,
@@ -53,6 +55,30 @@ pub(crate) struct Catalogue {
     deltas: broadcast::Sender<Delta>,
     /// Whether there ever was an entry.
     offers: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    /// Whether each asset is complete.
+    listed: BTreeMap<Listed, bool>,
+    /// Plain SHA-256 digests that this node computed. A content has one for ever, so a digest
+    /// outlives its entries: 64 bytes for each content that was ever listed.
+    digests: HashMap<ContentId, Hash>,
+    contents_by_digest: HashMap<Hash, ContentId>,
+}
+
+impl Entries {
+    fn announced(&self, asset: &Arc<Asset>, complete: bool) -> Announced {
+        let digest = || self.digests.get(&asset.id).copied();
+        Announced {
+            asset: asset.clone(),
+            complete,
+            sha256: match complete && !asset.is_collection {
+                true => digest(),
+                false => None,
+            },
+        }
+    }
 }
 
 /// An asset, ordered by name and content.
@@ -86,8 +112,8 @@ impl Catalogue {
         let mut entries = self.lock();
         let listed = Listed(asset.clone());
         // The key is replaced, too: attributes are no part of its order.
-        let known = entries.remove_entry(&listed);
-        entries.insert(listed, complete);
+        let known = entries.listed.remove_entry(&listed);
+        entries.listed.insert(listed, complete);
         let before = known.as_ref().map(|(_, complete)| *complete);
         if known.is_some_and(|(known, was)| was == complete && *known.0 == *asset) {
             return;
@@ -97,9 +123,35 @@ impl Catalogue {
         // reads the entries.
         let _ = self
             .deltas
-            .send(Delta::Upsert(Announced { asset, complete }));
+            .send(Delta::Upsert(entries.announced(&asset, complete)));
         self.offers
             .send_if_modified(|any| !std::mem::replace(any, true));
+    }
+
+    /// Returns the plain digest of a content, if it was stated.
+    pub(crate) fn digest_of(&self, content: &ContentId) -> Option<Hash> {
+        self.lock().digests.get(content).copied()
+    }
+
+    /// Takes digests of earlier runs. They are announced with the entries that follow.
+    pub(crate) fn know_digests(&self, known: impl Iterator<Item = (ContentId, Hash)>) {
+        let mut entries = self.lock();
+        for (content, digest) in known {
+            entries.digests.insert(content, digest);
+            entries.contents_by_digest.insert(digest, content);
+        }
+    }
+
+    /// States the plain digest of a content, and announces it for an asset that is listed as
+    /// complete.
+    pub(crate) fn state_digest(&self, asset: &Arc<Asset>, digest: Hash) {
+        self.know_digests(std::iter::once((asset.id, digest)));
+        let entries = self.lock();
+        if entries.listed.get(&Listed(asset.clone())) == Some(&true) {
+            let announced = entries.announced(asset, true);
+            self.revision.fetch_add(1, Relaxed);
+            let _ = self.deltas.send(Delta::Upsert(announced));
+        }
     }
 
     /// Returns the flag that is set when there is a first entry.
@@ -116,7 +168,7 @@ impl Catalogue {
     pub(crate) fn remove(&self, asset: Arc<Asset>) {
         let mut entries = self.lock();
         let listed = Listed(asset);
-        if let Some(complete) = entries.remove(&listed) {
+        if let Some(complete) = entries.listed.remove(&listed) {
             self.count(&listed.0, Some(complete), None);
             let _ = self.deltas.send(Delta::Remove(listed.0));
         }
@@ -133,6 +185,7 @@ impl Catalogue {
             name.starts_with(directory.as_str())
         };
         entries
+            .listed
             .range(first..)
             .take_while(|(listed, _)| after(listed))
             .filter(|(listed, complete)| {
@@ -145,8 +198,9 @@ impl Catalogue {
     /// Returns all entries, and subscribes to every change from now on.
     pub(crate) fn subscribe(&self) -> (Vec<Announced>, broadcast::Receiver<Delta>) {
         let entries = self.lock();
-        let all = entries.iter().map(Announced::from).collect();
-        (all, self.deltas.subscribe())
+        let listed = entries.listed.iter();
+        let all = listed.map(|(listed, &complete)| entries.announced(&listed.0, complete));
+        (all.collect(), self.deltas.subscribe())
     }
 
     /// Lists the entries that match a query, from the end of the last page on. A page scans a
@@ -172,10 +226,11 @@ impl Catalogue {
         if let Some(name) = name {
             let first = Listed::place(name.clone(), ContentId([0; 32]));
             let named = entries
+                .listed
                 .range(first..)
                 .take_while(|(listed, _)| listed.0.name == name)
                 .take(limit)
-                .map(Announced::from);
+                .map(|(listed, &complete)| entries.announced(&listed.0, complete));
             let named: Vec<_> = named.collect();
             // An exact name wins over a glob.
             if !named.is_empty() || pattern.is_none() {
@@ -189,6 +244,10 @@ impl Catalogue {
         let range = match query {
             Query::Id(id) => Some((*id, *id)),
             Query::IdPrefix(prefix) => Some(prefix.range()),
+            Query::Sha256(digest) => match entries.contents_by_digest.get(digest) {
+                Some(id) => Some((*id, *id)),
+                None => return Ok(Listing::default()),
+            },
             _ => None,
         };
         let is_meant = |asset: &Asset, steps: &mut u64| match (&range, &pattern) {
@@ -200,14 +259,14 @@ impl Catalogue {
         let start = start.map(|(name, content)| Listed::place(name, content));
         let start = start.map_or(Bound::Unbounded, Bound::Excluded);
         let mut listing = Listing::default();
-        let mut rest = entries.range((start, Bound::Unbounded));
+        let mut rest = entries.listed.range((start, Bound::Unbounded));
         let mut last = None;
-        for entry in rest.by_ref().take(SCAN_MAX) {
-            let asset = &*entry.0.0;
+        for (listed, &complete) in rest.by_ref().take(SCAN_MAX) {
+            let asset = &*listed.0;
             last = Some(asset);
             listing.steps += ENTRY_STEPS;
             if is_meant(asset, &mut listing.steps) {
-                listing.entries.push(entry.into());
+                listing.entries.push(entries.announced(&listed.0, complete));
             }
             if listing.entries.len() == limit || listing.steps >= STEPS_MAX {
                 break;
@@ -228,10 +287,9 @@ impl Catalogue {
     /// Returns an entry of a content. Looks at every entry.
     pub(crate) fn find(&self, content: &ContentId) -> Option<Announced> {
         let entries = self.lock();
-        let mut entries = entries.iter();
-        entries
-            .find(|(listed, _)| listed.0.id == *content)
-            .map(Announced::from)
+        let mut listed = entries.listed.iter();
+        let found = listed.find(|(listed, _)| listed.0.id == *content);
+        found.map(|(listed, &complete)| entries.announced(&listed.0, complete))
     }
 
     /// Returns a number that differs after every change.
@@ -257,7 +315,7 @@ impl Catalogue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Listed, bool>> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -277,6 +335,7 @@ impl Announced {
         FileMetadata {
             modified_ns: attributes.modified_ns,
             executable: attributes.executable,
+            sha256: self.sha256,
             ..FileMetadata::default()
         }
     }
@@ -291,13 +350,6 @@ impl Announced {
             flags: 0,
             metadata: self.metadata().encode(),
         }
-    }
-}
-
-impl From<(&Listed, &bool)> for Announced {
-    fn from((listed, &complete): (&Listed, &bool)) -> Announced {
-        let asset = listed.0.clone();
-        Announced { asset, complete }
     }
 }
 
@@ -482,6 +534,43 @@ mod tests {
         assert_eq!(announced.metadata().modified_ns, Some(7));
         let told = FileMetadata::decode(&catalogue.subscribe().0[0].to_entry().metadata).unwrap();
         assert_eq!((told.modified_ns, told.executable), (Some(7), true));
+    }
+
+    #[test]
+    fn a_digest_is_announced_and_found_for_as_long_as_its_file_is_listed() {
+        let catalogue = catalogue(3);
+        let (entries, mut deltas) = catalogue.subscribe();
+        let (asset, partial) = (entries[0].asset.clone(), entries[1].asset.clone());
+        let digest = Hash([9; 32]);
+        catalogue.state_digest(&asset, digest);
+        let Ok(Delta::Upsert(announced)) = deltas.try_recv() else {
+            panic!("nothing was announced");
+        };
+        assert_eq!(announced.metadata().sha256, Some(digest));
+        let query = format!("sha256:{digest}");
+        assert_eq!(all(&catalogue, &query, 10).0, ["d/00000.txt"]);
+        // An unfinished download states nothing.
+        catalogue.state_digest(&partial, Hash([8; 32]));
+        assert!(deltas.try_recv().is_err());
+        catalogue.remove(asset.clone());
+        assert!(all(&catalogue, &query, 10).0.is_empty());
+        assert!(matches!(deltas.try_recv(), Ok(Delta::Remove(_))));
+        // The digest is known when the file is back.
+        catalogue.upsert(asset.clone(), true);
+        let Ok(Delta::Upsert(announced)) = deltas.try_recv() else {
+            panic!("nothing was announced");
+        };
+        assert_eq!(announced.metadata().sha256, Some(digest));
+        // A touched file keeps it.
+        let touched = Asset {
+            attributes: qshare_storage::FileAttributes {
+                modified_ns: Some(7),
+                executable: false,
+            },
+            ..(*asset).clone()
+        };
+        catalogue.upsert(Arc::new(touched), true);
+        assert_eq!(all(&catalogue, &query, 10).0, ["d/00000.txt"]);
     }
 
     #[test]

@@ -457,6 +457,21 @@ impl ShareStore {
 }
 
 impl ShareStore {
+    /// Returns the plain digest of a content, if it was stated.
+    pub(super) fn digest_of(&self, content: &ContentId) -> Option<Hash> {
+        self.catalogue.digest_of(content)
+    }
+
+    /// Takes digests of earlier runs.
+    pub(super) fn know_digests(&self, known: impl Iterator<Item = (ContentId, Hash)>) {
+        self.catalogue.know_digests(known);
+    }
+
+    /// States the plain digest of a listed file.
+    pub(super) fn state_digest(&self, asset: &Arc<Asset>, digest: Hash) {
+        self.catalogue.state_digest(asset, digest);
+    }
+
     /// Returns a number that differs after every change of the list.
     pub(crate) fn revision(&self) -> u64 {
         self.catalogue.revision()
@@ -469,8 +484,11 @@ impl ShareStore {
             .library()
             .and_then(|library| library.find(content))
         {
-            let complete = true;
-            return Some(Announced { asset, complete });
+            return Some(Announced {
+                sha256: self.catalogue.digest_of(&asset.id),
+                asset,
+                complete: true,
+            });
         }
         // Everything else that is served is rare: finished files elsewhere, and running downloads.
         self.find(content)?;

@@ -330,6 +330,7 @@ mod tests {
         Delta::Upsert(Announced {
             asset: asset(name),
             complete: true,
+            sha256: None,
         })
     }
 

@@ -3,12 +3,16 @@
 //!
 //! Anybody may ask, and a snapshot of a large directory costs as much as a hundred thousand
 //! lookups. So one snapshot is made at a time, each is kept, and after one that took long the next
-//! waits until nine tenths of the time were free again.
+//! waits until nine tenths of the time were free again. Networks take turns, and the network that
+//! fills the memory for snapshots loses its own.
 
-use std::collections::{HashMap, VecDeque};
+mod turns;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use qshare_content::fair::Network;
 use qshare_content::manifest::{
     ManifestEntry, ManifestError, ManifestItem, ManifestWriter, TimesWriter, cmp_names,
 };
@@ -18,10 +22,10 @@ use qshare_storage::Asset;
 use qshare_wire::collection::{FolderInfo, FolderRequest};
 use qshare_wire::{Refusal, Refused};
 use quinn::SendStream;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use self::turns::Turns;
 use super::pacing::PIECE_DEADLINE;
 use super::refuse::busy;
 use crate::neighbours::Neighbours;
@@ -29,15 +33,17 @@ use crate::peers::Peer;
 use crate::runtime::blocking;
 use crate::shares::{MemoryContent, ShareStore};
 
-/// Snapshots that are kept, and the sum of their bytes. The oldest goes first; who still fetches
-/// its manifest asks again.
+/// Snapshots that are kept, and the sum of their bytes. The oldest of the network that asked for
+/// most goes first; who still fetches its manifest asks again.
 const KEPT_MAX: usize = 64;
 const KEPT_MAX_BYTES: usize = 64 << 20;
 /// A folder that changed is not looked at again before this time.
 const FRESH: Duration = Duration::from_secs(5);
 /// Part of the time that goes into snapshots: a tenth.
 const PAUSE_FACTOR: u32 = 9;
-/// Retry time that is sent while another snapshot is made.
+/// Time that an asker waits for its turn; it gives up after 20 s by itself.
+const TURN_PATIENCE: Duration = Duration::from_secs(12);
+/// Retry time that is sent to one that has not had its turn.
 const RETRY_MS: u32 = 500;
 
 /// Answers questions for folders.
@@ -47,7 +53,7 @@ pub(super) struct FolderAnswers {
     /// Whether trackers tell everybody the names of this node's files.
     has_trackers: bool,
     state: Mutex<State>,
-    one: Semaphore,
+    turns: Turns,
 }
 
 #[derive(Default)]
@@ -66,6 +72,24 @@ struct Snapshot {
     generation: u64,
     manifest: Arc<MemoryContent>,
     times: Arc<MemoryContent>,
+    /// Who asked for it.
+    network: Network,
+}
+
+impl State {
+    /// Returns the oldest snapshot of the network that asked for the most bytes.
+    fn yields(&self) -> Option<AssetName> {
+        let mut bytes: BTreeMap<Network, usize> = BTreeMap::new();
+        for snapshot in self.by_folder.values() {
+            *bytes.entry(snapshot.network).or_default() += snapshot.bytes();
+        }
+        let (heaviest, _) = bytes.into_iter().max_by_key(|&(_, bytes)| bytes)?;
+        let is_its = |folder: &&AssetName| {
+            let kept = self.by_folder.get(*folder);
+            kept.is_some_and(|kept| kept.network == heaviest)
+        };
+        self.order.iter().find(is_its).cloned()
+    }
 }
 
 impl Snapshot {
@@ -85,7 +109,7 @@ impl FolderAnswers {
             neighbours,
             has_trackers,
             state: Mutex::default(),
-            one: Semaphore::new(1),
+            turns: Turns::new(),
         }
     }
 
@@ -110,7 +134,8 @@ impl FolderAnswers {
                 extensions: Vec::new(),
             },
             None => {
-                let snapshot = self.snapshot(request.folder).await?;
+                let network = Network::of(peer.address().ip());
+                let snapshot = self.snapshot(request.folder, network).await?;
                 FolderInfo {
                     manifest: snapshot.manifest.info(),
                     times: Some(snapshot.times.info()),
@@ -122,28 +147,28 @@ impl FolderAnswers {
         Ok(())
     }
 
-    async fn snapshot(&self, folder: AssetName) -> Result<Snapshot, Refused> {
+    async fn snapshot(&self, folder: AssetName, network: Network) -> Result<Snapshot, Refused> {
         if let Some(kept) = self.kept(&folder) {
             return Ok(kept);
         }
-        let _turn = self
-            .one
-            .acquire()
-            .await
-            .map_err(|_| Refused::new(Refusal::Failed))?;
+        let turn = self.turns.take(network, TURN_PATIENCE).await;
+        let _turn = turn.ok_or_else(|| busy("other folders are being listed", RETRY_MS))?;
         // Another node may have asked for it meanwhile.
         if let Some(kept) = self.kept(&folder) {
             return Ok(kept);
         }
         let now = Instant::now();
-        let next_at = self.lock().next_at.filter(|&at| at > now);
-        if let Some(next_at) = next_at {
-            let wait_ms = u32::try_from((next_at - now).as_millis()).unwrap_or(u32::MAX);
-            return Err(busy(
-                "other folders are being listed",
-                wait_ms.max(RETRY_MS),
-            ));
+        let wait = self.lock().next_at.map(|at| at.duration_since(now));
+        match wait {
+            Some(wait) if wait > TURN_PATIENCE => {
+                let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+                return Err(busy("other folders are being listed", wait_ms));
+            }
+            // With the turn: those who ask meanwhile queue up.
+            Some(wait) => sleep(wait).await,
+            None => {}
         }
+        let now = Instant::now();
         let shares = self.shares.clone();
         let wanted = folder.clone();
         let made = blocking(move || {
@@ -167,6 +192,7 @@ impl FolderAnswers {
             generation,
             manifest: Arc::new(MemoryContent::new(manifest)),
             times: Arc::new(MemoryContent::new(times)),
+            network,
         };
         if snapshot.bytes() > KEPT_MAX_BYTES {
             return Err(Refused::because(Refusal::Failed, "the folder is too large"));
@@ -189,10 +215,8 @@ impl FolderAnswers {
         let bytes = snapshot.bytes();
         self.drop_folder(state, &folder);
         while state.order.len() >= KEPT_MAX || state.bytes + bytes > KEPT_MAX_BYTES {
-            let Some(oldest) = state.order.front().cloned() else {
-                break;
-            };
-            self.drop_folder(state, &oldest);
+            let Some(yields) = state.yields() else { break };
+            self.drop_folder(state, &yields);
         }
         for content in [&snapshot.manifest, &snapshot.times] {
             self.shares.add_memory(content.clone());
@@ -297,6 +321,30 @@ mod tests {
         assert_eq!(list.info(1).unwrap().root, Hash([1; 32]));
         let nothing = AssetName::new("b").unwrap();
         assert!(make(&assets, &nothing).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_network_that_asked_for_most_loses_its_oldest_snapshot() {
+        let mut state = State::default();
+        let kept = [("a", 1, 10), ("b", 2, 3), ("c", 1, 10), ("d", 2, 3)];
+        for (name, network, bytes) in kept {
+            let name = AssetName::new(name).unwrap();
+            let content = |length| Arc::new(MemoryContent::new(vec![network; length]));
+            let snapshot = Snapshot {
+                made_at: Instant::now(),
+                generation: 0,
+                manifest: content(bytes),
+                times: content(0),
+                network: Network::V4([203, 0, network]),
+            };
+            state.order.push_back(name.clone());
+            state.by_folder.insert(name, snapshot);
+        }
+        let oldest = AssetName::new("a").unwrap();
+        assert_eq!(state.yields(), Some(oldest.clone()));
+        state.by_folder.remove(&oldest);
+        state.order.retain(|name| *name != oldest);
+        assert_eq!(state.yields(), AssetName::new("c").ok());
     }
 
     #[test]

@@ -109,8 +109,8 @@ impl SharedFolder {
     /// Returns a member of this content that can be read.
     pub fn find(&self, content: &ContentId) -> Option<u32> {
         let present = self.lock();
-        let is_there = |&at: &u32| present.members.contains(ChunkIndex(at));
-        self.list.files_of(content).find(is_there)
+        let is_there = |at: u32| present.members.contains(ChunkIndex(at));
+        self.list.find_file(content, is_there)
     }
 
     /// Returns whether a member can be read.

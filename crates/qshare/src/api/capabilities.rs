@@ -55,6 +55,11 @@ async fn readable(api: &Api, wanted: Wanted) -> Result<Readable, ApiError> {
         });
     }
     let meant = downloads::resolve(api, wanted).await?;
+    if meant.sha256.is_some() {
+        let message = "the gateway does not check a SHA-256, which nodes only claim";
+        return Err(ApiError::new(Code::NotSupported, message)
+            .hint("Add it as a download, and make the capability by its content ID"));
+    }
     let [file] = <[_; 1]>::try_from(meant.files).map_err(|files| {
         let message = format!("a capability is for one file, but {} match", files.len());
         ApiError::new(Code::BadRequest, message)

@@ -270,6 +270,7 @@ pub(super) fn detail_from(row: &RosterRow, status: Option<&DownloadStatus>) -> D
         open_chunks: swarm.open_chunks,
         unheld_chunks: swarm.unheld_chunks,
         in_flight_bytes: swarm.in_flight_bytes,
+        reused_bytes: row.progress.reused_bytes,
         received_bytes: swarm.received_bytes,
         wasted_bytes: swarm.wasted_bytes,
         possible_bytes_per_second: swarm.possible_bytes_per_second,

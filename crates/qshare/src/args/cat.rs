@@ -14,6 +14,7 @@ Examples:
   qshare cat backup.tar.zst | zstd -d | tar x
   qshare cat --range 0-1023 disk.img | xxd
   qshare cat --range -100 log.txt             the last 100 bytes
+  qshare cat 7-zebra-zoo notes/today.txt      one file of a folder
 
 NAME means what it means to `qshare get`. Bytes are verified before they are written, and written
 while the rest is fetched. No more than some chunks are held in memory, and nothing on disk: an
@@ -22,10 +23,14 @@ interrupted `cat` starts from the beginning. `qshare get -o -` does the same.";
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct CatArgs {
-    /// Name, content ID, id:PREFIX, sha256:HEX, NODEID/NAME or link of one file
+    /// Name, content ID, id:PREFIX, sha256:HEX, NODEID/NAME, link or code of one file; or FOLDER/,
+    /// the link or code of a folder
     // Parsed by `argument.rs`: clap's errors would print a mistyped link in full.
     #[arg(value_name = "NAME")]
     pub(crate) wanted: String,
+    /// The file to write, if NAME means a folder: its path in the folder
+    #[arg(value_name = "FILE")]
+    pub(crate) member: Option<String>,
     /// Bytes FIRST-LAST, counted from 0, LAST included; FIRST- to the end; -COUNT from the end
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true)]
     #[arg(value_parser = parse_range)]
@@ -54,6 +59,7 @@ impl CatArgs {
             exclude: Vec::new(),
             list: false,
             wanted: vec![self.wanted],
+            member: self.member,
             output: Some(STDOUT.into()),
             range: self.range,
             sha256: self.sha256,

@@ -59,6 +59,9 @@ pub(crate) struct GetArgs {
     /// name]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
+    /// The file of a folder that `qshare cat` writes.
+    #[arg(skip)]
+    pub(crate) member: Option<String>,
     /// Require this SHA-256 of the file, as `sha256sum` prints it; with another one nothing is kept
     /// (code 4)
     #[arg(long, value_name = "HEX", conflicts_with = "sums", value_parser = parse_sha256)]

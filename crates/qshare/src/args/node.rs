@@ -14,6 +14,7 @@ const HELP: &str = "\
 Examples:
   qshare node
   qshare node --assets /data/builds --tracker tracker.example:65000
+  qshare node --sha256                                 others find files by sha256:HEX
   qshare node --http 127.0.0.1:8080                    with a web page; prints its address
   qshare node --listen '[::]:0' --no-prompt --json     as a service; prints {id, listen}
 
@@ -40,6 +41,10 @@ pub(crate) struct NodeArgs {
     /// Directory for downloads, which are shared when complete; created if missing
     #[arg(long, value_name = "DIR", default_value = "./downloads")]
     pub(crate) downloads: PathBuf,
+    /// Compute the SHA-256 of every shared file, as `sha256sum` prints it, so that others find the
+    /// file by `sha256:HEX`. Reads each file once more, in the background
+    #[arg(long, value_parser = FalseyValueParser::new())]
+    pub(crate) sha256: bool,
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     #[command(flatten)]

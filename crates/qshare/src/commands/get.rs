@@ -20,7 +20,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
 use self::find::{Found, explain_ambiguity, find_all};
-use self::folder::{FolderSource, get_folder};
+use self::folder::{FolderSource, get_folder, write_member};
 use self::place::Place;
 use super::cat;
 use super::run_on_network;
@@ -219,12 +219,24 @@ async fn stream(
     console: &Console,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    if !found.folders.is_empty() {
-        let problem = "cannot write a folder to standard output";
-        return Err(Failure::new(Exit::Usage, problem));
-    }
     if let Some(exit) = found.worst {
         return Err(Failure::printed(exit));
+    }
+    if !found.folders.is_empty() {
+        return match <[FolderSource; 1]>::try_from(found.folders) {
+            Ok([folder]) if found.choice.files.is_empty() => {
+                write_member(node, folder, &request.args, console, stop).await
+            }
+            _ => {
+                let problem = "cannot write several files to standard output: only one at a time";
+                Err(Failure::new(Exit::Usage, problem))
+            }
+        };
+    }
+    if let (Some(file), [found, ..]) = (&request.args.member, &found.choice.files[..]) {
+        let name = &found.name;
+        let problem = format!("{name} is a file, not a folder: it holds no {file:?}");
+        return Err(Failure::new(Exit::Usage, problem));
     }
     let [file] = <[FoundFile; 1]>::try_from(found.choice.files).map_err(|files| {
         Failure::new(

@@ -68,6 +68,9 @@ pub(super) struct Record {
     modified_ns: Option<i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     executable: bool,
+    /// Hexadecimal: the plain SHA-256 that the file must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
     added_ms: u64,
 }
 
@@ -87,6 +90,7 @@ impl Record {
             is_private: row.request.share_key.is_some(),
             modified_ns: row.request.attributes.modified_ns,
             executable: row.request.attributes.executable,
+            sha256: row.request.sha256.map(|digest| digest.to_string()),
             priority: row.priority,
             limit_bytes_per_second: row.limit.bytes_per_second(),
             added_ms: added.map_or(0, |since| since.as_millis() as u64),
@@ -117,6 +121,12 @@ impl Record {
             modified_ns: self.modified_ns,
             executable: self.executable,
         }
+    }
+
+    /// Returns the required digest. A damaged one is met by no file.
+    pub(super) fn sha256(&self) -> Option<Hash> {
+        let digest = self.sha256.as_ref();
+        digest.map(|digest| digest.parse().unwrap_or(Hash::ZERO))
     }
 
     pub(super) fn limit(&self) -> RateLimit {
@@ -262,6 +272,7 @@ mod tests {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567);
         let target = Target::beneath("downloads", name.clone());
         let request = DownloadRequest::new(name.clone(), info, target);
+        let request = request.sha256(Hash([5; 32]));
         let mut row = Row::new(request, RosterState::Paused, at);
         row.priority = Priority::High;
         row.limit = RateLimit::from_bytes(50_000).unwrap();
@@ -284,6 +295,7 @@ mod tests {
             read(&path)[0].limit(),
             RateLimit::from_bytes(50_000).unwrap()
         );
+        assert_eq!(read(&path)[0].sha256(), Some(Hash([5; 32])));
         assert_eq!(records[0].added_at(), read(&path)[0].added_at());
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("\"root\"", "\"toor\"", 1)).unwrap();

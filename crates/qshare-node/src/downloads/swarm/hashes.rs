@@ -124,7 +124,7 @@ impl HashPages {
 impl Swarm<'_> {
     /// Requests the next page of chunk hashes from a connected peer, if a request is due.
     pub(super) fn ask_for_hashes(&mut self) {
-        if self.fetch.is_some() {
+        if self.fetch.is_some() || self.is_reusing {
             return;
         }
         let page = self.hash_pages.page();
@@ -195,8 +195,14 @@ impl Swarm<'_> {
         self.hash_pages.handle_page(key, hashes.hashes);
         let count = tree::page_count(&self.chunks);
         if let Some(hashes) = self.hash_pages.take_complete(count) {
-            let store = self.store.clone();
-            self.spawn_write(move || Event::HashesKept(store.set_hashes(hashes)));
+            let (store, reuse) = (self.store.clone(), self.reuse.clone());
+            self.spawn_write(move || {
+                let kept = store.set_hashes(hashes);
+                Event::HashesKept(kept.and_then(|verified| match &reuse {
+                    Some(reuse) => store.reuse(reuse),
+                    None => Ok(verified),
+                }))
+            });
         }
     }
 }

@@ -7,6 +7,7 @@ use qshare_content::{Bitmap, ChunkIndex, Chunks, Hash, tree};
 use qshare_storage::{Part, PartError};
 use qshare_swarm::{RequestId, Span};
 
+use super::super::reuse::Reuse;
 use super::super::streams::Window;
 use super::event::Event;
 use super::span::LocalWork;
@@ -37,6 +38,14 @@ impl Store {
         match self {
             Store::Part(part) => part.set_hashes(hashes),
             Store::Window(window) => Ok(window.set_hashes(hashes)),
+        }
+    }
+
+    /// Takes what local files hold. Returns the chunks that are verified now. Blocks.
+    pub(super) fn reuse(&self, reuse: &Reuse) -> Result<Bitmap, PartError> {
+        match self {
+            Store::Part(part) => reuse.run(part),
+            Store::Window(window) => Ok(window.nothing()),
         }
     }
 

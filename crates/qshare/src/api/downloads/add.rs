@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use qshare_node::content::{AssetName, FileMetadata, NodeAddress, Query, ShareKey};
+use qshare_node::content::{AssetName, FileMetadata, Hash, NodeAddress, Query, ShareKey};
 use qshare_node::{DownloadId, DownloadRequest, FileAttributes, FoundFile, Node, Redeemed, Target};
 
 use super::super::error::{ApiError, Code};
@@ -22,6 +22,8 @@ pub(in super::super) struct Meant {
     pub(in super::super) nodes: Vec<NodeAddress>,
     /// The key of a private share, by which alone its content is asked for.
     pub(in super::super) share_key: Option<ShareKey>,
+    /// The plain SHA-256 that the user wrote. That a file has it is only claimed.
+    pub(in super::super) sha256: Option<Hash>,
     skipped: Vec<String>,
     /// Whether their origin may make them executable. A name alone may be anybody's.
     may_execute: bool,
@@ -71,6 +73,7 @@ pub(in super::super) async fn add(
         };
         let request = DownloadRequest::of_file(file, target)
             .attributes(attributes)
+            .sha256(meant.sha256)
             .nodes(meant.nodes.clone())
             .share_key(meant.share_key.clone())
             .force(add.force.unwrap_or(false));
@@ -121,6 +124,7 @@ pub(in super::super) async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant
         files,
         nodes: Vec::new(),
         share_key: None,
+        sha256: None,
         skipped: Vec::new(),
         may_execute: true,
     };
@@ -135,8 +139,13 @@ pub(in super::super) async fn resolve(api: &Api, wanted: Wanted) -> Result<Meant
             let mut found = search::find_for(api, &query).await?;
             found.retain(|file| !file.is_collection);
             let may_execute = matches!(query, Query::OfNode(..));
+            let sha256 = match query {
+                Query::Sha256(digest) => Some(digest),
+                _ => None,
+            };
             let chosen = chosen(choice::choose(&query, found))?;
             Ok(Meant {
+                sha256,
                 may_execute,
                 ..chosen
             })
@@ -191,6 +200,7 @@ fn chosen(choice: Choice) -> Result<Meant, ApiError> {
         files: choice.files,
         nodes: Vec::new(),
         share_key: None,
+        sha256: None,
         skipped,
         may_execute: false,
     })

@@ -110,6 +110,7 @@ pub(crate) struct DownloadDetail {
     pub(crate) open_chunks: u32,
     pub(crate) unheld_chunks: u32,
     pub(crate) in_flight_bytes: u64,
+    pub(crate) reused_bytes: u64,
     pub(crate) received_bytes: u64,
     pub(crate) wasted_bytes: u64,
     pub(crate) possible_bytes_per_second: u64,

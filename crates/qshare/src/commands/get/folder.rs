@@ -3,6 +3,7 @@
 mod fetch;
 mod filter;
 mod listing;
+mod member;
 
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ use crate::output;
 use crate::progress::Board;
 use fetch::Fetching;
 use filter::Filter;
+pub(super) use member::write_member;
 
 /// Files of a folder that are looked up for their holders.
 const SAMPLE: usize = 64;
@@ -193,11 +195,7 @@ pub(super) async fn get_folder(
         .nodes(source.nodes)
         .keep_times(!args.no_times)
         .keep_execute_bits(!args.no_exec)
-        .give_up_after(match args.wait {
-            None => Some(SOURCE_PATIENCE),
-            Some(Wait::For(time)) => Some(time.max(SOURCE_PATIENCE)),
-            Some(Wait::Forever) => None,
-        });
+        .give_up_after(patience(args));
     let opened = tokio::select! {
         opened = node.open_folder(request.clone()) => opened,
         () = stop.cancelled() => return Err(Failure::printed(Exit::Interrupted)),
@@ -245,6 +243,15 @@ pub(super) async fn get_folder(
         receiver.remove_list();
     }
     fetched.and(links)
+}
+
+/// Returns how long the download goes on without a source.
+fn patience(args: &GetArgs) -> Option<Duration> {
+    match args.wait {
+        None => Some(SOURCE_PATIENCE),
+        Some(Wait::For(time)) => Some(time.max(SOURCE_PATIENCE)),
+        Some(Wait::Forever) => None,
+    }
 }
 
 /// Returns where the list is kept while the folder is received: beside it, so that an invalid list

@@ -167,6 +167,7 @@ struct DownloadJson {
     size: u64,
     stage: &'static str,
     verified_bytes: u64,
+    reused_bytes: u64,
     received_bytes: u64,
     wasted_bytes: u64,
     bytes_per_second: u64,
@@ -264,6 +265,7 @@ impl From<&DownloadStatus> for DownloadJson {
             size: progress.total_bytes,
             stage: stage(progress.stage),
             verified_bytes: progress.verified_bytes,
+            reused_bytes: progress.reused_bytes,
             received_bytes: swarm.received_bytes,
             wasted_bytes: swarm.wasted_bytes,
             bytes_per_second: progress.bytes_per_second,
@@ -409,7 +411,7 @@ mod tests {
         let printed = output::json(&StatusJson::from(&status));
         let (content, node) = (status.downloads[0].content, NodeId([2; 32]));
         let wanted = format!(
-            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"still_written":["shared/app.log"],"trackers":[{{"tracker":"t:1","connected":false,"unlisted":2,"cause":"no answer within 5 s"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"why":[{{"cause":"upload-queues","percent":97}},{{"cause":"own-limit","percent":3}}],"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
+            r#"{{"assets":1,"asset_bytes":2000,"peers":2,"sent_bytes":0,"received_bytes":5,"still_written":["shared/app.log"],"trackers":[{{"tracker":"t:1","connected":false,"unlisted":2,"cause":"no answer within 5 s"}}],"port_mapping":{{"state":"proven","protocol":"PCP","gateway":"10.0.0.1","port":64500,"address":"192.0.2.9:64500"}},"downloads":[{{"content":"{content}","name":"x","size":1000,"stage":"fetching","verified_bytes":500,"reused_bytes":0,"received_bytes":510,"wasted_bytes":10,"bytes_per_second":900,"possible_bytes_per_second":1000,"chunks":10,"verified_chunks":5,"open_chunks":2,"unheld_chunks":1,"in_flight_bytes":400,"why":[{{"cause":"upload-queues","percent":97}},{{"cause":"own-limit","percent":3}}],"sources":[{{"node":"{node}","address":"192.0.2.1:7","path":"direct","chunks":5,"wanted_chunks":3,"waiting":2,"answering":1,"outstanding_bytes":400,"queue_bytes":9000,"received_bytes":300,"bytes_per_second":1000}}]}}]}}"#
         );
         assert_eq!(printed, wanted);
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use qshare_node::content::{Chunks, ContentId};
+use qshare_node::content::ContentId;
 use qshare_node::{Download, DownloadError, Durability, FolderPlace, FolderReceiver, Node, Report};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -33,6 +33,7 @@ struct FolderJson {
     already_there: u64,
     failed: u64,
     size: u64,
+    reused_bytes: u64,
     received_bytes: u64,
 }
 
@@ -54,6 +55,7 @@ struct Totals {
     already_there: u64,
     failed: u64,
     bytes: u64,
+    reused_bytes: u64,
     received_bytes: u64,
 }
 
@@ -97,9 +99,11 @@ impl<'a> Fetching<'a> {
             files.rotate_left(start as usize);
         }
         let mut waiting = VecDeque::from(files);
-        // Two names of one content would fetch the same chunks twice at once.
+        // Of the names of one content the first is fetched, and the others are copied from it.
         let mut busy: HashSet<ContentId> = HashSet::new();
         let mut deferred: HashMap<ContentId, VecDeque<u32>> = HashMap::new();
+        // Contents of which one file is there.
+        let mut copied: HashSet<ContentId> = HashSet::new();
         let mut ends: JoinSet<(usize, Outcome)> = JoinSet::new();
         let mut keys = 0..;
         let mut ticks = tokio::time::interval(progress::TICK);
@@ -110,9 +114,9 @@ impl<'a> Fetching<'a> {
                     break;
                 };
                 let Some(info) = list.info(at) else { continue };
-                let is_chunked = Chunks::of_length(info.length).count() > 1;
-                if is_chunked && !busy.insert(info.id()) {
-                    deferred.entry(info.id()).or_default().push_back(at);
+                let id = info.id();
+                if info.length > 0 && !copied.contains(&id) && !busy.insert(id) {
+                    deferred.entry(id).or_default().push_back(at);
                     continue;
                 }
                 let Some(download) = self.start(at) else {
@@ -131,8 +135,17 @@ impl<'a> Fetching<'a> {
                         if let Some(info) = list.info(at) {
                             let content = info.id();
                             busy.remove(&content);
-                            let next = deferred.get_mut(&content).and_then(VecDeque::pop_front);
-                            next.into_iter().for_each(|next| waiting.push_front(next));
+                            if let Some(mut others) = deferred.remove(&content) {
+                                // Once one is there, the others are copied at the same time.
+                                if outcome.is_err() {
+                                    let first = others.pop_front();
+                                    deferred.insert(content, others);
+                                    others = first.into_iter().collect();
+                                } else {
+                                    copied.insert(content);
+                                }
+                                others.into_iter().for_each(|at| waiting.push_front(at));
+                            }
                         }
                         self.take(at, outcome)?;
                     }
@@ -178,6 +191,7 @@ impl<'a> Fetching<'a> {
                 self.totals.files += 1;
                 self.totals.bytes += report.size_bytes;
                 self.totals.received_bytes += report.received_bytes;
+                self.totals.reused_bytes += report.reused_bytes;
                 if report.already_there {
                     self.totals.already_there += 1;
                     self.keep_attributes(at);
@@ -224,14 +238,19 @@ impl<'a> Fetching<'a> {
             already_there,
             failed,
             bytes,
+            reused_bytes,
             received_bytes,
         } = self.totals;
         let folder = self.receiver.folder();
         self.console.note(&format!(
-            "{}/: {}, {} ({already_there} already there{})",
+            "{}/: {}, {} ({already_there} already there{}{})",
             folder.name(),
             output::count(files, "file"),
             output::bytes(bytes),
+            match reused_bytes {
+                0 => String::new(),
+                reused => format!(", {} reused", output::bytes(reused)),
+            },
             match failed {
                 0 => String::new(),
                 failed => format!(", {failed} failed"),
@@ -246,6 +265,7 @@ impl<'a> Fetching<'a> {
                 already_there,
                 failed,
                 size: bytes,
+                reused_bytes,
                 received_bytes,
             }),
             false => self.console.path(output::without_dot(base)),
