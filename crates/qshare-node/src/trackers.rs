@@ -7,6 +7,7 @@ mod announce;
 mod ask;
 mod candidates;
 mod dial;
+mod open_spare;
 mod registries;
 mod session;
 mod sessions;

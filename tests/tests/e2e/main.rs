@@ -31,7 +31,6 @@ mod nat;
 mod net;
 mod node_life;
 mod operations;
-mod own_limit;
 #[cfg(target_os = "linux")]
 mod packages;
 #[cfg(target_os = "linux")]

@@ -1,5 +1,5 @@
-//! A week of use, day by day, with the real program: add, limit, pause, restart, resume, a crash, and
-//! a tidy end.
+//! A week of use, day by day, with the real program: add, limit, pause, restart, resume, a crash,
+//! and a tidy end.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

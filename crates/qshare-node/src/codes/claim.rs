@@ -97,7 +97,8 @@ fn pause_of(refused: &Refused) -> Duration {
 }
 
 /// Keeps a mailbox claimed at one tracker until the code ends, whenever no other session has
-/// claimed it at a tracker of the same registry. `first` is the first claim, if the tracker granted one.
+/// claimed it at a tracker of the same registry. `first` is the first claim, if the tracker granted
+/// one.
 pub(super) async fn keep_claimed(
     session: Arc<TrackerSession>,
     position: usize,

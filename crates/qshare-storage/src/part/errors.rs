@@ -16,7 +16,8 @@ pub enum OpenError {
     /// A directory, a device, a FIFO or a socket is at the target; it is never replaced.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// Another content's unfinished download has the same name; only `force` and `supersedes` replace it.
+    /// Another content's unfinished download has the same name; only `force` and `supersedes`
+    /// replace it.
     #[error("{} belongs to an unfinished download of {other}", .path.display())]
     OtherUnfinished {
         /// The meta file.

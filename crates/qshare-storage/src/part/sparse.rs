@@ -10,8 +10,8 @@ use crate::system::data_from;
 /// file systems.
 const BLOCK_BYTES: u64 = 16 * 1024;
 
-/// Writes `bytes` at `offset` by calls of `write`, except for zeros where the file has a hole. The file is at least
-/// as long afterwards as if all had been written. One writer at a time.
+/// Writes `bytes` at `offset` by calls of `write`, except for zeros where the file has a hole. The
+/// file is at least as long afterwards as if all had been written. One writer at a time.
 pub(super) fn write_sparse(
     disk: &dyn Disk,
     file: &File,

@@ -15,8 +15,8 @@ impl Fetch {
         self.run_at = chunk;
     }
 
-    /// Returns whether `peer` holds all chunks and no other peer could deliver any. Then no chunk is
-    /// rarer than another.
+    /// Returns whether `peer` holds all chunks and no other peer could deliver any. Then no chunk
+    /// is rarer than another.
     pub(super) fn is_only_source(&self, peer: &Peer) -> bool {
         let mut live = self.peers.values().filter(|peer| peer.dropped.is_none());
         peer.chunks.is_full() && live.nth(1).is_none()

@@ -2,8 +2,8 @@
 //! trackers say to each other.
 //!
 //! The receiver's tracker sends the opening until the sharer's tracker accepts it. From then on
-//! each step is one message. Neither tracker learns more than one that has both streams, and the sharer
-//! counts guesses over all trackers.
+//! each step is one message. Neither tracker learns more than one that has both streams, and the
+//! sharer counts guesses over all trackers.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;

@@ -235,8 +235,8 @@ impl HandedShares {
         self.0.happenings.subscribe()
     }
 
-    /// Returns what has changed since `known`, the revisions of the shares that a listener has seen:
-    /// shares that are new or have changed, and those that are gone.
+    /// Returns what has changed since `known`, the revisions of the shares that a listener has
+    /// seen: shares that are new or have changed, and those that are gone.
     pub(crate) fn changes(&self, known: &mut HashMap<ShareId, u64>) -> (Vec<Handed>, Vec<ShareId>) {
         let table = self.0.table();
         let mut changed = Vec::new();
