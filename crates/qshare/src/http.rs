@@ -263,7 +263,8 @@ mod tests {
     #[tokio::test]
     async fn a_head_that_is_too_long_is_refused() {
         let address = server().await;
-        let long = format!("X: {}\r\n\r\n", "x".repeat(BUFFER_MAX));
+        // hyper takes what it reads at once, which may be somewhat more than the limit.
+        let long = format!("X: {}\r\n\r\n", "x".repeat(4 * BUFFER_MAX));
         let many = "X: x\r\n".repeat(HEADERS_MAX + 1) + "\r\n";
         for headers in [long, many] {
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -281,13 +281,15 @@ mod tests {
         use qshare_content::NodeId;
         use qshare_wire::{Address, siblings::Sibling};
 
-        let session = session("192.0.2.1:1");
+        let session = session("192.0.2.1:65000");
         assert!(!session.has_others());
         let told = [Sibling {
             tracker: NodeId([2; 32]),
-            address: Address::Socket(([192, 0, 2, 2], 2).into()),
+            address: Address::Socket(([192, 0, 2, 2], 65000).into()),
         }];
-        session.siblings.set(&told, ([192, 0, 2, 1], 1).into(), &[]);
+        session
+            .siblings
+            .set(&told, ([192, 0, 2, 1], 65000).into(), &[]);
         let others = session.others();
         assert_eq!(others.len(), 1);
         assert_eq!(others[0].host, "192.0.2.2");

@@ -5,16 +5,15 @@ mod find;
 mod folder;
 mod named;
 mod place;
+mod request;
 
-use std::collections::BTreeMap;
 use std::io::{IsTerminal, stderr};
 use std::path::Path;
 use std::time::Duration;
 
-use qshare_node::content::{AssetName, Hash};
+use qshare_node::content::Hash;
 use qshare_node::{
-    BindError, DownloadRequest, FoundFile, Node, NodeConfig, NodeEvent, Redeemed, StartError,
-    Target,
+    BindError, DownloadRequest, FoundFile, Node, NodeConfig, NodeEvent, StartError, Target,
 };
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
@@ -22,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use self::find::{Found, explain_ambiguity, find_all};
 use self::folder::{FolderSource, get_folder, write_member};
 use self::place::Place;
+use self::request::{Request, patience};
 use super::cat;
 use super::run_on_network;
-use crate::args::{GetArgs, STDOUT, Wait};
+use crate::args::{GetArgs, STDOUT};
 use crate::argument::Wanted;
 use crate::choice::{self, Choice};
 use crate::code_prompt;
@@ -37,8 +37,6 @@ use crate::progress::Board;
 use crate::redeem;
 use crate::suggest::{self, CommandLine};
 
-/// A download fails after this time without a usable source.
-const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
 /// Time for uploads to finish after success; peers have other sources.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// The same after a failure or Ctrl-C, when a person waits for the shell's prompt.
@@ -88,27 +86,6 @@ fn check_stdout(args: &GetArgs) -> Result<(), Failure> {
 
 fn is_to_stdout(args: &GetArgs) -> bool {
     args.output.as_deref() == Some(Path::new(STDOUT))
-}
-
-/// The parsed command.
-struct Request {
-    args: GetArgs,
-    wanted: Vec<Wanted>,
-    /// The codes that were redeemed; their links are in `wanted`.
-    redeemed: Vec<Redeemed>,
-    /// The digests that --sums lists.
-    sums: Option<BTreeMap<AssetName, Hash>>,
-}
-
-impl Request {
-    /// Returns how long a download goes on without a source.
-    fn give_up_after(&self) -> Option<Duration> {
-        match self.args.wait {
-            None => Some(SOURCE_PATIENCE),
-            Some(Wait::For(time)) => Some(time.max(SOURCE_PATIENCE)),
-            Some(Wait::Forever) => None,
-        }
-    }
 }
 
 async fn get(
@@ -253,7 +230,7 @@ async fn stream(
         .holders(file.holders)
         .nodes(nodes)
         .sha256(digest)
-        .give_up_after(request.give_up_after());
+        .give_up_after(patience(&request.args));
     cat::write(node, download, request.args.range, console, stop).await
 }
 
@@ -303,7 +280,7 @@ async fn get_files(
             force: args.force,
             durable: !args.no_sync,
             seed: args.seed,
-            give_up_after: request.give_up_after(),
+            give_up_after: patience(&request.args),
             json: args.json.on,
         };
         let items = choice.files.into_iter().map(|file| Item {

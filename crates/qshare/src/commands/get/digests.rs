@@ -6,7 +6,7 @@ use std::path::Path;
 use qshare_node::FoundFile;
 use qshare_node::content::{AssetName, ContentId, Hash};
 
-use super::Request;
+use super::request::Request;
 use crate::choice::Choice;
 use crate::exit::{Exit, Failure};
 use crate::suggest::quoted;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use qshare_node::content::{ContentId, FileMetadata, Hash, Link, Query};
 use qshare_node::{FindError, Findings, FoundFile, Node};
 
-use super::Request;
 use super::folder::{FolderSource, find_folder};
 use super::named::may_mean;
+use super::request::Request;
 use crate::args::Wait;
 use crate::argument::{Wanted, folder_argument, glob_of_folder};
 use crate::choice::{self, Choice};

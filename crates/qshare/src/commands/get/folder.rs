@@ -18,8 +18,8 @@ use qshare_node::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::SOURCE_PATIENCE;
 use super::find::find;
+use super::request::patience;
 use crate::args::{GetArgs, Wait};
 use crate::argument::glob_of_folder;
 use crate::choice;
@@ -243,15 +243,6 @@ pub(super) async fn get_folder(
         receiver.remove_list();
     }
     fetched.and(links)
-}
-
-/// Returns how long the download goes on without a source.
-fn patience(args: &GetArgs) -> Option<Duration> {
-    match args.wait {
-        None => Some(SOURCE_PATIENCE),
-        Some(Wait::For(time)) => Some(time.max(SOURCE_PATIENCE)),
-        Some(Wait::Forever) => None,
-    }
 }
 
 /// Returns where the list is kept while the folder is received: beside it, so that an invalid list

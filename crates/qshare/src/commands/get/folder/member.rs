@@ -5,7 +5,8 @@ use qshare_node::content::manifest::FolderList;
 use qshare_node::{FolderRequest, Node};
 use tokio_util::sync::CancellationToken;
 
-use super::{FolderSource, cannot_open, patience};
+use super::super::request::patience;
+use super::{FolderSource, cannot_open};
 use crate::args::GetArgs;
 use crate::commands::cat;
 use crate::console::Console;
