@@ -47,7 +47,7 @@ REPLACED = [
 def normal(command, output):
     """Returns the lines of the output of a command, without what varies."""
     lines = []
-    for line in output.replace(PROMPT, "\n").split("\n"):
+    for line in output.replace(f"{PROMPT} ", "\n").replace(PROMPT, "\n").split("\n"):
         line = line.rstrip()
         if not line or PROGRESS.match(line):
             continue

@@ -17,7 +17,9 @@ fn alone(bytes: &[u8]) -> (World, Node, String, String) {
     world.put("node", "a.bin", bytes);
     world.put("node", "b.txt", b"small");
     let node = world.node("node", tracker.address);
-    node.process.says("sharing 2 files");
+    for name in ["a.bin", "b.txt"] {
+        tracker.client().until_complete(name, 1);
+    }
     let address = tracker.address.to_string();
     let listed = world.run(
         "to",

@@ -11,7 +11,6 @@ use std::io::{IsTerminal, stderr};
 use std::path::Path;
 use std::time::Duration;
 
-use qshare_node::content::Hash;
 use qshare_node::{
     BindError, DownloadRequest, FoundFile, Node, NodeConfig, NodeEvent, StartError, Target,
 };
