@@ -10,19 +10,21 @@ mod follow;
 mod hashes;
 mod open;
 mod peer_slots;
+mod peers;
 mod progress;
 mod slowness;
 mod span;
 mod store;
+mod writing;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, NodeId};
-use qshare_storage::{FinishError, Opened, Part, PartError, PrefixDigest, ReadError, Target};
-use qshare_swarm::{DropReason, Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
+use qshare_storage::{Opened, PartError, PrefixDigest, Target};
+use qshare_swarm::{Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
 use qshare_wire::Refused;
 use qshare_wire::peer::Sending;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -34,20 +36,18 @@ use tracing::{debug, trace};
 use super::chunk_request::Step;
 use super::download::DownloadState;
 use super::meter::Meter;
-use super::received::report_received;
 use super::request::DownloadRequest;
 use super::reuse::Reuse;
 use super::sources::{Blame, Holders, SourceWatch};
 use super::streams::Window;
 use crate::access::Access;
 use crate::config::Limits;
-use crate::error::{AskError, DownloadError, SourceFault};
+use crate::error::DownloadError;
 use crate::peers::{Dialler, Peer};
 use crate::runtime::{BufferPool, blocking};
 use crate::shares::{Finished, PartialContent, ShareStore};
 use crate::vocabulary::{Report, Stage};
-use event::{ANSWER_DEADLINE, Event, resume};
-use follow::follow;
+use event::{ANSWER_DEADLINE, Event};
 use hashes::HashPages;
 use open::open;
 use slowness::Slowness;
@@ -56,9 +56,6 @@ use store::Store;
 
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(100);
-/// Shortest file that may be written around the page cache. A shorter one is likely to be read
-/// soon, and is copied in a fraction of a second.
-const WRITTEN_AROUND_CACHE_MIN: u64 = 1 << 30;
 /// Limit on the queued events for the scheduler; tasks with more to report wait.
 const EVENTS: usize = 1024;
 
@@ -383,19 +380,6 @@ impl Swarm<'_> {
         self.announce();
     }
 
-    /// Writes a large file around the page cache while nobody is likely to read it: there is one
-    /// source, no peer wants chunks, and no digest is computed from the file.
-    fn choose_writes(&self) {
-        if let (Store::Part(part), Some(partial)) = (&self.store, &self.partial) {
-            let is_read = partial.availability.has_subscribers()
-                || self.peers.len() > 1
-                || self.digest.is_some()
-                || self.request.keep_serving;
-            let is_large = self.request.info.length >= WRITTEN_AROUND_CACHE_MIN;
-            part.write_around_cache(is_large && !is_read);
-        }
-    }
-
     /// Follows the rate limits and the priority, which may change at any time.
     fn apply_limits(&mut self) {
         if let Some(fetch) = &mut self.fetch {
@@ -464,18 +448,6 @@ impl Swarm<'_> {
         .unwrap_or(far)
     }
 
-    /// Dials more holders, up to the limit.
-    fn dial(&mut self) {
-        let max = self.all.limits.peers_per_download_max;
-        while let Some((node, addresses)) = self.holders.next_to_dial(Instant::now(), max) {
-            let (dialler, events) = (self.all.dialler.clone(), self.events.clone());
-            self.tasks.spawn(async move {
-                let result = dialler.reach(node, &addresses).await;
-                let _ = events.send(Event::Reached { node, result }).await;
-            });
-        }
-    }
-
     /// Carries out the scheduler's decisions, and reaps finished tasks.
     fn act(&mut self) -> Result<(), DownloadError> {
         while let Some(ended) = self.tasks.try_join_next() {
@@ -541,48 +513,6 @@ impl Swarm<'_> {
         Ok(())
     }
 
-    fn drop_peer(&mut self, key: PeerKey, reason: DropReason) {
-        let Some(connected) = self.peers.get(&key) else {
-            return;
-        };
-        let node = connected.peer.node;
-        debug!(peer = %node, ?reason, "dropped");
-        if reason == DropReason::Corrupt {
-            self.holders.ban(&node);
-            self.all.blame.corrupt(node, self.content);
-        }
-        self.lose_peer(key, SourceFault::Dropped(reason));
-    }
-
-    /// Removes a peer that is gone or no longer wanted. Spans that it has sent in full are still
-    /// verified.
-    fn lose_peer(&mut self, key: PeerKey, fault: SourceFault) {
-        let Some(connected) = self.peers.remove(&key) else {
-            return;
-        };
-        let fault = match self.changed.remove(&key) {
-            true => AskError::Refused(Refused::new(qshare_wire::Refusal::Changed)).into(),
-            false => fault,
-        };
-        connected.follow.abort();
-        if let Some(partial) = &self.partial {
-            partial.availability.forget_peer(key);
-        }
-        self.hash_pages.peer_left(key);
-        self.running.retain(|_, running| {
-            let stays = running.peer != key || running.received;
-            if !stays {
-                running.task.abort();
-            }
-            stays
-        });
-        if let Some(fetch) = &mut self.fetch {
-            fetch.handle_peer_left(Instant::now(), key);
-        }
-        self.holders
-            .failed(&connected.peer.node, Instant::now(), fault);
-    }
-
     fn handle(&mut self, event: Event, recovered: &Bitmap) -> Result<(), DownloadError> {
         let now = Instant::now();
         match event {
@@ -638,45 +568,6 @@ impl Swarm<'_> {
             | Event::Broken { .. } => self.handle_request_event(now, event),
         }
         Ok(())
-    }
-
-    /// Records the complete set of chunks that a peer has. The set decides what the scheduler
-    /// requests from the peer, and which new chunks this node reports to it.
-    fn set_held_by(&mut self, now: Instant, peer: PeerKey, chunks: Bitmap, queue_bytes: u64) {
-        let Some(connected) = self.peers.get_mut(&peer) else {
-            return;
-        };
-        if let Some(partial) = &self.partial {
-            partial.availability.set_held_by(peer, chunks.clone());
-        }
-        match &mut self.fetch {
-            Some(fetch) => fetch.handle_have_all(now, peer, chunks, queue_bytes),
-            None => connected.have = Some((chunks, queue_bytes)),
-        }
-    }
-
-    /// Records more chunks that a peer has.
-    fn add_held_by(
-        &mut self,
-        now: Instant,
-        peer: PeerKey,
-        chunks: &[ChunkIndex],
-        queue_bytes: u64,
-    ) {
-        let Some(connected) = self.peers.get_mut(&peer) else {
-            return;
-        };
-        if let Some(partial) = &self.partial {
-            partial.availability.add_held_by(peer, chunks);
-        }
-        match (&mut self.fetch, &mut connected.have) {
-            (Some(fetch), _) => fetch.handle_have(now, peer, chunks, queue_bytes),
-            (None, Some((have, queue))) => {
-                chunks.iter().for_each(|&chunk| _ = have.insert(chunk));
-                *queue = queue_bytes;
-            }
-            (None, None) => {}
-        }
     }
 
     fn handle_request_event(&mut self, now: Instant, event: Event) {
@@ -762,160 +653,6 @@ impl Swarm<'_> {
             _ => {}
         }
     }
-
-    /// Starts to follow a node that was reached.
-    fn welcome(&mut self, node: NodeId, peer: Arc<Peer>) {
-        self.holders.connected(&node);
-        if let Some(fetch) = &mut self.fetch {
-            fetch.handle_peer_joined(Instant::now(), peer.key);
-        }
-        let follow = self.tasks.spawn(follow(
-            peer.clone(),
-            self.access.clone(),
-            self.chunks.count(),
-            self.events.clone(),
-        ));
-        let connected = Connected {
-            peer: peer.clone(),
-            have: None,
-            follow,
-            useful_at: Instant::now(),
-            sending: Sending::default(),
-        };
-        self.peers.insert(peer.key, connected);
-        self.hash_pages.peer_joined();
-    }
-
-    /// Makes verified chunks durable at intervals.
-    fn checkpoint(&mut self) {
-        let limits = &self.all.limits;
-        let due = self.last_checkpoint.elapsed() >= limits.checkpoint_interval
-            || self.unflushed_bytes >= limits.checkpoint_bytes;
-        if !due || self.checkpointing || self.unflushed_bytes == 0 {
-            return;
-        }
-        let Store::Part(part) = &self.store else {
-            return;
-        };
-        let part = part.clone();
-        self.checkpointing = true;
-        self.unflushed_bytes = 0;
-        self.last_checkpoint = Instant::now();
-        self.spawn_write(move || match part.checkpoint() {
-            Err(PartError::Disk(error)) => Event::Disk(error),
-            _ => Event::Checkpointed,
-        });
-    }
-
-    /// Adds chunks that were verified to the plain digest, on a blocking thread.
-    fn advance_digest(&mut self) {
-        let (Store::Part(part), Some(digest)) = (&self.store, &self.digest) else {
-            return;
-        };
-        if self.digesting {
-            return;
-        }
-        let (part, digest) = (part.clone(), digest.clone());
-        if part.is_verified(locked(&digest).next()) {
-            self.digesting = true;
-            self.spawn_write(move || {
-                // A failure to read shows again at the end, where it is reported.
-                let _ = locked(&digest).advance(&part);
-                Event::Digested
-            });
-        }
-    }
-
-    /// Compares the plain digest of the complete part with the required one. If it is another, the
-    /// part is deleted.
-    async fn check_digest(&self, part: &Arc<Part>) -> Result<(), DownloadError> {
-        let Some(digest) = self.digest.clone() else {
-            return Ok(());
-        };
-        let finish_part = part.clone();
-        let found = blocking(move || locked(&digest).finish(&finish_part)).await;
-        let checked = match found {
-            Ok(found) => self.request.check_digest(found),
-            Err(ReadError::Disk(error)) => return Err(error.into()),
-            Err(error) => return Err(DownloadError::Internal(error.to_string())),
-        };
-        if checked.is_err() {
-            let part = part.clone();
-            if let Err(error) = blocking(move || part.discard()).await {
-                debug!(%error, "the part was not deleted");
-            }
-        }
-        checked
-    }
-
-    /// Runs blocking work on the part, and handles the event that it returns.
-    fn spawn_write(&mut self, work: impl FnOnce() -> Event + Send + 'static) {
-        let written = self.writes.spawn_blocking(work);
-        let events = self.events.clone();
-        self.tasks.spawn(async move {
-            match written.await {
-                Ok(event) => _ = events.send(event).await,
-                Err(lost) => resume(lost),
-            }
-        });
-    }
-
-    async fn finish(self) -> Result<Report, DownloadError> {
-        self.state.set_stage(Stage::Finishing);
-        let (Store::Part(part), Some(partial)) = (&self.store, &self.partial) else {
-            let text = "a stream was finished like a file";
-            return Err(DownloadError::Internal(text.into()));
-        };
-        if let Err(error) = self.check_digest(part).await {
-            self.withdraw_partial();
-            return Err(error);
-        }
-        let (part, durability) = (part.clone(), self.request.durability);
-        let finish = move || {
-            let hashes = part.hashes().ok().flatten().unwrap_or_default();
-            part.finish(durability).map(|path| (path, hashes))
-        };
-        let (shares, name) = (&self.all.shares, &self.request.name);
-        let (path, hashes) = match blocking(finish).await {
-            Ok(finished) => finished,
-            Err(error) => {
-                shares.withdraw(name, partial);
-                return Err(match error {
-                    FinishError::Different(path) => DownloadError::Different { path },
-                    FinishError::Disk(error) => error.into(),
-                    FinishError::Incomplete { .. } => DownloadError::Internal(error.to_string()),
-                });
-            }
-        };
-        // Announced as complete before it is withdrawn as partial, so that it never vanishes.
-        shares
-            .adopt(finished(self.request, path.clone(), hashes))
-            .await;
-        shares.withdraw_adopted(name, partial);
-        if self.request.reports_received() {
-            let peers = self.peers.values().map(|connected| connected.peer.clone());
-            report_received(peers.collect(), &self.access).await;
-        }
-        let status = self.fetch.as_ref().map(Fetch::status).unwrap_or_default();
-        let reused_bytes = self.reuse.as_ref().map_or(0, Reuse::bytes);
-        Ok(Report {
-            content: self.content,
-            name: name.clone(),
-            size_bytes: self.request.info.length,
-            path,
-            elapsed: self.state.elapsed(),
-            resumed_bytes: self.resumed_bytes.saturating_sub(reused_bytes),
-            reused_bytes,
-            received_bytes: status.received_bytes,
-            wasted_bytes: status.wasted_bytes,
-            sources: self.meter.into_sources(),
-            already_there: false,
-        })
-    }
-}
-
-fn locked(digest: &Mutex<PrefixDigest>) -> MutexGuard<'_, PrefixDigest> {
-    digest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns the result of a task. An aborted task is no error, a panic is.
@@ -944,6 +681,7 @@ fn to_swarm(refused: &Refused) -> Option<Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use super::event::resume;
     use super::*;
 
     #[tokio::test]
