@@ -66,7 +66,11 @@ pub(crate) async fn find(
                         let page = client.services.registry.find(by_id).ok()?;
                         page.matches.into_iter().next()
                     };
-                    shared.lookup.complete(&asked, page, held_here).await
+                    let mut page = shared.lookup.complete(&asked, page, held_here).await;
+                    if page.matches.is_empty() && shared.publisher.is_behind() {
+                        page.readiness = registry::Readiness::Warming;
+                    }
+                    page
                 }
                 None => page,
             };

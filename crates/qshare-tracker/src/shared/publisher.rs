@@ -38,6 +38,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_WHILE_WAITING: Duration = Duration::from_millis(20);
 /// Pause after Redis refused a write, because its memory is full for example.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
+/// For this long after a write was lost or refused, entries are taken to be missing from Redis. A
+/// refused write is tried again sooner, and other trackers need time to publish theirs.
+const BEHIND_FOR: Duration = Duration::from_secs(5);
 /// Longest wait of a node for its announcement to be published. While Redis is away, announcements
 /// are acknowledged without it.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
@@ -243,6 +246,13 @@ impl Publisher {
                 walks + usize::from(is_walked),
             )
         })
+    }
+
+    /// Whether entries of living nodes may be missing from Redis, because it was away or refuses
+    /// writes. What it does not have may exist then.
+    pub(crate) fn is_behind(&self) -> bool {
+        let failed_at = self.lock().failed_at;
+        failed_at.is_some_and(|at| at.elapsed() < BEHIND_FOR)
     }
 
     /// Waits until what the node announced is published, unless Redis is away.

@@ -166,6 +166,7 @@ impl Publisher {
     /// nodes of this batch, later.
     pub(super) fn failed(&self, batch: &Batch, is_up: bool) {
         let mut state = self.lock();
+        state.failed_at = Some(Instant::now());
         let nodes: Vec<NodeId> = match is_up {
             true => batch.nodes.clone(),
             false => state.nodes.keys().copied().collect(),

@@ -112,6 +112,8 @@ pub(super) struct State {
     pub(super) nodes: HashMap<NodeId, Published>,
     pub(super) queue: VecDeque<NodeId>,
     pub(super) due: BTreeSet<(Instant, NodeId)>,
+    /// When Redis last lost or refused what this tracker writes.
+    pub(super) failed_at: Option<Instant>,
 }
 
 impl State {
