@@ -304,7 +304,7 @@ async fn idle_nodes_move(world: &mut World, trackers: &mut [Restartable; 2]) {
     );
 }
 
-/// One tracker in memory, killed under load and started again at once.
+/// A single tracker, without Redis, is killed under load and started again at once.
 async fn alone(args: &Args, dir: &Path, seed: u64) -> anyhow::Result<()> {
     let mut tracker = Restartable::start(dir.join("alone"), None)?;
     let address = tracker.listen;

@@ -150,7 +150,8 @@ impl Positions {
         }
     }
 
-    /// Returns the part that matches nothing, or anything that ends with a slash.
+    /// Returns the part that matches the empty text and every text that ends with a slash: the
+    /// directories that `**/` stands for.
     fn components(&mut self) -> Part {
         let anything = self.repeated(Symbol::Anything);
         let slash = self.once(Symbol::Literal('/'));

@@ -105,7 +105,7 @@ pub struct ContentReader {
     stream: Arc<Stream>,
     chunks: Chunks,
     shares: Arc<ShareStore>,
-    /// Under which this node may have the content, if it belongs to a private share.
+    /// The topic of the private share that the content belongs to; None if it is public.
     topic: Option<Topic>,
     position: u64,
     end: u64,

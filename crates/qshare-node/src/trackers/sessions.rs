@@ -208,8 +208,9 @@ impl Trackers {
         }
     }
 
-    /// Dials trackers of one registry, each [`DIAL_STAGGER`] after the one before it, or at once
-    /// after that has failed. Returns the first session, or the first failure if there is none.
+    /// Dials trackers of one registry, one after another: the next when [`DIAL_STAGGER`] has passed,
+    /// or as soon as a dial fails. Returns the session that is open first. If all dials fail, returns
+    /// the earliest failure.
     async fn connect_first(
         self: &Arc<Self>,
         targets: &[TrackerAddress],

@@ -20,8 +20,9 @@ use super::inbox::{TrackerMessage, post};
 use super::layout::Layout;
 use super::link::Link;
 
-/// How often an opening is sent, and how long each time its acceptance is awaited.
+/// An opening is sent this many times at most, until it is accepted.
 const ATTEMPTS: u32 = 4;
+/// Wait for the acceptance of an opening before it is sent again.
 const ATTEMPT_DEADLINE: Duration = Duration::from_millis(600);
 /// Runs of other trackers' receivers that are open here.
 const HOSTED_MAX: usize = 1_024;
