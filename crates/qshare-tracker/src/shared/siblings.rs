@@ -39,6 +39,40 @@ struct TrackerRecord {
     port: u16,
 }
 
+/// The trackers that were read last, for a Redis that comes back empty: the others register again
+/// within [`INTERVAL_SECONDS`], and meanwhile are no less siblings than before.
+#[derive(Default)]
+struct Remembered {
+    trackers: HashMap<NodeId, TrackerRecord>,
+    /// The number of the connection to Redis, and when there was another one.
+    connection: u64,
+    connected_at: Option<Instant>,
+}
+
+impl Remembered {
+    /// Returns the trackers that were read over the connection of this number. For [`LEASE`] after
+    /// a new connection, those that are missing there are added.
+    fn complete(
+        &mut self,
+        now: Instant,
+        connection: u64,
+        read: Vec<(NodeId, TrackerRecord)>,
+    ) -> Vec<(NodeId, TrackerRecord)> {
+        if self.connection != connection {
+            self.connection = connection;
+            self.connected_at = Some(now);
+        }
+        let is_new = |at: Instant| now.duration_since(at) < LEASE;
+        if !self.connected_at.is_some_and(is_new) {
+            self.trackers.clear();
+        }
+        self.trackers.extend(read);
+        let all = self.trackers.iter();
+        all.map(|(&tracker, record)| (tracker, record.clone()))
+            .collect()
+    }
+}
+
 /// Registers this tracker and finds its siblings.
 pub(crate) struct Siblings {
     pub(crate) link: Arc<Link>,
@@ -54,8 +88,12 @@ impl Siblings {
     /// Never returns.
     pub(crate) async fn run(&self, endpoint: Endpoint) {
         let mut proven: HashMap<(NodeId, SocketAddr), Instant> = HashMap::new();
+        let mut remembered = Remembered::default();
+        let connections = self.link.connections();
         loop {
-            if let Some(trackers) = self.read().await {
+            if let Some(read) = self.read().await {
+                let connection = *connections.borrow();
+                let trackers = remembered.complete(Instant::now(), connection, read);
                 let found = self.prove(&endpoint, trackers, &mut proven).await;
                 self.found.send_if_modified(|told| {
                     let is_new = **told != found;
@@ -149,5 +187,43 @@ impl Siblings {
             .link
             .run(&self.layout.unregister_tracker(self.us))
             .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(port: u16) -> TrackerRecord {
+        let observer = ObservingTracker {
+            host: 0,
+            advertised: None,
+        };
+        TrackerRecord { observer, port }
+    }
+
+    #[test]
+    fn siblings_stay_while_redis_is_new_and_go_at_once_later() {
+        let (a, b) = (NodeId([1; 32]), NodeId([2; 32]));
+        let mut remembered = Remembered::default();
+        let start = Instant::now();
+        let mut after = |seconds, connection, read: &[NodeId]| {
+            let at = start + Duration::from_secs(seconds);
+            let read = read.iter().map(|&tracker| (tracker, record(7))).collect();
+            let mut found: Vec<NodeId> = remembered
+                .complete(at, connection, read)
+                .into_iter()
+                .map(|(tracker, _)| tracker)
+                .collect();
+            found.sort();
+            found
+        };
+        assert_eq!(after(0, 1, &[a, b]), [a, b]);
+        // One that leaves a Redis which is not new is gone.
+        assert_eq!(after(20, 1, &[b]), [b]);
+        // Redis was restarted empty.
+        assert_eq!(after(22, 2, &[]), [b]);
+        assert_eq!(after(33, 2, &[a]), [a, b]);
+        assert_eq!(after(34, 2, &[a]), [a]);
     }
 }
