@@ -208,9 +208,9 @@ impl Trackers {
         }
     }
 
-    /// Dials trackers of one registry, one after another: the next when [`DIAL_STAGGER`] has passed,
-    /// or as soon as a dial fails. Returns the session that is open first. If all dials fail, returns
-    /// the earliest failure.
+    /// Dials trackers of one registry, one after another: the next when [`DIAL_STAGGER`] has
+    /// passed, or as soon as a dial fails. Returns the session that is open first. If all dials
+    /// fail, returns the earliest failure.
     async fn connect_first(
         self: &Arc<Self>,
         targets: &[TrackerAddress],
