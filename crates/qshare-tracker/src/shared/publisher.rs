@@ -249,7 +249,7 @@ impl Publisher {
     }
 
     /// Whether entries of living nodes may be missing from Redis, because it was away or refuses
-    /// writes. What it does not have may exist then.
+    /// writes. A node may hold what Redis does not have then.
     pub(crate) fn is_behind(&self) -> bool {
         let failed_at = self.lock().failed_at;
         failed_at.is_some_and(|at| at.elapsed() < BEHIND_FOR)
@@ -276,7 +276,11 @@ impl Publisher {
 
     /// Publishes until the tracker stops. Never returns.
     pub(crate) async fn run(self: Arc<Self>, own: Arc<dyn OwnEntries>) {
+        let mut connections = self.link.connections();
         loop {
+            if connections.has_changed().unwrap_or(false) && *connections.borrow_and_update() > 1 {
+                self.handle_reconnected();
+            }
             let refreshes = self.due_refreshes();
             let worked = match self.carry_out(refreshes, &*own).await {
                 Ok(worked) => {
@@ -291,10 +295,30 @@ impl Publisher {
             match worked {
                 Ok(true) => {}
                 Ok(false) => {
-                    let _ = timeout(self.until_due(), self.work.notified()).await;
+                    tokio::select! {
+                        _ = timeout(self.until_due(), self.work.notified()) => {}
+                        _ = connections.changed() => connections.mark_changed(),
+                    }
                 }
                 Err(fault) => self.recover(fault).await,
             }
+        }
+    }
+
+    /// There is a new connection: Redis may have come back empty, or as a replica that lacks the
+    /// last writes, although none of this tracker's own was lost. The leases of all nodes are
+    /// extended at once, which tells whose entries are missing.
+    fn handle_reconnected(&self) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        state.failed_at = Some(now);
+        let published = state
+            .nodes
+            .iter()
+            .filter(|(_, published)| published.refresh_at.is_some());
+        let nodes: Vec<NodeId> = published.map(|(&node, _)| node).collect();
+        for node in nodes {
+            state.set_due(node, Some(now));
         }
     }
 
