@@ -53,7 +53,7 @@ pub use identity::{
     IdentityRole, KnownTrackers, TrustError, default_identity_dir, exclude_from_core_dumps,
 };
 pub use network_rates::NetworkRates;
-pub use pacing::{Incoming, Pacing, RateError, RateLimit, Share};
+pub use pacing::{Incoming, Pacing, RateError, RateLimit};
 pub use pake::{
     OpenedLink, PakeAwaitingLink, PakeError, PakeReceiver, PakeSharer, SealedLink, VerifiedReceiver,
 };

@@ -13,7 +13,7 @@ mod rate;
 
 use std::time::{Duration, Instant};
 
-pub use incoming::{Incoming, Share};
+pub use incoming::Incoming;
 pub(crate) use outgoing::{Outgoing, PacedPoller};
 pub use rate::{RateError, RateLimit};
 

@@ -58,6 +58,10 @@ pub struct Fetch {
     timers: Timers,
     actions: VecDeque<FetchAction>,
     in_flight_bytes: u64,
+    /// Bytes requested since the beginning; what was requested twice counts twice.
+    requested_bytes: u64,
+    /// Bytes that may still be requested.
+    allowance_bytes: u64,
     received_bytes: u64,
     wasted_bytes: u64,
     /// Bytes discarded because their answers were slow rather than silent.
@@ -97,6 +101,8 @@ impl Fetch {
             timers: Timers::default(),
             actions: VecDeque::new(),
             in_flight_bytes: 0,
+            requested_bytes: 0,
+            allowance_bytes: u64::MAX,
             received_bytes: 0,
             wasted_bytes: 0,
             impatience_bytes: 0,
@@ -113,6 +119,27 @@ impl Fetch {
         if grows {
             self.ready.extend(self.peers.keys());
         }
+    }
+
+    /// Sets how many more bytes may be requested, until the next call; the last request may exceed
+    /// it. With 0 nothing is requested, while requests that were made go on.
+    pub fn set_allowance(&mut self, bytes: u64) {
+        let opens = self.allowance_bytes == 0 && bytes > 0;
+        self.allowance_bytes = bytes;
+        if opens {
+            self.ready.extend(self.peers.keys());
+        }
+    }
+
+    /// Returns the bytes that are requested and not yet verified.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
+    }
+
+    /// Returns the bytes that were requested since the beginning. What was requested twice counts
+    /// twice.
+    pub fn requested_bytes(&self) -> u64 {
+        self.requested_bytes
     }
 
     /// Returns the verified chunks.

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::{BURST, BURST_MIN_BYTES, Buckets, RateLimit, wire_bytes};
+use super::{BURST, BURST_MIN_BYTES, Buckets, MADE_UP, RateLimit, wire_bytes};
 
-/// Bytes that readers of equal weight take in turns, as time at the limit.
+/// Bytes that readers take in turns, as time at the limit.
 const TURN: Duration = BURST;
+/// The limit counts as unused from this part of the rate on that may be made up for.
+const UNUSED_PART: f64 = 0.75;
 /// The payload of a packet.
 const PACKET_BYTES: u64 = 1400;
 
@@ -27,10 +29,6 @@ pub struct Incoming {
     changed: Notify,
     counts_payload: bool,
 }
-
-/// How much a reader may take, beside others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share(pub u32);
 
 impl Incoming {
     /// A limit that counts what its readers pay, because no socket counts for it. Readers pay for
@@ -56,14 +54,21 @@ impl Incoming {
     }
 
     /// Returns the bytes that a reader takes before it pays; `u64::MAX` without a limit.
-    pub fn turn_bytes(&self, share: Share) -> u64 {
+    pub fn turn_bytes(&self) -> u64 {
         match self.limit() {
             RateLimit::NONE => u64::MAX,
-            limit => limit
-                .bytes_within(TURN)
-                .max(PACKET_BYTES)
-                .saturating_mul(share.0.max(1).into()),
+            limit => limit.bytes_within(TURN).max(PACKET_BYTES),
         }
+    }
+
+    /// Returns whether clearly less than the limit has arrived of late; true without a limit.
+    pub fn is_unused(&self) -> bool {
+        let mut buckets = self.buckets();
+        let (Some(buckets), Some(limit)) = (&mut *buckets, self.limit().bytes_per_second()) else {
+            return true;
+        };
+        let unused = limit as f64 * MADE_UP.as_secs_f64() * UNUSED_PART;
+        buckets.average.available(Instant::now()) >= unused
     }
 
     /// Counts received packets.
@@ -147,7 +152,7 @@ mod tests {
     async fn without_a_limit_nobody_waits() {
         let down = Incoming::default();
         assert_eq!(down.pay(u64::MAX).await, Duration::ZERO);
-        assert_eq!(down.turn_bytes(Share(1)), u64::MAX);
+        assert_eq!(down.turn_bytes(), u64::MAX);
         assert_eq!(down.window_bytes(Duration::ZERO), u64::MAX);
     }
 
@@ -165,13 +170,22 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_proportional_to_shares() {
+    fn a_turn_is_a_packet_at_least() {
         let down = Incoming::of_payload();
         down.set(RateLimit::from_bytes(10 * MB).unwrap());
-        assert_eq!(down.turn_bytes(Share(4)), 4 * down.turn_bytes(Share(1)));
-        assert_eq!(down.turn_bytes(Share(1)), 40_000);
+        assert_eq!(down.turn_bytes(), 40_000);
         down.set(RateLimit::from_bytes(10_000).unwrap());
-        assert_eq!(down.turn_bytes(Share(1)), PACKET_BYTES);
+        assert_eq!(down.turn_bytes(), PACKET_BYTES);
+    }
+
+    #[test]
+    fn a_limit_is_unused_until_packets_arrive_at_its_rate() {
+        let down = Incoming::default();
+        assert!(down.is_unused());
+        down.set(RateLimit::from_bytes(10_000).unwrap());
+        // Minutes at this rate.
+        down.charge(MB as usize, 1400);
+        assert!(!down.is_unused());
     }
 
     #[test]

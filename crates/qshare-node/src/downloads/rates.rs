@@ -1,11 +1,17 @@
 //! The rate limit and the priority of a download, beside the limit of the node.
 
+mod competition;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use qshare_net::{Incoming, Pacing, RateLimit, Share};
+use qshare_net::{Incoming, Pacing, RateLimit};
+use qshare_swarm::Fetch;
 use serde::{Deserialize, Serialize};
+
+pub(super) use competition::Competition;
+use competition::{Demand, Limit};
 
 /// Time at the limit for which data is requested ahead: the queues of a few peers. More would
 /// occupy places in their queues without use.
@@ -25,7 +31,7 @@ const PACKET_BYTES: u64 = 1400;
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Keeps little under way while any other download runs; a quarter of a normal one's share of a
-    /// rate limit.
+    /// node's rate limit.
     Low,
     /// The default.
     #[default]
@@ -37,33 +43,9 @@ pub enum Priority {
 impl Priority {
     const ALL: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 
-    /// Returns its share of a rate limit.
-    fn share(self) -> Share {
-        Share(match self {
-            Priority::Low => 1,
-            Priority::Normal => 4,
-            Priority::High => 16,
-        })
-    }
-
     fn from_index(index: u8) -> Priority {
         let found = Priority::ALL.get(usize::from(index)).copied();
         found.unwrap_or_default()
-    }
-}
-
-/// Number of running downloads of each priority.
-#[derive(Debug, Default)]
-pub(super) struct RunningByPriority([AtomicUsize; 3]);
-
-impl RunningByPriority {
-    /// Whether a download of a higher priority runs.
-    fn is_any_above(&self, priority: Priority) -> bool {
-        let above = self.0.iter().skip(priority as usize + 1);
-        above
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum::<usize>()
-            > 0
     }
 }
 
@@ -73,7 +55,7 @@ pub(super) struct Rates {
     node: Arc<Pacing>,
     own: Incoming,
     priority: AtomicU8,
-    running: Arc<RunningByPriority>,
+    running: Arc<Competition>,
     /// Microseconds for which readers have waited, all together.
     waited_us: AtomicU64,
     /// Number of readers that the limit makes wait at this moment.
@@ -81,7 +63,7 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    pub(super) fn new(node: Arc<Pacing>, running: Arc<RunningByPriority>) -> Rates {
+    pub(super) fn new(node: Arc<Pacing>, running: Arc<Competition>) -> Rates {
         Rates {
             node,
             own: Incoming::of_payload(),
@@ -106,11 +88,9 @@ impl Rates {
 
     /// Counts the download as running until the result is dropped.
     pub(super) fn run(self: &Arc<Self>) -> RunningRates {
-        let counted = self.priority();
-        self.running.0[counted as usize].fetch_add(1, Ordering::Relaxed);
         RunningRates {
+            id: self.running.join(self.priority()),
             rates: self.clone(),
-            counted,
         }
     }
 
@@ -120,9 +100,7 @@ impl Rates {
 
     /// Returns how many pieces of a packet each may be read before the next [`Rates::pay`].
     pub(super) fn turn_packets(&self) -> usize {
-        let share = self.priority().share();
-        let all = self.node.down.turn_bytes(share);
-        let bytes = all.min(self.own.turn_bytes(Share(1)));
+        let bytes = self.node.down.turn_bytes().min(self.own.turn_bytes());
         usize::try_from(bytes / PACKET_BYTES)
             .unwrap_or(usize::MAX)
             .max(1)
@@ -187,25 +165,40 @@ impl Drop for Paying<'_> {
 #[derive(Debug)]
 pub(super) struct RunningRates {
     rates: Arc<Rates>,
-    counted: Priority,
+    id: u64,
 }
 
 impl RunningRates {
     /// Follows a change of the priority.
-    pub(super) fn update(&mut self) {
-        let now = self.rates.priority();
-        if now != self.counted {
-            let counts = &self.rates.running.0;
-            counts[self.counted as usize].fetch_sub(1, Ordering::Relaxed);
-            counts[now as usize].fetch_add(1, Ordering::Relaxed);
-            self.counted = now;
-        }
+    pub(super) fn update(&self) {
+        self.rates
+            .running
+            .set_priority(self.id, self.rates.priority());
+    }
+
+    /// Tells the scheduler how much it may request until the next call: within the limits, and
+    /// within the download's share of them. Returns whether it may request nothing.
+    pub(super) fn apply(&self, fetch: &mut Fetch, max_bytes: u64, chunk_bytes: u64) -> bool {
+        let rates = &self.rates;
+        fetch.set_in_flight_max(rates.in_flight_max_bytes(max_bytes, chunk_bytes));
+        let demand = Demand {
+            requested_bytes: fetch.requested_bytes(),
+            in_flight_bytes: fetch.in_flight_bytes(),
+            chunk_bytes,
+        };
+        let limit = Limit {
+            bytes_per_second: rates.node.down.limit().bytes_per_second(),
+            is_unused: rates.node.down.is_unused(),
+        };
+        let bytes = rates.running.allow(Instant::now(), self.id, demand, limit);
+        fetch.set_allowance(bytes);
+        bytes == 0
     }
 }
 
 impl Drop for RunningRates {
     fn drop(&mut self) {
-        self.rates.running.0[self.counted as usize].fetch_sub(1, Ordering::Relaxed);
+        self.rates.running.leave(self.id);
     }
 }
 
@@ -215,7 +208,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn rates(running: &Arc<RunningByPriority>) -> Arc<Rates> {
+    fn rates(running: &Arc<Competition>) -> Arc<Rates> {
         Arc::new(Rates::new(Arc::default(), running.clone()))
     }
 
@@ -241,7 +234,7 @@ mod tests {
     fn a_download_yields_to_a_higher_priority_until_that_ends_or_changes() {
         let running = Arc::default();
         let (one, two) = (rates(&running), rates(&running));
-        let (_one, mut two_runs) = (one.run(), two.run());
+        let (_one, two_runs) = (one.run(), two.run());
         assert_eq!(one.in_flight_max_bytes(48 * MIB, MIB), 48 * MIB);
         two.set_priority(Priority::High);
         two_runs.update();
@@ -255,16 +248,5 @@ mod tests {
         two_runs.update();
         drop(two_runs);
         assert_eq!(one.in_flight_max_bytes(48 * MIB, MIB), 48 * MIB);
-    }
-
-    #[test]
-    fn priorities_take_larger_turns() {
-        let rates = rates(&Arc::default());
-        rates.node.down.set(limit(10_000_000));
-        let normal = rates.turn_packets();
-        rates.set_priority(Priority::High);
-        assert!(rates.turn_packets() >= 4 * normal);
-        rates.set_priority(Priority::Low);
-        assert!(rates.turn_packets() <= normal / 4);
     }
 }

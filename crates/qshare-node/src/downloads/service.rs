@@ -17,7 +17,7 @@ use tracing::{Instrument, debug, error, info_span};
 
 use super::committer::Committer;
 use super::download::{Download, DownloadState};
-use super::rates::{Rates, RunningByPriority};
+use super::rates::{Competition, Rates};
 use super::received::report_received;
 use super::request::DownloadRequest;
 use super::single_chunk::SingleChunks;
@@ -53,7 +53,7 @@ pub(crate) struct Downloads {
     streams: Arc<Streams>,
     received_bytes: Arc<AtomicU64>,
     pacing: Arc<Pacing>,
-    by_priority: Arc<RunningByPriority>,
+    competition: Arc<Competition>,
     /// Cancelled at shutdown before anything else is stopped.
     stopping: CancellationToken,
     tasks: Tasks,
@@ -113,7 +113,7 @@ impl Downloads {
             committer,
             received_bytes,
             pacing: config.pacing,
-            by_priority: Arc::default(),
+            competition: Arc::default(),
             stopping: CancellationToken::new(),
             tasks: config.tasks,
         }
@@ -126,7 +126,7 @@ impl Downloads {
         if let Some(download) = running.get(&key) {
             return download.clone();
         }
-        let rates = Rates::new(self.pacing.clone(), self.by_priority.clone());
+        let rates = Rates::new(self.pacing.clone(), self.competition.clone());
         let download = Download::new(&request, self.stopping.child_token(), Arc::new(rates));
         running.insert(key.clone(), download.clone());
         drop(running);
@@ -180,7 +180,7 @@ impl Downloads {
 
     /// Starts to fetch what the readers of a window want.
     fn fetch_for(self: &Arc<Self>, request: DownloadRequest, window: Arc<Window>) -> Download {
-        let rates = Rates::new(self.pacing.clone(), self.by_priority.clone());
+        let rates = Rates::new(self.pacing.clone(), self.competition.clone());
         let download = Download::new(&request, self.stopping.child_token(), Arc::new(rates));
         let content = request.info.id();
         let span = match request.share_key {

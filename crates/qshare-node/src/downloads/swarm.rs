@@ -36,6 +36,7 @@ use tracing::{debug, trace};
 use super::chunk_request::Step;
 use super::download::DownloadState;
 use super::meter::Meter;
+use super::rates::RunningRates;
 use super::request::DownloadRequest;
 use super::reuse::Reuse;
 use super::sources::{Blame, Holders, SourceWatch};
@@ -178,6 +179,8 @@ impl Swarms {
             show_at: now,
             slowness: Slowness::default(),
             work: Arc::default(),
+            counted: None,
+            is_held_back: false,
             store,
             partial,
         };
@@ -249,6 +252,9 @@ struct Swarm<'a> {
     show_at: Instant,
     slowness: Slowness,
     work: Arc<LocalWork>,
+    /// Its place among the running downloads, and whether it has used up its share of the limit.
+    counted: Option<RunningRates>,
+    is_held_back: bool,
 }
 
 impl Swarm<'_> {
@@ -258,6 +264,7 @@ impl Swarm<'_> {
         recovered: Bitmap,
     ) -> Result<Report, DownloadError> {
         let result = self.fetch_all(&mut events, &recovered).await;
+        self.counted = None;
         // Received data is written before the part is closed or finished.
         self.tasks.abort_all();
         events.close();
@@ -286,7 +293,7 @@ impl Swarm<'_> {
         recovered: &Bitmap,
     ) -> Result<(), DownloadError> {
         self.state.set_stage(Stage::Searching);
-        let mut counted = self.state.rates.run();
+        self.counted = Some(self.state.rates.run());
         if self.store.has_hashes() {
             match self.reuse.clone() {
                 Some(reuse) if !recovered.is_full() => {
@@ -329,7 +336,6 @@ impl Swarm<'_> {
                     }
                 }
                 _ = tick.tick() => {
-                    counted.update();
                     self.apply_limits();
                     self.choose_writes();
                     let status = self.fetch.as_ref().map(Fetch::status);
@@ -382,10 +388,10 @@ impl Swarm<'_> {
 
     /// Follows the rate limits and the priority, which may change at any time.
     fn apply_limits(&mut self) {
-        if let Some(fetch) = &mut self.fetch {
+        if let (Some(fetch), Some(counted)) = (&mut self.fetch, &self.counted) {
+            counted.update();
             let max = self.all.limits.fetch.in_flight_max_bytes;
-            let rates = &self.state.rates;
-            fetch.set_in_flight_max(rates.in_flight_max_bytes(max, self.chunks.chunk_bytes()));
+            self.is_held_back = counted.apply(fetch, max, self.chunks.chunk_bytes());
         }
     }
 

@@ -35,6 +35,10 @@ impl Fetch {
             if !self.fits_budget(span) {
                 return false;
             }
+            let peer = self.peers.get(&key);
+            if peer.is_some_and(|peer| self.is_only_source(peer)) {
+                self.run_at = ChunkIndex(span.chunk.0 + 1);
+            }
             self.ask(now, key, span);
             return true;
         }
@@ -94,9 +98,6 @@ impl Fetch {
             };
             Some(Span::whole(&self.chunks, chunk))
         })?;
-        if is_only_source {
-            self.run_at = ChunkIndex(span.chunk.0 + 1);
-        }
         Some(span)
     }
 
@@ -200,7 +201,7 @@ impl Fetch {
             .config
             .in_flight_max_bytes
             .max(self.chunks.chunk_bytes());
-        self.in_flight_bytes + span.size(&self.chunks) <= budget
+        self.allowance_bytes > 0 && self.in_flight_bytes + span.size(&self.chunks) <= budget
     }
 
     /// Requests a span that is not requested yet from `key`.
@@ -227,6 +228,11 @@ impl Fetch {
         peer.outstanding += 1;
         peer.outstanding_bytes += size_bytes;
         self.in_flight_bytes += size_bytes;
+        self.requested_bytes += size_bytes;
+        self.allowance_bytes = match self.allowance_bytes {
+            u64::MAX => u64::MAX,
+            bytes => bytes.saturating_sub(size_bytes),
+        };
         self.requests.insert(
             id,
             Request {

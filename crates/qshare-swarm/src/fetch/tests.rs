@@ -155,6 +155,25 @@ fn an_only_source_is_asked_for_chunks_in_a_row_and_several_are_not() {
 }
 
 #[test]
+fn an_allowance_bounds_what_is_requested_and_keeps_the_order() {
+    let mut bench = Bench::new(50);
+    bench.fetch.begin_run_at(ChunkIndex(0));
+    bench.fetch.set_allowance(CHUNK_BYTES + 1);
+    bench.join_seed(1);
+    let first = bench.requests();
+    assert_eq!(chunks_of(&first), [0, 1]);
+    assert_eq!(bench.fetch.requested_bytes(), 2 * CHUNK_BYTES);
+    for (request, ..) in first {
+        bench.verify(request);
+        assert_eq!(bench.requests(), []);
+    }
+    bench.fetch.set_allowance(1);
+    assert_eq!(chunks_of(&bench.requests()), [2]);
+    bench.fetch.set_allowance(u64::MAX);
+    assert_eq!(bench.requests()[0].2.chunk, ChunkIndex(3));
+}
+
+#[test]
 fn a_source_far_away_has_requests_left_though_answers_lack_their_ends_for_long() {
     let (half_trip, answer_time) = (50 * MILLISECOND, 200 * MILLISECOND);
     let mut bench = Bench::new(600);

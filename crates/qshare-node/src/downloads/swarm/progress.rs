@@ -10,13 +10,13 @@ use super::Swarm;
 use super::event::LOG_EVERY;
 use super::slowness::{PeerSample, Sample};
 use crate::error::{DownloadError, drop_reason};
-use crate::vocabulary::{PathKind, PeerView, SwarmView};
+use crate::vocabulary::{PathKind, PeerView, Stage, SwarmView};
 
 /// Interval of status updates. Computing the status of forty peers costs more than the rest of a
 /// tick.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
-/// A download without a source for this long reports the reason.
+/// A download without a source for this long is searching again, and reports the reason.
 const TROUBLE_AFTER: Duration = Duration::from_secs(2);
 
 /// Returns whether a connected peer holds a missing chunk.
@@ -57,6 +57,9 @@ impl Swarm<'_> {
             return Err(DownloadError::Changed { name });
         }
         let waited = self.last_hope.elapsed();
+        if waited >= TROUBLE_AFTER && status.is_some() {
+            self.state.set_stage(Stage::Searching);
+        }
         if waited >= self.all.limits.withdraw_partial_after {
             self.withdraw();
         }
@@ -97,7 +100,10 @@ impl Swarm<'_> {
         let readers = self.slowness.since_last(now) * answering.max(1);
         let rates = &self.state.rates;
         let waited = rates.take_waited().as_secs_f64() / readers.as_secs_f64().max(1e-6);
-        let waiting = rates.paying() as f64 / f64::from(answering.max(1));
+        let waiting = match self.is_held_back && peers.is_empty() {
+            true => 1.0,
+            false => rates.paying() as f64 / f64::from(answering.max(1)),
+        };
         let sample = Sample {
             has_source: has_source(status),
             open_chunks: status.open_chunks.saturating_sub(status.unheld_chunks),
