@@ -175,7 +175,11 @@ mod unix {
             .output()?;
         let added: Value = serde_json::from_slice(&added.stdout)?;
         let added = added["downloads"].as_array().map_or(0, Vec::len);
-        println!("{added} downloads added");
+        ensure!(
+            added == args.downloads,
+            "{added} of {} downloads were added",
+            args.downloads
+        );
 
         println!("{:44} {:>11} {:>11}", "", "median", "maximum");
         let last = args.shares.saturating_sub(1);

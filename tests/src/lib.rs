@@ -5,6 +5,7 @@ pub mod asker;
 mod background;
 pub mod binary;
 pub mod client;
+pub mod controlled;
 mod fake_tracker;
 pub mod files;
 pub mod fleet;

@@ -1,83 +1,24 @@
 //! Commands on a running node, over its control socket.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use qshare_tests::controlled::Controlled;
 use qshare_tests::files::{assert_same, noise};
 use qshare_tests::peer::{Manner, TestPeer};
-use qshare_tests::process::{Ended, Process, Signal, eventually, run};
+use qshare_tests::process::{Process, Signal, eventually, run};
 use qshare_tests::terminal::OnTerminal;
-use qshare_tests::world::{Node, Tracker, World};
+use qshare_tests::world::Node;
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;
 /// A user without rights.
 const NOBODY: u32 = 65_534;
 
-/// A tracker, and a node whose control socket is in the runtime directory `run`.
-struct Scene {
-    world: World,
-    tracker: Tracker,
-}
-
-impl Scene {
-    fn new() -> Scene {
-        let world = World::new();
-        let tracker = world.tracker();
-        Scene { world, tracker }
-    }
-
-    fn node(&self, place: &str) -> Node {
-        Node::start(self.node_command(place))
-    }
-
-    fn node_command(&self, place: &str) -> Command {
-        let mut command = self.world.node_command(place, self.tracker.address);
-        command
-            .arg("--no-lan")
-            .env("XDG_RUNTIME_DIR", self.runtime_dir());
-        command
-    }
-
-    fn runtime_dir(&self) -> std::path::PathBuf {
-        self.world.dir("run")
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.world.command("user", arguments);
-        command.env("XDG_RUNTIME_DIR", self.runtime_dir());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ended {
-        run(self.command(arguments))
-    }
-
-    /// Returns the report of `status --json`.
-    fn report(&self) -> Value {
-        self.run(&["status", "--json"]).well().json().remove(0)
-    }
-
-    /// Returns the download of this name, if it is listed.
-    fn download(&self, name: &str) -> Option<Value> {
-        let report = self.report();
-        let downloads = report["downloads"].as_array().unwrap();
-        downloads.iter().find(|one| one["name"] == name).cloned()
-    }
-
-    fn until_stage(&self, name: &str, stage: &str) -> Value {
-        eventually(&format!("{name} is {stage}"), || {
-            self.download(name).filter(|one| one["stage"] == stage)
-        })
-    }
-}
-
 #[test]
 fn a_download_is_added_paused_resumed_and_listed_by_commands() {
-    let scene = Scene::new();
+    let scene = Controlled::new();
     let bytes = noise(4 * MIB, 70);
     let source = TestPeer::start(Manner::Gated, scene.tracker.address, "x.bin", &bytes);
     let mut node = scene.node("node");
@@ -132,7 +73,7 @@ fn a_download_is_added_paused_resumed_and_listed_by_commands() {
 #[test]
 fn a_removed_download_is_not_resumed_by_itself_and_its_data_is_used_when_it_is_added_again() {
     const ANSWERED: usize = 5;
-    let scene = Scene::new();
+    let scene = Controlled::new();
     let bytes = noise(4 * MIB, 71);
     let source = TestPeer::start(Manner::Gated, scene.tracker.address, "x.bin", &bytes);
     let node = scene.node("node");
@@ -167,7 +108,7 @@ fn a_removed_download_is_not_resumed_by_itself_and_its_data_is_used_when_it_is_a
 
 #[test]
 fn remove_with_files_deletes_a_complete_file_but_none_that_was_changed() {
-    let scene = Scene::new();
+    let scene = Controlled::new();
     scene.world.put("source", "a.txt", b"first");
     scene.world.put("source", "b.txt", b"second");
     let _source = scene.world.node("source", scene.tracker.address);
@@ -197,7 +138,7 @@ fn remove_with_files_deletes_a_complete_file_but_none_that_was_changed() {
 
 #[test]
 fn limits_and_priorities_are_changed_while_a_node_runs() {
-    let scene = Scene::new();
+    let scene = Controlled::new();
     let bytes = noise(MIB, 72);
     let _source = TestPeer::start(Manner::Gated, scene.tracker.address, "x.bin", &bytes);
     let _node = scene.node("node");
@@ -221,7 +162,7 @@ fn limits_and_priorities_are_changed_while_a_node_runs() {
 
 #[test]
 fn a_name_that_is_not_there_and_a_missing_node_have_their_messages() {
-    let scene = Scene::new();
+    let scene = Controlled::new();
     let no_node = [
         &["status"] as &[&str],
         &["add", "x"],
@@ -257,7 +198,7 @@ fn a_name_that_is_not_there_and_a_missing_node_have_their_messages() {
 
 #[test]
 fn one_of_several_nodes_is_chosen() {
-    let scene = Scene::new();
+    let scene = Controlled::new();
     let (first, second) = (scene.node("first"), scene.node("second"));
     scene
         .run(&["status"])
@@ -291,7 +232,7 @@ fn one_of_several_nodes_is_chosen() {
 
 #[test]
 fn a_socket_that_a_crash_left_is_no_node_and_no_obstacle() {
-    let scene = Scene::new();
+    let scene = Controlled::new();
     let mut node = scene.node("node");
     let dir = scene.runtime_dir().join("qshare");
     let socket = dir.join(format!("{}.sock", node.id));
@@ -306,7 +247,7 @@ fn a_socket_that_a_crash_left_is_no_node_and_no_obstacle() {
 
 #[test]
 fn a_socket_is_where_the_user_wants_it_or_nowhere() {
-    let scene = Scene::new();
+    let scene = Controlled::new();
     let socket = scene.world.dir("own").join("node.sock");
     let mut command = scene.node_command("node");
     command.arg("--socket").arg(&socket);
@@ -351,7 +292,7 @@ fn another_users_node_is_refused_in_both_directions() {
     if !rustix::process::geteuid().is_root() {
         return qshare_tests::privilege::skip("only root can act as another user");
     }
-    let scene = Scene::new();
+    let scene = Controlled::new();
     let theirs = scene.world.dir("theirs");
     let socket = theirs.join("node.sock");
     std::os::unix::fs::chown(&theirs, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -384,7 +325,7 @@ fn another_users_node_is_refused_in_both_directions() {
 
 #[test]
 fn several_controllers_at_once_do_not_disturb_each_other() {
-    let scene = Scene::new();
+    let scene = Controlled::new();
     let bytes = noise(MIB, 73);
     let source = TestPeer::start(Manner::Gated, scene.tracker.address, "x.bin", &bytes);
     let _node = scene.node("node");
@@ -412,7 +353,7 @@ fn several_controllers_at_once_do_not_disturb_each_other() {
 
 #[test]
 fn a_watch_reports_events_as_json_and_the_end_of_the_node() {
-    let scene = Scene::new();
+    let scene = Controlled::new();
     scene.world.put("source", "a.txt", b"hello");
     let _source = scene.world.node("source", scene.tracker.address);
     scene.tracker.client().until_complete("a.txt", 1);
@@ -438,7 +379,7 @@ fn a_watch_reports_events_as_json_and_the_end_of_the_node() {
 
 #[test]
 fn a_live_table_shows_changes_and_leaves_the_terminal_as_it_was() {
-    let scene = Scene::new();
+    let scene = Controlled::new();
     scene.world.put("source", "a.txt", b"hello");
     let _source = scene.world.node("source", scene.tracker.address);
     scene.tracker.client().until_complete("a.txt", 1);
@@ -452,4 +393,69 @@ fn a_live_table_shows_changes_and_leaves_the_terminal_as_it_was() {
     // The cursor, and the screen from before.
     terminal.shows("\x1b[?25h\x1b[?1049l");
     assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
+fn a_download_that_lost_its_source_searches_and_goes_on_when_the_source_is_back() {
+    let scene = Controlled::new();
+    let bytes = noise(4 * MIB, 73);
+    scene.world.put("source", "x.bin", &bytes);
+    let mut source = scene.world.node("source", scene.tracker.address);
+    scene.tracker.client().until_complete("x.bin", 1);
+    let node = scene.node_with("node", &["--limit-down", "500kB"]);
+    scene.run(&["add", "x.bin"]).well();
+    scene.until_stage("x.bin", "fetching");
+    source.process.kill();
+    let lost = scene.until_stage("x.bin", "searching");
+    assert_eq!(lost["sources"], 0);
+    assert!(lost["verified_bytes"].as_u64().unwrap() < bytes.len() as u64);
+    let table = scene.run(&["status"]).well().out;
+    assert!(table.contains("searching"), "{table}");
+
+    let _source = scene.world.node("source", scene.tracker.address);
+    scene.until_stage("x.bin", "fetching");
+    scene.run(&["limit", "--down", "0"]).well();
+    scene.until_stage("x.bin", "complete");
+    assert_same(&scene.world.path("node/downloads/x.bin"), &bytes);
+    drop(node);
+}
+
+#[test]
+fn downloads_of_one_source_share_a_limit_by_their_priorities() {
+    let scene = Controlled::new();
+    let files = ["high.bin", "low.bin"];
+    let bytes = [noise(6 * MIB, 74), noise(6 * MIB, 75)];
+    for (name, bytes) in files.iter().zip(&bytes) {
+        scene.world.put("source", name, bytes);
+    }
+    let _source = scene.world.node("source", scene.tracker.address);
+    for name in files {
+        scene.tracker.client().until_complete(name, 1);
+    }
+    let node = scene.node_with("node", &["--limit-down", "800kB"]);
+    scene
+        .run(&["add", "--paused", "high.bin", "low.bin"])
+        .well();
+    scene
+        .run(&["limit", "--priority", "high", "high.bin"])
+        .well();
+    scene.run(&["limit", "--priority", "low", "low.bin"]).well();
+    scene.run(&["resume", "--all"]).well();
+    let [high, low] = eventually("most of the first", || {
+        // Both as of one moment.
+        let downloads = scene.downloads();
+        let verified = files.map(|name| {
+            let download = downloads.iter().find(|one| one["name"] == name);
+            download.and_then(|one| one["verified_bytes"].as_u64())
+        });
+        let [high, low] = [verified[0]?, verified[1]?];
+        (high >= 5 * MIB as u64).then_some([high, low])
+    });
+    assert!(high >= 3 * low, "{high} and {low} bytes");
+    scene.run(&["limit", "--down", "0"]).well();
+    for (name, bytes) in files.iter().zip(&bytes) {
+        scene.until_stage(name, "complete");
+        assert_same(&scene.world.path("node/downloads").join(name), bytes);
+    }
+    drop(node);
 }

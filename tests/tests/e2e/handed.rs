@@ -1,50 +1,32 @@
 //! Shares that are handed to a running node: served, remembered, ended.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 
 use qshare_content::Link;
+use qshare_tests::controlled::Controlled;
 use qshare_tests::files::{self, assert_same, noise};
-use qshare_tests::process::{Ended, Process, eventually, run};
-use qshare_tests::world::{Node, Tracker, World};
+use qshare_tests::process::{Ended, Process, eventually};
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;
 const NAME: &str = "report.bin";
 
-/// A tracker, a user, and nodes whose control sockets are in the runtime directory `run`.
-struct Scene {
-    world: World,
-    tracker: Tracker,
+/// A user who hands files over.
+struct Scene(Controlled);
+
+impl Deref for Scene {
+    type Target = Controlled;
+
+    fn deref(&self) -> &Controlled {
+        &self.0
+    }
 }
 
 impl Scene {
     fn new() -> Scene {
-        let world = World::new();
-        let tracker = world.tracker();
-        Scene { world, tracker }
-    }
-
-    fn node(&self, place: &str) -> Node {
-        let mut command = self.world.node_command(place, self.tracker.address);
-        command.env("XDG_RUNTIME_DIR", self.world.dir("run"));
-        Node::start(command)
-    }
-
-    /// Returns a command of the user who runs the nodes.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.world.command("user", arguments);
-        command
-            .env("XDG_RUNTIME_DIR", self.world.dir("run"))
-            .env("QSHARE_TRACKER", self.tracker.address.to_string());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ended {
-        run(self.command(arguments))
+        Scene(Controlled::new())
     }
 
     /// Hands a path over, and returns what `share --json` prints.
@@ -53,12 +35,6 @@ impl Scene {
         let mut printed = self.run(&arguments).well().json();
         assert_eq!(printed.len(), 1, "{printed:?}");
         printed.remove(0)
-    }
-
-    /// Returns the shares that `status --json` lists.
-    fn shares(&self) -> Vec<Value> {
-        let report = self.run(&["status", "--json"]).well().json().remove(0);
-        report["shares"].as_array().unwrap().clone()
     }
 
     fn get(&self, place: &str, what: &str) -> Ended {

@@ -46,6 +46,8 @@ mod status;
 mod times;
 mod tracker_faults;
 mod trackers;
+#[cfg(unix)]
+mod upgrade;
 mod web;
 #[cfg(unix)]
 mod week;

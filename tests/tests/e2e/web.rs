@@ -17,6 +17,8 @@ use std::{env, fs};
 use qshare_tests::process::{Ended, run};
 use qshare_tests::world::{Node, Tracker, World};
 
+use browser::Browser;
+
 /// Finds programs that a test needs. Without one of them the test prints `SKIPPED` and passes; with
 /// `CI=true` it fails.
 fn has_programs(names: &[&str]) -> bool {
@@ -100,6 +102,30 @@ impl Served {
     fn received_bytes(&self) -> u64 {
         let status = self.call("GET", "status", None);
         status["received_bytes"].as_u64().unwrap()
+    }
+}
+
+/// A node with a web page, and nothing to share or to download.
+struct Alone {
+    served: Served,
+    world: World,
+    _tracker: Tracker,
+}
+
+impl Alone {
+    fn start() -> Alone {
+        let world = World::new();
+        let tracker = world.tracker();
+        Alone {
+            served: Served::start(&world, "node", &tracker, &[]),
+            world,
+            _tracker: tracker,
+        }
+    }
+
+    /// Starts a browser, too; None if none is installed.
+    fn with_browser() -> Option<(Browser, Alone)> {
+        Some((Browser::start()?, Alone::start()))
     }
 }
 

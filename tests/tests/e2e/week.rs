@@ -1,14 +1,12 @@
-//! A week of use, day by day, with the real program: add, limit, pause, restart, resume, a crash,
-//! and a tidy end.
-
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+//! A week of use, day by day, with the real program: add, limit, pause, restart, resume, a crash, a
+//! source that vanishes, files of a newer program, and a tidy end.
 
 use std::collections::HashSet;
+use std::fs;
 
-use qshare_tests::files::noise;
+use qshare_tests::controlled::Controlled;
+use qshare_tests::files::{assert_same, noise};
 use qshare_tests::peer::{Manner, TestPeer};
-use qshare_tests::process::{Ended, eventually, run};
-use qshare_tests::world::{Node, Tracker, World};
 use serde_json::Value;
 
 const MIB: usize = 1 << 20;
@@ -17,61 +15,10 @@ const CHUNK: usize = 128 << 10;
 const LARGE: &str = "large.bin";
 const LATER: &str = "later.bin";
 
-/// The user's machine, and the others in the swarm.
-struct Week {
-    world: World,
-    tracker: Tracker,
-}
-
-impl Week {
-    fn start_node(&self) -> Node {
-        let mut command = self.world.node_command("node", self.tracker.address);
-        command.env("XDG_RUNTIME_DIR", self.world.dir("run"));
-        Node::start(command)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ended {
-        let mut command = self.world.command("user", arguments);
-        command.env("XDG_RUNTIME_DIR", self.world.dir("run"));
-        run(command)
-    }
-
-    /// Stops the node as its user does.
-    fn stop(&self, node: Node) {
-        self.run(&["stop"]).well();
-        node.process.end().with(0);
-    }
-
-    fn downloads(&self) -> Vec<Value> {
-        let report = self.run(&["status", "--json"]).well().json().remove(0);
-        report["downloads"].as_array().unwrap().clone()
-    }
-
-    fn download(&self, name: &str) -> Option<Value> {
-        self.downloads()
-            .into_iter()
-            .find(|download| download["name"] == name)
-    }
-
-    fn until_stage(&self, name: &str, stage: &str) -> Value {
-        eventually(&format!("{name} is {stage}"), || {
-            self.download(name)
-                .filter(|download| download["stage"] == stage)
-        })
-    }
-
-    fn until_verified(&self, name: &str, bytes: usize) {
-        eventually(&format!("{bytes} bytes of {name}"), || {
-            let download = self.download(name)?;
-            (download["verified_bytes"].as_u64()? >= bytes as u64).then_some(())
-        });
-    }
-}
-
 #[test]
 fn nothing_is_lost_in_a_week() {
-    let world = World::new();
-    let tracker = world.tracker();
+    let week = Controlled::new();
+    let (world, tracker) = (&week.world, &week.tracker);
     let (large, later) = (noise(64 * CHUNK, 1), noise(3 * MIB, 2));
     world.put("node", "mine.txt", b"shared all week");
     world.put("friend", "note.txt", b"a small file");
@@ -81,10 +28,9 @@ fn nothing_is_lost_in_a_week() {
         tracker.address,
         &[(LARGE, &large), (LATER, &later)],
     );
-    let week = Week { world, tracker };
 
     // Monday: the node is started, and files are added. A small one is there at once.
-    let node = week.start_node();
+    let node = week.node("node");
     let client = week.tracker.client();
     client.until_complete("mine.txt", 1);
     week.run(&["add", "note.txt", LARGE]).well();
@@ -104,7 +50,7 @@ fn nothing_is_lost_in_a_week() {
     // stays with it, and what the node was told does not.
     week.stop(node);
     week.run(&["status"]).with(5).saying("qshare node");
-    let node = week.start_node();
+    let node = week.node("node");
     let paused = week.until_stage(LARGE, "paused");
     assert_eq!(paused["verified_bytes"], 10 * CHUNK);
     let waiting = week.until_stage(LATER, "paused");
@@ -120,13 +66,13 @@ fn nothing_is_lost_in_a_week() {
     let mut node = node;
     node.process.kill();
     let first: HashSet<u64> = asked(&source).into_iter().collect();
-    let node = week.start_node();
+    let node = week.node("node");
     week.until_verified(LARGE, 30 * CHUNK);
     let resumed = week.download(LARGE).unwrap();
     assert_eq!(resumed["added_at"], paused["added_at"]);
     assert_ne!(resumed["stage"], "paused", "it runs by itself again");
 
-    // Friday: it goes on where it was.
+    // Friday: the source goes away, and somebody else turns out to have the file.
     // Requests of the crashed node may take some of the permits.
     source.allow(25);
     week.until_verified(LARGE, 32 * CHUNK);
@@ -136,10 +82,50 @@ fn nothing_is_lost_in_a_week() {
     // answer were made once more.
     let twice = first.intersection(&again).count();
     assert!(twice <= first.len() - 30, "{twice} of {}", first.len());
+    drop(source);
+    week.until_stage(LARGE, "searching");
+    week.world.put("colleague", LARGE, &large);
+    let colleague = week.world.node("colleague", week.tracker.address);
+    week.until_stage(LARGE, "complete");
+    assert_same(&week.world.path("node/downloads").join(LARGE), &large);
+    client.until_complete(LARGE, 2);
 
-    // Saturday: it is stopped as it should be.
+    // Saturday: a newer program is tried, and its predecessor comes back. The predecessor does not
+    // understand the list, which is not lost either; nor the index, which can be made again.
     week.stop(node);
-    drop(friend);
+    let state = week.world.path("node/certs/state");
+    let list = state.join("downloads");
+    let text = fs::read_to_string(&list).unwrap();
+    fs::write(state.join("index.redb"), b"of another time").unwrap();
+    let newer = text.replacen("\"qshare_downloads\":1", "\"qshare_downloads\":99", 1);
+    assert_ne!(newer, text);
+    fs::write(&list, &newer).unwrap();
+    let node = week.node("node");
+    assert_eq!(week.download(LATER), None);
+    let kept = fs::read_to_string(state.join("downloads.unknown"));
+    assert_eq!(kept.unwrap(), newer);
+    for words in ["unknown format", "index is damaged and replaced"] {
+        node.process.says(words);
+    }
+    client.until_complete("mine.txt", 1);
+    client.until_complete(LARGE, 2);
+    week.stop(node);
+    // Its program comes back.
+    fs::write(&list, &text).unwrap();
+    let node = week.node("node");
+
+    // Sunday: the rest is fetched, and what is not needed any more is removed.
+    week.world.put("colleague", LATER, &later);
+    client.until_complete(LATER, 1);
+    week.run(&["resume", "--all"]).well();
+    week.until_stage(LATER, "complete");
+    assert_same(&week.world.path("node/downloads").join(LATER), &later);
+    week.run(&["remove", "--files", LATER]).well();
+    assert!(!week.world.path("node/downloads").join(LATER).exists());
+    assert_eq!(week.downloads(), Vec::<Value>::new());
+    assert_same(&week.world.path("node/downloads").join(LARGE), &large);
+    week.stop(node);
+    drop((friend, colleague));
 }
 
 /// Returns the chunks of the large file that were requested since the last call.

@@ -4,8 +4,8 @@ use qshare_tests::files::noise;
 use qshare_tests::world::World;
 use serde_json::json;
 
-use super::Served;
 use super::browser::Browser;
+use super::{Alone, Served};
 
 const MIB: usize = 1 << 20;
 /// Keys as WebDriver names them.
@@ -226,12 +226,9 @@ fn both_colour_schemes_are_legible_and_fit_a_phone() {
 
 #[test]
 fn an_empty_page_says_what_to_do() {
-    let Some(browser) = Browser::start() else {
+    let Some((browser, Alone { served, .. })) = &Alone::with_browser() else {
         return;
     };
-    let world = World::new();
-    let tracker = world.tracker();
-    let served = Served::start(&world, "node", &tracker, &[]);
     browser.open(&served.url_with_token());
     browser.until("return document.querySelector('#downloads-empty').checkVisibility()");
     // Each way to begin leads somewhere.

@@ -2,14 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::thread;
 
-use qshare_tests::process::eventually;
+use qshare_tests::process::{Ended, eventually};
 use qshare_tests::world::World;
 use serde_json::json;
 
 use super::browser::Browser;
-use super::{Served, curl};
+use super::{Alone, Served, curl};
 
 /// A web server of a stranger: every path is the same empty page. It ends with the process.
 fn stranger() -> SocketAddr {
@@ -165,43 +166,64 @@ fn a_name_that_a_stranger_points_at_the_node_is_refused() {
     browser.until("return document.querySelector('#downloads-empty')?.checkVisibility()");
 }
 
-#[test]
-fn requests_without_the_token_or_of_another_site_are_refused_and_every_answer_is_confined() {
-    if !super::has_programs(&["curl"]) {
-        return;
+/// curl, which asks a node for its status.
+struct Asking {
+    alone: Alone,
+    dir: PathBuf,
+    url: String,
+    /// The header that admits a request.
+    token: String,
+}
+
+impl Asking {
+    /// Starts a node; None if curl is not installed.
+    fn start() -> Option<Asking> {
+        super::has_programs(&["curl"]).then(|| {
+            let alone = Alone::start();
+            Asking {
+                dir: alone.world.dir("curl"),
+                url: format!("{}api/1/status", alone.served.url),
+                token: format!("Authorization: Bearer {}", alone.served.token),
+                alone,
+            }
+        })
     }
-    let world = World::new();
-    let tracker = world.tracker();
-    let served = Served::start(&world, "node", &tracker, &[]);
-    let dir = world.dir("curl");
-    let url = format!("{}api/1/status", served.url);
-    let token = format!("Authorization: Bearer {}", served.token);
-    let status = |arguments: &[&str]| {
+
+    /// Runs curl, which prints the status code of the answer.
+    fn status(&self, arguments: &[&str]) -> Ended {
         let mut all = vec!["-o", "/dev/null", "-w", "%{http_code}"];
         all.extend(arguments);
-        curl(&dir, &all).well().out
+        curl(&self.dir, &all)
+    }
+}
+
+#[test]
+fn requests_without_the_token_or_of_another_site_are_refused_and_every_answer_is_confined() {
+    let Some(asking) = Asking::start() else {
+        return;
     };
-    assert_eq!(status(&["-H", &token, &url]), "200");
-    assert_eq!(status(&[&url]), "401");
-    assert_eq!(status(&["-H", "Authorization: Bearer x", &url]), "401");
+    let Asking {
+        dir, url, token, ..
+    } = &asking;
+    let served = &asking.alone.served;
+    let status = |arguments: &[&str]| asking.status(arguments).well().out;
+    assert_eq!(status(&["-H", token, url]), "200");
+    assert_eq!(status(&[url]), "401");
+    assert_eq!(status(&["-H", "Authorization: Bearer x", url]), "401");
     for header in [
         "Host: rebound.example",
         "Origin: http://evil.example",
         "Origin: null",
         "Sec-Fetch-Site: cross-site",
     ] {
-        assert_eq!(
-            status(&["-H", &token, "-H", header, &url]),
-            "403",
-            "{header}"
-        );
+        assert_eq!(status(&["-H", token, "-H", header, url]), "403", "{header}");
     }
     let long = format!("{url}?{}", "x".repeat(20_000));
-    assert_eq!(status(&["-H", &token, &long]), "414");
+    assert_eq!(status(&["-H", token, &long]), "414");
     let huge = format!("X: {}", "x".repeat(60_000));
-    assert_eq!(status(&["-H", &token, "-H", &huge, &url]), "431");
+    assert_eq!(status(&["-H", token, "-H", &huge, url]), "431");
     for path in ["", "app.js", "nothing", "api/1/status"] {
-        let headers = curl(&dir, &["-I", &format!("{}{path}", served.url)]).well();
+        let headers = curl(dir, &["-I", &format!("{}{path}", served.url)]).well();
         for header in [
             "x-content-type-options: nosniff",
             "referrer-policy: no-referrer",
@@ -233,21 +255,12 @@ fn other_machines_need_a_token_file() {
 
 #[test]
 fn many_idle_connections_are_bounded_and_leave_nothing_behind() {
-    if !super::has_programs(&["curl"]) {
+    let Some(asking) = Asking::start() else {
         return;
-    }
-    let world = World::new();
-    let tracker = world.tracker();
-    let served = Served::start(&world, "node", &tracker, &[]);
-    let dir = world.dir("curl");
-    let token = format!("Authorization: Bearer {}", served.token);
-    let url = format!("{}api/1/status", served.url);
-    let status = || {
-        let arguments = ["-o", "/dev/null", "-w", "%{http_code}", "-H", &token, &url];
-        curl(&dir, &arguments).out
     };
+    let status = || asking.status(&["-H", &asking.token, &asking.url]).out;
     let idle: Vec<_> = (0..256)
-        .map(|_| TcpStream::connect(served.place()).unwrap())
+        .map(|_| TcpStream::connect(asking.alone.served.place()).unwrap())
         .collect();
     eventually("all places are taken", || (status() == "429").then_some(()));
     // Commands go through the socket, which has places of its own.

@@ -4,8 +4,8 @@ use qshare_tests::files::noise;
 use qshare_tests::world::World;
 use serde_json::json;
 
-use super::Served;
 use super::browser::Browser;
+use super::{Alone, Served};
 
 const MIB: usize = 1 << 20;
 
@@ -136,12 +136,9 @@ fn a_thousand_downloads_are_listed_in_steps_and_one_that_moves_moves_no_other() 
 
 #[test]
 fn shares_that_come_quickly_are_read_once_a_second() {
-    let Some(browser) = Browser::start() else {
+    let Some((browser, Alone { served, .. })) = &Alone::with_browser() else {
         return;
     };
-    let world = World::new();
-    let tracker = world.tracker();
-    let served = Served::start(&world, "node", &tracker, &[]);
     browser.open(&served.url_with_token());
     browser.click(".tabs a[data-view=shares]");
     browser.until("return document.querySelector('#shares-empty').checkVisibility()");
