@@ -7,9 +7,9 @@
 //! caught up.
 //!
 //! A download whose sources are slow falls behind for ever, and nobody may wait for it. The sign of
-//! that is a limit that is not used while a download is held back. Then those that are not held back
-//! forfeit their claim for a while: they go on requesting, and nobody waits for them. So the limit
-//! is used whenever any download can use it.
+//! that is a limit that is not used while a download is held back. Then those that are not held
+//! back forfeit their claim for a while: they go on requesting, and nobody waits for them. So the
+//! limit is used whenever any download can use it.
 //!
 //! Pure: the caller gives the time.
 
@@ -23,8 +23,8 @@ use super::Priority;
 /// two reports, so that a download can use its share all the time.
 const AHEAD: Duration = Duration::from_millis(500);
 /// A limit that is unused for this long, while a download is held back, is not used up by the
-/// others. Longer than the RTT of most paths, after which a first request is answered, and than most
-/// interruptions of a path.
+/// others. Longer than the RTT of most paths, after which a first request is answered, and than
+/// most interruptions of a path.
 const UNUSED: Duration = Duration::from_millis(500);
 /// After a longer time without a report, this node was too busy to tell whether the limit is used.
 const LATE: Duration = Duration::from_millis(200);
@@ -33,8 +33,8 @@ const LATE: Duration = Duration::from_millis(200);
 /// a download whose sources became faster has no more than any other.
 const FORFEIT_MIN: Duration = Duration::from_millis(500);
 const FORFEIT_MAX: Duration = Duration::from_secs(10);
-/// Those that are not held back use the limit if they do so for this long, while those that are have
-/// nothing under way. Their next claim is forfeited for the shortest time.
+/// Those that are not held back use the limit if they do so for this long, while those that are
+/// have nothing under way. Their next claim is forfeited for the shortest time.
 const PROVEN: Duration = Duration::from_secs(1);
 
 /// The downloads that run, and what each has requested of the limit.
