@@ -4,7 +4,10 @@ mod chunk_request;
 mod committer;
 mod digest;
 mod download;
+mod folder;
+mod follow;
 mod meter;
+mod newer;
 mod rates;
 mod received;
 mod request;
@@ -18,6 +21,10 @@ mod swarm;
 
 pub(crate) use committer::Committer;
 pub use download::Download;
+pub use folder::FolderTerms;
+pub(crate) use folder::{Boxed, Folders, RunningFolder};
+pub use follow::Follow;
+pub(crate) use newer::Newer;
 pub use rates::Priority;
 pub(crate) use request::Member;
 pub use request::{DownloadRequest, discard_unfinished, unfinished_chunks};
@@ -25,7 +32,7 @@ pub use roster::{
     DownloadId, NoSuchDownload, RemoveError, RosterChanges, RosterCounts, RosterPage, RosterRow,
     RosterState,
 };
-pub(crate) use roster::{Roster, RosterConfig};
+pub(crate) use roster::{Lost, Roster, RosterConfig};
 pub(crate) use service::{Downloads, DownloadsConfig};
 pub(crate) use sources::CollectionSources;
 pub use streams::{ContentReader, StreamError};

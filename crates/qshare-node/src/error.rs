@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use qshare_content::manifest::ManifestError;
 use qshare_content::{AssetName, Hash, NodeId, TrackerAddress};
 use qshare_net::framed::ReadError;
 use qshare_net::{BindError, DialError, KnockError, MappingError, ResolveError, TrustError};
@@ -472,6 +473,39 @@ pub enum DownloadError {
     NotAFile {
         /// The path.
         path: PathBuf,
+    },
+    /// Something else than a directory is at the target of a folder.
+    #[error("{}: not a directory", .path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The list of a folder is not valid. Nothing of the folder was written.
+    #[error("{name}: {cause}")]
+    InvalidFolder {
+        /// The name.
+        name: AssetName,
+        /// Why.
+        cause: ManifestError,
+    },
+    /// A glob that selects files of a folder is not valid.
+    #[error("{glob:?} is not a valid glob")]
+    InvalidGlob {
+        /// The glob.
+        glob: String,
+    },
+    /// The list of a folder was not downloaded.
+    #[error("{0}")]
+    List(Arc<DownloadError>),
+    /// Some files of a folder were not downloaded. The others are there.
+    #[error("{failed} of the files of {name} could not be downloaded; the first: {first}")]
+    Files {
+        /// The folder's name.
+        name: AssetName,
+        /// Their number.
+        failed: u64,
+        /// Why the first one was not.
+        first: Arc<DownloadError>,
     },
     /// The part or meta file cannot be opened.
     #[error("{}: {cause}", .path.display())]

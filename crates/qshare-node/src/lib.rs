@@ -66,6 +66,7 @@ mod collections;
 mod config;
 mod downloads;
 mod error;
+mod follow;
 mod lookup;
 mod nat;
 mod neighbours;
@@ -84,14 +85,15 @@ pub use codes::{
     RedeemError, RedeemPatience, Redeemed,
 };
 pub use collections::{
-    Folder, FolderFetchError, FolderFound, FolderReader, FolderReceiver, FolderRequest,
-    FolderShare, FolderShareRequest, FolderVersion,
+    FetchTerms, Folder, FolderEvent, FolderFetch, FolderFetchError, FolderFound, FolderReader,
+    FolderReceiver, FolderRequest, FolderShare, FolderShareRequest, FolderTotals, FolderVersion,
+    FormerFolder, InvalidGlob, Selection,
 };
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, RateLimits, Shares};
 pub use downloads::{
-    ContentReader, Download, DownloadId, DownloadRequest, NoSuchDownload, Priority, RemoveError,
-    RosterChanges, RosterCounts, RosterPage, RosterRow, RosterState, StreamError,
-    discard_unfinished, unfinished_chunks,
+    ContentReader, Download, DownloadId, DownloadRequest, FolderTerms, Follow, NoSuchDownload,
+    Priority, RemoveError, RosterChanges, RosterCounts, RosterPage, RosterRow, RosterState,
+    StreamError, discard_unfinished, unfinished_chunks,
 };
 pub use error::{
     AskError, DownloadError, FindError, NoSource, PartFailed, PathFault, PortCheckFault,
@@ -101,7 +103,9 @@ pub use nat::{
     AddressMapping, Filtering, NatKind, NetReport, NetReportConfig, NetReportError, NotAsked,
     PortMappingFound, Seen, net_report,
 };
-pub use node::{ConnectedPeer, DownloadRoster, ListedShare, Node, SharesPage, Traffic};
+pub use node::{
+    ConnectedPeer, DownloadRoster, ListedShare, Node, SharesPage, Traffic, VerifiedChunks,
+};
 pub use qshare_content as content;
 pub use qshare_net::{
     BindError, Congestion, DialError, GroupError, GroupMismatch, GroupSecret, Identity,
@@ -119,7 +123,7 @@ pub use shares::Audience;
 pub use sharing::{Share, ShareRequest, ShareVersion, new_share_key};
 pub use slow_cause::{Cause, CauseShare};
 pub use vocabulary::{
-    Contact, DownloadStatus, Findings, FoundFile, MappedPort, NodeEvent, NodeStatus, PathKind,
-    PeerView, PortMappingState, Progress, Report, Source, Stage, SwarmView, TrackerState,
+    Contact, DownloadStatus, FileCounts, Findings, FoundFile, MappedPort, NodeEvent, NodeStatus,
+    PathKind, PeerView, PortMappingState, Progress, Report, Source, Stage, SwarmView, TrackerState,
     TrackerStatus,
 };

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use qshare_content::{AssetName, Code, NodeId, Query};
+use qshare_content::{AssetName, Code, ContentInfo, NodeId, Query};
 use qshare_net::{Endpoint, EndpointConfig, Greeting, Traversal};
 use qshare_storage::{FolderError, HashError, HashIndex};
 use qshare_wire::collection::FEATURE_COLLECTIONS;
@@ -21,15 +21,16 @@ use tracing::{debug, warn};
 
 use crate::codes::{CodeOffer, CodeOfferConfig, Codes, RedeemError, RedeemPatience, Redeemed};
 use crate::collections::{
-    self, Folder, FolderFetchError, FolderFound, FolderReader, FolderRequest, FolderShare,
-    FolderShareRequest,
+    self, Folder, FolderDownloads, FolderFetchError, FolderFound, FolderReader, FolderRequest,
+    FolderShare, FolderShareRequest,
 };
 use crate::config::{NodeConfig, NodeRole, RateLimits};
 use crate::downloads::{
-    Committer, ContentReader, Download, DownloadRequest, Downloads, DownloadsConfig, Roster,
-    RosterConfig, StreamError,
+    Committer, ContentReader, Download, DownloadRequest, Downloads, DownloadsConfig, Follow,
+    Roster, RosterConfig, StreamError,
 };
 use crate::error::{FindError, PartFailed, StartError};
+use crate::follow::{self, follow};
 use crate::lookup::{LanLookup, Lookup};
 use crate::nat::PortMapper;
 use crate::neighbours::Neighbours;
@@ -40,7 +41,7 @@ use crate::sharing::{self, Share, ShareRequest};
 use crate::trackers::{IntroductionFrom, Trackers, TrackersConfig, local_candidates};
 use crate::uploads::{Uploads, UploadsConfig};
 use crate::vocabulary::{Contact, Findings, NodeEvent, NodeStatus};
-pub use roster::Downloads as DownloadRoster;
+pub use roster::{Downloads as DownloadRoster, VerifiedChunks};
 pub use views::{ConnectedPeer, ListedShare, SharesPage, Traffic};
 
 /// Events that a slow subscriber may lag behind before it misses some.
@@ -250,8 +251,10 @@ impl Node {
         }));
 
         let roster = roster_dirs.map(|(dir, state_dir)| {
+            let folders = FolderDownloads::new(downloads.clone(), shares.clone(), &state_dir);
             Roster::new(RosterConfig {
                 downloads: downloads.clone(),
+                folders: Arc::new(folders),
                 shares: shares.clone(),
                 dir,
                 state_dir,
@@ -307,6 +310,9 @@ impl Node {
         };
         if let Some(roster) = &node.parts.roster {
             roster.restore().await;
+            let parts = &node.parts;
+            let following = follow(roster.clone(), parts.lookup.clone(), parts.dialler.clone());
+            parts.tasks.supervise("followed downloads", following);
         }
         Ok(node)
     }
@@ -478,6 +484,18 @@ impl Node {
         collections::ask_for_folder(&self.parts.dialler, folder, holders).await
     }
 
+    /// Asks nodes that had a folder for it. Returns what they share under its name by now, if that
+    /// is another version.
+    pub async fn newer_folder(
+        &self,
+        follow: &Follow,
+        present: ContentInfo,
+        holders: Vec<Contact>,
+    ) -> Option<FolderFound> {
+        let parts = &self.parts;
+        follow::newer_folder(&parts.lookup, &parts.dialler, follow, present, holders).await
+    }
+
     /// Downloads the list of a folder, and validates it. Nothing of the folder itself is written.
     ///
     /// # Errors
@@ -559,7 +577,7 @@ impl Node {
             warn!(%error, "cannot save the list of downloads");
         }
         parts.downloads.stop();
-        for download in parts.downloads.list() {
+        for download in parts.downloads.all() {
             let _ = timeout(grace.max(WIND_DOWN), download.finished()).await;
         }
         let _ = timeout(grace, parts.uploads.idle()).await;

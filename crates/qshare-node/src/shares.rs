@@ -6,6 +6,7 @@ mod catalogue;
 mod collections;
 mod contents;
 pub(crate) mod digests;
+mod marks;
 mod memory;
 mod private;
 mod store;

@@ -99,6 +99,17 @@ pub struct Progress {
     /// Why nothing happens, if there has been no source for a while: the holders that were tried,
     /// and why each failed.
     pub trouble: Option<NoSource>,
+    /// Of a folder, the number of its files, once its list is known.
+    pub files: Option<FileCounts>,
+}
+
+/// The files of a folder that are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct FileCounts {
+    /// Their number.
+    pub total: u64,
+    /// Of those, files that are there.
+    pub complete: u64,
 }
 
 /// The kind of path to a node.
@@ -153,6 +164,8 @@ pub struct Report {
     pub sources: Vec<Source>,
     /// The file was there already; nothing was fetched.
     pub already_there: bool,
+    /// Of a folder, the number of its files.
+    pub files: Option<u64>,
 }
 
 /// The state of a tracker's session.

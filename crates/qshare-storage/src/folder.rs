@@ -2,7 +2,9 @@
 //! lie, and the entries of a received one that are not files.
 
 mod build;
+mod discard;
 mod index;
+mod known;
 mod receive;
 mod shared;
 mod walk;

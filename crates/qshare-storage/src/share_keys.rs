@@ -10,7 +10,9 @@
 //! CONTENTID KEY NAME
 //! ```
 //!
-//! One line for each private download, the newest last; `NAME` is the rest of the line.
+//! One line for each private download, the newest last; `NAME` is the rest of the line. After the
+//! name of a folder there is a slash; its content is its manifest, and all files beneath it are
+//! private.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -34,6 +36,8 @@ pub struct PrivateFile {
     pub key: ShareKey,
     /// The name under which it was downloaded.
     pub name: AssetName,
+    /// Whether it is a folder, and the content its manifest.
+    pub is_folder: bool,
 }
 
 /// The private downloads of a node. Calls that change them block until the file is durable.
@@ -82,12 +86,13 @@ impl ShareKeys {
         written
     }
 
-    /// Forgets all keys of a content: files that hold it are public from now on.
-    pub fn remove(&self, content: &ContentId) -> Result<(), DiskError> {
+    /// Forgets a private download: a file at its place is public from now on, unless it came
+    /// through another private link, too.
+    pub fn remove(&self, forgotten: &PrivateFile) -> Result<(), DiskError> {
         let mut files = self.lock();
         let left: Vec<_> = files
             .iter()
-            .filter(|file| file.content != *content)
+            .filter(|file| *file != forgotten)
             .cloned()
             .collect();
         if left.len() < files.len() {
@@ -100,22 +105,44 @@ impl ShareKeys {
     /// Returns the keys under which a content was downloaded.
     pub fn keys_of(&self, content: &ContentId) -> Vec<ShareKey> {
         let files = self.lock();
-        let of_content = files.iter().filter(|file| file.content == *content);
+        let of_content = files.iter();
+        let of_content = of_content.filter(|file| file.content == *content && !file.is_folder);
         of_content.map(|file| file.key.clone()).collect()
+    }
+
+    /// Returns the private folders.
+    pub fn folders(&self) -> Vec<PrivateFile> {
+        let files = self.lock();
+        let folders = files.iter().filter(|file| file.is_folder);
+        folders.cloned().collect()
+    }
+
+    /// Returns whether a name lies beneath that of a private folder.
+    pub fn is_in_folder(&self, name: &AssetName) -> bool {
+        let files = self.lock();
+        let mut folders = files.iter().filter(|file| file.is_folder);
+        folders.any(|folder| {
+            let rest = name.as_str().strip_prefix(folder.name.as_str());
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        })
     }
 
     /// Returns the keys of the downloads that had this name.
     pub fn keys_of_name(&self, name: &AssetName) -> Vec<ShareKey> {
         let files = self.lock();
-        let of_name = files.iter().filter(|file| file.name == *name);
+        let of_name = files.iter();
+        let of_name = of_name.filter(|file| file.name == *name && !file.is_folder);
         of_name.map(|file| file.key.clone()).collect()
     }
 
     fn write(&self, files: &[PrivateFile]) -> Result<(), DiskError> {
         let failed = |error| DiskError::new("write", &self.path, error);
         let mut text = Zeroizing::new(format!("{HEADER}\n"));
-        for PrivateFile { content, key, name } in files {
-            let line = Zeroizing::new(format!("{content} {} {name}\n", key.to_text()));
+        for file in files {
+            let PrivateFile { content, name, .. } = file;
+            let slash = if file.is_folder { "/" } else { "" };
+            let key = Zeroizing::new(file.key.to_text());
+            let line = Zeroizing::new(format!("{content} {} {name}{slash}\n", *key));
             text.push_str(&line);
         }
         let temporary = self.path.with_extension("tmp");
@@ -146,10 +173,12 @@ fn decode(text: &str) -> Option<Vec<PrivateFile>> {
         .map(|line| {
             let (content, rest) = line.split_once(' ')?;
             let (key, name) = rest.split_once(' ')?;
+            let folder = name.strip_suffix('/');
             Some(PrivateFile {
                 content: content.parse().ok()?,
                 key: key.parse().ok()?,
-                name: AssetName::new(name).ok()?,
+                name: AssetName::new(folder.unwrap_or(name)).ok()?,
+                is_folder: folder.is_some(),
             })
         })
         .collect()
@@ -184,7 +213,29 @@ mod tests {
             content: ContentId([byte; 32]),
             key: ShareKey::from_bytes([byte; 16]),
             name: AssetName::new(name).unwrap(),
+            is_folder: false,
         }
+    }
+
+    #[test]
+    fn a_folder_is_known_by_what_lies_beneath_it_and_is_forgotten_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = ShareKeys::open(dir.path()).unwrap();
+        let folder = PrivateFile {
+            is_folder: true,
+            ..file(1, "d/photos")
+        };
+        keys.add(folder.clone()).unwrap();
+        keys.add(file(1, "d/photos")).unwrap();
+        let again = ShareKeys::open(dir.path()).unwrap();
+        let is_in = |name: &str| again.is_in_folder(&AssetName::new(name).unwrap());
+        assert!(is_in("d/photos/a/b") && !is_in("d/photos") && !is_in("d/photos2/a"));
+        assert_eq!(again.folders(), std::slice::from_ref(&folder));
+        assert_eq!(again.keys_of(&ContentId([1; 32])).len(), 1);
+        again.remove(&folder).unwrap();
+        let last = ShareKeys::open(dir.path()).unwrap();
+        assert!(last.folders().is_empty());
+        assert_eq!(last.keys_of(&ContentId([1; 32])).len(), 1);
     }
 
     #[test]
@@ -204,7 +255,7 @@ mod tests {
             let metadata = fs::metadata(dir.path().join(FILE_NAME)).unwrap();
             assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
         }
-        again.remove(&ContentId([1; 32])).unwrap();
+        again.remove(&file(1, "d/a file")).unwrap();
         let last = ShareKeys::open(dir.path()).unwrap();
         assert!(last.keys_of(&ContentId([1; 32])).is_empty());
         assert_eq!(last.keys_of(&ContentId([2; 32])).len(), 1);

@@ -1,6 +1,6 @@
 //! A finished file that is served although it is not in a shared directory.
 
-mod indexed;
+pub(crate) mod indexed;
 
 use std::fs::File;
 use std::io;

@@ -24,7 +24,9 @@ use axum::routing::get;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use qshare_node::content::manifest::FolderList;
 use qshare_node::content::{AssetName, ContentInfo, NodeAddress, ShareKey};
-use qshare_node::{Contact, ContentReader, DownloadRequest, Node, StreamError, Target};
+use qshare_node::{
+    Contact, ContentReader, DownloadRequest, FolderReader, Node, StreamError, Target,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::debug;
@@ -63,6 +65,8 @@ pub(crate) struct Readable {
     pub(crate) share_key: Option<ShareKey>,
     /// Of a folder, its files; then the rest is about the list of them.
     pub(crate) list: Option<Arc<FolderList>>,
+    /// Of a folder of other nodes, how its files are fetched.
+    pub(crate) remote: Option<Arc<FolderReader>>,
     /// Nodes that a link named.
     pub(crate) nodes: Vec<NodeAddress>,
     /// Nodes that a lookup found.
@@ -111,6 +115,16 @@ impl Gateway {
     }
 
     fn open(&self, content: &Readable, range: Range<u64>) -> Result<ContentReader, StreamError> {
+        let of_folder = content.remote.as_ref();
+        let of_folder = of_folder.and_then(|folder| {
+            let list = folder.list();
+            let id = content.info.id();
+            folder.request(list.find_file(&id, |_| true)?)
+        });
+        if let Some(request) = of_folder {
+            let request = request.give_up_after(PATIENCE);
+            return self.0.node.read(request, range);
+        }
         let target = Target::beneath(std::path::Path::new("."), content.name.clone());
         let request = DownloadRequest::new(content.name.clone(), content.info, target)
             .nodes(content.nodes.clone())

@@ -10,14 +10,13 @@ use qshare_node::content::{
     AssetName, Chunks, ContentId, ContentInfo, Hash, NodeAddress, ShareKey,
 };
 use qshare_node::{
-    Contact, Download, DownloadError, DownloadRequest, Durability, FileAttributes, FoundFile, Node,
-    Report, Target,
+    Contact, Download, DownloadError, DownloadRequest, Durability, FileAttributes, Follow,
+    FoundFile, Node, Report, Target,
 };
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::newer::ByName;
 use self::newer::Newer;
 use crate::argument::printed_name;
 use crate::console::Console;
@@ -51,7 +50,7 @@ pub(crate) struct Item {
     /// Other contents that nodes claim to have this digest.
     pub(crate) others: Vec<FoundFile>,
     /// How to look the file up again; None if the user asked for this content and no other.
-    pub(crate) by_name: Option<ByName>,
+    pub(crate) follow: Option<Follow>,
     /// An earlier version, of which a part was fetched to the same target.
     pub(crate) supersedes: Option<ContentInfo>,
 }
@@ -217,6 +216,7 @@ impl Run {
             .sha256(item.sha256)
             .share_key(item.share_key.clone())
             .force(item.force)
+            .follow(item.follow.clone())
             .supersedes(item.supersedes)
             .durability(durability)
             .give_up_after(self.terms.give_up_after)

@@ -20,6 +20,7 @@ mod configuration;
 mod console;
 mod control;
 mod exit;
+mod folder_source;
 mod gateway;
 mod http;
 mod jobs;

@@ -27,9 +27,7 @@ pub(crate) use control::{
     client, no_control_socket, no_download, no_node, no_share, node_stopped, not_shareable,
 };
 pub(crate) use disk::{disk, not_a_directory};
-pub(crate) use download::{
-    FORCE_NEEDS_A_NAME, download, folder_at_the_prompt, liar, nothing_to_discard,
-};
+pub(crate) use download::{FORCE_NEEDS_A_NAME, download, liar, nothing_to_discard};
 pub(crate) use identity::identity_in_use;
 pub(crate) use lookup::{
     find, is_a_folder, listing_truncated, not_found, prompt_listing_truncated, tracker_state,

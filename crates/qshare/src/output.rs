@@ -333,6 +333,7 @@ mod tests {
                 chunks: 1,
             }],
             already_there: false,
+            files: None,
         };
         let printed = json(&DownloadedJson::from(&report));
         let (content, node) = (report.content, report.sources[0].node);

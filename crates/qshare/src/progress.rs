@@ -214,8 +214,17 @@ fn new_bar(bar: ProgressBar) -> ProgressBar {
 
 /// Describes a finished download: `x: 1.2 GB in 0:03 (400 MB/s) from 3 sources`.
 pub(crate) fn finished_line(report: &Report) -> String {
-    let name = &report.name;
-    let size = output::bytes(report.size_bytes);
+    let (name, size) = match report.files {
+        None => (report.name.to_string(), output::bytes(report.size_bytes)),
+        Some(files) => (
+            format!("{}/", report.name),
+            format!(
+                "{}, {}",
+                output::count(files, "file"),
+                output::bytes(report.size_bytes)
+            ),
+        ),
+    };
     if report.already_there {
         return format!("{name}: {size}, already present");
     }
@@ -377,6 +386,7 @@ mod tests {
             time_left: Some(Duration::from_secs(83)),
             sources: 3,
             trouble: None,
+            files: None,
         }
     }
 

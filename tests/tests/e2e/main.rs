@@ -14,6 +14,7 @@ mod control;
 mod demo;
 mod digests;
 mod downloads;
+mod folder_downloads;
 mod folders;
 mod handed;
 mod hostile;

@@ -15,7 +15,7 @@ use crate::runtime::blocking;
 /// The list of a folder whose files can be read one by one.
 pub struct FolderReader {
     request: FolderRequest,
-    list: FolderList,
+    list: Arc<FolderList>,
     sources: Arc<CollectionSources>,
 }
 
@@ -41,7 +41,7 @@ impl FolderReader {
             bytes.extend_from_slice(&more);
         }
         let list = blocking(move || FolderList::read(&bytes[..], info)).await;
-        let list = list.map_err(FolderFetchError::Invalid)?;
+        let list = Arc::new(list.map_err(FolderFetchError::Invalid)?);
         let access = Access::new(&info, request.share_key.as_ref());
         let (known, nodes) = (request.holders.clone(), &request.nodes);
         let sources = downloads.collection_sources(access, list.file_count(), known, nodes);
@@ -53,7 +53,7 @@ impl FolderReader {
     }
 
     /// Returns the list.
-    pub fn list(&self) -> &FolderList {
+    pub fn list(&self) -> &Arc<FolderList> {
         &self.list
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_content::manifest::{FolderList, ManifestError, TimesReader};
-use qshare_content::{AssetName, ContentInfo, NodeAddress, ShareKey};
+use qshare_content::{AssetName, ContentInfo, NodeAddress, NodeId, ShareKey};
 use qshare_storage::{
     DiskError, Durability, FileAttributes, HashError, HashOptions, SharedFile, SharedFolder, Target,
 };
@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::access::Access;
-use crate::downloads::{CollectionSources, DownloadRequest, Downloads, Member};
+use crate::downloads::{
+    CollectionSources, Download, DownloadRequest, Downloads, Member, RunningFolder,
+};
 use crate::error::DownloadError;
 use crate::runtime::blocking;
 use crate::shares::{Membership, ShareStore, SharedCollection};
@@ -23,7 +25,7 @@ use crate::vocabulary::Contact;
 const TIMES_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A folder to receive.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct FolderRequest {
     pub(super) name: AssetName,
     pub(super) manifest: ContentInfo,
@@ -35,6 +37,10 @@ pub struct FolderRequest {
     pub(super) give_up_after: Option<Duration>,
     keep_times: bool,
     keep_execute_bits: bool,
+    /// Whether this version is wanted, or the name.
+    pinned: bool,
+    /// The download of a running node that this belongs to.
+    within: Option<RunningFolder>,
 }
 
 impl FolderRequest {
@@ -52,7 +58,30 @@ impl FolderRequest {
             give_up_after: None,
             keep_times: true,
             keep_execute_bits: true,
+            pinned: false,
+            within: None,
         }
+    }
+
+    /// Requests the folder of a running node's download.
+    pub(super) fn of_download(request: &DownloadRequest, list_path: PathBuf) -> FolderRequest {
+        let (holders, nodes, patience) = request.sources_known();
+        let terms = request.folder_terms();
+        let mut folder = FolderRequest::new(request.name().clone(), request.info(), list_path);
+        folder.pinned = request.is_pinned();
+        folder
+            .times(terms.and_then(|terms| terms.times))
+            .share_key(request.key().cloned())
+            .holders(holders)
+            .nodes(nodes)
+            .give_up_after(patience)
+            .keep_execute_bits(terms.is_none_or(|terms| terms.keeps_exec))
+    }
+
+    /// Makes it a part of a running node's download, with its rate limit and priority.
+    pub(crate) fn within(mut self, download: &RunningFolder) -> FolderRequest {
+        self.within = Some(download.clone());
+        self
     }
 
     /// Names the content with the modification times.
@@ -98,7 +127,7 @@ impl FolderRequest {
     }
 
     fn times_path(&self) -> PathBuf {
-        self.list_path.with_extension("times")
+        times_path(&self.list_path)
     }
 }
 
@@ -275,6 +304,8 @@ impl FolderReceiver {
                 .nodes(request.nodes.clone())
                 .attributes(self.folder.kept_attributes(at))
                 .give_up_after(request.give_up_after)
+                .pinned(request.pinned)
+                .within(request.within.as_ref())
                 .member(member),
         )
     }
@@ -302,6 +333,26 @@ impl FolderReceiver {
         }
     }
 
+    /// Stops serving and announcing the folder.
+    pub(crate) fn withdraw(&self) {
+        self.shares().remove_collection(&self.collection, false);
+    }
+
+    /// Returns the collection with the members that are there.
+    pub(super) fn collection(&self) -> &Arc<SharedCollection> {
+        &self.collection
+    }
+
+    /// Begins the download of a file, or returns the running one.
+    pub(super) fn begin(&self, request: DownloadRequest) -> Download {
+        self.folder.downloads.begin(request)
+    }
+
+    /// Returns this node's ID.
+    pub(super) fn us(&self) -> NodeId {
+        self.folder.downloads.us()
+    }
+
     /// Removes the list from disk, after the node was stopped.
     pub fn remove_list(&self) {
         Folder::remove_list(&self.folder.request);
@@ -325,11 +376,28 @@ async fn fetch_list(
         .durability(Durability::Deferred)
         .force(true)
         .give_up_after(request.give_up_after)
+        .pinned(request.pinned)
+        .within(request.within.as_ref())
         .unannounced();
-    downloads.begin(list).finished().await.map(drop)
+    let list = StopOnDrop(downloads.begin(list));
+    list.0.finished().await.map(drop)
 }
 
-fn open_list(path: &Path, info: ContentInfo) -> Result<SharedFile, FolderFetchError> {
+/// Stops a download that nobody waits for any more.
+struct StopOnDrop(Download);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Returns where the modification times are kept beside a list.
+pub(super) fn times_path(list: &Path) -> PathBuf {
+    list.with_extension("times")
+}
+
+pub(super) fn open_list(path: &Path, info: ContentInfo) -> Result<SharedFile, FolderFetchError> {
     let opened = SharedFile::hashed(path, &HashOptions::default());
     match opened {
         Ok(file) if file.info() == info => Ok(file),
@@ -365,10 +433,10 @@ async fn open_times(
         .durability(Durability::Deferred)
         .force(true)
         .give_up_after(Some(TIMES_PATIENCE))
+        .within(request.within.as_ref())
         .unannounced();
-    let fetched = timeout(TIMES_PATIENCE, async {
-        downloads.begin(times).finished().await
-    });
+    let times = StopOnDrop(downloads.begin(times));
+    let fetched = timeout(TIMES_PATIENCE, times.0.finished());
     match fetched.await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => {

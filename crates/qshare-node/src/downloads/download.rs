@@ -1,5 +1,6 @@
 //! The owner's handle to a download.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -24,6 +25,12 @@ pub struct Download {
     progress: watch::Receiver<Progress>,
 }
 
+impl fmt::Debug for Download {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Download").finish_non_exhaustive()
+    }
+}
+
 type Outcome = Result<Arc<Report>, Arc<DownloadError>>;
 
 /// State that the download's task and its handles share.
@@ -35,6 +42,10 @@ pub(super) struct DownloadState {
     pub(super) swarm: Mutex<SwarmView>,
     /// The part, while the download runs and has more than one chunk.
     part: Mutex<Weak<PartialContent>>,
+    /// Of a folder, the files that are there, while it runs.
+    pub(super) files: Mutex<Option<Bitmap>>,
+    /// Whether it is a part of a folder's download.
+    is_part: bool,
     outcome: watch::Sender<Option<Outcome>>,
     pub(super) stop: CancellationToken,
     pub(super) started: Instant,
@@ -48,10 +59,7 @@ impl Download {
         stop: CancellationToken,
         rates: Arc<Rates>,
     ) -> Download {
-        let progress = Progress {
-            total_bytes: request.info.length,
-            ..Progress::default()
-        };
+        let progress = request.first_progress();
         let (progress, receiver) = watch::channel(progress);
         let state = DownloadState {
             name: request.name.clone(),
@@ -60,6 +68,8 @@ impl Download {
             progress,
             swarm: Mutex::default(),
             part: Mutex::default(),
+            files: Mutex::default(),
+            is_part: request.is_part(),
             outcome: watch::Sender::new(None),
             stop,
             started: Instant::now(),
@@ -148,9 +158,24 @@ impl Download {
         Arc::ptr_eq(&self.state, &other.state)
     }
 
+    /// Whether it is a part of a folder's download.
+    pub(super) fn is_part(&self) -> bool {
+        self.state.is_part
+    }
+
+    /// Returns the view of its swarm.
+    pub(super) fn swarm(&self) -> SwarmView {
+        let swarm = self.state.swarm.lock();
+        swarm.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Returns the verified chunks while the download runs; None for a content of one chunk, and
-    /// before and after it runs.
+    /// before and after it runs. Of a folder, the files that are there.
     pub(super) fn verified_chunks(&self) -> Option<Bitmap> {
+        let files = self.state.files.lock();
+        if let Some(files) = &*files.unwrap_or_else(PoisonError::into_inner) {
+            return Some(files.clone());
+        }
         let part = self.state.part.lock();
         let part = part.unwrap_or_else(PoisonError::into_inner).upgrade()?;
         Some(part.part.verified())
@@ -233,6 +258,7 @@ impl DownloadState {
             wasted_bytes: 0,
             sources: Vec::new(),
             already_there: true,
+            files: None,
         }
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct Rates {
     own: Incoming,
     priority: AtomicU8,
     running: Arc<Competition>,
+    /// Number of running downloads that share the own limit: the files of a folder.
+    users: AtomicU64,
     /// Microseconds for which readers have waited, all together.
     waited_us: AtomicU64,
     /// Number of readers that the limit makes wait at this moment.
@@ -69,6 +71,7 @@ impl Rates {
             own: Incoming::of_payload(),
             priority: AtomicU8::new(Priority::Normal as u8),
             running,
+            users: AtomicU64::new(0),
             waited_us: AtomicU64::new(0),
             paying: AtomicUsize::new(0),
         }
@@ -88,6 +91,7 @@ impl Rates {
 
     /// Counts the download as running until the result is dropped.
     pub(super) fn run(self: &Arc<Self>) -> RunningRates {
+        self.users.fetch_add(1, Ordering::Relaxed);
         RunningRates {
             id: self.running.join(self.priority()),
             rates: self.clone(),
@@ -141,6 +145,7 @@ impl Rates {
             false => max_bytes,
         };
         let limited = self.strictest().bytes_within(REQUESTED_AHEAD);
+        let limited = limited / self.users.load(Ordering::Relaxed).max(1);
         yielding.min(limited).max(least)
     }
 }
@@ -198,6 +203,7 @@ impl RunningRates {
 
 impl Drop for RunningRates {
     fn drop(&mut self) {
+        self.rates.users.fetch_sub(1, Ordering::Relaxed);
         self.rates.running.leave(self.id);
     }
 }

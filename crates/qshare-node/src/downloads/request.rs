@@ -7,14 +7,20 @@ use std::time::Duration;
 
 use qshare_content::{AssetName, Bitmap, ContentInfo, Hash, NodeAddress, ShareKey};
 use qshare_storage::{
-    DiskError, Durability, FileAttributes, OpenError, Opened, Part, PartOptions, Target,
+    DiskError, Durability, FileAttributes, OpenError, Opened, Part, PartOptions, PrivateFile,
+    Target,
 };
 use tokio::sync::mpsc;
 
+use super::download::Download;
+use super::folder::{FolderTerms, RunningFolder};
+use super::follow::Follow;
+use super::newer::Newer;
+use super::rates::Rates;
 use super::sources::{CollectionSources, SourceWatch};
 use crate::access::Access;
 use crate::shares::Membership;
-use crate::vocabulary::{Contact, FoundFile, HolderNews};
+use crate::vocabulary::{Contact, FoundFile, HolderNews, Progress};
 
 /// A content to download, and its target.
 ///
@@ -53,6 +59,16 @@ pub struct DownloadRequest {
     /// Whose holders are asked, if not those of the content itself.
     pub(super) sources: Option<Arc<CollectionSources>>,
     pub(super) is_unannounced: bool,
+    /// What makes it the download of a folder, whose manifest is the content.
+    pub(super) folder: Option<FolderTerms>,
+    /// How it is looked up again; None if this content is wanted and no other.
+    pub(super) follow: Option<Follow>,
+    /// The download of the earlier version, which must end before.
+    pub(super) after: Option<Download>,
+    /// Whether it ends when all of its sources have another version.
+    pub(super) ends_when_changed: bool,
+    /// The folder's download that this one belongs to.
+    pub(super) within: Option<Arc<Rates>>,
 }
 
 /// A file of a collection: where it is served, and whom to ask for it.
@@ -92,7 +108,144 @@ impl DownloadRequest {
             access: None,
             sources: None,
             is_unannounced: false,
+            folder: None,
+            follow: None,
+            after: None,
+            ends_when_changed: false,
+            within: None,
         }
+    }
+
+    /// Requests the folder whose manifest is the content. The target is its directory.
+    pub fn folder(mut self, terms: impl Into<Option<FolderTerms>>) -> DownloadRequest {
+        self.folder = terms.into();
+        self
+    }
+
+    /// Returns the target.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Returns the key of a private share.
+    pub(crate) fn key(&self) -> Option<&ShareKey> {
+        self.share_key.as_ref()
+    }
+
+    /// Returns whether a different file at the target is replaced.
+    pub(crate) fn is_forced(&self) -> bool {
+        self.force
+    }
+
+    /// Returns the known holders, the nodes to ask, and the patience without a source.
+    pub(crate) fn sources_known(&self) -> (Vec<Contact>, Vec<NodeAddress>, Option<Duration>) {
+        (self.holders.clone(), self.nodes.clone(), self.give_up_after)
+    }
+
+    /// Returns the folder's terms, if this requests a folder.
+    pub fn folder_terms(&self) -> Option<&FolderTerms> {
+        self.folder.as_ref()
+    }
+
+    /// Goes on with the newer version when the file is replaced at its sources. A node that shares
+    /// directories looks for one; another owner does that itself.
+    pub fn follow(mut self, follow: impl Into<Option<Follow>>) -> DownloadRequest {
+        self.follow = follow.into();
+        self
+    }
+
+    /// Requests a newer version of the same file or folder.
+    pub(super) fn renewed(self, newer: Newer) -> DownloadRequest {
+        let (supersedes, follow) = (Some(self.info), self.follow.clone());
+        let renewed = |holders: &[Contact]| follow.map(|follow| follow.renewed(holders));
+        match newer {
+            Newer::File(file) => DownloadRequest {
+                info: file.info,
+                attributes: FileAttributes {
+                    modified_ns: file.metadata.modified_ns,
+                    executable: file.metadata.executable
+                        && self.follow.as_ref().is_some_and(|follow| follow.keeps_exec),
+                },
+                follow: renewed(&file.holders),
+                holders: file.holders,
+                supersedes,
+                ..self
+            },
+            Newer::Folder {
+                manifest,
+                times,
+                holders,
+            } => DownloadRequest {
+                info: manifest,
+                folder: self
+                    .folder
+                    .clone()
+                    .map(|terms| FolderTerms { times, ..terms }),
+                follow: renewed(&holders),
+                holders,
+                supersedes,
+                ..self
+            },
+        }
+    }
+
+    /// Stops the download of the earlier version, and waits for its end.
+    pub(crate) async fn end_former(&self) {
+        if let Some(former) = &self.after {
+            former.stop();
+            let _ = former.finished().await;
+        }
+    }
+
+    /// Whether this version is wanted and no other, so that it ends when its sources have another.
+    pub(crate) fn pinned(mut self, pinned: bool) -> DownloadRequest {
+        self.ends_when_changed = pinned;
+        self
+    }
+
+    /// Returns whether it is a version that is wanted, or the name.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.ends_when_changed
+    }
+
+    /// Returns the earlier version that this one replaces.
+    pub(crate) fn former(&self) -> Option<ContentInfo> {
+        self.supersedes
+    }
+
+    /// Shares the rate limit and priority of a folder's download.
+    pub(crate) fn within(mut self, folder: Option<&RunningFolder>) -> DownloadRequest {
+        self.within = folder.map(RunningFolder::rates);
+        self
+    }
+
+    /// Whether this is a part of a folder's download, which no list shows by itself.
+    pub(super) fn is_part(&self) -> bool {
+        self.member.is_some() || self.sources.is_some() || self.is_unannounced
+    }
+
+    /// Returns the progress before the start.
+    pub(super) fn first_progress(&self) -> Progress {
+        let counts = self.folder.as_ref().map(|terms| terms.known);
+        Progress {
+            // The length of a folder's manifest is not that of the folder.
+            total_bytes: counts.map_or(self.info.length, |known| known.total_bytes),
+            verified_bytes: counts.map_or(0, |known| known.verified_bytes),
+            files: counts
+                .map(|known| known.files)
+                .filter(|files| files.total > 0),
+            ..Progress::default()
+        }
+    }
+
+    /// Returns what is recorded of a private download.
+    pub(crate) fn private_file(&self) -> Option<PrivateFile> {
+        Some(PrivateFile {
+            content: self.info.id(),
+            key: self.share_key.clone()?,
+            name: self.name.clone(),
+            is_folder: self.folder.is_some(),
+        })
     }
 
     /// Returns the name.

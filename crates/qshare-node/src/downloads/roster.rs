@@ -12,14 +12,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use qshare_content::{Bitmap, Chunks, ContentInfo};
+use qshare_content::{AssetName, Bitmap, Chunks, ContentInfo};
 use qshare_net::RateLimit;
 use qshare_storage::{DiskError, Target, durable_chunks, unfinished};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::download::Download;
+use super::folder::Folders;
+use super::newer::Newer;
 use super::rates::Priority;
 use super::request::{DownloadRequest, discard_unfinished};
 use super::service::Downloads;
@@ -28,6 +30,7 @@ use crate::runtime::{Tasks, blocking};
 use crate::shares::ShareStore;
 use crate::vocabulary::{Report, Stage};
 use file::{Record, RecordState};
+pub(crate) use row::Lost;
 pub use row::{
     DownloadId, NoSuchDownload, RemoveError, RosterChanges, RosterCounts, RosterPage, RosterRow,
     RosterState,
@@ -44,6 +47,7 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 /// What a [`Roster`] works with.
 pub(crate) struct RosterConfig {
     pub(crate) downloads: Arc<Downloads>,
+    pub(crate) folders: Arc<dyn Folders>,
     pub(crate) shares: Arc<ShareStore>,
     /// The directory of downloads.
     pub(crate) dir: PathBuf,
@@ -55,6 +59,7 @@ pub(crate) struct RosterConfig {
 /// All downloads as the user sees them.
 pub(crate) struct Roster {
     downloads: Arc<Downloads>,
+    folders: Arc<dyn Folders>,
     shares: Arc<ShareStore>,
     dir: PathBuf,
     file: PathBuf,
@@ -76,6 +81,7 @@ impl Roster {
     pub(crate) fn new(config: RosterConfig) -> Arc<Roster> {
         Arc::new(Roster {
             downloads: config.downloads,
+            folders: config.folders,
             shares: config.shares,
             dir: config.dir,
             file: config.state_dir.join("downloads"),
@@ -97,14 +103,26 @@ impl Roster {
             .into_iter()
             .map(|left| (DownloadId::new(&left.info, &left.target), left))
             .collect();
+        let mut folders = Vec::new();
         for record in records {
             let (Some(name), Some(info)) = (record.name(), record.info()) else {
                 continue;
             };
             let target = Target::beneath(&self.dir, name.clone());
             let id = DownloadId::new(&info, &target);
-            let left = found.remove(&id);
+            let mut left = found.remove(&id);
+            if let Some(former) = record.supersedes() {
+                // This download goes on from its data.
+                left = left.or(found.remove(&DownloadId::new(&former, &target)));
+            }
+            if record.folder.is_some() {
+                folders.push(id.to_string());
+                // The folder's download fetches the rest of its files.
+                let files = found.extract_if(|_, left| is_beneath(&left.name, &name));
+                left = files.map(|(_, left)| left).last();
+            }
             let left_key = left.as_ref().and_then(|left| left.share_key.clone());
+            let left_key = left_key.filter(|_| record.folder.is_none());
             let key = record.key.clone().or(left_key);
             if record.is_private && key.is_none() {
                 // Without its key it would be asked for, and announced, publicly.
@@ -115,6 +133,9 @@ impl Roster {
                 .share_key(key)
                 .attributes(record.attributes())
                 .sha256(record.sha256())
+                .folder(record.folder_terms())
+                .follow(record.follow())
+                .supersedes(record.supersedes())
                 .force(record.force);
             let (priority, limit) = (record.priority, record.limit());
             match record.state {
@@ -129,11 +150,14 @@ impl Roster {
             self.set_rates(&id, Some(priority), Some(limit));
         }
         let mut rest: Vec<_> = found.into_values().collect();
+        // A file of a private folder is asked for through its folder only.
+        rest.retain(|left| !self.shares.is_in_private_folder(&left.name));
         rest.sort_by(|one, other| one.name.cmp(&other.name));
         for left in rest {
             let request = DownloadRequest::new(left.name, left.info, left.target);
             self.begin_at(request.share_key(left.share_key), SystemTime::now());
         }
+        self.tasks.spawn(self.folders.restore(folders));
         let roster = self.clone();
         self.tasks.supervise(
             "list of downloads",
@@ -143,8 +167,13 @@ impl Roster {
 
     async fn restore_paused(&self, id: DownloadId, request: DownloadRequest, at: SystemTime) {
         let (target, info) = (request.target.clone(), request.info);
-        let chunks = blocking(move || durable_chunks(&target, info)).await;
-        let verified_bytes = chunks.map_or(0, |chunks| size_of(&info, &chunks));
+        let verified_bytes = match request.folder {
+            Some(_) => request.first_progress().verified_bytes,
+            None => {
+                let chunks = blocking(move || durable_chunks(&target, info)).await;
+                chunks.map_or(0, |chunks| size_of(&info, &chunks))
+            }
+        };
         let new = || Row::new(request, RosterState::Paused, at);
         self.table().change(id, new, |row| {
             row.last.verified_bytes = verified_bytes;
@@ -155,11 +184,72 @@ impl Roster {
 
     /// Begins a download, or resumes it, or returns the running one of the same content to the same
     /// target.
+    ///
+    /// An unfinished download of an earlier version of the same name ends; this one goes on from
+    /// it.
     pub(crate) fn begin(self: &Arc<Self>, request: DownloadRequest) -> Download {
         let id = DownloadId::new(&request.info, &request.target);
-        let begun = self.start(id, request, SystemTime::now());
+        let (request, former) = self.replace_former(request);
+        let added_at = former.as_ref().map(|former| former.added_at);
+        let begun = self.start(id, request, added_at.unwrap_or_else(SystemTime::now));
+        if let Some(former) = former {
+            self.set_rates(&id, Some(former.priority), Some(former.limit));
+        }
         self.changed();
         begun
+    }
+
+    /// Removes the unfinished downloads that a request goes on from. Returns the last of them.
+    fn replace_former(&self, mut request: DownloadRequest) -> (DownloadRequest, Option<Row>) {
+        let mut table = self.table();
+        let mut former = None;
+        for id in table.earlier_versions(&request) {
+            let Some(row) = table.remove(&id) else {
+                continue;
+            };
+            request.supersedes = Some(row.request.info);
+            if let Some(download) = &row.download {
+                download.stop();
+                request.after = Some(download.clone());
+            }
+            former = Some(row);
+        }
+        (request, former)
+    }
+
+    /// Returns the running downloads by name that have no source.
+    pub(crate) fn lost(&self) -> Vec<Lost> {
+        let table = self.table();
+        let running = table
+            .rows()
+            .filter(|(_, row)| row.state == RosterState::Running);
+        let lost = running.filter_map(|(id, row)| {
+            let follow = row.request.follow.clone()?;
+            row.download.as_ref()?.progress().trouble?;
+            Some(Lost {
+                id,
+                follow,
+                info: row.request.info,
+                is_folder: row.request.folder.is_some(),
+                holders: row.request.holders.clone(),
+            })
+        });
+        lost.collect()
+    }
+
+    /// Goes on with a newer version of a download by name.
+    pub(crate) fn renew(self: &Arc<Self>, id: &DownloadId, newer: Newer) {
+        let request = {
+            let table = self.table();
+            let row = table
+                .get(id)
+                .filter(|row| row.state == RosterState::Running);
+            row.map(|row| row.request.clone())
+        };
+        if let Some(request) = request {
+            info!(name = %request.name, "has changed at its source; the new version is fetched");
+            self.begin(request.renewed(newer));
+        }
     }
 
     fn begin_at(self: &Arc<Self>, request: DownloadRequest, added_at: SystemTime) {
@@ -184,11 +274,13 @@ impl Roster {
     fn start(
         self: &Arc<Self>,
         id: DownloadId,
-        request: DownloadRequest,
+        mut request: DownloadRequest,
         added_at: SystemTime,
     ) -> Download {
         self.kept().remove(&id);
         let mut table = self.table();
+        // By a content ID or a link, no other version is wanted.
+        request.ends_when_changed = request.follow.is_none();
         let ending = table.get(&id).and_then(|row| row.download.clone());
         if let Some(download) = ending {
             // It runs, or it was paused a moment ago and is about to stop.
@@ -198,7 +290,10 @@ impl Roster {
             });
             return download;
         }
-        let download = self.downloads.begin(request.clone());
+        let download = match request.folder {
+            Some(_) => self.folders.begin(request.clone()),
+            None => self.downloads.begin(request.clone()),
+        };
         let new = || Row::new(request.clone(), RosterState::Running, added_at);
         table.change(id, new, |row| {
             row.request = request.clone();
@@ -314,8 +409,20 @@ impl Roster {
         }
     }
 
-    /// Deletes what was fetched of a removed download.
+    /// Deletes what was fetched of a removed download, and forgets its key.
     async fn delete(&self, row: Row) -> Result<(), DiskError> {
+        let private = row.request.private_file();
+        match row.request.folder {
+            Some(_) => self.folders.delete(row.request).await?,
+            None => self.delete_file(row).await?,
+        }
+        match private {
+            Some(file) => self.shares.forget_private(file).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn delete_file(&self, row: Row) -> Result<(), DiskError> {
         let (target, info) = (row.request.target, row.request.info);
         if row.state != RosterState::Complete {
             let discard = move || match target.part_path().exists() {
@@ -360,6 +467,13 @@ impl Roster {
             let table = self.table();
             let row = table.get(id)?;
             let request = &row.request;
+            if request.folder.is_some() {
+                let files = row.last.files.map_or(0, |files| files.total);
+                return match row.state {
+                    RosterState::Complete => Some(Bitmap::full(u32::try_from(files).ok()?)),
+                    _ => row.download.as_ref().and_then(Download::verified_chunks),
+                };
+            }
             (
                 row.download.clone(),
                 request.target.clone(),
@@ -552,6 +666,12 @@ fn is_same_path(one: &Path, other: &Path) -> bool {
         (Ok(one), Ok(other)) => one == other,
         _ => false,
     }
+}
+
+/// Returns whether a name lies beneath that of a folder.
+fn is_beneath(name: &AssetName, folder: &AssetName) -> bool {
+    let rest = name.as_str().strip_prefix(folder.as_str());
+    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn size_of(info: &ContentInfo, verified: &Bitmap) -> u64 {

@@ -17,6 +17,7 @@ use tracing::{Instrument, debug, error, info_span};
 
 use super::committer::Committer;
 use super::download::{Download, DownloadState};
+use super::folder::RunningFolder;
 use super::rates::{Competition, Rates};
 use super::received::report_received;
 use super::request::DownloadRequest;
@@ -121,13 +122,44 @@ impl Downloads {
 
     /// Starts a download, or returns the running one of the same content to the same target.
     pub(crate) fn begin(self: &Arc<Self>, request: DownloadRequest) -> Download {
+        let downloads = self.clone();
+        self.begin_as(request, move |request, state| async move {
+            downloads.run(&request, &state).await
+        })
+    }
+
+    /// Starts the download of a folder, which `run` carries out, or returns the running one.
+    pub(crate) fn begin_folder<F>(
+        self: &Arc<Self>,
+        request: DownloadRequest,
+        run: impl FnOnce(DownloadRequest, RunningFolder) -> F + Send + 'static,
+    ) -> Download
+    where
+        F: Future<Output = Result<Report, DownloadError>> + Send + 'static,
+    {
+        self.begin_as(request, |request, state| {
+            run(request, RunningFolder::new(state))
+        })
+    }
+
+    fn begin_as<F>(
+        self: &Arc<Self>,
+        request: DownloadRequest,
+        run: impl FnOnce(DownloadRequest, Arc<DownloadState>) -> F + Send + 'static,
+    ) -> Download
+    where
+        F: Future<Output = Result<Report, DownloadError>> + Send + 'static,
+    {
         let key = (request.info.id(), request.target.path());
         let mut running = self.lock();
         if let Some(download) = running.get(&key) {
             return download.clone();
         }
-        let rates = Rates::new(self.pacing.clone(), self.competition.clone());
-        let download = Download::new(&request, self.stopping.child_token(), Arc::new(rates));
+        let rates = request
+            .within
+            .clone()
+            .unwrap_or_else(|| Arc::new(Rates::new(self.pacing.clone(), self.competition.clone())));
+        let download = Download::new(&request, self.stopping.child_token(), rates);
         running.insert(key.clone(), download.clone());
         drop(running);
 
@@ -139,7 +171,7 @@ impl Downloads {
         let (downloads, state) = (self.clone(), download.state().clone());
         let run = async move {
             // A panic ends this download with an error, and no other download.
-            let outcome = catch_panic(downloads.run(&request, &state)).await;
+            let outcome = catch_panic(run(request, state.clone())).await;
             let outcome = outcome.unwrap_or_else(|panicked| {
                 error!(%panicked, "the download's task panicked");
                 let text = format!("the download's task panicked: {panicked}");
@@ -231,9 +263,27 @@ impl Downloads {
         report_received(peers, access).await;
     }
 
-    /// Returns all downloads that have not ended.
+    /// Returns all downloads that have not ended. The files of a folder are no downloads of their
+    /// own here.
     pub(crate) fn list(&self) -> Vec<Download> {
+        let running = self.lock();
+        let whole = running.values().filter(|download| !download.is_part());
+        whole.cloned().collect()
+    }
+
+    /// Returns all downloads that have not ended, and those of files of folders.
+    pub(crate) fn all(&self) -> Vec<Download> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Returns the running download of a content to a path.
+    pub(crate) fn running(&self, content: ContentId, path: PathBuf) -> Option<Download> {
+        self.lock().get(&(content, path)).cloned()
+    }
+
+    /// Returns this node's ID.
+    pub(crate) fn us(&self) -> NodeId {
+        self.single_chunks.us
     }
 
     /// Returns the payload bytes received since the start.
@@ -256,6 +306,7 @@ impl Downloads {
         request: &DownloadRequest,
         state: &Arc<DownloadState>,
     ) -> Result<Report, DownloadError> {
+        request.end_former().await;
         let small = Chunks::of_length(request.info.length).count() == 1;
         let expected = small.then(|| self.committer.expect());
         let turns = match small {
@@ -279,11 +330,10 @@ impl Downloads {
             }
             return Ok(state.already_there(path));
         }
-        if let Some(key) = &request.share_key
+        if let Some(file) = request.private_file()
             && matches!(request.target, Target::Beneath { .. })
         {
-            let (info, name) = (&request.info, &request.name);
-            self.shares.mark_private(info, key, name).await?;
+            self.shares.mark_private(file).await?;
         }
         // Boxed, so that thousands of waiting downloads do not each take the space of the larger
         // future.

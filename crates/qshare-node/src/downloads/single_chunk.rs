@@ -35,6 +35,9 @@ const ATTEMPT_DEADLINE: Duration = Duration::from_secs(10);
 /// A holder that has not delivered by then is hedged: another holder is asked in parallel. On any
 /// path that is fast enough to rely on alone, 128 KiB take no longer.
 const HEDGE_AFTER: Duration = Duration::from_secs(1);
+/// A content that is wanted and no other is given up after this time, if all holders have another
+/// version.
+const CHANGED_AFTER: Duration = Duration::from_secs(10);
 /// Limit on the holders that are asked in parallel. When a hedge needs a slot, the holder that was
 /// asked first loses its own, so that silent holders cannot lock out others.
 const ATTEMPTS_MAX: usize = 4;
@@ -145,6 +148,7 @@ impl SingleChunks {
             wasted_bytes,
             sources: meter.into_sources(),
             already_there: false,
+            files: None,
         })
     }
 
@@ -190,7 +194,9 @@ impl SingleChunks {
                     news.get_or_insert_with(|| request.watch(&self.sources));
                 }
             }
-            if attempts.is_empty() && holders.all_changed() && request.is_private() {
+            let ends_when_changed =
+                request.is_private() || (request.is_pinned() && state.elapsed() >= CHANGED_AFTER);
+            if attempts.is_empty() && holders.all_changed() && ends_when_changed {
                 let name = request.name.clone();
                 return Err(DownloadError::Changed { name });
             }

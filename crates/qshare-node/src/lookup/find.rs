@@ -27,7 +27,8 @@ const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
 /// Other trackers of a registry that one lookup asks.
 const OTHERS_MAX: usize = 3;
 
-/// Looks files up.
+/// Looks files up. Clones are the same.
+#[derive(Clone)]
 pub(crate) struct Lookup {
     trackers: Arc<Trackers>,
     lan: Arc<LanLookup>,

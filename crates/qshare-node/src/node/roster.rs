@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qshare_content::{Bitmap, Chunks};
+use qshare_content::{Bitmap, ChunkIndex, Chunks};
 use qshare_net::RateLimit;
 use qshare_storage::DiskError;
 use tokio::sync::watch;
@@ -20,6 +20,16 @@ use crate::vocabulary::DownloadStatus;
 /// Every change is saved within a second or so; [`saved`](Self::saved) waits for it.
 #[derive(Clone)]
 pub struct Downloads(Arc<Roster>);
+
+/// The verified chunks of a download.
+#[derive(Debug, Clone)]
+pub struct VerifiedChunks {
+    /// Length of a chunk in bytes; the last one may be shorter. 0 for a folder, whose chunks are
+    /// its files.
+    pub chunk_bytes: u64,
+    /// Those that are verified.
+    pub verified: Bitmap,
+}
 
 impl Node {
     /// Returns the roster; None for a one-shot node, whose owner has the handles of its downloads.
@@ -99,11 +109,19 @@ impl Downloads {
     }
 
     /// Returns the verified chunks of a download; None if they are not known yet. Of a download
-    /// that does not run, those that are durable.
-    pub async fn chunks(&self, id: &DownloadId) -> Option<(Chunks, Bitmap)> {
+    /// that does not run, those that are durable. Of a folder, the files that are there.
+    pub async fn chunks(&self, id: &DownloadId) -> Option<VerifiedChunks> {
         let row = self.get(id)?;
         let verified = self.0.chunks(id).await?;
-        Some((Chunks::of_length(row.info.length), verified))
+        let chunks = Chunks::of_length(row.info.length);
+        let chunk_bytes = match row.is_folder {
+            true => 0,
+            false => chunks.size(ChunkIndex(0)),
+        };
+        Some(VerifiedChunks {
+            chunk_bytes,
+            verified,
+        })
     }
 
     /// Returns up to `limit` downloads that `wanted` accepts, after a cursor; 0 begins.

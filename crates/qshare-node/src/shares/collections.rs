@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use qshare_content::{
     AssetName, Bitmap, ChunkIndex, ContentId, ContentInfo, Hash, ShareKey, Topic,
 };
-use qshare_storage::{ReadError, SharedFile, SharedFolder};
+use qshare_storage::{HashIndex, ReadError, SharedFile, SharedFolder};
 
 use super::availability::Availability;
 use super::contents::{Holding, PartialContent};
@@ -85,6 +85,18 @@ impl SharedCollection {
             self.availability.add(ChunkIndex(at));
         }
         Ok(())
+    }
+
+    /// Serves those of the members whose files an index has in their present state. Returns them.
+    pub(crate) fn adopt_known(&self, members: &[u32], index: &HashIndex) -> Vec<u32> {
+        let members = members.iter().copied();
+        let known: Vec<u32> = members
+            .filter(|&at| self.folder.adopt_known(at, index))
+            .collect();
+        for &at in &known {
+            self.availability.add(ChunkIndex(at));
+        }
+        known
     }
 
     /// Serves a member whose file has new attributes and the same bytes.

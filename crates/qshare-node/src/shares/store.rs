@@ -2,7 +2,7 @@
 //! here.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use qshare_content::QueryParseError;
@@ -14,12 +14,13 @@ use qshare_storage::{
     PrivateFile, RECONCILE_EVERY, ReadError, ShareKeys, SharedFile,
 };
 use tokio::sync::{broadcast, watch};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::audience::Audiences;
 use super::catalogue::{Announced, Catalogue, Delta, Listing};
 use super::collections::{Collections, Membership, SharedCollection};
 use super::contents::{Contents, Holding, PartialContent};
+use super::marks::Marks;
 use super::memory::MemoryContent;
 use super::private::{Found, PrivateShares, TopicState};
 use crate::config::Shares;
@@ -42,38 +43,6 @@ pub(crate) struct Finished {
     pub(crate) share_key: Option<ShareKey>,
     /// The collection that it is a member of.
     pub(crate) member: Option<Membership>,
-}
-
-/// Which files in the shared directories came through private links.
-struct Marks {
-    keys: ShareKeys,
-    assets: PathBuf,
-    downloads: PathBuf,
-}
-
-impl Marks {
-    /// Returns the keys under which a file is listed; none if it is public.
-    fn keys_of(&self, asset: &Asset) -> Vec<ShareKey> {
-        let keys = self.keys.keys_of(&asset.id);
-        if !keys.is_empty() {
-            return keys;
-        }
-        let keys = self.keys.keys_of_name(&asset.name);
-        match keys.is_empty() || !self.is_edited(asset) {
-            true => Vec::new(),
-            false => keys,
-        }
-    }
-
-    /// Whether a file with the name of a private download is that download with other bytes. A file
-    /// of that name among the assets is another one.
-    fn is_edited(&self, asset: &Asset) -> bool {
-        let has = |dir: &Path| {
-            let found = std::fs::metadata(dir.join(asset.name.as_str()));
-            found.is_ok_and(|file| file.is_file() && file.len() == asset.info.length)
-        };
-        has(&self.downloads) && !has(&self.assets)
-    }
 }
 
 /// The contents that this node serves and announces.
@@ -103,11 +72,7 @@ impl ShareStore {
                 let shares = shares.clone();
                 let open = move || ShareKeys::open(&shares.state_dir).map(|keys| (keys, shares));
                 let (keys, shares) = blocking(open).await?;
-                Some(Arc::new(Marks {
-                    keys,
-                    assets: shares.assets,
-                    downloads: shares.downloads,
-                }))
+                Some(Arc::new(Marks::new(keys, shares.assets, shares.downloads)))
             }
         };
         let listings = shares.as_ref().map(|_| {
@@ -152,7 +117,7 @@ impl ShareStore {
     /// Returns the content if any of its bytes can be served to everybody.
     pub(crate) fn find(&self, content: &ContentId) -> Option<Holding> {
         let marks = self.marks.as_ref();
-        let is_public = |asset: &Asset| marks.is_none_or(|marks| marks.keys_of(asset).is_empty());
+        let is_public = |asset: &Asset| marks.is_none_or(|marks| marks.is_public(asset));
         let found = self.contents.find(content, is_public);
         found.or_else(|| self.collections.find(content))
     }
@@ -231,23 +196,16 @@ impl ShareStore {
         &self.audiences
     }
 
-    /// Records durably that a content comes through a private link, before any of it is in a shared
-    /// directory.
-    pub(crate) async fn mark_private(
-        &self,
-        info: &ContentInfo,
-        key: &ShareKey,
-        name: &AssetName,
-    ) -> Result<(), DiskError> {
-        let Some(marks) = self.marks.clone() else {
-            return Ok(());
-        };
-        let file = PrivateFile {
-            content: info.id(),
-            key: key.clone(),
-            name: name.clone(),
-        };
-        blocking(move || marks.keys.add(file)).await
+    /// Returns which files came through private links.
+    pub(super) fn marks(&self) -> Option<&Arc<Marks>> {
+        self.marks.as_ref()
+    }
+
+    /// Returns whether the shared directories hold a content under another name.
+    pub(crate) fn has_elsewhere(&self, content: &ContentId, name: &AssetName) -> bool {
+        let library = self.contents.library();
+        let other = |asset: &Asset| asset.name != *name;
+        library.is_some_and(|library| library.find_named(content, other).is_some())
     }
 
     /// Serves and announces a file of the shared directories under a further key. A private file
@@ -266,7 +224,13 @@ impl ShareStore {
             return Ok(());
         };
         if !marks.keys_of(&asset).is_empty() {
-            self.mark_private(info, key, &asset.name).await?;
+            let file = PrivateFile {
+                content: asset.id,
+                key: key.clone(),
+                name: asset.name.clone(),
+                is_folder: false,
+            };
+            self.mark_private(file).await?;
         }
         listings.add_key(&asset, key);
         Ok(())
@@ -379,6 +343,13 @@ impl ShareStore {
             member,
         } = finished;
         if let Some(Membership { collection, at }) = member {
+            if let Some(library) = self.contents.library().filter(|_| is_beneath).cloned() {
+                let (path, hashes) = (path.clone(), hashes.clone());
+                // Without it, the library hashes the file once more.
+                if let Err(error) = blocking(move || library.adopt(&path, info, &hashes)).await {
+                    debug!(%name, %error, "the index does not get a file of a folder");
+                }
+            }
             if let Err(error) = blocking(move || collection.adopt(at, hashes)).await {
                 warn!(%name, %error, "cannot serve a file of a folder");
             }
@@ -516,7 +487,8 @@ impl Listings {
     fn add(&self, asset: &Arc<Asset>) {
         let marks = self.marks.as_ref();
         let keys = marks.map_or_else(Vec::new, |marks| marks.keys_of(asset));
-        if keys.is_empty() {
+        // The files of a private folder are listed by the folder alone.
+        if keys.is_empty() && marks.is_none_or(|marks| !marks.is_in_folder(asset)) {
             return self.catalogue.upsert(asset.clone(), true);
         }
         for key in &keys {
@@ -581,6 +553,8 @@ fn open_library(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use qshare_content::tree;
     use qshare_storage::{Opened, Part, PartOptions, Target};
 

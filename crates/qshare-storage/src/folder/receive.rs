@@ -15,7 +15,7 @@ use crate::{DiskError, FileAttributes};
 /// A directory that receives a folder. Links in it are never followed.
 #[derive(Clone, Debug)]
 pub struct FolderPlace {
-    base: PathBuf,
+    pub(super) base: PathBuf,
 }
 
 /// Why an entry of a folder cannot be made.
@@ -131,7 +131,7 @@ impl FolderPlace {
         Ok(false)
     }
 
-    fn directory_of(
+    pub(super) fn directory_of(
         &self,
         name: &AssetName,
         make: bool,

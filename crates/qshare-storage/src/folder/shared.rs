@@ -268,6 +268,17 @@ impl SharedFolder {
         })
     }
 
+    /// Returns the state of a member's file.
+    pub(super) fn present_stamp(&self, at: u32) -> Result<Stamp, ReadError> {
+        self.stamp(at, &*self.open_anew(at)?)
+    }
+
+    /// Returns whether a member was adopted in this state.
+    pub(super) fn has_stamp(&self, at: u32, stamp: &Stamp) -> bool {
+        let adopted = self.lock().stamps.get(at as usize).copied().flatten();
+        adopted.is_some_and(|adopted| adopted == *stamp)
+    }
+
     fn hash(&self, at: u32) -> Result<Vec<Hash>, ReadError> {
         let path = self.path(at).ok_or(ReadError::NotHere)?;
         let file = self.open_file(at)?;
@@ -299,6 +310,17 @@ impl SharedFolder {
             return Ok(file);
         }
         drop(open);
+        let file = self.open_anew(at)?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= self.open_max {
+            open.pop_front();
+        }
+        open.push_back((at, file.clone()));
+        Ok(file)
+    }
+
+    /// Opens the file that has the member's name now.
+    fn open_anew(&self, at: u32) -> Result<Arc<File>, ReadError> {
         let path = self.path(at).ok_or(ReadError::NotHere)?;
         let relative = path.strip_prefix(&self.base).unwrap_or(&path);
         let (Some(parent), Some(name)) = (relative.parent(), relative.file_name()) else {
@@ -307,13 +329,8 @@ impl SharedFolder {
         let opened = Dir::open(&self.base)
             .and_then(|base| beneath::open_dir(base, parent, false))
             .and_then(|reached| reached.dir.open_file(name, Access::Read));
-        let file = Arc::new(opened.map_err(|error| self.failed(at, error))?);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.len() >= self.open_max {
-            open.pop_front();
-        }
-        open.push_back((at, file.clone()));
-        Ok(file)
+        let file = opened.map_err(|error| self.failed(at, error))?;
+        Ok(Arc::new(file))
     }
 
     fn stamp(&self, at: u32, file: &File) -> Result<Stamp, ReadError> {

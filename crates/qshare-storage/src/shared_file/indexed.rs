@@ -46,7 +46,8 @@ impl SharedFile {
     }
 }
 
-fn known(index: &HashIndex, stamp: &Stamp) -> Option<(ContentInfo, Vec<Hash>)> {
+/// Returns what the index knows about a file in this state: length, root and chunk hashes.
+pub(crate) fn known(index: &HashIndex, stamp: &Stamp) -> Option<(ContentInfo, Vec<Hash>)> {
     let info = index.index().files().ok()?.get(stamp)?;
     let chunks = Chunks::of_length(info.length);
     match index.index().chunk_hashes(&info, 0..chunks.count()) {

@@ -1,9 +1,11 @@
 //! Capabilities of the gateway: making, listing and revoking them.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use qshare_node::FolderFetchError;
 use qshare_node::content::Query;
 
 use super::error::{ApiError, Code};
@@ -11,11 +13,14 @@ use super::extract::{Json, Named, Paging, Params, no_cursor};
 use super::objects::{Capabilities, Capability, Changed, NewCapability};
 use super::{Api, downloads};
 use crate::argument::Wanted;
+use crate::folder_source::FolderSource;
 use crate::gateway::{self, Readable, Secret, TooMany};
 use crate::messages::{self, Reader};
 
 /// How long a capability is valid if the request does not say it: a day.
 const EXPIRES_DEFAULT_SECONDS: u64 = 86_400;
+/// Deadline for the list of a folder to find a source.
+const LIST_PATIENCE: Duration = Duration::from_secs(30);
 /// Longest time that a request may ask for: a week.
 const EXPIRES_MAX_SECONDS: u64 = 604_800;
 
@@ -50,11 +55,18 @@ async fn readable(api: &Api, wanted: Wanted) -> Result<Readable, ApiError> {
             info: share.info,
             share_key: None,
             list: None,
+            remote: None,
             nodes: Vec::new(),
             holders: Vec::new(),
         });
     }
-    let meant = downloads::resolve(api, wanted).await?;
+    let mut meant = downloads::resolve(api, wanted).await?;
+    if meant.files.is_empty()
+        && meant.folders.len() == 1
+        && let Some(folder) = meant.folders.pop()
+    {
+        return readable_folder(api, folder).await;
+    }
     if meant.sha256.is_some() {
         let message = "the gateway does not check a SHA-256, which nodes only claim";
         return Err(ApiError::new(Code::NotSupported, message)
@@ -69,8 +81,38 @@ async fn readable(api: &Api, wanted: Wanted) -> Result<Readable, ApiError> {
         info: file.info,
         share_key: meant.share_key,
         list: None,
+        remote: None,
         nodes: meant.nodes,
         holders: file.holders,
+    })
+}
+
+/// Reads the list of a folder. Its files are fetched as they are read, and nothing is kept.
+async fn readable_folder(api: &Api, folder: FolderSource) -> Result<Readable, ApiError> {
+    let (name, info) = (folder.name.clone(), folder.manifest);
+    let share_key = folder.key.clone();
+    let (nodes, holders) = (folder.nodes.clone(), folder.holders.clone());
+    let request = folder
+        .into_request(Default::default())
+        .give_up_after(Some(LIST_PATIENCE));
+    let reader = api.node.read_folder(request).await;
+    let reader = reader.map_err(|error| match error {
+        FolderFetchError::Download(error) => {
+            ApiError::from(messages::download(&error, Reader::Prompt))
+        }
+        FolderFetchError::Invalid(cause) => {
+            ApiError::new(Code::Unverified, format!("the list of {name}/: {cause}"))
+        }
+        FolderFetchError::Disk(error) => error.into(),
+    })?;
+    Ok(Readable {
+        name,
+        info,
+        share_key,
+        list: Some(reader.list().clone()),
+        remote: Some(Arc::new(reader)),
+        nodes,
+        holders,
     })
 }
 
@@ -82,7 +124,10 @@ fn row(capability: &gateway::Capability<Readable>) -> Capability {
         path: gateway::path_of(capability),
         content: content.info.id().to_string(),
         name: content.name.to_string(),
-        size_bytes: content.info.length,
+        size_bytes: match &content.list {
+            Some(list) => list.totals().bytes,
+            None => content.info.length,
+        },
         expires_at: expires_at.unwrap_or_default().as_millis() as u64,
     }
 }

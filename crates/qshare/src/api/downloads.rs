@@ -5,9 +5,10 @@ mod add;
 use std::sync::Arc;
 
 use axum::extract::State;
-use qshare_node::content::{Bitmap, ChunkIndex, Chunks};
+use qshare_node::content::ChunkIndex;
 use qshare_node::{
     CauseShare, DownloadError, DownloadId, DownloadStatus, PeerView, RosterRow, RosterState, Stage,
+    VerifiedChunks,
 };
 use serde::Deserialize;
 
@@ -17,8 +18,8 @@ use super::Api;
 use super::error::{ApiError, Code};
 use super::extract::{Json, Named, Params, page_limit};
 use super::objects::{
-    Changed, ChunkMap, Download, DownloadDetail, Downloads, Remove, Source, StageName, Which, Why,
-    millis,
+    Changed, ChunkMap, Download, DownloadDetail, DownloadKind, Downloads, Remove, Source,
+    StageName, Which, Why, millis,
 };
 use crate::messages::{self, Reader};
 
@@ -206,12 +207,18 @@ impl From<&RosterRow> for Download {
             id: row.id.to_string(),
             content: row.info.id().to_string(),
             name: row.name.to_string(),
+            kind: match row.is_folder {
+                true => DownloadKind::Folder,
+                false => DownloadKind::File,
+            },
             path: super::absolute(row.path.clone()).display().to_string(),
             stage: stage_of(row),
             added_at: row.added_at.into(),
             ended_at: row.ended_at.map(Into::into),
-            size_bytes: row.info.length,
+            size_bytes: progress.total_bytes,
             verified_bytes: progress.verified_bytes,
+            files: progress.files.map(|files| files.total),
+            complete_files: progress.files.map(|files| files.complete),
             bytes_per_second: progress.bytes_per_second,
             seconds_left: progress.time_left.map(|left| left.as_secs()),
             sources: progress.sources,
@@ -241,11 +248,18 @@ impl From<&CauseShare> for Why {
 
 /// Returns why a download failed, in the terms of the API.
 fn failed(error: &Arc<DownloadError>) -> ApiError {
-    let failed = ApiError::from(messages::download(error, Reader::Prompt));
-    match **error {
-        DownloadError::Internal(_) => failed.with_code(Code::Internal),
-        DownloadError::Disk(_) => failed.with_code(Code::Disk),
-        _ => failed,
+    let told = ApiError::from(messages::download(error, Reader::Prompt));
+    match &**error {
+        DownloadError::Internal(_) => told.with_code(Code::Internal),
+        DownloadError::Disk(_) => told.with_code(Code::Disk),
+        DownloadError::VerificationFailed { .. }
+        | DownloadError::OtherDigest { .. }
+        | DownloadError::InvalidFolder { .. } => told.with_code(Code::Unverified),
+        DownloadError::Changed { .. } => told.with_code(Code::Changed),
+        DownloadError::List(first) | DownloadError::Files { first, .. } => {
+            told.with_code(failed(first).code)
+        }
+        _ => told,
     }
 }
 
@@ -285,7 +299,8 @@ impl From<&PeerView> for Source {
             node: peer.node.to_string(),
             address: peer.address.to_string(),
             path: peer.path.into(),
-            rtt_ms: Some(millis(peer.rtt)),
+            // Of a source of earlier files of a folder, it is not known.
+            rtt_ms: (!peer.rtt.is_zero()).then(|| millis(peer.rtt)),
             chunks: peer.chunks,
             wanted_chunks: peer.wanted_chunks,
             waiting: peer.waiting,
@@ -303,12 +318,12 @@ impl From<&PeerView> for Source {
 }
 
 /// Returns the map of verified chunks.
-pub(super) fn map_of(id: &DownloadId, known: Option<&(Chunks, Bitmap)>) -> ChunkMap {
-    let runs = known.map(|(_, verified)| runs(verified.iter()));
+pub(super) fn map_of(id: &DownloadId, known: Option<&VerifiedChunks>) -> ChunkMap {
+    let runs = known.map(|known| runs(known.verified.iter()));
     ChunkMap {
         id: id.to_string(),
-        chunks: known.map_or(0, |(chunks, _)| chunks.count()),
-        chunk_bytes: known.map_or(0, |(chunks, _)| chunks.size(ChunkIndex(0))),
+        chunks: known.map_or(0, |known| known.verified.len()),
+        chunk_bytes: known.map_or(0, |known| known.chunk_bytes),
         verified: runs.unwrap_or_default(),
     }
 }

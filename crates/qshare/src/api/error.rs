@@ -27,6 +27,8 @@ pub(crate) enum Code {
     Internal,
     NotSupported,
     Unreachable,
+    Unverified,
+    Changed,
     Stopping,
     Disk,
 }
@@ -34,7 +36,7 @@ pub(crate) enum Code {
 impl Code {
     /// All codes, in the order of docs/api.md.
     #[cfg(test)]
-    pub(crate) const ALL: [Code; 15] = [
+    pub(crate) const ALL: [Code; 17] = [
         Code::BadRequest,
         Code::Unauthorized,
         Code::Forbidden,
@@ -48,6 +50,8 @@ impl Code {
         Code::Internal,
         Code::NotSupported,
         Code::Unreachable,
+        Code::Unverified,
+        Code::Changed,
         Code::Stopping,
         Code::Disk,
     ];
@@ -70,6 +74,8 @@ impl Code {
             Code::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
             Code::NotSupported => ("not_supported", StatusCode::NOT_IMPLEMENTED),
             Code::Unreachable => ("unreachable", StatusCode::BAD_GATEWAY),
+            Code::Unverified => ("unverified", StatusCode::BAD_GATEWAY),
+            Code::Changed => ("changed", StatusCode::CONFLICT),
             Code::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE),
             Code::Disk => ("disk", StatusCode::INSUFFICIENT_STORAGE),
         }

@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use qshare_node::content::{Bitmap, Chunks};
-use qshare_node::{DownloadId, RosterRow};
+use qshare_node::content::Bitmap;
+use qshare_node::{DownloadId, RosterRow, VerifiedChunks};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
@@ -306,24 +306,25 @@ impl Watched {
     }
 
     /// Returns the chunks that the client does not know of; None if there are none.
-    fn news(&mut self, chunks: Option<(Chunks, Bitmap)>) -> Option<ChunkMap> {
-        let Some((of, verified)) = chunks else {
+    fn news(&mut self, chunks: Option<VerifiedChunks>) -> Option<ChunkMap> {
+        let Some(chunks) = chunks else {
             let is_first = self.chunks.is_none();
             return is_first.then(|| map_of(&self.id, None));
         };
         let known = self
             .chunks
             .take()
-            .filter(|known| known.len() == verified.len());
+            .filter(|known| known.len() == chunks.verified.len());
+        let all = map_of(&self.id, Some(&chunks));
         let map = match &known {
-            None => map_of(&self.id, Some(&(of, verified.clone()))),
+            None => all,
             Some(known) => ChunkMap {
-                verified: runs(verified.difference(known)),
-                ..map_of(&self.id, Some(&(of, Bitmap::new(verified.len()))))
+                verified: runs(chunks.verified.difference(known)),
+                ..all
             },
         };
         let is_news = known.is_none() || !map.verified.is_empty();
-        self.chunks = Some(verified);
+        self.chunks = Some(chunks.verified);
         is_news.then_some(map)
     }
 }
@@ -340,16 +341,21 @@ mod tests {
         let mut watched = Watched::new(id);
         let unknown = watched.news(None).unwrap();
         assert_eq!((unknown.chunks, unknown.verified), (0, vec![]));
-        let chunks = Chunks::of_length(4 << 20);
-        let mut verified = Bitmap::new(chunks.count());
+        let mut verified = Bitmap::new(32);
         verified.insert(ChunkIndex(0));
-        let first = watched.news(Some((chunks, verified.clone()))).unwrap();
-        assert_eq!(first.chunks, chunks.count());
+        let chunks = |verified: &Bitmap| {
+            Some(VerifiedChunks {
+                chunk_bytes: 1 << 17,
+                verified: verified.clone(),
+            })
+        };
+        let first = watched.news(chunks(&verified)).unwrap();
+        assert_eq!((first.chunks, first.chunk_bytes), (32, 1 << 17));
         assert_eq!(first.verified, [0, 1]);
-        assert_eq!(watched.news(Some((chunks, verified.clone()))), None);
+        assert_eq!(watched.news(chunks(&verified)), None);
         verified.insert(ChunkIndex(5));
         verified.insert(ChunkIndex(6));
-        let next = watched.news(Some((chunks, verified))).unwrap();
+        let next = watched.news(chunks(&verified)).unwrap();
         assert_eq!(next.verified, [5, 2]);
     }
 }

@@ -15,7 +15,7 @@ use crate::commands::ls::{FILES_MAX, LISTING_MAX};
 use crate::messages::{self, Reader};
 
 /// Deadline for the first answer of a tracker, if the request names none.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Bounds of a deadline that a request names, in ms.
 const PATIENCE_MS: std::ops::RangeInclusive<u64> = 100..=30_000;
 

@@ -18,7 +18,10 @@ Examples:
 
 NAME means what it means to `qshare get`. Bytes are verified before they are written, and written
 while the rest is fetched. No more than some chunks are held in memory, and nothing on disk: an
-interrupted `cat` starts from the beginning. `qshare get -o -` does the same.";
+interrupted `cat` starts from the beginning. `qshare get -o -` does the same.
+
+What was written cannot be taken back: if the file changes at its source meanwhile, `cat` ends with
+an error that says so, and exit code 3.";
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]

@@ -52,7 +52,9 @@ const ADD_HELP: &str = "\
 Examples:
   qshare add report.pdf
   qshare add 'qshare:1f0c…,s=1048576,r=…'  a link; quote it
-  qshare add 'photos/**'
+  qshare add photos/                       the folder, as one download
+  qshare add --exclude '*.tmp' photos/
+  qshare add 7-amber-walrus                a code; of a file or a folder
   qshare add --paused big.iso              `qshare resume big.iso` starts it
 
 The running node downloads into its directory, and continues when this command has returned.";
@@ -60,12 +62,19 @@ The running node downloads into its directory, and continues when this command h
 #[derive(Debug, Args)]
 #[command(after_help = ADD_HELP)]
 pub(crate) struct AddArgs {
-    /// Files to download: names, globs, content IDs, id:PREFIX, NODEID/NAME or links
-    #[arg(required = true, value_name = "LINK|NAME")]
+    /// Files or folders to download: names, FOLDER/, globs, content IDs, id:PREFIX, NODEID/NAME,
+    /// links or codes
+    #[arg(required = true, value_name = "LINK|CODE|NAME")]
     pub(crate) wanted: Vec<String>,
-    /// Save the file under this name; with one file only
+    /// Save the file or folder under this name; with one only
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// Download only these entries of a folder (globs)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// Leave these entries of a folder out (globs)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
     /// Add it without starting it
     #[arg(long, value_parser = FalseyValueParser::new())]
     pub(crate) paused: bool,

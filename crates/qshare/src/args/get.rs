@@ -44,6 +44,8 @@ Files keep the modification time that all their sources state. A file becomes ex
 a link or NODEID/NAME says so: a name alone may be anybody's.
 
 An interrupted download keeps what it has fetched; the same command resumes it.
+A file or folder that changes at its source meanwhile is fetched in its new version, if it was
+asked for by name; by ID or link, and with `-o -`, the command ends with exit code 3.
 If one content of a name has a complete holder and others of that name have none, `get NAME`
 downloads the complete one and notes the others. Other ambiguous names are an error (code 3).";
 

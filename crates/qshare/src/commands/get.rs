@@ -288,7 +288,7 @@ async fn get_files(
             force: args.force && (place.is_file() || named::is_named(wanted, &file)),
             nodes: named::nodes_in_links(wanted, file.content),
             attributes: named::attributes(args, wanted, &file),
-            by_name: named::by_name(args, wanted, &file),
+            follow: named::follow(args, wanted, &file),
             supersedes: None,
             sha256: digests::digest_of(request, &claimed, &file),
             others: claimed

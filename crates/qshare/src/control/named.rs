@@ -103,6 +103,7 @@ fn is_meant(download: &Download, argument: &str) -> bool {
     let prefix = lower.strip_prefix("id:").unwrap_or(&lower);
     let is_prefix = prefix.len() >= PREFIX_MIN && lower.starts_with("id:");
     download.name == name
+        || download.shown_name() == name
         || download.content == lower
         || download.id == prefix
         || (is_prefix && download.content.starts_with(prefix))
@@ -111,13 +112,16 @@ fn is_meant(download: &Download, argument: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::objects::{PriorityName, StageName, Time};
+    use crate::api::objects::{DownloadKind, PriorityName, StageName, Time};
 
     fn download(id: u8, content: u8, name: &str) -> Download {
         Download {
             id: format!("{id:02x}").repeat(16),
             content: format!("{content:02x}").repeat(32),
             name: name.to_owned(),
+            kind: DownloadKind::File,
+            files: None,
+            complete_files: None,
             path: name.to_owned(),
             stage: StageName::Queued,
             added_at: Time(0),

@@ -8,6 +8,7 @@ use super::lookup::find;
 use super::reader::Reader;
 use crate::exit::{Exit, Failure};
 use crate::neutral::{neutral_line, shown};
+use crate::output;
 
 impl From<&DownloadError> for Failure {
     fn from(error: &DownloadError) -> Failure {
@@ -68,6 +69,35 @@ pub(crate) fn download(error: &DownloadError, reader: Reader) -> Failure {
                 "It is never replaced; move it away, then enter the name again",
             ),
         ),
+        DownloadError::NotADirectory { path } => Failure::new(
+            Exit::Failed,
+            reader.advise(
+                format!(
+                    "cannot write the folder to {}: it is not a directory",
+                    shown(path)
+                ),
+                "Name another one with -o",
+                "Move it away, or name another folder with `qshare add --name`",
+            ),
+        ),
+        DownloadError::InvalidFolder { cause, .. } => Failure::new(
+            Exit::Unverified,
+            format!("cannot download the folder: {cause}\nNothing of it was written"),
+        ),
+        DownloadError::InvalidGlob { .. } => Failure::new(Exit::Usage, error.to_string()),
+        DownloadError::List(error) => download(error, reader),
+        DownloadError::Files {
+            name,
+            failed,
+            first,
+        } => {
+            let Failure { exit, message } = download(first, reader);
+            let files = output::count(*failed, "file");
+            Failure::new(
+                exit,
+                format!("{files} of {name}/ could not be downloaded; the first: {message}"),
+            )
+        }
         DownloadError::Open { path, cause } => {
             let (in_shell, at_prompt) = match cause {
                 OpenError::OtherUnfinished { .. } => (
@@ -94,17 +124,6 @@ pub(crate) fn nothing_to_discard(text: &str) -> Failure {
         Exit::NotFound,
         format!(
             "cannot discard {text:?}: no unfinished download has this name\n`status` lists them"
-        ),
-    )
-}
-
-/// Says how a folder is downloaded; the prompt downloads files.
-pub(crate) fn folder_at_the_prompt(argument: &str) -> Failure {
-    Failure::new(
-        Exit::Usage,
-        format!(
-            "the prompt downloads files, not folders\nDownload the folder from a shell: qshare get \
-             {argument}"
         ),
     )
 }

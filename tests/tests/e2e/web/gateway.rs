@@ -480,3 +480,51 @@ fn a_private_link_is_read_from_its_holders_and_what_was_handed_over_from_the_dis
     let own = shared["link"].as_str().unwrap();
     assert_eq!(read(own), Some(bytes.len() as u64));
 }
+
+#[test]
+fn a_folder_of_another_node_is_a_page_and_its_files_are_fetched_as_they_are_read() {
+    if !has_programs(&["curl"]) {
+        return;
+    }
+    let world = World::new();
+    let tracker = world.tracker();
+    let bytes = noise(2 * MIB, 13);
+    files::put(&world.path("sharer/photos/a/big file.bin"), &bytes);
+    files::put(&world.path("sharer/photos/note.txt"), b"a note");
+    let address = tracker.address.to_string();
+    let share = |more: &[&str]| {
+        let mut command = world.command("sharer", ["share", "--json", "photos"]);
+        command.args(["--tracker", &address, "--listen", "127.0.0.1:0"]);
+        command.args(more);
+        Process::start(command)
+    };
+    let private = share(&["--no-code"]);
+    let link = private.ready()["link"].as_str().unwrap().to_owned();
+    let public = share(&["--public", "--certs", "other"]);
+    public.ready();
+    let served = Served::start(&world, "node", &tracker, &[]);
+    let dir = world.dir("client");
+    for what in [link.as_str(), "photos/"] {
+        let made = served.call("POST", "capabilities", Some(json!({"what": what})));
+        let path = made["path"].as_str().unwrap_or_else(|| panic!("{made}"));
+        assert_eq!(made["size_bytes"], bytes.len() + 6);
+        let url = format!("{}{path}", served.url.trim_end_matches('/'));
+        let page = curl(&dir, &["-f", &url]).well().out;
+        assert!(
+            page.contains("a/big%20file.bin") && page.contains("note.txt"),
+            "{page}"
+        );
+        curl(
+            &dir,
+            &["-f", "-o", "big", &format!("{url}a/big%20file.bin")],
+        )
+        .well();
+        assert_same(&dir.join("big"), &bytes);
+        let part = curl(&dir, &["-f", "-r", "2-5", &format!("{url}note.txt")]).well();
+        assert_eq!(part.out, "note");
+        assert_ne!(curl(&dir, &["-f", &format!("{url}nothing")]).code, Some(0));
+    }
+    // Nothing was kept.
+    let downloads = served.call("GET", "downloads", None);
+    assert_eq!(downloads["downloads"], json!([]));
+}

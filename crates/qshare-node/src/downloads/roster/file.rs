@@ -12,8 +12,11 @@ use qshare_storage::{DiskError, FileAttributes};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::super::folder::{FolderTerms, KnownFolder};
+use super::super::follow::Follow;
 use super::super::rates::Priority;
 use super::table::Row;
+use crate::vocabulary::Progress;
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -71,13 +74,128 @@ pub(super) struct Record {
     /// Hexadecimal: the plain SHA-256 that the file must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
+    /// What makes it the download of a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) folder: Option<FolderRecord>,
+    /// How it is looked up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    follow: Option<FollowRecord>,
+    /// An earlier version, whose unfinished data it goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    supersedes: Option<InfoRecord>,
     added_ms: u64,
+}
+
+/// How a download by name is looked up again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct FollowRecord {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    times: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    executable: bool,
+    had: Vec<String>,
+}
+
+impl FollowRecord {
+    fn new(follow: &Follow) -> FollowRecord {
+        FollowRecord {
+            name: follow.name.to_string(),
+            node: follow.node.map(|node| node.to_string()),
+            times: follow.keeps_times,
+            executable: follow.keeps_exec,
+            had: follow.had.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn follow(&self) -> Option<Follow> {
+        let node = self.node.as_ref().map(|node| node.parse());
+        Some(Follow {
+            name: AssetName::from_local(&self.name).ok()?,
+            node: node.transpose().ok()?,
+            keeps_times: self.times,
+            keeps_exec: self.executable,
+            had: self
+                .had
+                .iter()
+                .filter_map(|node| node.parse().ok())
+                .collect(),
+        })
+    }
+}
+
+/// What is recorded of the download of a folder only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FolderRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    times: Option<InfoRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    include: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    exclude: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    executables: bool,
+    #[serde(flatten)]
+    known: KnownFolder,
+}
+
+/// Length and root of a content; the root is hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct InfoRecord {
+    length: u64,
+    root: String,
+}
+
+impl InfoRecord {
+    fn new(info: ContentInfo) -> InfoRecord {
+        InfoRecord {
+            length: info.length,
+            root: info.root.to_string(),
+        }
+    }
+
+    fn info(&self) -> Option<ContentInfo> {
+        Some(ContentInfo {
+            length: self.length,
+            root: self.root.parse().ok()?,
+        })
+    }
+}
+
+impl FolderRecord {
+    fn new(terms: &FolderTerms, progress: &Progress) -> FolderRecord {
+        FolderRecord {
+            times: terms.times.map(InfoRecord::new),
+            include: terms.include.clone(),
+            exclude: terms.exclude.clone(),
+            executables: terms.keeps_exec,
+            known: KnownFolder {
+                total_bytes: progress.total_bytes,
+                verified_bytes: progress.verified_bytes,
+                files: progress.files.unwrap_or_default(),
+            },
+        }
+    }
+
+    fn terms(&self) -> FolderTerms {
+        let times = self.times.as_ref().and_then(InfoRecord::info);
+        FolderTerms {
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            keeps_exec: self.executables,
+            known: self.known,
+            ..FolderTerms::new(times)
+        }
+    }
 }
 
 impl Record {
     /// Records a download of `name` beneath the directory.
     pub(super) fn new(name: &AssetName, row: &Row, state: RecordState) -> Record {
         let (info, nodes) = (&row.request.info, &row.request.nodes);
+        let folder = row.request.folder.as_ref();
         let added = row.added_at.duration_since(SystemTime::UNIX_EPOCH);
         Record {
             name: name.to_string(),
@@ -93,6 +211,9 @@ impl Record {
             sha256: row.request.sha256.map(|digest| digest.to_string()),
             priority: row.priority,
             limit_bytes_per_second: row.limit.bytes_per_second(),
+            follow: row.request.follow.as_ref().map(FollowRecord::new),
+            supersedes: row.request.supersedes.map(InfoRecord::new),
+            folder: folder.map(|terms| FolderRecord::new(terms, &row.progress())),
             added_ms: added.map_or(0, |since| since.as_millis() as u64),
         }
     }
@@ -114,6 +235,21 @@ impl Record {
     pub(super) fn nodes(&self) -> Vec<NodeAddress> {
         let nodes = self.nodes.iter();
         nodes.filter_map(|node| node.parse().ok()).collect()
+    }
+
+    /// Returns how it is looked up again.
+    pub(super) fn follow(&self) -> Option<Follow> {
+        self.follow.as_ref().and_then(FollowRecord::follow)
+    }
+
+    /// Returns the earlier version that it goes on from.
+    pub(super) fn supersedes(&self) -> Option<ContentInfo> {
+        self.supersedes.as_ref().and_then(InfoRecord::info)
+    }
+
+    /// Returns what makes it the download of a folder.
+    pub(super) fn folder_terms(&self) -> Option<FolderTerms> {
+        self.folder.as_ref().map(FolderRecord::terms)
     }
 
     pub(super) fn attributes(&self) -> FileAttributes {

@@ -6,14 +6,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use qshare_content::{AssetName, ContentInfo, tree};
+use qshare_content::{AssetName, ContentId, ContentInfo, tree};
 use qshare_net::RateLimit;
 use qshare_storage::{DiskError, Target};
 
+use super::super::follow::Follow;
 use super::super::rates::Priority;
 use crate::error::DownloadError;
 use crate::slow_cause::CauseShare;
-use crate::vocabulary::Progress;
+use crate::vocabulary::{Contact, Progress};
 
 /// Identifies one content at one target. The same after a restart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,17 +23,24 @@ pub struct DownloadId([u8; 16]);
 impl DownloadId {
     /// Returns the ID of a download.
     pub fn new(info: &ContentInfo, target: &Target) -> DownloadId {
-        let mut text = info.id().0.to_vec();
+        let content = info.id();
         match target {
             // The directory may be written differently at the next start.
-            Target::Beneath { name, .. } => text.extend_from_slice(name.as_str().as_bytes()),
+            Target::Beneath { name, .. } => DownloadId::of_name(&content, name),
+            // No name begins with a slash.
             Target::Path(path) => {
-                // No name begins with a slash.
-                text.push(b'/');
-                text.extend_from_slice(path.as_os_str().as_encoded_bytes());
+                DownloadId::of_parts(&[&content.0, b"/", path.as_os_str().as_encoded_bytes()])
             }
         }
-        let digest = tree::leaf_hash(&text).0;
+    }
+
+    /// Returns the ID of the download of a content to a name beneath the directory of downloads.
+    pub fn of_name(content: &ContentId, name: &AssetName) -> DownloadId {
+        DownloadId::of_parts(&[&content.0, name.as_str().as_bytes()])
+    }
+
+    fn of_parts(parts: &[&[u8]]) -> DownloadId {
+        let digest = tree::leaf_hash(&parts.concat()).0;
         DownloadId(std::array::from_fn(|at| digest[at]))
     }
 }
@@ -100,6 +108,8 @@ pub struct RosterRow {
     pub name: AssetName,
     /// Length and root of its content.
     pub info: ContentInfo,
+    /// Whether it is a folder, and the content its manifest.
+    pub is_folder: bool,
     /// The path of its target.
     pub path: PathBuf,
     /// Whether it runs.
@@ -119,6 +129,18 @@ pub struct RosterRow {
     pub priority: Priority,
     /// Its rate limit, beside the limit of the node.
     pub limit: RateLimit,
+}
+
+/// A running download by name that has no source.
+#[derive(Debug, Clone)]
+pub(crate) struct Lost {
+    pub(crate) id: DownloadId,
+    pub(crate) follow: Follow,
+    /// Length and root of the version at hand.
+    pub(crate) info: ContentInfo,
+    pub(crate) is_folder: bool,
+    /// Nodes that had it, with their addresses.
+    pub(crate) holders: Vec<Contact>,
 }
 
 /// A page of the roster, in the order in which the downloads were added.

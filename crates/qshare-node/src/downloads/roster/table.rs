@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use qshare_content::AssetName;
 use qshare_net::RateLimit;
+use qshare_storage::Target;
 
 use super::super::download::Download;
 use super::super::rates::Priority;
 use super::super::request::DownloadRequest;
 use super::row::{DownloadId, RosterChanges, RosterCounts, RosterPage, RosterRow, RosterState};
 use crate::error::DownloadError;
-use crate::vocabulary::{Progress, Stage};
+use crate::vocabulary::{FileCounts, Progress, Stage};
 
 /// Complete downloads that stay in the roster.
 const COMPLETE_MAX: usize = 1000;
@@ -45,7 +47,9 @@ pub(super) struct Row {
 struct Seen {
     state: Option<RosterState>,
     stage: Stage,
+    total_bytes: u64,
     verified_bytes: u64,
+    files: Option<FileCounts>,
     bytes_per_second: u64,
     seconds_left: Option<u64>,
     sources: u32,
@@ -61,6 +65,8 @@ pub(super) struct Table {
     rows: HashMap<DownloadId, Row>,
     by_order: BTreeMap<u64, DownloadId>,
     by_revision: BTreeMap<u64, DownloadId>,
+    /// The downloads to one name beneath a directory, of whatever content.
+    by_name: BTreeMap<AssetName, Vec<DownloadId>>,
     complete: BTreeSet<u64>,
     removed: VecDeque<(u64, DownloadId)>,
     /// Removals up to this revision are not remembered.
@@ -72,11 +78,8 @@ pub(super) struct Table {
 
 impl Row {
     pub(super) fn new(request: DownloadRequest, state: RosterState, added_at: SystemTime) -> Row {
-        let last = Progress {
-            total_bytes: request.info.length,
-            ..Progress::default()
-        };
         Row {
+            last: request.first_progress(),
             request,
             state,
             download: None,
@@ -86,7 +89,6 @@ impl Row {
             error: None,
             priority: Priority::default(),
             limit: RateLimit::NONE,
-            last,
             order: 0,
             revision: 0,
             seen: Seen::default(),
@@ -111,7 +113,9 @@ impl Row {
         Seen {
             state: Some(self.state),
             stage: progress.stage,
+            total_bytes: progress.total_bytes,
             verified_bytes: progress.verified_bytes,
+            files: progress.files,
             bytes_per_second: progress.bytes_per_second,
             seconds_left: progress.time_left.map(|left| left.as_secs()),
             sources: progress.sources,
@@ -126,6 +130,7 @@ impl Row {
             id,
             name: self.request.name.clone(),
             info: self.request.info,
+            is_folder: self.request.folder.is_some(),
             path: self.request.target.path(),
             state: self.state,
             progress: self.progress(),
@@ -179,6 +184,26 @@ impl Table {
         rows.filter_map(|id| Some((*id, self.rows.get(id)?)))
     }
 
+    /// Returns the unfinished downloads that `request` goes on from: by the same name, to the same
+    /// target, of other contents.
+    pub(super) fn earlier_versions(&self, request: &DownloadRequest) -> Vec<DownloadId> {
+        let (Some(follow), Target::Beneath { name, .. }) = (&request.follow, &request.target)
+        else {
+            return Vec::new();
+        };
+        let is_earlier = |row: &Row| {
+            let same = row.request.follow.as_ref();
+            row.state != RosterState::Complete
+                && row.request.info != request.info
+                && row.request.folder.is_some() == request.folder.is_some()
+                && same.is_some_and(|same| same.name == follow.name && same.node == follow.node)
+        };
+        let ids = self.by_name.get(name).into_iter().flatten();
+        ids.filter(|id| self.rows.get(id).is_some_and(is_earlier))
+            .copied()
+            .collect()
+    }
+
     /// Changes a row; a new one is added first. Returns what `change` returns.
     pub(super) fn change<T>(
         &mut self,
@@ -187,12 +212,17 @@ impl Table {
         change: impl FnOnce(&mut Row) -> T,
     ) -> T {
         let (order, by_order) = (&mut self.next_order, &mut self.by_order);
+        let by_name = &mut self.by_name;
         let row = self.rows.entry(id).or_insert_with(|| {
             *order += 1;
             by_order.insert(*order, id);
+            let new = new();
+            if let Target::Beneath { name, .. } = &new.request.target {
+                by_name.entry(name.clone()).or_default().push(id);
+            }
             Row {
                 order: *order,
-                ..new()
+                ..new
             }
         });
         let result = change(row);
@@ -252,6 +282,14 @@ impl Table {
         self.by_order.remove(&row.order);
         self.by_revision.remove(&row.revision);
         self.complete.remove(&row.order);
+        if let Target::Beneath { name, .. } = &row.request.target
+            && let Some(ids) = self.by_name.get_mut(name)
+        {
+            ids.retain(|other| other != id);
+            if ids.is_empty() {
+                self.by_name.remove(name);
+            }
+        }
         self.revision += 1;
         self.removed.push_back((self.revision, *id));
         if self.removed.len() > REMOVED_MAX
@@ -316,8 +354,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use qshare_content::{AssetName, ContentInfo, Hash};
-    use qshare_storage::Target;
+    use qshare_content::{ContentInfo, Hash};
 
     use super::*;
 

@@ -294,7 +294,7 @@ impl Holders {
     }
 
     /// Whether the file of a holder has changed since it was announced.
-    fn any_changed(&self) -> bool {
+    pub(crate) fn any_changed(&self) -> bool {
         self.forgot_changed || self.known.values().any(|known| known.has_changed)
     }
 

@@ -16,6 +16,10 @@ use crate::vocabulary::{PathKind, PeerView, Stage, SwarmView};
 /// tick.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
+/// A content that had changed at a source, and has had no source for this long, is given up if no
+/// other version is wanted.
+const CHANGED_AFTER: Duration = Duration::from_secs(10);
+
 /// A download without a source for this long is searching again, and reports the reason.
 const TROUBLE_AFTER: Duration = Duration::from_secs(2);
 
@@ -52,11 +56,13 @@ impl Swarm<'_> {
             return Ok(());
         }
         let all_changed = self.peers.is_empty() && self.holders.all_changed();
-        if all_changed && self.request.is_private() {
+        let waited = self.last_hope.elapsed();
+        // A source that has left the swarm has said before that it has another version.
+        let is_gone = waited >= CHANGED_AFTER && self.holders.any_changed();
+        if (all_changed && self.request.is_private()) || (is_gone && self.request.is_pinned()) {
             let name = self.request.name.clone();
             return Err(DownloadError::Changed { name });
         }
-        let waited = self.last_hope.elapsed();
         if waited >= TROUBLE_AFTER && status.is_some() {
             self.state.set_stage(Stage::Searching);
         }

@@ -136,6 +136,7 @@ impl Swarm<'_> {
             wasted_bytes: status.wasted_bytes,
             sources: self.meter.into_sources(),
             already_there: false,
+            files: None,
         })
     }
 

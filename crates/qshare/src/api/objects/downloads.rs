@@ -17,6 +17,7 @@ pub(crate) struct Download {
     pub(crate) id: String,
     pub(crate) content: String,
     pub(crate) name: String,
+    pub(crate) kind: DownloadKind,
     pub(crate) path: String,
     pub(crate) stage: StageName,
     pub(crate) added_at: Time,
@@ -24,6 +25,10 @@ pub(crate) struct Download {
     pub(crate) ended_at: Option<Time>,
     pub(crate) size_bytes: u64,
     pub(crate) verified_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) files: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) complete_files: Option<u64>,
     pub(crate) bytes_per_second: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seconds_left: Option<u64>,
@@ -38,6 +43,23 @@ pub(crate) struct Download {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error_code: Option<String>,
     pub(crate) why: Vec<Why>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DownloadKind {
+    File,
+    Folder,
+}
+
+impl Download {
+    /// Returns the name as a person writes it: that of a folder ends with a slash.
+    pub(crate) fn shown_name(&self) -> String {
+        match self.kind {
+            DownloadKind::File => self.name.clone(),
+            DownloadKind::Folder => format!("{}/", self.name),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +183,10 @@ pub(crate) struct Add {
     pub(crate) paused: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) priority: Option<PriorityName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) include: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exclude: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ pub(crate) fn run(args: AddArgs, console: &Console) -> Result<(), Failure> {
     if args.name.is_some() && args.wanted.len() > 1 {
         return Err(Failure::new(
             Exit::Usage,
-            "--name is for one file\nRun the command once for each",
+            "--name is for one file or folder\nRun the command once for each",
         ));
     }
     run_on_network(|stop| async move {
@@ -26,6 +26,8 @@ pub(crate) fn run(args: AddArgs, console: &Console) -> Result<(), Failure> {
                 force: args.force.then_some(true),
                 paused: args.paused.then_some(true),
                 priority: None,
+                include: (!args.include.is_empty()).then(|| args.include.clone()),
+                exclude: (!args.exclude.is_empty()).then(|| args.exclude.clone()),
             };
             let added = stop.run_until_cancelled(client.add(&add)).await;
             let Some(added) = added else {

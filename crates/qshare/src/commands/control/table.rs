@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::api::objects::{Download, DownloadDetail, Share, Source, StageName, Status, Tracker};
+use crate::api::objects::{
+    Download, DownloadDetail, DownloadKind, Share, Source, StageName, Status, Tracker,
+};
 use crate::output;
 
 /// Narrowest column of names.
@@ -167,7 +169,7 @@ fn row(download: &Download, with_bar: bool) -> [String; 7] {
     };
     let left = download.seconds_left.map(Duration::from_secs);
     [
-        download.name.clone(),
+        download.shown_name(),
         output::bytes(download.size_bytes),
         done,
         rate,
@@ -243,8 +245,12 @@ pub(super) fn truncate(text: &str, width: usize) -> String {
 pub(super) fn one_line(download: &Download) -> String {
     let size = output::bytes(download.size_bytes);
     let percent = percent(download);
-    let (name, state) = (&download.name, state(download));
-    format!("{name}  {size}  {percent} %  {state}")
+    let (name, state) = (download.shown_name(), state(download));
+    let files = match (download.complete_files, download.files) {
+        (Some(complete), Some(files)) => format!("  {complete} of {files} files"),
+        _ => String::new(),
+    };
+    format!("{name}  {size}{files}  {percent} %  {state}")
 }
 
 /// Returns a download with its chunks and sources.
@@ -256,7 +262,7 @@ pub(super) fn of_detail(detail: &DownloadDetail) -> Vec<String> {
         format!("  ID       {}", download.id),
         format!("  path     {}", download.path),
     ];
-    if detail.chunks > 0 {
+    if download.kind == DownloadKind::File && detail.chunks > 0 {
         lines.push(format!(
             "  chunks   {} of {} verified, {} held by no connected node, {} requested, {} wasted",
             detail.verified_chunks,
@@ -313,6 +319,9 @@ mod tests {
             id: format!("{at:032x}"),
             content: "ab".repeat(32),
             name: name.to_owned(),
+            kind: DownloadKind::File,
+            files: None,
+            complete_files: None,
             path: format!("/downloads/{name}"),
             stage,
             added_at: Time(at),

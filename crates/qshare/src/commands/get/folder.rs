@@ -1,20 +1,17 @@
 //! `qshare get NAME/`, and links and IDs of folders: the list first, then the files.
 
 mod fetch;
-mod filter;
 mod listing;
 mod member;
 
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use qshare_node::content::manifest::FolderList;
-use qshare_node::content::{AssetName, ContentId, ContentInfo, Link, NodeAddress, Query, ShareKey};
+use qshare_node::content::{AssetName, ContentId, Query};
 use qshare_node::{
-    Contact, FindError, Folder, FolderFetchError, FolderPlace, FolderRequest, FoundFile, Node,
-    PlaceError, is_case_insensitive,
+    Durability, FetchTerms, FindError, Folder, FolderFetch, FolderFetchError, FolderFound,
+    FormerFolder, Node, Selection, is_case_insensitive,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -22,70 +19,18 @@ use super::find::find;
 use super::request::patience;
 use crate::args::{GetArgs, Wait};
 use crate::argument::glob_of_folder;
-use crate::choice;
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
+pub(super) use crate::folder_source::FolderSource;
+use crate::folder_source::{SAMPLE, SAMPLE_DEADLINE, collection_of, of_files};
 use crate::messages::{self, Reader};
 use crate::output;
 use crate::progress::Board;
-use fetch::Fetching;
-use filter::Filter;
+use fetch::{Fetching, Following};
 pub(super) use member::write_member;
 
-/// Files of a folder that are looked up for their holders.
-const SAMPLE: usize = 64;
-/// Deadline for that lookup.
-const SAMPLE_DEADLINE: Duration = Duration::from_secs(10);
 /// Names that differ in case only of which the user is told.
 const COLLISIONS_TOLD: usize = 5;
-
-/// A folder that the command means, found but not looked at.
-#[derive(Debug)]
-pub(super) struct FolderSource {
-    /// Where it goes beneath the current directory.
-    name: AssetName,
-    manifest: ContentInfo,
-    times: Option<ContentInfo>,
-    key: Option<ShareKey>,
-    holders: Vec<Contact>,
-    nodes: Vec<NodeAddress>,
-}
-
-impl FolderSource {
-    /// The folder of a link, which a stranger may have named.
-    pub(super) fn of_link(link: &Link, found: Option<FoundFile>) -> FolderSource {
-        let content = link.info.id();
-        let told = link.name.as_ref();
-        let told = told.or(found.as_ref().map(|found| &found.name));
-        FolderSource {
-            name: told.map_or_else(|| content.into(), |told| choice::local_name(told, content)),
-            manifest: link.info,
-            times: link.folder.and_then(|folder| folder.times),
-            key: link.key.clone(),
-            holders: found.map(|found| found.holders).unwrap_or_default(),
-            nodes: link.nodes.clone(),
-        }
-    }
-
-    /// A collection that a lookup found.
-    pub(super) async fn of_found(node: &Node, found: FoundFile, name: AssetName) -> FolderSource {
-        // Only holders know where its times are.
-        let versions = node
-            .ask_for_folder(&found.name, found.holders.clone())
-            .await;
-        let same = versions
-            .iter()
-            .find(|version| version.manifest == found.info);
-        FolderSource {
-            name,
-            manifest: found.info,
-            times: same.and_then(|version| version.times),
-            key: None,
-            holders: found.holders,
-            nodes: Vec::new(),
-        }
-    }
-}
 
 /// Finds the folder of a name: a collection, or a directory of nodes' assets.
 pub(super) async fn find_folder(
@@ -98,73 +43,26 @@ pub(super) async fn find_folder(
     let by_name = Query::Name(name.as_str().to_owned());
     let beneath = Query::Name(glob_of_folder(name.as_str()));
     // A name that exists answers at once; --wait waits for either.
-    let mut found = find(node, &by_name, None, console).await.map_err(failed)?;
-    found
-        .files
-        .retain(|file| file.is_collection && file.name == *name);
-    if !found.files.is_empty() {
-        let choice = choice::choose(&by_name, found.files);
-        if let Some(candidates) = choice.ambiguous.first() {
-            let text = choice::explain_ambiguity(candidates, |id| format!("qshare get {id}"));
-            return Err(Failure::new(Exit::NotFound, text));
-        }
-        if let Some(file) = choice.files.into_iter().next() {
-            return Ok(FolderSource::of_found(node, file, name.clone()).await);
-        }
+    let found = find(node, &by_name, None, console).await.map_err(failed)?;
+    if let Some(file) = collection_of(name, found, |id| format!("qshare get {id}"))? {
+        let source = FolderSource::of_found(node, file, name.clone()).await;
+        return Ok(source.followed(name.clone()));
     }
-    let mut sample = match wait {
+    let sample = match wait {
         None => {
             let found = node.find_all(&beneath, SAMPLE, SAMPLE_DEADLINE, SAMPLE_DEADLINE);
             found.await.map_err(failed)?
         }
         Some(_) => find(node, &beneath, wait, console).await.map_err(failed)?,
     };
-    sample.files.retain(|file| !file.is_collection);
-    let mut holders: Vec<Contact> = Vec::new();
-    for contact in sample.files.iter().flat_map(|file| &file.holders) {
-        if contact.complete && !holders.iter().any(|known| known.node == contact.node) {
-            holders.push(contact.clone());
-        }
-    }
-    if sample.files.is_empty() {
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!(
-                "no reachable node shares a folder {:?}\n`qshare ls` lists the files that can be \
-                 downloaded; --wait waits until a node shares it",
-                name.as_str()
-            ),
-        ));
-    }
-    let versions = node.ask_for_folder(name, holders).await;
-    let mut versions = versions.into_iter();
-    let Some(version) = versions.next() else {
-        let glob = glob_of_folder(name.as_str());
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!(
-                "no holder of {:?} lists it as a folder\nDownload its files one by one: qshare get \
-                 {}",
-                name.as_str(),
-                crate::suggest::quoted(glob.as_ref())
-            ),
-        ));
-    };
-    let others = versions.count();
-    if others > 0 {
+    let found = of_files(node, name, sample).await?;
+    if found.other_versions > 0 {
         console.note(&format!(
             "{name}/: {} of the folder differ; the one with the most holders is downloaded",
-            output::count(others as u64 + 1, "version")
+            output::count(found.other_versions as u64 + 1, "version")
         ));
     }
-    Ok(FolderSource {
-        name: name.clone(),
-        manifest: version.manifest,
-        times: version.times,
-        key: None,
-        holders: version.holders,
-        nodes: Vec::new(),
-    })
+    Ok(found.source)
 }
 
 /// Downloads a folder, or prints its list.
@@ -175,7 +73,8 @@ pub(super) async fn get_folder(
     console: &Console,
     stop: &CancellationToken,
 ) -> Result<(), Failure> {
-    let filter = Filter::new(&args.include, &args.exclude)?;
+    let selection = Selection::new(&args.include, &args.exclude);
+    let selection = selection.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     let base = args.output.clone();
     let base = base.unwrap_or_else(|| PathBuf::from(source.name.as_str()));
     if base.symlink_metadata().is_ok() && !base.is_dir() {
@@ -187,12 +86,60 @@ pub(super) async fn get_folder(
             ),
         ));
     }
-    let list_path = list_path(&base, source.manifest.id(), args.list);
-    let request = FolderRequest::new(source.name, source.manifest, list_path)
-        .times(source.times)
-        .share_key(source.key)
-        .holders(source.holders)
-        .nodes(source.nodes)
+    let (mut source, mut former) = (source, None);
+    loop {
+        let (name, key) = (source.name.clone(), source.key.clone());
+        let follow = source.follow.clone();
+        let version = Version {
+            source,
+            former,
+            selection: selection.clone(),
+            base: &base,
+        };
+        let got = get_version(node, version, args, console, stop).await?;
+        let (Some((found, earlier)), Some(follow)) = (got, follow) else {
+            return Ok(());
+        };
+        console.note(&format!(
+            "{name}/ has changed at its source; fetching the new version"
+        ));
+        source = FolderSource::renewed(name, key, &follow, found);
+        former = Some(earlier);
+    }
+}
+
+/// One version of a folder, and what is here of the one before.
+struct Version<'a> {
+    source: FolderSource,
+    former: Option<FormerFolder>,
+    selection: Selection,
+    base: &'a Path,
+}
+
+/// Downloads one version of a folder. Returns the newer one that replaced it meanwhile, and what is
+/// here of this one.
+async fn get_version(
+    node: &Node,
+    version: Version<'_>,
+    args: &GetArgs,
+    console: &Console,
+    stop: &CancellationToken,
+) -> Result<Option<(FolderFound, FormerFolder)>, Failure> {
+    let Version {
+        source,
+        former,
+        selection,
+        base,
+    } = version;
+    let list_path = list_path(base, source.manifest.id(), args.list);
+    let follow = source.follow.clone().map(|follow| Following {
+        node,
+        follow,
+        present: source.manifest,
+        holders: source.holders.clone(),
+    });
+    let request = source
+        .into_request(list_path)
         .keep_times(!args.no_times)
         .keep_execute_bits(!args.no_exec)
         .give_up_after(patience(args));
@@ -210,39 +157,47 @@ pub(super) async fn get_folder(
         }
     };
     if args.list {
-        let printed = listing::print(&folder, &filter, args.json.on, console);
+        let printed = listing::print(&folder, &selection, args.json.on, console);
         Folder::remove_list(&request);
-        return printed;
+        return printed.map(|()| None);
     }
     let list = folder.list().clone();
-    let place = FolderPlace::new(&base);
-    make_directories(&place, &list, &filter).await?;
-    tell_of_collisions(&list, &base, console);
-    let receiver = folder.receive(&base);
+    let terms = FetchTerms {
+        selection,
+        force: args.force,
+        former,
+        durability: match args.no_sync {
+            true => Durability::Deferred,
+            false => Durability::Immediate,
+        },
+        ..FetchTerms::default()
+    };
+    let fetch = FolderFetch::begin(folder.receive(base), base, terms).await;
+    let fetch = fetch.map_err(|error| Failure::new(Exit::Disk, error.to_string()))?;
+    tell_of_collisions(&list, base, console);
     let board = match stderr().is_terminal() && !console.is_quiet() {
         true => Board::with_bars(console),
         false => Board::plain(console),
     };
-    let selected = (0..list.file_count()).filter(|&at| {
-        let name = list.name(at);
-        name.is_some_and(|name| filter.allows(name))
-    });
-    let mut fetching = Fetching::new(node, &receiver, &place, args, console);
-    let fetched = fetching.run(selected.collect(), board, stop).await;
+    let mut fetching = Fetching::new(fetch, args, console);
+    let fetched = fetching.run(board, follow, stop).await;
     if stop.is_cancelled() && fetched.is_err() {
-        return fetched;
+        return fetched.map(|_| None);
     }
-    let links = make_links(&place, &list, &filter, args.force, console).await;
-    receiver.finish().await;
-    fetching.summarise(&base)?;
+    if let Ok(Some(newer)) = fetched {
+        Folder::remove_list(&request);
+        return Ok(Some((newer, fetching.into_former())));
+    }
+    let links = fetching.finish().await;
+    fetching.summarise(base)?;
     if fetched.is_ok() && links.is_ok() && args.seed {
         console.note("serving the folder until Ctrl-C");
         stop.cancelled().await;
     }
     if fetched.is_ok() {
-        receiver.remove_list();
+        Folder::remove_list(&request);
     }
-    fetched.and(links)
+    fetched.and(links).map(|()| None)
 }
 
 /// Returns where the list is kept while the folder is received: beside it, so that an invalid list
@@ -268,55 +223,6 @@ fn cannot_open(error: &FolderFetchError) -> Failure {
             format!("cannot download the folder: {cause}\nNothing of it was written"),
         ),
         FolderFetchError::Disk(error) => Failure::new(Exit::Disk, error.to_string()),
-    }
-}
-
-/// Makes the directory, and the empty ones in it.
-async fn make_directories(
-    place: &FolderPlace,
-    list: &Arc<FolderList>,
-    filter: &Filter,
-) -> Result<(), Failure> {
-    let (place, list, filter) = (place.clone(), list.clone(), filter.clone());
-    let make = move || {
-        place.create()?;
-        let empty = list.empty_directories().iter();
-        for name in empty.filter(|name| filter.allows(name.as_str())) {
-            place.make_directory(name)?;
-        }
-        Ok::<(), PlaceError>(())
-    };
-    let made = tokio::task::spawn_blocking(make).await;
-    match made {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failure::new(Exit::Disk, error.to_string())),
-        Err(lost) => Err(Failure::internal(lost.to_string())),
-    }
-}
-
-/// Makes the symbolic links, once all files are there. Reports each that cannot be made.
-async fn make_links(
-    place: &FolderPlace,
-    list: &Arc<FolderList>,
-    filter: &Filter,
-    force: bool,
-    console: &Console,
-) -> Result<(), Failure> {
-    let (place, list, filter) = (place.clone(), list.clone(), filter.clone());
-    let make = move || {
-        let links = list.links().iter();
-        let links = links.filter(|(name, _)| filter.allows(name.as_str()));
-        let made = links.map(|(name, target)| place.make_link(name, target, force));
-        made.filter_map(Result::err).collect::<Vec<_>>()
-    };
-    let errors = tokio::task::spawn_blocking(make).await;
-    let errors = errors.map_err(|lost| Failure::internal(lost.to_string()))?;
-    for error in &errors {
-        console.error(&format!("cannot make a symbolic link: {error}"));
-    }
-    match errors.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::printed(Exit::Disk)),
     }
 }
 

@@ -1,12 +1,11 @@
 //! What the command says about a file that was found: by its links, names and globs.
 
 use qshare_node::content::{AnswerFilter, ContentId, NodeAddress, Query, ShareKey, is_glob};
-use qshare_node::{FileAttributes, FoundFile};
+use qshare_node::{FileAttributes, Follow, FoundFile};
 
 use crate::args::GetArgs;
 use crate::argument::Wanted;
 use crate::choice::Choice;
-use crate::jobs::ByName;
 
 /// Returns the nodes that links name for a content.
 pub(super) fn nodes_in_links(wanted: &[Wanted], content: ContentId) -> Vec<NodeAddress> {
@@ -44,7 +43,7 @@ pub(super) fn attributes(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) ->
 
 /// Returns how a file is looked up again whose sources have a newer version by now; None if the
 /// command says which content it must be.
-pub(super) fn by_name(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) -> Option<ByName> {
+pub(super) fn follow(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) -> Option<Follow> {
     if args.sha256.is_some() || args.sums.is_some() {
         return None;
     }
@@ -60,11 +59,11 @@ pub(super) fn by_name(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) -> Op
             }
         });
     }
-    let query = query?;
-    Some(ByName {
+    let follow = Follow::of_query(&query?, file)?;
+    Some(Follow {
         keeps_times: !args.no_times,
-        keeps_exec: matches!(query, Query::OfNode(..)) && !args.no_exec,
-        query,
+        keeps_exec: follow.keeps_exec && !args.no_exec,
+        ..follow
     })
 }
 

@@ -4,20 +4,21 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qshare_node::content::{AssetName, ContentId, FileMetadata, NodeAddress, Query, ShareKey};
+use qshare_node::content::{AssetName, ContentId, FileMetadata, Query};
 use qshare_node::{
-    DiskError, Download, DownloadRequest, FileAttributes, FoundFile, Node, Redeemed, RemoveError,
-    RosterState, Target, discard_unfinished, unfinished,
+    DiskError, Download, DownloadRequest, FileAttributes, FolderTerms, Follow, FoundFile, Node,
+    Redeemed, RemoveError, RosterState, Target, discard_unfinished, unfinished,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use super::status::{self, StatusJson};
-use crate::argument::{Wanted, folder_argument, parse_listed, printed_name};
+use crate::argument::{Wanted, parse_listed, printed_name};
 use crate::choice;
 use crate::commands::ls::{FILES_MAX, LISTING_MAX, print_table};
 use crate::console::Console;
 use crate::exit::Failure;
+use crate::folder_source::{self, FolderSource};
 use crate::messages::{self, Reader};
 use crate::output;
 use crate::prompt::{self, Names, Order};
@@ -127,6 +128,7 @@ impl PromptHandler {
         let wanted = Wanted::parse(text)
             .map_err(|error| messages::argument(text, &error, Reader::Prompt))?;
         let mut redeemed = None;
+        let (mut folder, mut by) = (None, None);
         let wanted = match wanted {
             Wanted::Code(code) => {
                 let link = redeem::at_prompt(&self.node, &code).await?;
@@ -142,21 +144,35 @@ impl PromptHandler {
                 let query = Query::Name(name.as_str().to_owned());
                 let mut found = self.find(&query).await?;
                 found.retain(|file| file.name == name);
-                self.choose(&query, found)
+                let files = self.choose(&query, found);
+                by = Some(query);
+                files
             }
             Wanted::Query(query) => {
                 may_execute = matches!(query, Query::OfNode(..));
-                if let Query::Sha256(wanted) = query {
-                    digest = Some(wanted);
+                if let Query::Sha256(wanted) = &query {
+                    digest = Some(*wanted);
                 }
                 let found = self.find(&query).await?;
-                self.choose(&query, found)
+                let files = self.choose(&query, found);
+                by = Some(query);
+                files
             }
-            Wanted::Folder(folder) => {
-                return Err(messages::folder_at_the_prompt(&folder_argument(&folder)));
+            Wanted::Folder(name) => {
+                let found = folder_source::find_at_node(&self.node, &name, PATIENCE).await?;
+                if found.other_versions > 0 {
+                    let versions = output::count(found.other_versions as u64 + 1, "version");
+                    self.console.note(&format!(
+                        "{name}/: {versions} of the folder differ; the one with the most holders \
+                         is downloaded"
+                    ));
+                }
+                folder = Some(found.source);
+                Vec::new()
             }
             Wanted::Link(link) if link.folder.is_some() => {
-                return Err(messages::folder_at_the_prompt("LINK"));
+                folder = Some(FolderSource::of_link(&link, None));
+                Vec::new()
             }
             // Nobody is asked about a private content by its id.
             Wanted::Link(link) if !link.nodes.is_empty() || link.key.is_some() => {
@@ -204,11 +220,19 @@ impl PromptHandler {
             }
         };
         let mut begun = Vec::new();
+        if let Some(folder) = folder {
+            let terms = FolderTerms::new(None);
+            let request = folder.into_download(self.downloads_dir.clone(), terms);
+            begun.extend(self.begin_request(request, in_script));
+        }
         for mut file in files {
+            let follow = by.as_ref().and_then(|query| Follow::of_query(query, &file));
             file.metadata.executable &= may_execute;
             // Only a digest that the user wrote is required; others are claims.
             file.metadata.sha256 = digest;
-            begun.extend(self.begin(file, nodes.clone(), share_key.clone(), in_script));
+            let request = self.request(file).nodes(nodes.clone());
+            let request = request.share_key(share_key.clone()).follow(follow);
+            begun.extend(self.begin_request(request, in_script));
         }
         if let Some(redeemed) = redeemed {
             tokio::spawn(report_when_complete(
@@ -228,8 +252,14 @@ impl PromptHandler {
 
     /// Returns the files that a query means, and prints ambiguous and skipped names.
     fn choose(&self, query: &Query, mut found: Vec<FoundFile>) -> Vec<FoundFile> {
-        // Folders are downloaded by `qshare get`.
-        found.retain(|file| !file.is_collection);
+        // A folder is named with a slash at the end.
+        let folder = found.extract_if(.., |file| file.is_collection).last();
+        if let Some(folder) = folder.filter(|_| found.is_empty()) {
+            self.console.error(&format!(
+                "{query} is a folder\nGet it with a slash: get {}/",
+                printed_name(&folder.name)
+            ));
+        }
         let choice = choice::choose(query, found);
         for candidates in &choice.ambiguous {
             let explained = choice::explain_ambiguity(candidates, |id| format!("get {id}"));
@@ -286,17 +316,23 @@ impl PromptHandler {
         Ok(())
     }
 
-    /// Starts a download, unless it is running.
-    fn begin(
-        &self,
-        file: FoundFile,
-        nodes: Vec<NodeAddress>,
-        share_key: Option<ShareKey>,
-        in_script: bool,
-    ) -> Option<Download> {
-        let same = |download: &Download| {
-            download.name() == &file.name && download.content() == file.content
+    /// Requests a file for the directory of downloads.
+    fn request(&self, file: FoundFile) -> DownloadRequest {
+        let target = Target::beneath(&self.downloads_dir, file.name.clone());
+        let digest = file.metadata.sha256;
+        let attributes = FileAttributes {
+            modified_ns: file.metadata.modified_ns,
+            executable: file.metadata.executable,
         };
+        DownloadRequest::of_file(file, target)
+            .attributes(attributes)
+            .sha256(digest)
+    }
+
+    /// Starts a download, unless it is running.
+    fn begin_request(&self, request: DownloadRequest, in_script: bool) -> Option<Download> {
+        let (name, content) = (request.name().clone(), request.info().id());
+        let same = |download: &Download| *download.name() == name && download.content() == content;
         if self
             .node
             .downloads()
@@ -304,21 +340,10 @@ impl PromptHandler {
             .any(|download| same(download) && super::is_under_way(download))
         {
             self.console
-                .line(&format!("already downloading {}", printed_name(&file.name)));
+                .line(&format!("already downloading {}", printed_name(&name)));
             return None;
         }
-        let target = Target::beneath(&self.downloads_dir, file.name.clone());
-        let digest = file.metadata.sha256;
-        let attributes = FileAttributes {
-            modified_ns: file.metadata.modified_ns,
-            executable: file.metadata.executable,
-        };
-        let request = DownloadRequest::of_file(file, target)
-            .attributes(attributes)
-            .sha256(digest)
-            .nodes(nodes)
-            .share_key(share_key)
-            .give_up_after(in_script.then_some(SCRIPT_SOURCE_PATIENCE));
+        let request = request.give_up_after(in_script.then_some(SCRIPT_SOURCE_PATIENCE));
         let download = self.node.download(request);
         let _ = self.begun.send(download.clone());
         Some(download)
@@ -363,7 +388,7 @@ fn is_meant(wanted: &Wanted, name: &AssetName, content: &ContentId) -> bool {
         Wanted::Query(Query::Sha256(_)) => false,
         Wanted::Link(link) => link.info.id() == *content,
         Wanted::Code(_) => false,
-        Wanted::Folder(_) => false,
+        Wanted::Folder(folder) => folder == name,
     }
 }
 

@@ -65,6 +65,7 @@ impl HttpServer {
             info: link.info,
             share_key: link.key,
             list: share.list(),
+            remote: None,
             nodes: Vec::new(),
             holders: Vec::new(),
         };

@@ -45,13 +45,17 @@ const ROWS_SHOWN = 200;
 const pause = (control, download) => act(control, () => call("POST", `downloads/${download.id}/pause`));
 const resume = (control, download) => act(control, () => call("POST", `downloads/${download.id}/resume`));
 
+/** Returns the name as a person writes it: that of a folder ends with a slash. */
+const nameOf = (download) => (download.kind === "folder" ? `${download.name}/` : download.name);
+
 /** Returns a download's numbers as short texts: amount, rate, time left, sources. */
 function numbers(download) {
   const { size_bytes: size, verified_bytes: verified } = download;
   const amount = download.stage === "complete" ? format.bytes(size) : `${format.percent(verified, size)} of ${format.bytes(size)}`;
   const moving = download.stage === "fetching";
+  const files = download.files != null ? `, ${format.integer(download.complete_files)} of ${format.count(download.files, "file")}` : "";
   return {
-    amount,
+    amount: amount + files,
     rate: moving ? format.rate(download.bytes_per_second) : "",
     left: moving && download.seconds_left != null ? `${format.duration(download.seconds_left)} left` : "",
     sources: isActive(download) && download.sources > 0 ? format.count(download.sources, "source") : "",
@@ -331,7 +335,7 @@ class Detail {
     if (!download) return;
     this.download = download;
     const detail = model.detail;
-    setText(this.title, download.name);
+    setText(this.title, nameOf(download));
     const trouble = download.error ?? download.trouble ?? "";
     setText(this.trouble, trouble);
     show(this.trouble, trouble !== "");
@@ -365,7 +369,9 @@ class Detail {
     show(this.mapSection, chunks.count > 0);
     if (chunks.count === 0) return;
     if (drawChunks(this.map, chunks)) setTimeout(() => this.view.redraw(), 120);
-    const summary = `${format.integer(chunks.verified)} of ${format.count(chunks.count, "chunk")} of ${format.bytes(chunks.bytes)}`;
+    const isFolder = model.downloads.get(model.chosen)?.kind === "folder";
+    const parts = isFolder ? format.count(chunks.count, "file") : `${format.count(chunks.count, "chunk")} of ${format.bytes(chunks.bytes)}`;
+    const summary = `${format.integer(chunks.verified)} of ${parts}`;
     const unheld = detail?.unheld_chunks > 0 ? `, ${format.integer(detail.unheld_chunks)} held by no connected node` : "";
     setText(this.mapKey, summary + unheld);
     setAttribute(this.map, "aria-label", `Chunk map: ${summary} verified${unheld}`);

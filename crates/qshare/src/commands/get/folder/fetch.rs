@@ -1,13 +1,15 @@
 //! Downloads the files of a folder: a bounded number at once, each from any holder of the folder.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use qshare_node::content::ContentId;
-use qshare_node::{Download, DownloadError, Durability, FolderPlace, FolderReceiver, Node, Report};
+use qshare_node::content::ContentInfo;
+use qshare_node::{
+    Contact, DownloadError, FolderEvent, FolderFetch, FolderFound, FolderTotals, Follow,
+    FormerFolder, Node, Report,
+};
 use serde::Serialize;
-use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -17,9 +19,8 @@ use crate::exit::{Exit, Failure};
 use crate::output::{self, DownloadedJson};
 use crate::progress::{self, Board};
 
-/// Downloads handed to the node at once; each takes some kilobytes. The more wait to become
-/// durable, the fewer syncs are needed.
-const HANDED_OVER_MAX: usize = 8 * 1024;
+/// Interval of lookups for a newer version.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Failures that are printed in full.
 const FAILURES_TOLD: u64 = 20;
 
@@ -37,211 +38,182 @@ struct FolderJson {
     received_bytes: u64,
 }
 
-/// The download of one folder.
-pub(super) struct Fetching<'a> {
-    node: &'a Node,
-    receiver: &'a FolderReceiver,
-    place: &'a FolderPlace,
-    args: &'a GetArgs,
-    console: &'a Console,
-    running: HashMap<usize, (u32, Download)>,
-    totals: Totals,
-    worst: Option<Exit>,
+/// How a newer version of the folder is found.
+pub(super) struct Following<'a> {
+    pub(super) node: &'a Node,
+    pub(super) follow: Follow,
+    /// Length and root of the list of this version.
+    pub(super) present: ContentInfo,
+    /// Nodes that had it.
+    pub(super) holders: Vec<Contact>,
 }
 
-#[derive(Default)]
-struct Totals {
-    files: u64,
-    already_there: u64,
-    failed: u64,
-    bytes: u64,
-    reused_bytes: u64,
-    received_bytes: u64,
+impl Following<'_> {
+    async fn newer(&self) -> Option<FolderFound> {
+        let holders = self.holders.clone();
+        let newer = self.node.newer_folder(&self.follow, self.present, holders);
+        newer.await
+    }
+
+    /// Looks at once, and again until there is a newer version.
+    async fn until_newer(&self) -> FolderFound {
+        loop {
+            if let Some(found) = self.newer().await {
+                return found;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// The download of one folder.
+pub(super) struct Fetching<'a> {
+    fetch: FolderFetch,
+    args: &'a GetArgs,
+    console: &'a Console,
+    worst: Option<Exit>,
+    /// Whether the downloads were stopped for a newer version.
+    is_replaced: bool,
 }
 
 type Outcome = Result<Arc<Report>, Arc<DownloadError>>;
 
 impl<'a> Fetching<'a> {
-    pub(super) fn new(
-        node: &'a Node,
-        receiver: &'a FolderReceiver,
-        place: &'a FolderPlace,
-        args: &'a GetArgs,
-        console: &'a Console,
-    ) -> Fetching<'a> {
+    pub(super) fn new(fetch: FolderFetch, args: &'a GetArgs, console: &'a Console) -> Fetching<'a> {
         Fetching {
-            node,
-            receiver,
-            place,
+            fetch,
             args,
             console,
-            running: HashMap::new(),
-            totals: Totals::default(),
             worst: None,
+            is_replaced: false,
         }
     }
 
-    /// Downloads files. Prints failures, and returns the worst one.
+    /// Downloads the files. Prints failures, and returns the worst one; or a newer version, for
+    /// which the downloads were stopped.
     pub(super) async fn run(
         &mut self,
-        mut files: Vec<u32>,
         mut board: Board,
+        following: Option<Following<'_>>,
         stop: &CancellationToken,
-    ) -> Result<(), Failure> {
-        let list = self.receiver.folder().list().clone();
-        let length = |at: &u32| list.info(*at).map_or(0, |info| info.length);
-        board.expect(files.len(), files.iter().map(length).sum());
-        // Each receiver begins elsewhere, so that those who come at once soon have different files
-        // for each other.
-        if !files.is_empty() {
-            let head = self.node.id().0.first_chunk().copied().unwrap_or_default();
-            let start = u64::from_le_bytes(head) % files.len() as u64;
-            files.rotate_left(start as usize);
-        }
-        let mut waiting = VecDeque::from(files);
-        // Of the names of one content the first is fetched, and the others are copied from it.
-        let mut busy: HashSet<ContentId> = HashSet::new();
-        let mut deferred: HashMap<ContentId, VecDeque<u32>> = HashMap::new();
-        // Contents of which one file is there.
-        let mut copied: HashSet<ContentId> = HashSet::new();
-        let mut ends: JoinSet<(usize, Outcome)> = JoinSet::new();
-        let mut keys = 0..;
+    ) -> Result<Option<FolderFound>, Failure> {
+        let (mut is_lost, mut newer) = (false, None);
+        let mut look = std::pin::pin!(async {
+            match &following {
+                Some(following) => following.until_newer().await,
+                None => std::future::pending().await,
+            }
+        });
+        let (files, bytes) = self.fetch.expected();
+        board.expect(usize::try_from(files).unwrap_or(usize::MAX), bytes);
         let mut ticks = tokio::time::interval(progress::TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            while ends.len() < HANDED_OVER_MAX && !stop.is_cancelled() {
-                let (Some(at), Some(key)) = (waiting.pop_front(), keys.next()) else {
-                    break;
-                };
-                let Some(info) = list.info(at) else { continue };
-                let id = info.id();
-                if info.length > 0 && !copied.contains(&id) && !busy.insert(id) {
-                    deferred.entry(id).or_default().push_back(at);
-                    continue;
-                }
-                let Some(download) = self.start(at) else {
-                    continue;
-                };
-                board.add(key, download.clone());
-                self.running.insert(key, (at, download.clone()));
-                ends.spawn(async move { (key, download.finished().await) });
-            }
             tokio::select! {
-                ended = ends.join_next() => match ended {
+                event = self.fetch.next() => match event {
                     None => break,
-                    Some(Ok((key, outcome))) => {
-                        let Some((at, _)) = self.running.remove(&key) else { continue };
-                        board.remove(key, length(&at));
-                        if let Some(info) = list.info(at) {
-                            let content = info.id();
-                            busy.remove(&content);
-                            if let Some(mut others) = deferred.remove(&content) {
-                                // Once one is there, the others are copied at the same time.
-                                if outcome.is_err() {
-                                    let first = others.pop_front();
-                                    deferred.insert(content, others);
-                                    others = first.into_iter().collect();
-                                } else {
-                                    copied.insert(content);
-                                }
-                                others.into_iter().for_each(|at| waiting.push_front(at));
-                            }
-                        }
-                        self.take(at, outcome)?;
+                    Some(FolderEvent::Begun { key, download }) => board.add(key, download),
+                    Some(FolderEvent::Ended { key, size_bytes, outcome }) => {
+                        board.remove(key, size_bytes);
+                        self.take(outcome)?;
                     }
-                    Some(Err(panicked)) => {
-                        let failure = Failure::internal(panicked.to_string());
+                    Some(FolderEvent::Lost(cause)) => {
+                        let failure = Failure::internal(cause);
                         self.console.error(&failure.message);
                         self.worst = self.worst.max(Some(failure.exit));
                     }
                 },
-                _ = ticks.tick() => board.tick(),
+                _ = ticks.tick() => {
+                    board.tick();
+                    let mut running = self.fetch.running();
+                    is_lost = running.any(|download| download.progress().trouble.is_some());
+                }
+                found = &mut look, if is_lost && newer.is_none() => {
+                    newer = Some(found);
+                    self.is_replaced = true;
+                    self.fetch.stop();
+                }
                 () = stop.cancelled(), if self.worst != Some(Exit::Interrupted) => {
                     self.worst = Some(Exit::Interrupted);
-                    self.running.values().for_each(|(_, download)| download.stop());
+                    self.fetch.stop();
                 }
             }
         }
         drop(board);
-        let untold = self.totals.failed.saturating_sub(FAILURES_TOLD);
+        if self.worst != Some(Exit::Interrupted) {
+            if newer.is_none() && self.worst == Some(Exit::NotFound) {
+                // All files that were left ended at once, because they have changed.
+                newer = match &following {
+                    Some(following) => following.newer().await,
+                    None => None,
+                };
+            }
+            if newer.is_some() {
+                return Ok(newer);
+            }
+        }
+        let untold = self.fetch.totals().failed.saturating_sub(FAILURES_TOLD);
         if untold > 0 && !stop.is_cancelled() {
             let files = output::count(untold, "more file");
             self.console
                 .error(&format!("{files} could not be downloaded"));
         }
         match self.worst {
-            None => Ok(()),
+            None => Ok(None),
             Some(exit) => Err(Failure::printed(exit)),
         }
     }
 
-    fn start(&self, at: u32) -> Option<Download> {
-        let durability = match self.args.no_sync {
-            true => Durability::Deferred,
-            false => Durability::Immediate,
-        };
-        let request = self.receiver.request(at)?;
-        let request = request.force(self.args.force).durability(durability);
-        Some(self.node.download(request))
-    }
-
-    fn take(&mut self, at: u32, outcome: Outcome) -> Result<(), Failure> {
+    fn take(&mut self, outcome: Outcome) -> Result<(), Failure> {
         match outcome {
-            Ok(report) => {
-                self.totals.files += 1;
-                self.totals.bytes += report.size_bytes;
-                self.totals.received_bytes += report.received_bytes;
-                self.totals.reused_bytes += report.reused_bytes;
-                if report.already_there {
-                    self.totals.already_there += 1;
-                    self.keep_attributes(at);
-                }
-                if self.args.json.on {
-                    self.console.json(&DownloadedJson::from(&*report))?;
-                }
+            Ok(report) if self.args.json.on => {
+                self.console.json(&DownloadedJson::from(&*report))?;
             }
+            Ok(_) => {}
             Err(error) => {
                 let failure = Failure::from(&*error);
-                self.worst = self.worst.max(Some(failure.exit));
-                if !matches!(*error, DownloadError::Stopped) {
-                    self.totals.failed += 1;
-                    if self.totals.failed <= FAILURES_TOLD {
-                        self.console.error(&failure.message);
-                    }
+                if !self.is_replaced || !matches!(*error, DownloadError::Stopped) {
+                    self.worst = self.worst.max(Some(failure.exit));
+                }
+                let is_told = self.fetch.totals().failed <= FAILURES_TOLD;
+                if !matches!(*error, DownloadError::Stopped) && is_told {
+                    self.console.error(&failure.message);
                 }
             }
         }
         Ok(())
     }
 
-    /// Gives an identical file that was there the folder's time and executable bit, and serves it.
-    fn keep_attributes(&self, at: u32) {
-        let folder = self.receiver.folder();
-        let Some(file) = folder.list().file(at) else {
-            return;
-        };
-        let kept = self
-            .place
-            .set_attributes(&file.name, &folder.kept_attributes(at));
-        match kept {
-            // The file has another change time now.
-            Ok(true) => self.receiver.readopt(at),
-            Ok(false) => {}
-            Err(error) => tracing::debug!(%error, "attributes were not set"),
+    /// Stops serving this version, which a newer one replaces.
+    pub(super) fn into_former(self) -> FormerFolder {
+        self.fetch.into_former()
+    }
+
+    /// Makes the symbolic links, and announces the folder. Reports each link that cannot be made.
+    pub(super) async fn finish(&self) -> Result<(), Failure> {
+        let errors = self.fetch.finish().await;
+        for error in &errors {
+            self.console
+                .error(&format!("cannot make a symbolic link: {error}"));
+        }
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::printed(Exit::Disk)),
         }
     }
 
     /// Prints the folder's path, or its totals.
     pub(super) fn summarise(&self, base: &Path) -> Result<(), Failure> {
-        let Totals {
+        let FolderTotals {
             files,
             already_there,
             failed,
             bytes,
             reused_bytes,
             received_bytes,
-        } = self.totals;
-        let folder = self.receiver.folder();
+            ..
+        } = self.fetch.totals();
+        let folder = self.fetch.receiver().folder();
         self.console.note(&format!(
             "{}/: {}, {} ({already_there} already there{}{})",
             folder.name(),

@@ -1,10 +1,9 @@
 //! `--list`: prints what a folder holds, without downloading it.
 
-use qshare_node::Folder;
 use qshare_node::content::manifest::cmp_names;
+use qshare_node::{Folder, Selection};
 use serde::Serialize;
 
-use super::filter::Filter;
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::{neutral, output};
@@ -37,7 +36,7 @@ enum Entry {
 /// Prints the selected entries, in the order of names.
 pub(super) fn print(
     folder: &Folder,
-    filter: &Filter,
+    selection: &Selection,
     json: bool,
     console: &Console,
 ) -> Result<(), Failure> {
@@ -52,7 +51,7 @@ pub(super) fn print(
     let mut entries: Vec<Entry> = files
         .chain((0..links.len()).map(Entry::Link))
         .chain((0..directories.len()).map(Entry::Directory))
-        .filter(|entry| name_of(entry).is_some_and(|name| filter.allows(name)))
+        .filter(|entry| name_of(entry).is_some_and(|name| selection.allows(name)))
         .collect();
     entries.sort_by(|a, b| cmp_names(name_of(a).unwrap_or(""), name_of(b).unwrap_or("")));
     for entry in &entries {

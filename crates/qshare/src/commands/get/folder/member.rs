@@ -1,8 +1,8 @@
 //! `qshare cat FOLDER FILE`: writes one file of a folder to standard output.
 
+use qshare_node::Node;
 use qshare_node::content::AssetName;
 use qshare_node::content::manifest::FolderList;
-use qshare_node::{FolderRequest, Node};
 use tokio_util::sync::CancellationToken;
 
 use super::super::request::patience;
@@ -25,10 +25,8 @@ pub(in crate::commands::get) async fn write_member(
                        FOLDER FILE (qshare get FOLDER --list prints them)";
         return Err(Failure::new(Exit::Usage, problem));
     };
-    let request = FolderRequest::new(source.name, source.manifest, Default::default())
-        .share_key(source.key)
-        .holders(source.holders)
-        .nodes(source.nodes)
+    let request = source
+        .into_request(Default::default())
         .give_up_after(patience(args));
     let opened = tokio::select! {
         opened = node.read_folder(request) => opened,

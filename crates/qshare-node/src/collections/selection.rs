@@ -1,48 +1,58 @@
-//! Which entries of a folder `--include` and `--exclude` select.
+//! Which entries of a folder are wanted.
 
-use qshare_node::content::NamePattern;
-
-use crate::exit::{Exit, Failure};
+use qshare_content::{NamePattern, QueryParseError};
 
 /// Globs for entries of a folder. A glob without `/` means a component at any depth, another one a
 /// path; either selects what lies beneath a directory, too.
-#[derive(Clone)]
-pub(super) struct Filter {
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
     include: Vec<Glob>,
     exclude: Vec<Glob>,
 }
 
-#[derive(Clone)]
+/// A glob that is not valid.
+#[derive(Debug, thiserror::Error)]
+#[error("{glob:?} is not a valid glob: {cause}")]
+pub struct InvalidGlob {
+    /// The glob.
+    pub glob: String,
+    /// Why.
+    pub cause: QueryParseError,
+}
+
+#[derive(Debug, Clone)]
 struct Glob {
     pattern: NamePattern,
     is_path: bool,
 }
 
-impl Filter {
+impl Selection {
     /// Parses the globs.
-    pub(super) fn new(include: &[String], exclude: &[String]) -> Result<Filter, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidGlob`] names the first one that is not valid.
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Selection, InvalidGlob> {
         let parse = |globs: &[String]| {
             let globs = globs.iter().map(|text| {
                 let trimmed = text.trim_end_matches('/');
-                let pattern = NamePattern::new(trimmed).map_err(|error| {
-                    Failure::new(
-                        Exit::Usage,
-                        format!("{text:?} is not a valid glob: {error}"),
-                    )
+                let pattern = NamePattern::new(trimmed).map_err(|cause| InvalidGlob {
+                    glob: text.clone(),
+                    cause,
                 })?;
                 let is_path = trimmed.contains('/');
                 Ok(Glob { pattern, is_path })
             });
-            globs.collect::<Result<Vec<Glob>, Failure>>()
+            globs.collect::<Result<Vec<Glob>, InvalidGlob>>()
         };
-        Ok(Filter {
+        Ok(Selection {
             include: parse(include)?,
             exclude: parse(exclude)?,
         })
     }
 
     /// Whether an entry is selected.
-    pub(super) fn allows(&self, name: &str) -> bool {
+    pub fn allows(&self, name: &str) -> bool {
         let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(name));
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
     }
@@ -70,8 +80,8 @@ mod tests {
                 .map(|&glob| glob.to_owned())
                 .collect::<Vec<_>>()
         };
-        let filter = Filter::new(&owned(include), &owned(exclude));
-        filter.ok().unwrap().allows(name)
+        let selection = Selection::new(&owned(include), &owned(exclude));
+        selection.unwrap().allows(name)
     }
 
     #[test]
@@ -91,6 +101,6 @@ mod tests {
         assert!(!selects(&["*.jpg"], &["raw"], "raw/c.jpg"));
         assert!(selects(&["*.jpg"], &["raw"], "c.jpg"));
         assert!(!selects(&[], &["a/*.tmp"], "a/x.tmp"));
-        assert!(Filter::new(&["[".into()], &[]).is_err());
+        assert!(Selection::new(&["[".into()], &[]).is_err());
     }
 }
