@@ -24,7 +24,7 @@ mod unix {
     use anyhow::{Context, ensure};
     use clap::Parser;
     use qshare_benches::measure;
-    use qshare_benches::server::is_installed;
+    use qshare_benches::server::measures_with_curl;
     use qshare_benches::stage::Stage;
     use qshare_tests::process::Process;
     use serde_json::{Value, json};
@@ -57,15 +57,10 @@ mod unix {
 
     pub(super) fn main() -> anyhow::Result<()> {
         let args = Args::parse();
-        if !args.bench {
-            println!("nothing to test here; `cargo bench` measures");
-            return Ok(());
+        match measures_with_curl(args.bench) {
+            true => measure(&args),
+            false => Ok(()),
         }
-        if !is_installed("curl", "--version") {
-            println!("SKIPPED: curl is not installed");
-            return Ok(());
-        }
-        measure(&args)
     }
 
     /// A node with a page.

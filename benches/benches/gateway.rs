@@ -21,7 +21,7 @@ mod unix {
     use anyhow::ensure;
     use clap::Parser;
     use qshare_benches::measure::{self, Trial};
-    use qshare_benches::server::is_installed;
+    use qshare_benches::server::measures_with_curl;
     use qshare_benches::size::Size;
     use qshare_benches::stage::{Stage, Swarm};
     use qshare_benches::table::Table;
@@ -50,15 +50,10 @@ mod unix {
 
     pub(super) fn main() -> anyhow::Result<()> {
         let args = Args::parse();
-        if !args.bench {
-            println!("nothing to test here; `cargo bench` measures");
-            return Ok(());
+        match measures_with_curl(args.bench) {
+            true => measure(&args),
+            false => Ok(()),
         }
-        if !is_installed("curl", "--version") {
-            println!("SKIPPED: curl is not installed");
-            return Ok(());
-        }
-        measure(&args)
     }
 
     fn measure(args: &Args) -> anyhow::Result<()> {

@@ -58,6 +58,20 @@ pub fn is_installed(program: &str, version: &str) -> bool {
     Command::new(program).arg(version).output().is_ok()
 }
 
+/// Returns whether a benchmark that needs curl is to measure; prints why if not. `bench` is what
+/// `cargo bench` passes, and `cargo test` does not.
+pub fn measures_with_curl(bench: bool) -> bool {
+    if !bench {
+        println!("nothing to test here; `cargo bench` measures");
+        return false;
+    }
+    let installed = is_installed("curl", "--version");
+    if !installed {
+        println!("SKIPPED: curl is not installed");
+    }
+    installed
+}
+
 /// Removes a file or a directory.
 pub fn remove(path: &Path) -> anyhow::Result<()> {
     if path.is_dir() {
