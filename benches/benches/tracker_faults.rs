@@ -22,10 +22,15 @@ use qshare_tracker::{SharedRegistryConfig, Tracker, TrackerConfig};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 /// Time for all files to be found again: a lease.
 const HEALED_DEADLINE: Duration = Duration::from_secs(30);
+/// Time for a tracker that stops to say goodbye.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
+/// Nodes have a session with a sibling within this time after a goodbye.
+const MOVED_DEADLINE: Duration = Duration::from_secs(1);
 /// Files that are withdrawn before the first fault.
 const WITHDRAWN: usize = 10;
 
@@ -106,7 +111,9 @@ async fn run_tracker(
     }
     let tracker = Tracker::start(config)?;
     println!("{}", json!({ "id": tracker.id().to_string() }));
-    std::future::pending().await
+    signal(SignalKind::terminate())?.recv().await;
+    tracker.shutdown(GOODBYE_DEADLINE).await;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A tracker that can be started again with its identity, at its address.
@@ -206,6 +213,7 @@ async fn report(args: &Args) -> anyhow::Result<ExitCode> {
 
     trackers_fail(&mut world, &mut trackers).await?;
     redis_fails(&mut world, &mut redis).await?;
+    goodbye_moves_nodes(&mut world, &mut trackers).await?;
     idle_nodes_move(&mut world, &mut trackers).await;
     drop(world.fleet);
     alone(args, &dir, seed).await?;
@@ -274,6 +282,41 @@ async fn redis_fails(world: &mut World, redis: &mut Redis) -> anyhow::Result<()>
             healed.as_secs_f64()
         );
         world.is_right &= healed < HEALED_DEADLINE;
+    }
+    Ok(())
+}
+
+/// A tracker stops: its nodes go to the other one.
+async fn goodbye_moves_nodes(
+    world: &mut World,
+    trackers: &mut [Restartable; 2],
+) -> anyhow::Result<()> {
+    for stopping in 0..2 {
+        let there = world.fleet.count_at(trackers[stopping].id);
+        let sibling = trackers[1 - stopping].id;
+        trackers[stopping].process.signal(Signal::TERM);
+        let begun = Instant::now();
+        let (mut half, mut all) = (None, None);
+        while all.is_none() && begun.elapsed() < HEALED_DEADLINE {
+            sleep(Duration::from_millis(5)).await;
+            let left = world.fleet.members().len() - world.fleet.count_at(sibling);
+            if left <= there / 2 {
+                half.get_or_insert(begun.elapsed());
+            }
+            all = (left == 0).then(|| begun.elapsed());
+        }
+        let seconds = |time: Option<Duration>| time.map_or(f64::NAN, |time| time.as_secs_f64());
+        println!(
+            "{there} nodes of a tracker that says goodbye are at the other one after {:.2} s, half \
+             of them after {:.2} s",
+            seconds(all),
+            seconds(half)
+        );
+        world.is_right &= all.is_some_and(|time| time < MOVED_DEADLINE);
+        trackers[stopping].restart()?;
+        world.until_found().await;
+        // Siblings prove themselves to each other anew.
+        sleep(Duration::from_secs(6)).await;
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::process::eventually;
 pub struct Redis {
     process: Child,
     address: SocketAddr,
+    arguments: Vec<String>,
     dir: TempDir,
 }
 
@@ -26,11 +27,20 @@ impl Redis {
     ///
     /// If it is not installed and `CI` is `true`.
     pub fn start() -> Option<Redis> {
+        Redis::start_with(&[])
+    }
+
+    /// As [`Redis::start`], with further arguments of redis-server.
+    ///
+    /// # Panics
+    ///
+    /// If it is not installed and `CI` is `true`.
+    pub fn start_with(arguments: &[String]) -> Option<Redis> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
         let dir = tempfile::tempdir().unwrap();
-        let Ok(process) = spawn(address, dir.path()) else {
+        let Ok(process) = spawn(address, dir.path(), arguments) else {
             assert!(
                 std::env::var_os("CI").is_none_or(|ci| ci != "true"),
                 "redis-server is not installed"
@@ -41,6 +51,7 @@ impl Redis {
         let redis = Redis {
             process,
             address,
+            arguments: arguments.to_vec(),
             dir,
         };
         redis.until_ready();
@@ -60,7 +71,7 @@ impl Redis {
 
     /// Starts it again, empty, after [`Redis::kill`].
     pub fn restart(&mut self) {
-        self.process = spawn(self.address, self.dir.path()).unwrap();
+        self.process = spawn(self.address, self.dir.path(), &self.arguments).unwrap();
         self.until_ready();
     }
 
@@ -108,11 +119,12 @@ impl Drop for Redis {
     }
 }
 
-fn spawn(address: SocketAddr, dir: &Path) -> std::io::Result<Child> {
+fn spawn(address: SocketAddr, dir: &Path, arguments: &[String]) -> std::io::Result<Child> {
     Command::new("redis-server")
         .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--dir"])
         .arg(dir)
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

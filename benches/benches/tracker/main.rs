@@ -1,7 +1,8 @@
 //! What one tracker carries, in rows:
 //!
 //! - `lookups`: lookups per second over many QUIC connections beside a bare QUIC echo with the same
-//!   endpoint, connections and message sizes; latency at half of that rate; answers with 30 holders
+//!   endpoint, connections and message sizes, and beside announces of aquatic_udp, if that is
+//!   installed; latency at half of that rate; answers with 30 holders
 //! - `shared`: the same over Redis, of names that are cached, beside memory
 //! - `pair`: two trackers over one Redis beside one, each with a part of a core (cgroups: as root)
 //! - `idle`: memory and processor time of idle sessions
@@ -11,6 +12,7 @@
 //! own on one thread; the generator runs in this one, on one thread, too. The budget of requests
 //! per session is lifted: it would stop the generator, which is one machine.
 
+mod aquatic;
 mod asking;
 mod limit;
 mod rows;

@@ -13,6 +13,7 @@ use qshare_wire::tracker::{Find, Found};
 use tokio::time::sleep;
 
 use crate::Args;
+use crate::aquatic;
 use crate::asking::{
     Askers, Load, Outcome, Served, announce, name, pace, question, saturate, sizes,
 };
@@ -110,6 +111,7 @@ pub(crate) async fn lookups(args: &Args) -> anyhow::Result<()> {
         print_line(&format!("one holder, run {run}"), &looked);
         let echoed = saturate(&[echoing()], &bare, args.depth, seconds(args)).await?;
         print_line(&format!("bare QUIC echo, run {run}"), &echoed);
+        aquatic::announces(args.names, seconds(args)).await?;
         ratios.push(looked.per_second / echoed.per_second);
         rates.push(looked.per_second);
     }

@@ -96,6 +96,12 @@ impl fmt::Debug for HalfOpen {
 }
 
 /// A bounded number of slots for connections. Clones share the slots.
+///
+/// A tracker counts its own connections only, also where it shares a registry with others. A slot
+/// stands for memory and handshakes of this process, which connections elsewhere do not take, and
+/// admission must not wait for another machine. Where a tracker is full, the heaviest network there
+/// yields, so a network that fills all trackers keeps nobody out of any of them. What nodes then
+/// hold in the registry (sessions that announce, entries, mailboxes) counts over all trackers.
 #[derive(Clone)]
 pub struct ConnectionSlots {
     max: usize,

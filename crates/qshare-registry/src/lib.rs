@@ -7,12 +7,14 @@
 //! ([`Registry::find`], [`Registry::holders`]), and carries out the outputs
 //! ([`Registry::poll_output`], [`Registry::poll_timeout`]). After each call, drain the outputs. A
 //! call takes a few milliseconds at most: lookups end with a cursor, and later calls finish the
-//! remaining work of earlier ones. A tracker uses the registry through the trait
-//! [`RegistryBackend`].
+//! remaining work of earlier ones.
+//!
+//! The other implementation is in qshare-tracker: several trackers over one Redis, each with a
+//! [`Registry`] of its own nodes in front. What both promise to nodes is the conformance suite in
+//! `tests/it/conformance`, which runs against this crate and against trackers.
 //!
 //! Everything is kept per [`GroupId`]: entries of one group cannot be seen from another.
 
-mod backend;
 mod catalog;
 mod config;
 mod digests;
@@ -33,7 +35,6 @@ mod upkeep;
 mod watch;
 mod work;
 
-pub use backend::RegistryBackend;
 pub use config::RegistryConfig;
 pub use inventory::{EntryPosition, is_topic, topic_entry, topic_key};
 pub use lookup::{Cursor, Find, FindError, Match, Order, Page, Readiness, Sample};

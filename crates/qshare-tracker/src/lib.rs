@@ -60,5 +60,7 @@ pub use config::{DEFAULT_TRACKER_PORT, TrackerConfig, TrackerLimits};
 pub use operations::{ListedFile, NotReady, Operations, RegistryReport, Sample, TrackerReport};
 pub use qshare_registry::{Counts, RegistryConfig};
 pub use relay::{RelayCounts, RelayLimits};
-pub use shared::{InvalidRegistry, RegistryAddress, RegistryFault, SharedRegistryConfig};
+pub use shared::{
+    InvalidRegistry, RegistryAddress, RegistryFault, SharedRegistryConfig, WriteRefusal,
+};
 pub use tracker::{StartError, Tracker};

@@ -16,6 +16,7 @@ use qshare_wire::Refusal;
 
 use crate::registry_metrics::RegistryMetrics;
 use crate::relay::RelayCounts;
+use crate::shared::WriteRefusal;
 
 /// Upper bound of the first bucket of latencies, and the factor between two: 0.05 ms to 1.6 s.
 const FIRST_BUCKET_SECONDS: f64 = 0.000_05;
@@ -66,6 +67,7 @@ pub(crate) struct Levels {
 #[derive(Debug, Clone)]
 pub(crate) struct SharedLevels {
     pub(crate) is_connected: bool,
+    pub(crate) write_refusal: Option<WriteRefusal>,
     /// Changes that wait to be published.
     pub(crate) queued_changes: usize,
     /// Nodes of which all entries wait to be published.
@@ -293,6 +295,11 @@ fn register_shared(registry: &mut Registry, shared: &SharedLevels) {
             "registry_connected",
             "Whether there is a connection to Redis",
             usize::from(shared.is_connected),
+        ),
+        (
+            "registry_writable",
+            "Whether Redis accepts writes, as far as is known",
+            usize::from(shared.is_connected && shared.write_refusal.is_none()),
         ),
         (
             "registry_queued_entries",

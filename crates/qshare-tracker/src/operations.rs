@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::client::Services;
 use crate::metrics::{Levels, SharedLevels};
 use crate::relay::{Relay, RelayCounts};
+use crate::shared::WriteRefusal;
 
 /// Interval between two samples of the last hour.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,12 +31,17 @@ pub struct Operations {
     samples: Arc<Mutex<VecDeque<Sample>>>,
 }
 
-/// Why a tracker should not get lookups yet.
+/// Why a tracker should not get new nodes: it may not find what others announced, or others may not
+/// find what its nodes announce.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
     /// The registry that it shares with others does not answer.
     #[error("the shared registry does not answer")]
     Registry,
+    /// The registry that it shares with others refuses writes: what nodes announce here, others do
+    /// not find.
+    #[error("the shared registry refuses writes: {0}")]
+    Writes(WriteRefusal),
     /// It has just started, and nodes are still announcing themselves.
     #[error("warming up: nodes are still announcing themselves")]
     Warming,
@@ -97,6 +103,8 @@ pub struct TrackerReport {
 pub struct RegistryReport {
     /// Whether there is a connection to Redis.
     pub is_connected: bool,
+    /// Why Redis refuses writes; None if it accepts them.
+    pub refuses_writes: Option<String>,
     /// Commands and scripts that Redis has carried out since the start.
     pub operations: u64,
     /// Round trips that failed since the start.
@@ -138,15 +146,20 @@ impl Operations {
         self.services.metrics.text(&self.levels())
     }
 
-    /// Whether the tracker can answer lookups.
+    /// Whether nodes are well served here: the tracker knows what is announced anywhere, and
+    /// others learn what is announced here.
     ///
     /// # Errors
     ///
     /// The reason why it cannot.
     pub fn readiness(&self) -> Result<(), NotReady> {
-        let shared = self.services.shared.as_ref();
-        if shared.is_some_and(|shared| !shared.is_up()) {
-            return Err(NotReady::Registry);
+        if let Some(shared) = &self.services.shared {
+            if let Some(refusal) = shared.write_refusal() {
+                return Err(NotReady::Writes(refusal));
+            }
+            if !shared.is_up() {
+                return Err(NotReady::Registry);
+            }
         }
         match self.services.registry.readiness() {
             Readiness::Ready => Ok(()),
@@ -181,6 +194,7 @@ impl Operations {
             relayed_bytes: relay.forwarded_bytes,
             registry: levels.shared.as_ref().map(|shared| RegistryReport {
                 is_connected: shared.is_connected,
+                refuses_writes: shared.write_refusal.map(|refusal| refusal.to_string()),
                 operations: shared.metrics.operations_total(),
                 errors: shared.metrics.errors_total(),
                 queued_entries: shared.queued_changes as u64,
@@ -257,6 +271,7 @@ impl Operations {
                 let (queued_changes, queued_nodes) = shared.publisher.waiting();
                 SharedLevels {
                     is_connected: shared.is_up(),
+                    write_refusal: shared.write_refusal(),
                     queued_changes,
                     queued_nodes,
                     metrics: shared.metrics().clone(),

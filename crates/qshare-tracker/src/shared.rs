@@ -18,6 +18,7 @@
 //! | `introduction` | introductions of nodes of two trackers |
 //! | `mailbox_records` | mailboxes of codes |
 //! | `pairing` | runs of receivers at mailboxes of another tracker |
+//! | `refusals` | whether Redis refuses writes |
 //! | `siblings` | the other trackers, which nodes are told of |
 //! | `usage` | what networks use of all trackers together |
 //! | `service` | composes these parts |
@@ -36,6 +37,7 @@ mod mailbox_records;
 mod pairing;
 mod publisher;
 mod reader;
+mod refusals;
 mod scripts;
 mod service;
 mod session_record;
@@ -52,6 +54,7 @@ pub(crate) use mailbox_records::{
 };
 pub(crate) use pairing::{HostedRun, OpenRun, ReceiverStep, RemoteRun, SharerStep};
 pub(crate) use publisher::OwnEntries;
+pub use refusals::WriteRefusal;
 pub(crate) use service::{SharedRegistry, TrackerPeer};
 pub(crate) use usage::TrackerUse;
 pub(crate) use watches::RemoteHolders;

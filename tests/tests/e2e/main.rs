@@ -38,6 +38,7 @@ mod packages;
 mod port_mapping;
 mod private;
 mod processes;
+mod registries;
 mod resume;
 mod reuse;
 mod serving;

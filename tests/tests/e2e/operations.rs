@@ -10,7 +10,7 @@ use qshare_tests::process::eventually;
 use qshare_tests::world::{Tracker, World};
 
 /// Returns the address of `--http` from what the tracker prints.
-fn http_address(tracker: &Tracker) -> SocketAddr {
+pub(crate) fn http_address(tracker: &Tracker) -> SocketAddr {
     let after = |line: &str| {
         line.split_once("status and metrics:")
             .map(|(_, url)| url.to_owned())
@@ -21,7 +21,7 @@ fn http_address(tracker: &Tracker) -> SocketAddr {
 }
 
 /// Returns the head and the body of the answer to a GET.
-fn ask(address: SocketAddr, path: &str) -> (String, String) {
+pub(crate) fn ask(address: SocketAddr, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,

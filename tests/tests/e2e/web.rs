@@ -21,7 +21,7 @@ use browser::Browser;
 
 /// Finds programs that a test needs. Without one of them the test prints `SKIPPED` and passes; with
 /// `CI=true` it fails.
-fn has_programs(names: &[&str]) -> bool {
+pub(crate) fn has_programs(names: &[&str]) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let is_missing = |name: &&&str| !env::split_paths(&path).any(|dir| dir.join(name).is_file());
     let missing: Vec<_> = names.iter().filter(is_missing).collect();

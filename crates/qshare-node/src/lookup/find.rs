@@ -23,6 +23,10 @@ use crate::vocabulary::Findings;
 const WARM_UP: Duration = Duration::from_secs(12);
 /// How long a tracker may take to answer before one of its siblings is asked as well.
 const SIBLING_AFTER: Duration = Duration::from_millis(500);
+/// How long it may take, beyond two round trips, before a session with a sibling is opened, so that
+/// the sibling can be asked at once. Nodes of a tracker that hangs do not all begin their handshakes
+/// when they need the answer.
+const PREPARE_AFTER: Duration = Duration::from_millis(200);
 const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
 /// Other trackers of a registry that one lookup asks.
 const OTHERS_MAX: usize = 3;
@@ -232,7 +236,9 @@ async fn ask_either(
     } else {
         SIBLING_AFTER
     };
-    if let Ok(answer) = timeout(patience, &mut asked).await {
+    let prepare_after = PREPARE_AFTER + 2 * up.connection.rtt();
+    let prepare = || trackers.prepare_spare(session);
+    if let Some(answer) = wait_for(&mut asked, patience, prepare_after, prepare).await {
         return answer;
     }
     session.suspect();
@@ -247,6 +253,24 @@ async fn ask_either(
             None => asked.await,
         },
     }
+}
+
+/// Waits for an answer until `patience` has passed. If it is not there after `prepare_after`, calls
+/// `prepare`.
+async fn wait_for<T>(
+    mut answer: impl Future<Output = T> + Unpin,
+    patience: Duration,
+    prepare_after: Duration,
+    prepare: impl FnOnce(),
+) -> Option<T> {
+    let end = Instant::now() + patience;
+    if prepare_after < patience {
+        if let Ok(answer) = timeout(prepare_after, &mut answer).await {
+            return Some(answer);
+        }
+        prepare();
+    }
+    timeout_at(end, answer).await.ok()
 }
 
 /// Asks other trackers of a registry. Returns the first answer with matches, else the first that is
@@ -355,6 +379,23 @@ mod tests {
         assert!(matches!(mixed, FindError::Unreachable(faults) if faults.len() == 2));
         let failed = error(vec![silent(), Failure::Lookup(AskError::OtherNode)]);
         assert!(matches!(failed, FindError::Failed { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_spare_session_is_prepared_only_for_a_late_answer() {
+        let (soon, long) = (Duration::ZERO, Duration::from_secs(60));
+        let mut is_prepared = false;
+        let at_once = std::future::ready(());
+        let answered = wait_for(at_once, long, soon, || is_prepared = true).await;
+        assert!(answered.is_some() && !is_prepared);
+        // This answer comes only once the spare session is being opened.
+        let (answer, late) = tokio::sync::oneshot::channel();
+        let answered = wait_for(late, long, soon, || answer.send(()).unwrap()).await;
+        assert_eq!(answered, Some(Ok(())));
+        // Without patience the sibling is asked at once, which opens the session, too.
+        let never = std::future::pending::<()>();
+        let answered = wait_for(never, soon, long, || is_prepared = true).await;
+        assert!(answered.is_none() && !is_prepared);
     }
 
     #[test]

@@ -9,6 +9,20 @@ use super::sessions::{Trackers, established};
 use super::spare::{SpareSession, end_unused};
 
 impl Trackers {
+    /// Opens a spare session with another tracker of the registry of `session`, in the background:
+    /// the session's own tracker is slow, and the other one may have to be asked.
+    pub(crate) fn prepare_spare(self: &Arc<Self>, session: &Arc<TrackerSession>) {
+        let Some(other) = session.others().into_iter().next() else {
+            return;
+        };
+        let (trackers, session) = (Arc::clone(self), Arc::clone(session));
+        let stopping = self.tasks().stopping().clone();
+        self.tasks().spawn(async move {
+            let opened = trackers.spare(&session, &other);
+            stopping.run_until_cancelled(opened).await;
+        });
+    }
+
     /// Returns the spare session with a tracker of the registry of `session`, opened if there is
     /// none. None if the tracker does not answer.
     pub(crate) async fn spare(

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,9 @@ use super::spare::SpareSlot;
 use crate::error::TrackerFault;
 use crate::vocabulary::{TrackerState, TrackerStatus};
 
+/// Longest pause before a node goes to a sibling. A random part of it spreads the nodes of a
+/// tracker that stops. With the dial and a full announcement it is within a second.
+const MOVE_PAUSE_MAX: Duration = Duration::from_millis(400);
 /// The first and the longest pause between attempts.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -202,6 +206,15 @@ pub(super) struct Backoff {
     next: Duration,
 }
 
+/// The next attempt to establish a session.
+#[derive(Debug)]
+pub(super) struct NextAttempt {
+    /// The range of the pause before it, of which a random time is taken.
+    pub(super) pause: Range<Duration>,
+    /// The trackers to dial, in order.
+    pub(super) targets: Vec<TrackerAddress>,
+}
+
 impl Backoff {
     pub(super) fn new() -> Backoff {
         Backoff { next: PAUSE_MIN }
@@ -212,14 +225,32 @@ impl Backoff {
         self.next = PAUSE_MIN;
     }
 
-    /// Whether the last session worked: the tracker is lost only now.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.next == PAUSE_MIN
+    /// Returns what to do after `lost` was lost or could not be reached. A node whose tracker is
+    /// lost goes to one of the `others`, which spreads nodes, and comes back only if these do not
+    /// answer.
+    pub(super) fn next_attempt(
+        &mut self,
+        fault: &TrackerFault,
+        others: Vec<TrackerAddress>,
+        lost: TrackerAddress,
+    ) -> NextAttempt {
+        // The last session worked: the tracker is lost only now.
+        let is_moving = self.next == PAUSE_MIN && !others.is_empty();
+        let pause = self.pause(fault);
+        let mut targets = others;
+        targets.push(lost);
+        NextAttempt {
+            pause: match is_moving {
+                true => Duration::ZERO..MOVE_PAUSE_MAX,
+                false => pause / 2..pause,
+            },
+            targets,
+        }
     }
 
-    /// Returns the longest pause before the next attempt. The caller leaves out a random part of
-    /// it, so that a restarted tracker is not dialled by all nodes at once.
-    pub(super) fn pause(&mut self, fault: &TrackerFault) -> Duration {
+    /// Returns the longest pause before the next attempt. A random part of it is left out, so that
+    /// a restarted tracker is not dialled by all nodes at once.
+    fn pause(&mut self, fault: &TrackerFault) -> Duration {
         let pause = match fault.is_refusal() {
             true => PAUSE_REFUSED,
             false => self.next,
@@ -241,6 +272,29 @@ mod tests {
 
     fn refused() -> TrackerFault {
         TrackerFault::Dial(Arc::new(DialError::GroupRefused(GroupMismatch::Different)))
+    }
+
+    #[test]
+    fn a_node_whose_tracker_says_goodbye_goes_to_siblings_first_and_soon() {
+        let at = |address: &str| -> TrackerAddress { address.parse().unwrap() };
+        let others = || vec![at("b:1"), at("c:1")];
+        let mut backoff = Backoff::new();
+        let goodbye = TrackerFault::Lost(quinn::ConnectionError::Reset);
+        let next = backoff.next_attempt(&goodbye, others(), at("a:1"));
+        // A random part of the pause spreads nodes; all of it leaves time to dial and announce.
+        assert_eq!(next.pause, Duration::ZERO..Duration::from_millis(400));
+        assert_eq!(next.targets, [at("b:1"), at("c:1"), at("a:1")]);
+        // None of them answers: the pauses grow, and the tracker is tried, too.
+        for (from_ms, to_ms) in [(200, 400), (400, 800)] {
+            let next = backoff.next_attempt(&silent(), others(), at("a:1"));
+            let expected = Duration::from_millis(from_ms)..Duration::from_millis(to_ms);
+            assert_eq!(next.pause, expected);
+            assert_eq!(next.targets.len(), 3);
+        }
+        backoff.reset();
+        let next = backoff.next_attempt(&goodbye, Vec::new(), at("a:1"));
+        assert_eq!(next.targets, [at("a:1")]);
+        assert_eq!(next.pause, PAUSE_MIN / 2..PAUSE_MIN);
     }
 
     fn session(address: &str) -> TrackerSession {

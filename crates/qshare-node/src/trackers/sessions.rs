@@ -38,10 +38,6 @@ use crate::vocabulary::{HolderNews, NodeEvent, TrackerStatus};
 /// Receive window of a session in bytes: room for several pages of matches.
 const ANSWERS_WINDOW_BYTES: u32 = 4 << 20;
 
-/// Longest pause before a node goes to a sibling. A random part of it spreads the nodes of a
-/// tracker that stops.
-const MOVE_PAUSE_MAX: Duration = Duration::from_millis(400);
-
 /// How long one tracker of a registry may take to answer before the next one is dialled as well.
 const DIAL_STAGGER: Duration = Duration::from_millis(500);
 
@@ -193,18 +189,11 @@ impl Trackers {
                     fault
                 }
             };
-            let was_lost_now = backoff.is_fresh();
-            let pause = backoff.pause(&fault);
-            let mut others = session.others();
-            // A node whose tracker is lost goes to another one, which spreads nodes, and comes back
-            // only if that does not answer.
-            let is_moving = was_lost_now && !others.is_empty();
-            let pause = if is_moving { MOVE_PAUSE_MAX } else { pause };
-            others.push(target);
-            targets = others;
+            let next = backoff.next_attempt(&fault, session.others(), target);
+            targets = next.targets;
             self.set(session, fault.into());
-            let jitter = rand::rng().random_range(if is_moving { 0.0..1.0 } else { 0.5..1.0 });
-            sleep(pause.mul_f64(jitter)).await;
+            let pause = rand::rng().random_range(next.pause);
+            sleep(pause).await;
         }
     }
 

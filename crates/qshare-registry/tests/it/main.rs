@@ -1,5 +1,5 @@
-//! The integration tests of this crate, one binary: the conformance suite for each implementation
-//! of [`qshare_registry::RegistryBackend`].
+//! The integration tests of this crate, one binary.
 
+mod conformance;
 mod leases;
 mod memory;

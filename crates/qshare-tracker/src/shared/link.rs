@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::address::{RegistryKind, SharedRegistryConfig};
+use super::refusals::{WriteRefusal, WriteRefusals};
 use super::scripts::{Call, load_scripts};
 use crate::registry_metrics::RegistryMetrics;
 
@@ -84,6 +85,15 @@ impl RegistryFault {
 }
 
 impl RegistryFault {
+    /// Returns why writes are refused, if this says so.
+    fn write_refusal(&self) -> Option<WriteRefusal> {
+        match self {
+            RegistryFault::Redis(error) => WriteRefusal::of_code(error.code()?),
+            RegistryFault::Replica => Some(WriteRefusal::ReadOnly),
+            _ => None,
+        }
+    }
+
     /// Returns the name under which it is counted.
     fn cause(&self) -> &'static str {
         match self {
@@ -119,6 +129,7 @@ pub(crate) struct Link {
     response_deadline: Duration,
     /// Counts connections.
     connections: watch::Sender<u64>,
+    refusals: WriteRefusals,
     metrics: RegistryMetrics,
 }
 
@@ -167,6 +178,7 @@ impl Link {
             }),
             response_deadline,
             connections: watch::Sender::new(0),
+            refusals: WriteRefusals::default(),
             metrics,
         })
     }
@@ -179,6 +191,19 @@ impl Link {
     /// Whether there is a connection.
     pub(crate) fn is_up(&self) -> bool {
         self.lock().connection.is_some()
+    }
+
+    /// Returns why Redis refuses writes; None if it accepts them, as far as is known.
+    pub(crate) fn write_refusal(&self) -> Option<WriteRefusal> {
+        self.refusals.current(Instant::now())
+    }
+
+    /// Counts a failure.
+    fn failed(&self, fault: &RegistryFault) {
+        self.metrics.failed(fault.cause());
+        if let Some(refusal) = fault.write_refusal() {
+            self.refusals.refused(Instant::now(), refusal);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
@@ -255,7 +280,7 @@ impl Link {
         let (number, connection) = match self.connection().await {
             Ok(connection) => connection,
             Err(fault) => {
-                self.metrics.failed(fault.cause());
+                self.failed(&fault);
                 return Err(fault);
             }
         };
@@ -272,7 +297,7 @@ impl Link {
         }
         match &answer {
             Ok(_) => self.metrics.carried_out(calls.len()),
-            Err(fault) => self.metrics.failed(fault.cause()),
+            Err(fault) => self.failed(fault),
         }
         // A call that waits for a message tells nothing about Redis.
         if !calls.iter().any(Call::waits) {

@@ -249,10 +249,10 @@ impl Publisher {
     }
 
     /// Whether entries of living nodes may be missing from Redis, because it was away or refuses
-    /// writes. A node may hold what Redis does not have then.
+    /// writes of any tracker. A node may hold what Redis does not have then.
     pub(crate) fn is_behind(&self) -> bool {
         let failed_at = self.lock().failed_at;
-        failed_at.is_some_and(|at| at.elapsed() < BEHIND_FOR)
+        failed_at.is_some_and(|at| at.elapsed() < BEHIND_FOR) || self.link.write_refusal().is_some()
     }
 
     /// Waits until what the node announced is published, unless Redis is away.

@@ -24,6 +24,7 @@ use super::mailbox_records::{MailboxRecords, MailboxTimes};
 use super::pairing::{HostedRun, OpenRun, PairingMessage, Pairings};
 use super::publisher::{OwnEntries, Publisher};
 use super::reader::Reader;
+use super::refusals::WriteRefusal;
 use super::session_record::{ObservingTracker, SessionDetails, host_id};
 use super::siblings::Siblings;
 use super::usage::{TrackerUse, Usage};
@@ -167,6 +168,11 @@ impl SharedRegistry {
     /// Whether Redis answers.
     pub(crate) fn is_up(&self) -> bool {
         self.link.is_up()
+    }
+
+    /// Returns why Redis refuses writes; None if it accepts them.
+    pub(crate) fn write_refusal(&self) -> Option<WriteRefusal> {
+        self.link.write_refusal()
     }
 
     pub(crate) fn metrics(&self) -> &RegistryMetrics {

@@ -4,11 +4,12 @@
 
 mod answers;
 mod budgets;
+mod cluster;
 mod codes;
+mod conformance;
 mod digests;
 mod faults;
 mod introductions;
-mod model;
 mod moves;
 mod operations;
 mod redis_server;

@@ -200,7 +200,7 @@ impl Joined {
             extensions: Vec::new(),
         };
         let (holders, send, recv) = within(framed::ask(&self.session.connection, &request)).await?;
-        Ok((holders, Watching { _send: send, recv }))
+        Ok((holders, Watching { send, recv }))
     }
 
     /// Ends the connection.
@@ -231,11 +231,15 @@ impl Joined {
 
 /// An open watch.
 pub(crate) struct Watching {
-    _send: SendStream,
+    send: SendStream,
     recv: RecvStream,
 }
 
 impl Watching {
+    pub(crate) fn into_streams(self) -> (SendStream, RecvStream) {
+        (self.send, self.recv)
+    }
+
     pub(crate) fn stream(&mut self) -> &mut RecvStream {
         &mut self.recv
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use qshare_tracker::Tracker;
+use qshare_tracker::{NotReady, Tracker, WriteRefusal};
 use qshare_wire::tracker::Readiness;
 use tokio::time::sleep;
 
@@ -102,10 +102,29 @@ async fn a_full_redis_refuses_writes_and_trackers_go_on() {
     at_a.announce(vec![entry("during", 2)]).await;
     let here = asker.join(&a).await;
     assert_eq!(names(&here.find("during").await), ["during"]);
-    // The lease of its session is still extended.
+    // The other tracker publishes nothing, and learns of it, too.
+    let refuses = Err(NotReady::Writes(WriteRefusal::MemoryFull));
+    for tracker in [&a, &b] {
+        eventually("the refusal is seen", async || {
+            (tracker.operations().readiness() == refuses).then_some(())
+        })
+        .await;
+    }
+    // Beyond the leases in Redis it denies nothing that the first tracker knows.
     sleep(LEASE * 2).await;
     let asking = asker.join(&b).await;
+    for name in ["before", "during"] {
+        assert_eq!(names(&here.find(name).await), [name]);
+        let found = asking.find(name).await;
+        assert!(names(&found) == [name] || found.readiness == Readiness::Warming);
+    }
     redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    for tracker in [&a, &b] {
+        eventually("writes are accepted again", async || {
+            tracker.operations().readiness().ok()
+        })
+        .await;
+    }
     until_found(&asking, "during").await;
     until_found(&asking, "before").await;
 }
@@ -124,6 +143,11 @@ async fn a_read_only_redis_is_left_until_it_can_be_written_again() {
     at_a.announce(vec![entry("y", 2)]).await;
     let here = asker.join(&a).await;
     assert_eq!(names(&here.find("y").await), ["y"]);
+    eventually("the refusal is seen", async || {
+        let refuses = NotReady::Writes(WriteRefusal::ReadOnly);
+        (b.operations().readiness() == Err(refuses)).then_some(())
+    })
+    .await;
     redis.command(&["REPLICAOF", "NO", "ONE"]);
     let asking = asker.join(&b).await;
     until_found(&asking, "x").await;

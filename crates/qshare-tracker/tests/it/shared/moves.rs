@@ -1,13 +1,11 @@
 //! Nodes that move from tracker to tracker, and trackers that learn of it late.
 
-use std::time::Duration;
-
 use qshare_net::framed;
 use qshare_wire::CloseCode;
 use qshare_wire::tracker::{Announce, AnnounceStage};
 use tokio::time::sleep;
 
-use super::{LEASE, eventually, join_as, redis_or_skip, tracker_over};
+use super::{LEASE, join_as, redis_or_skip, tracker_over};
 use crate::common::{Node, entry, names};
 
 #[tokio::test]
@@ -32,48 +30,6 @@ async fn an_older_session_never_takes_the_place_of_a_newer_one() {
     let asking = asker.join(&b).await;
     assert_eq!(names(&asking.find("old").await), [""; 0]);
     assert_eq!(names(&asking.find("new").await), ["new"]);
-}
-
-#[tokio::test]
-async fn what_a_node_withdrew_elsewhere_is_gone_at_its_former_tracker() {
-    let redis = redis_or_skip!();
-    let (a, b) = (tracker_over(&redis).await, tracker_over(&redis).await);
-    let (mut node, asker) = (Node::new(None), Node::new(None));
-    let mut at_a = join_as(&mut node, 1, &a).await;
-    at_a.announce(vec![entry("x", 1), entry("y", 2)]).await;
-    // The connection is lost without a goodbye: its entries stay for the lease.
-    at_a.leave(CloseCode::Protocol);
-    let mut at_b = join_as(&mut node, 2, &b).await;
-    at_b.batch(AnnounceStage::FullBegin, vec![entry("y", 2)], Vec::new())
-        .await;
-    at_b.batch(AnnounceStage::FullEnd, Vec::new(), Vec::new())
-        .await;
-    let asking = asker.join(&a).await;
-    eventually("x is gone", async || {
-        names(&asking.find("x").await).is_empty().then_some(())
-    })
-    .await;
-    // It stays so beyond the lease of the former session, and the rest stays, too.
-    sleep(LEASE + Duration::from_millis(500)).await;
-    assert_eq!(names(&asking.find("x").await), [""; 0]);
-    let found = asking.find("y").await;
-    assert_eq!((names(&found), found.matches[0].complete), (vec!["y"], 1));
-}
-
-#[tokio::test]
-async fn entries_outlive_a_lost_connection_for_the_lease() {
-    let redis = redis_or_skip!();
-    let (a, b) = (tracker_over(&redis).await, tracker_over(&redis).await);
-    let (node, asker) = (Node::new(None), Node::new(None));
-    let mut joined = node.join(&a).await;
-    joined.announce(vec![entry("x", 1)]).await;
-    joined.leave(CloseCode::Protocol);
-    let asking = asker.join(&b).await;
-    assert_eq!(names(&asking.find("x").await), ["x"]);
-    eventually("the lease ends", async || {
-        names(&asking.find("x").await).is_empty().then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]

@@ -4,33 +4,17 @@
 
 use std::process::{Child, Command, Stdio};
 
+use super::cluster::Cluster;
 use super::redis_server::{RedisServer, free_port, is_installed};
 use super::{eventually, tracker_at};
 use crate::common::{Node, entry, names};
 
 #[tokio::test]
-async fn a_cluster_of_three_masters_is_one_registry() {
-    if !is_installed("redis-cli") {
+async fn keys_are_spread_over_the_masters_of_a_cluster() {
+    let Some(cluster) = Cluster::start() else {
         return;
-    }
-    let servers: Vec<RedisServer> = (0..3)
-        .filter_map(|_| RedisServer::start_in_cluster())
-        .collect();
-    if servers.len() < 3 {
-        return;
-    }
-    let hosts: Vec<String> = servers
-        .iter()
-        .map(|server| format!("127.0.0.1:{}", server.port))
-        .collect();
-    let created = Command::new("redis-cli")
-        .args(["--cluster", "create"])
-        .args(&hosts)
-        .arg("--cluster-yes")
-        .output()
-        .unwrap();
-    assert!(created.status.success(), "{created:?}");
-    let url = format!("redis-cluster://{}", hosts.join(","));
+    };
+    let url = cluster.url();
     let (a, b) = (tracker_at(&url).await, tracker_at(&url).await);
     let (one, two, asker) = (Node::new(None), Node::new(None), Node::new(None));
     let mut at_a = one.join(&a).await;
@@ -51,19 +35,12 @@ async fn a_cluster_of_three_masters_is_one_registry() {
         assert_eq!(names(&found), (0..10).map(name).collect::<Vec<String>>());
     }
     // Its keys are spread over the servers.
-    for server in &servers {
+    for server in &cluster.servers {
         let redis::Value::Int(keys) = server.command(&["DBSIZE"]) else {
             panic!("no size");
         };
         assert!(keys > 50, "{keys} keys on one server");
     }
-    let x = entry("x", 1);
-    let watching = asker.join(&b).await;
-    let (holders, mut changes) = watching.watch(x.info.id()).await.unwrap();
-    assert_eq!(holders.holders.len(), 1);
-    at_b.announce(vec![x.clone()]).await;
-    let joined = changes.next().await.joined;
-    assert_eq!(joined[0].contact.node, two.endpoint.id());
 }
 
 /// A Sentinel, which ends when this is dropped.

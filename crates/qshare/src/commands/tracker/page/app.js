@@ -79,8 +79,12 @@ function showRegistry(registry) {
   element("registry-section").hidden = !registry;
   if (!registry) return;
   const away = "Redis does not answer. Nodes of this tracker are served; others are found for a while.";
-  write("registry-state", registry.is_connected ? "Redis answers." : away);
-  element("registry-state").classList.toggle("lost", !registry.is_connected);
+  const refused = registry.refuses_writes;
+  const connected = refused
+    ? `Redis refuses writes: ${refused}. Other trackers do not find what is announced here now.`
+    : "Redis answers.";
+  write("registry-state", registry.is_connected ? connected : away);
+  element("registry-state").classList.toggle("lost", !registry.is_connected || Boolean(refused));
   write("registry-siblings", count(registry.siblings));
   write("registry-operations", count(registry.operations));
   write("registry-errors", count(registry.errors));

@@ -24,23 +24,6 @@ fn world_with(change: impl FnOnce(&mut RegistryConfig)) -> World {
 }
 
 #[test]
-fn what_was_announced_is_found_with_its_holders() {
-    let mut world = world();
-    let one = world.open(1);
-    let two = world.open(2);
-    world.announce(one, &[entry("a", 1)]);
-    world.announce(two, &[part("a", 1)]);
-    let page = world.find("a");
-    assert_eq!(page.matches.len(), 1);
-    let found = &page.matches[0];
-    assert_eq!((found.info, found.complete, found.partial), (info(1), 1, 1));
-    let mut nodes: Vec<_> = found.holders.iter().map(|h| (h.node, h.complete)).collect();
-    nodes.sort();
-    assert_eq!(nodes, [(node_id(1), true), (node_id(2), false)]);
-    assert_eq!(found.holders[0].contact.observed.port(), 64500);
-}
-
-#[test]
 fn the_newest_session_wins_and_the_late_loss_of_the_older_changes_nothing() {
     let mut world = world();
     let older = world.open(1);
@@ -132,33 +115,6 @@ fn an_announcement_that_was_cut_off_drops_nothing_and_must_begin_again() {
 }
 
 #[test]
-fn differences_add_change_and_remove() {
-    let mut world = world();
-    let session = world.open(1);
-    world.announce(session, &[part("a", 1), entry("b", 2)]);
-    world.announce(session, &[entry("a", 1)]);
-    world.withdraw(session, &[entry("b", 2), entry("never was", 3)]);
-    let page = world.find("**");
-    assert_eq!(page.matches.len(), 1);
-    assert_eq!((page.matches[0].complete, page.matches[0].partial), (1, 0));
-    assert_eq!(world.registry.counts().entries, 1);
-}
-
-#[test]
-fn two_contents_of_one_name_are_two_matches_and_two_names_of_one_content_too() {
-    let mut world = world();
-    let one = world.open(1);
-    let two = world.open(2);
-    world.announce(one, &[entry("same", 1), entry("other", 1)]);
-    world.announce(two, &[entry("same", 2)]);
-    assert_eq!(world.names("same"), ["same", "same"]);
-    assert_eq!(world.names("**"), ["other", "same", "same"]);
-    assert_eq!(world.names(&info(1).id().to_string()), ["other", "same"]);
-    let holders = world.holders(info(1).id());
-    assert_eq!(holders.len(), 1, "two names do not make two holders");
-}
-
-#[test]
 fn a_lookup_by_id_gives_a_bounded_number_of_names() {
     let mut world = world_with(|config| config.names_per_content = 3);
     let session = world.open(1);
@@ -167,52 +123,6 @@ fn a_lookup_by_id_gives_a_bounded_number_of_names() {
     assert_eq!(world.names(&info(1).id().to_string()).len(), 3);
     let digits = &info(1).id().to_string()[..8];
     assert_eq!(world.names(&format!("id:{digits}")).len(), 1);
-}
-
-#[test]
-fn a_prefix_finds_the_ids_that_begin_with_it_page_by_page() {
-    let mut world = world();
-    let session = world.open(1);
-    let entries: Vec<_> = (0..200).map(|n| entry(&format!("f{n}"), n)).collect();
-    world.announce(session, &entries);
-    for prefix in ["0", "a", "f", "1", "12"] {
-        let mut expected: Vec<_> = (0..200)
-            .map(|n| info(n).id())
-            .filter(|id| id.to_string().starts_with(prefix))
-            .collect();
-        expected.sort();
-        let query = Query::IdPrefix(prefix.parse().unwrap());
-        let found: Vec<_> = world
-            .listing(query, 3)
-            .into_iter()
-            .map(|(_, id)| id)
-            .collect();
-        assert_eq!(found, expected);
-    }
-}
-
-#[test]
-fn an_exact_name_wins_over_the_glob_that_it_also_is() {
-    let mut world = world();
-    let session = world.open(1);
-    world.announce(session, &[entry("a[1]", 1), entry("a1", 2)]);
-    assert_eq!(world.names("a[1]"), ["a[1]"]);
-    world.withdraw(session, &[entry("a[1]", 1)]);
-    assert_eq!(world.names("a[1]"), ["a1"]);
-}
-
-#[test]
-fn a_nodes_own_name_finds_what_that_node_calls_so() {
-    let mut world = world();
-    let one = world.open(1);
-    let two = world.open(2);
-    world.announce(one, &[entry("a", 1)]);
-    world.announce(two, &[entry("a", 2)]);
-    let found = world.find(&format!("{}/a", node_id(2)));
-    assert_eq!(found.matches.len(), 1);
-    assert_eq!(found.matches[0].info, info(2));
-    assert!(world.names(&format!("{}/b", node_id(2))).is_empty());
-    assert!(world.names(&format!("{}/a", node_id(3))).is_empty());
 }
 
 #[test]
@@ -269,17 +179,6 @@ fn a_glob_that_cannot_be_compiled_is_an_error() {
     find.query = Query::Name("[".into());
     let now = world.now;
     assert!(world.registry.find(now, &find).is_err());
-}
-
-#[test]
-fn names_that_look_alike_are_offered_only_where_nothing_was_found() {
-    let mut world = world();
-    let session = world.open(1);
-    world.announce(session, &[entry("docs/report.csv", 1), entry("zoo", 2)]);
-    let near = world.find("reprot.csv").near;
-    assert_eq!(near.len(), 1);
-    assert_eq!(near[0].as_str(), "docs/report.csv");
-    assert!(world.find("docs/report.csv").near.is_empty());
 }
 
 #[test]

@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use qshare_content::{AssetName, ContentId, ContentInfo, Hash, NodeId, Query};
+use qshare_content::{ContentId, NodeId, Query};
 use qshare_registry::{
-    Announced, EntryKey, Find, GroupId, HolderChange, Output, Page, Refused, RegistryBackend,
+    Announced, EntryKey, Find, GroupId, HolderChange, Output, Page, Refused, Registry,
     RegistryConfig, SessionId, Timeout, TimeoutReason, WatchId,
 };
 
-use super::{Backend, backend};
+pub(crate) use crate::conformance::registered::{entry, info, part};
 
 pub(crate) struct World {
-    pub(crate) registry: Backend,
+    pub(crate) registry: Registry,
     pub(crate) now: Instant,
     pub(crate) group: GroupId,
 }
@@ -24,7 +24,7 @@ impl World {
     pub(crate) fn new(config: RegistryConfig) -> World {
         let now = Instant::now();
         World {
-            registry: backend(config, now),
+            registry: Registry::new(config, now, 1),
             now,
             group: GroupId::OPEN,
         }
@@ -128,7 +128,7 @@ impl World {
         let is_left = |timeout: Timeout| timeout.reason == TimeoutReason::WorkIsLeft;
         let mut calls = 0;
         while self.registry.poll_timeout().is_some_and(is_left) {
-            RegistryBackend::handle_timeout(&mut self.registry, self.now);
+            self.registry.handle_timeout(self.now);
             calls += 1;
         }
         calls
@@ -149,29 +149,4 @@ pub(crate) fn node_id(node: u8) -> NodeId {
 
 pub(crate) fn address(node: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, node], 64500))
-}
-
-pub(crate) fn info(content: u8) -> ContentInfo {
-    ContentInfo {
-        length: 7,
-        root: Hash([content; 32]),
-    }
-}
-
-pub(crate) fn entry(name: &str, content: u8) -> Announced {
-    Announced {
-        is_collection: false,
-        name: AssetName::new(name).unwrap(),
-        info: info(content),
-        complete: true,
-        metadata: Default::default(),
-    }
-}
-
-pub(crate) fn part(name: &str, content: u8) -> Announced {
-    Announced {
-        is_collection: false,
-        complete: false,
-        ..entry(name, content)
-    }
 }
