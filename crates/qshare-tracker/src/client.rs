@@ -16,8 +16,9 @@ use tracing::debug;
 
 use crate::TrackerLimits;
 use crate::access::Access;
+use crate::answer_memory::AnswerMemory;
 use crate::budget::{Budget, Verdict};
-use crate::fair_budget::{FairBudget, SessionUser};
+use crate::fair_budget::{FairBudget, NoRoom, Reservation, SessionUser};
 use crate::knocker::Knocker;
 use crate::mailboxes::Mailboxes;
 use crate::member::ObservedAddress;
@@ -68,6 +69,10 @@ pub(crate) struct Client {
     pub(crate) evicted: CancellationToken,
     slot: Slot,
     budget: Mutex<Budget>,
+    /// When the slot was last told that the session is in use.
+    touched: Mutex<Instant>,
+    /// The memory of answers that the node has not acknowledged.
+    pub(crate) answers: Arc<AnswerMemory>,
 }
 
 /// Why the tracker ends a session.
@@ -90,6 +95,9 @@ pub(crate) enum SessionError {
 /// When a node whose session had to yield should come back: in the meantime the others are served.
 const RETRY_AFTER_EVICTION: Duration = Duration::from_secs(5);
 
+/// How exactly a slot knows when its session was last in use. Slots are evicted after seconds.
+const TOUCH_INTERVAL: Duration = Duration::from_millis(100);
+
 impl Client {
     pub(crate) fn new(
         services: Arc<Services>,
@@ -99,14 +107,19 @@ impl Client {
         observed: ObservedAddress,
         slot: Slot,
     ) -> Client {
+        let user = User {
+            network: Network::of(observed.get().ip()),
+            id,
+        };
+        let evicted = CancellationToken::new();
+        let now = Instant::now();
         Client {
-            user: User {
-                network: Network::of(observed.get().ip()),
-                id,
-            },
-            evicted: CancellationToken::new(),
+            user,
+            answers: AnswerMemory::new(services.answers.clone(), user, evicted.clone()),
+            evicted,
             slot,
-            budget: Mutex::new(Budget::new(&services.limits, Instant::now())),
+            budget: Mutex::new(Budget::new(&services.limits, now)),
+            touched: Mutex::new(now),
             services,
             id,
             node,
@@ -122,14 +135,32 @@ impl Client {
 
     /// Charges a request.
     pub(crate) fn request(&self, cost: f64) -> Verdict {
-        self.slot.touch(Instant::now());
-        self.budget().request(Instant::now(), cost)
+        let now = Instant::now();
+        self.touch(now);
+        self.budget().request(now, cost)
     }
 
     /// Charges work that is delayed rather than refused; returns the delay.
     pub(crate) fn charge(&self, cost: f64) -> Duration {
-        self.slot.touch(Instant::now());
-        self.budget().charge(Instant::now(), cost)
+        let now = Instant::now();
+        self.touch(now);
+        self.budget().charge(now, cost)
+    }
+
+    /// Tells the slot that the session is in use, which sorts it among all slots: not for each of
+    /// thousands of requests a second.
+    fn touch(&self, now: Instant) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(*touched) >= TOUCH_INTERVAL {
+            *touched = now;
+            self.slot.touch(now);
+        }
+    }
+
+    /// Takes a place among the open streams of all sessions, which may be evicted for others.
+    pub(crate) fn hold_stream(&self) -> Result<Reservation, NoRoom> {
+        let evicted = CancellationToken::new();
+        self.services.streams.try_reserve(self.user, 1, evicted)
     }
 
     /// Charges the work that the registry did for a request, once it is done.

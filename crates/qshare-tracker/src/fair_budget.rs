@@ -153,6 +153,19 @@ impl Reservation {
         }
     }
 
+    /// Gives a part back.
+    pub(crate) fn shrink(&self, amount: u64) {
+        let mut state = self.budget.lock();
+        let user = self.user;
+        if let Some(holding) = state.holding(user, self.id) {
+            let less = amount.min(holding.amount);
+            holding.amount -= less;
+            state.shares.release(user, less);
+        }
+        drop(state);
+        self.budget.0.released.notify_waiters();
+    }
+
     /// Adds `amount` whether there is room or not, for memory that is in use already.
     pub(crate) fn count(&self, amount: u64) {
         let mut state = self.budget.lock();

@@ -1,7 +1,10 @@
 //! Lookups.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use qshare_content::{ContentId, NodeId, Query};
@@ -9,20 +12,25 @@ use qshare_registry::{self as registry, Cursor, Order, Page};
 use qshare_wire::Refusal;
 use qshare_wire::limits::{HOLDERS_PER_MATCH_MAX, MATCHES_MAX};
 use qshare_wire::tracker::{EntryKind, Find, Found, Match, NodeContact};
-use quinn::SendStream;
+use quinn::{SendStream, VarInt};
 
 use crate::client::{Client, SessionError};
 use crate::contacts::{contact_for, readiness};
-use crate::reply::{end_busy, refuse, respond};
+use crate::fair_budget::{NoRoom, Reservation};
+use crate::reply::{STREAMS_FULL, end_busy, refuse, respond};
 use crate::shared::SharedLookup;
 
 /// Nodes that one answer describes; the bound of [`Found::nodes`].
 const NODES_MAX: usize = 4 * MATCHES_MAX;
 
-/// Answers a lookup with one page.
+/// Nodes of an answer that are compared one by one; more are found by a hash of their IDs.
+const COMPARED_MAX: usize = 16;
+
+/// Answers a lookup with one page. A lookup that has to wait holds a place among the open streams.
 pub(crate) async fn find(
     client: &Client,
     request: Find,
+    mut stream: Option<Reservation>,
     send: &mut SendStream,
 ) -> Result<(), SessionError> {
     let after = match request.after.as_deref().map(decode_cursor) {
@@ -45,17 +53,26 @@ pub(crate) async fn find(
     if client.services.shared.is_some() {
         SharedLookup::prepare(&mut asked);
     }
-    let Some(turn) = client.services.turns.take(client.user).await else {
-        end_busy(client, send, "the tracker is busy with lookups").await;
-        return Ok(());
+    let turn = client.services.turns.take(client.user);
+    let turn = match held(client, &mut stream, turn).await {
+        Ok(Some(turn)) => turn,
+        Ok(None) => {
+            end_busy(client, send, "the tracker is busy with lookups").await;
+            return Ok(());
+        }
+        Err(NoRoom) => {
+            end_busy(client, send, STREAMS_FULL).await;
+            return Ok(());
+        }
     };
-    match client.services.registry.find(asked.clone()) {
+    let again = client.services.shared.is_some().then(|| asked.clone());
+    match client.services.registry.find(asked) {
         Ok(page) => {
             let steps = page.steps;
             client.charge_steps(steps);
             turn.end(steps).await;
-            let page = match &client.services.shared {
-                Some(shared) => {
+            let page = match client.services.shared.as_ref().zip(again) {
+                Some((shared, asked)) => {
                     let held_here = |content| {
                         let by_id = registry::Find {
                             query: Query::Id(content),
@@ -66,7 +83,11 @@ pub(crate) async fn find(
                         let page = client.services.registry.find(by_id).ok()?;
                         page.matches.into_iter().next()
                     };
-                    let mut page = shared.lookup.complete(&asked, page, held_here).await;
+                    let completed = shared.lookup.complete(&asked, page, held_here);
+                    let Ok(mut page) = held(client, &mut stream, completed).await else {
+                        end_busy(client, send, STREAMS_FULL).await;
+                        return Ok(());
+                    };
                     if page.matches.is_empty() && shared.publisher.is_behind() {
                         page.readiness = registry::Readiness::Warming;
                     }
@@ -75,7 +96,11 @@ pub(crate) async fn find(
                 None => page,
             };
             let found = found(page, client.observed_ip());
-            respond(client, send, &found).await;
+            let responded = respond(client, send, &found);
+            if held(client, &mut stream, responded).await.is_err() {
+                // A part of the answer may have been sent.
+                let _ = send.reset(VarInt::from_u32(0));
+            }
         }
         Err(error) => {
             drop(turn);
@@ -86,22 +111,47 @@ pub(crate) async fn find(
     Ok(())
 }
 
+/// Does what is usually done at once. If it waits, the request holds a place among the open streams
+/// from then on; fails if there is none.
+async fn held<T>(
+    client: &Client,
+    stream: &mut Option<Reservation>,
+    work: impl Future<Output = T>,
+) -> Result<T, NoRoom> {
+    let mut work = pin!(work);
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        return Ok(done);
+    }
+    if stream.is_none() {
+        *stream = Some(client.hold_stream()?);
+    }
+    Ok(work.await)
+}
+
 /// Returns a page as it is sent to a node observed at `asker`. The page describes each holder once.
 fn found(page: Page, asker: IpAddr) -> Found {
     let mut nodes: Vec<NodeContact> = Vec::new();
     let mut position_by_node: HashMap<NodeId, u16> = HashMap::new();
+    let holders = page.matches.iter().map(|found| found.holders.len());
+    let is_small = holders.sum::<usize>() <= COMPARED_MAX;
     let mut matches = Vec::with_capacity(page.matches.len());
     for found in page.matches {
         let mut holders = Vec::with_capacity(found.holders.len());
         for holder in &found.holders {
-            let known = position_by_node.get(&holder.node).copied();
+            let known = match is_small {
+                true => nodes.iter().position(|known| known.node == holder.node),
+                false => position_by_node.get(&holder.node).copied().map(usize::from),
+            };
+            let known = known.map(|position| position as u16);
             if known.is_none() && nodes.len() == NODES_MAX {
                 continue;
             }
             let position = known.unwrap_or_else(|| {
                 let position = nodes.len() as u16;
                 nodes.push(contact_for(holder, asker));
-                position_by_node.insert(holder.node, position);
+                if !is_small {
+                    position_by_node.insert(holder.node, position);
+                }
                 position
             });
             holders.push((position, holder.complete));

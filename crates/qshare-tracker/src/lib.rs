@@ -29,6 +29,7 @@
 mod acceptor;
 mod access;
 mod announcements;
+mod answer_memory;
 mod budget;
 mod client;
 mod config;

@@ -12,7 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use qshare_registry::Counts;
-use qshare_wire::Refusal;
+use qshare_wire::tracker::{Find, Found};
+use qshare_wire::{Message, Refusal};
 
 use crate::registry_metrics::RegistryMetrics;
 use crate::relay::RelayCounts;
@@ -42,6 +43,10 @@ struct ByBudget {
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     requests: Family<ByType, Counter>,
+    /// Those of lookups, which are counted without a search for their names.
+    lookups: Counter,
+    lookup_answers: Counter,
+    lookup_seconds: Histogram,
     all_requests: Counter,
     answers: Family<ByType, Counter>,
     refusals: Family<ByReason, Counter>,
@@ -81,12 +86,27 @@ impl Metrics {
             let buckets = exponential_buckets(FIRST_BUCKET_SECONDS, BUCKET_FACTOR, BUCKETS);
             Histogram::new(buckets)
         };
+        let (requests, answers) = (
+            Family::<ByType, Counter>::default(),
+            Family::<ByType, Counter>::default(),
+        );
+        let seconds = Family::<ByType, Histogram, _>::new_with_constructor(latencies);
+        let lookup = ByType { r#type: Find::NAME };
+        let found = ByType {
+            r#type: Found::NAME,
+        };
+        let lookups = requests.get_or_create(&lookup).clone();
+        let lookup_answers = answers.get_or_create(&found).clone();
+        let lookup_seconds = seconds.get_or_create(&lookup).clone();
         Metrics {
-            requests: Family::default(),
+            lookups,
+            lookup_answers,
+            lookup_seconds,
+            requests,
             all_requests: Counter::default(),
-            answers: Family::default(),
+            answers,
             refusals: Family::default(),
-            seconds: Family::new_with_constructor(latencies),
+            seconds,
             sessions_opened: Counter::default(),
             sessions_refused: Counter::default(),
             announced: Counter::default(),
@@ -96,22 +116,34 @@ impl Metrics {
 
     /// Counts a request by the name of its message.
     pub(crate) fn requested(&self, request: &'static str) {
-        self.requests
-            .get_or_create(&ByType { r#type: request })
-            .inc();
+        match request == Find::NAME {
+            true => self.lookups.inc(),
+            false => self
+                .requests
+                .get_or_create(&ByType { r#type: request })
+                .inc(),
+        };
         self.all_requests.inc();
     }
 
     /// Records how long a request took, from its frame to the last byte of its answer.
     pub(crate) fn took(&self, request: &'static str, time: Duration) {
-        self.seconds
-            .get_or_create(&ByType { r#type: request })
-            .observe(time.as_secs_f64());
+        let seconds = time.as_secs_f64();
+        match request == Find::NAME {
+            true => self.lookup_seconds.observe(seconds),
+            false => self
+                .seconds
+                .get_or_create(&ByType { r#type: request })
+                .observe(seconds),
+        }
     }
 
     /// Counts a message of an answer by its name.
     pub(crate) fn answered(&self, answer: &'static str) {
-        self.answers.get_or_create(&ByType { r#type: answer }).inc();
+        match answer == Found::NAME {
+            true => self.lookup_answers.inc(),
+            false => self.answers.get_or_create(&ByType { r#type: answer }).inc(),
+        };
     }
 
     /// Counts a refusal.

@@ -8,11 +8,15 @@ use qshare_wire::{Frame, Message, PeerText, Refusal, Refused};
 use quinn::{SendStream, VarInt};
 use tokio::time::timeout;
 
+use crate::answer_memory::AnswerBytes;
 use crate::client::Client;
-use crate::fair_budget::{NoRoom, Reservation};
+use crate::fair_budget::NoRoom;
 
 /// Retry time in a refusal for lack of memory or of a share: some is free again by then.
 pub(crate) const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+/// The reason for a request that is refused because too many are open.
+pub(crate) const STREAMS_FULL: &str = "too many requests are open";
 
 /// Sends the only message of an answer and ends the stream.
 pub(crate) async fn respond<M: Message>(client: &Client, send: &mut SendStream, message: &M) {
@@ -47,8 +51,7 @@ pub(crate) async fn send_message<M: Message>(
         return false;
     };
     let deadline = client.services.limits.transfer_deadline;
-    let answers = &client.services.answers;
-    match answers.try_reserve(client.user, bytes.len() as u64, client.evicted.clone()) {
+    match client.answers.try_reserve(bytes.len() as u64) {
         Ok(memory) => {
             let bytes = Bytes::from_owner(UnackedBytes {
                 bytes,
@@ -83,7 +86,7 @@ pub(crate) async fn end_busy(client: &Client, send: &mut SendStream, reason: &'s
 /// Bytes of an answer, charged until quinn drops them: once the node has acknowledged them.
 struct UnackedBytes {
     bytes: Vec<u8>,
-    _memory: Reservation,
+    _memory: AnswerBytes,
 }
 
 impl AsRef<[u8]> for UnackedBytes {

@@ -1,5 +1,8 @@
 //! Requests: each on a stream of its own, dispatched to its handler.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Instant;
 
 use qshare_net::framed::{self, ReadError};
@@ -12,18 +15,17 @@ use qshare_wire::tracker::{Find, Watch};
 use qshare_wire::{Frame, Message, Refusal, Refused, WireError};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::budget::Verdict;
 use crate::client::{Client, SessionError};
-use crate::fair_budget::Reservation;
+use crate::fair_budget::{NoRoom, Reservation};
 use crate::find::find;
 use crate::introduce::introduce;
 use crate::knock::knock;
 use crate::mailboxes;
 use crate::metrics::UNKNOWN;
 use crate::registry_service::Watched;
-use crate::reply::{end_busy, respond};
+use crate::reply::{STREAMS_FULL, end_busy, respond};
 use crate::watch::watch;
 
 /// The requests that this version knows.
@@ -40,39 +42,92 @@ const KNOWN: [u16; 7] = [
 /// What a knock costs, in requests: a session may have 20 at once, and one a second.
 const KNOCK_COST: f64 = 100.0;
 
+/// Why a request did not arrive.
+enum Missing {
+    /// There is no room for an open stream, or it was needed for others.
+    Busy,
+    /// The node sent no whole request before the deadline.
+    Late,
+}
+
 /// Answers the one request of a stream.
+///
+/// A lookup that has arrived as a whole and is answered at once takes no place among the open
+/// streams, and its future is small: the runtime copies the future of a task several times. What is
+/// rare or waits is in a box of its own.
 pub(crate) async fn answer_stream(
     client: &Client,
     send: &mut SendStream,
     recv: &mut RecvStream,
 ) -> Result<(), SessionError> {
-    let streams = &client.services.streams;
-    let Ok(stream) = streams.try_reserve(client.user, 1, CancellationToken::new()) else {
-        end_busy(client, send, "too many requests are open").await;
-        return Ok(());
-    };
-    let read = framed::read_frame(recv, SMALL_BODY_MAX_BYTES);
-    let read = tokio::select! {
-        read = timeout(HELLO_DEADLINE, read) => read,
-        () = stream.evicted() => {
-            end_busy(client, send, "too many requests are open").await;
-            return Ok(());
+    let arrived = {
+        let mut read = pin!(framed::read_frame(recv, SMALL_BODY_MAX_BYTES));
+        match poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await {
+            Poll::Ready(read) => Ok((read, None)),
+            Poll::Pending => Box::pin(wait_for_frame(client, read)).await,
         }
     };
-    let frame = match read {
-        Ok(Ok(frame)) => frame,
-        Ok(Err(ReadError::Wire(error))) => return too_large(client, send, error).await,
-        // The node reset the stream, or sends no whole request before the deadline.
-        Ok(Err(_)) | Err(_) => {
+    let (frame, stream) = match arrived {
+        Ok((Ok(frame), stream)) => (frame, stream),
+        Ok((Err(ReadError::Wire(error)), _)) => {
+            return Box::pin(too_large(client, send, error)).await;
+        }
+        Err(Missing::Busy) => {
+            Box::pin(end_busy(client, send, STREAMS_FULL)).await;
+            return Ok(());
+        }
+        // The node reset the stream, or is late.
+        Ok((Err(_), _)) | Err(Missing::Late) => {
             let _ = send.reset(VarInt::from_u32(0));
             return Ok(());
         }
+    };
+    if frame.kind != Find::TYPE {
+        return Box::pin(answer_other(client, frame, stream, send, recv)).await;
+    }
+    let (metrics, begun) = (&client.services.metrics, Instant::now());
+    metrics.requested(Find::NAME);
+    let request: Find = decode(&frame)?;
+    let answered = match client.request(1.0) {
+        Verdict::Granted => find(client, request, stream, send).await,
+        verdict => Box::pin(refuse_busy(client, send, verdict)).await,
+    };
+    metrics.took(Find::NAME, begun.elapsed());
+    answered
+}
+
+/// Waits for the rest of a request, which holds a place among the open streams meanwhile.
+async fn wait_for_frame(
+    client: &Client,
+    read: Pin<&mut impl Future<Output = Result<Frame, ReadError>>>,
+) -> Result<(Result<Frame, ReadError>, Option<Reservation>), Missing> {
+    let stream = client.hold_stream().map_err(|NoRoom| Missing::Busy)?;
+    tokio::select! {
+        read = timeout(HELLO_DEADLINE, read) => match read {
+            Ok(read) => Ok((read, Some(stream))),
+            Err(_) => Err(Missing::Late),
+        },
+        () = stream.evicted() => Err(Missing::Busy),
+    }
+}
+
+/// Answers a request that is no lookup, and holds a place among the open streams.
+async fn answer_other(
+    client: &Client,
+    frame: Frame,
+    stream: Option<Reservation>,
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+) -> Result<(), SessionError> {
+    let Some(stream) = stream.or_else(|| client.hold_stream().ok()) else {
+        end_busy(client, send, STREAMS_FULL).await;
+        return Ok(());
     };
     let (metrics, name, begun) = (&client.services.metrics, name_of(&frame), Instant::now());
     metrics.requested(name);
     let answered = answer(client, frame, &stream, send, recv).await;
     // Others last for as long as the node wants.
-    if [Find::NAME, Introduce::NAME, Knock::NAME].contains(&name) {
+    if [Introduce::NAME, Knock::NAME].contains(&name) {
         metrics.took(name, begun.elapsed());
     }
     answered
@@ -81,7 +136,6 @@ pub(crate) async fn answer_stream(
 /// Returns the name under which a request is counted.
 fn name_of(frame: &Frame) -> &'static str {
     match frame.kind {
-        Find::TYPE => Find::NAME,
         Watch::TYPE => Watch::NAME,
         WatchTopic::TYPE => WatchTopic::NAME,
         Introduce::TYPE => Introduce::NAME,
@@ -100,13 +154,6 @@ async fn answer(
     recv: &mut RecvStream,
 ) -> Result<(), SessionError> {
     match frame.kind {
-        Find::TYPE => {
-            let request: Find = decode(&frame)?;
-            match client.request(1.0) {
-                Verdict::Granted => find(client, request, send).await,
-                verdict => refuse_busy(client, send, verdict).await,
-            }
-        }
         Watch::TYPE => {
             let request: Watch = decode(&frame)?;
             match client.request(1.0) {

@@ -1,5 +1,6 @@
 //! A node's session, from its Hello to the end of its connection.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -99,6 +100,7 @@ async fn serve_streams(
     let transport = &client.services.limits.transport;
     let mut streams_allowed = transport.streams_initial as usize;
     let streams_max = transport.streams_max as usize;
+    let mut overloaded = pin!(client.overloaded());
     let reason = loop {
         tokio::select! {
             accepted = client.connection.accept_bi() => match accepted {
@@ -117,7 +119,7 @@ async fn serve_streams(
                 }
                 Err(reason) => break reason,
             },
-            error = client.overloaded() => {
+            error = &mut overloaded => {
                 client.end(&error);
                 break ConnectionError::LocallyClosed;
             }

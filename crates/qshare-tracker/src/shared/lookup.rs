@@ -205,7 +205,8 @@ impl SharedLookup {
             });
             Ok(page)
         };
-        let answer = timeout(DEADLINE, read).await;
+        // In a box of its own, since most lookups need none of it.
+        let answer = Box::pin(timeout(DEADLINE, read)).await;
         let answer = answer.unwrap_or(Err(RegistryFault::TimedOut(DEADLINE)));
         answer.or_else(|fault| slot.usable(asked, FRESH_WITHOUT_REDIS).ok_or(fault))
     }
