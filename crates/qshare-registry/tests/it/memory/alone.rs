@@ -13,7 +13,9 @@ use qshare_registry::{
 
 use super::common::{address, node_id};
 use crate::conformance::model::{Effort, any_history};
-use crate::conformance::{Answer, Change, Found, Registered, Watched, promises};
+use crate::conformance::{
+    Answer, Change, Found, Registered, Watched, promises, promises_of_one_tracker,
+};
 
 const HOLDERS: usize = 16;
 
@@ -193,7 +195,8 @@ impl Registered for Alone {
 
 #[test]
 fn every_promise_holds() {
-    for (name, promise) in promises::<Alone>() {
+    let all = promises::<Alone>().into_iter();
+    for (name, promise) in all.chain(promises_of_one_tracker()) {
         eprintln!("{name}");
         promise(&mut Alone::new());
     }

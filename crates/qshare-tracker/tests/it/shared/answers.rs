@@ -37,6 +37,16 @@ async fn what_one_tracker_acknowledged_the_other_finds_at_once() {
     assert_eq!(found.nodes[0].candidates.len(), 1);
     announcing.withdraw(&entry("x", 1)).await;
     until_named(&asking, "x", &[]).await;
+    // Those who leave leave nothing in Redis but what expires soon.
+    announcing.announce(vec![entry("y", 2)]).await;
+    announcing.leave(qshare_wire::CloseCode::Goodbye);
+    for kind in ["a", "x", "i"] {
+        eventually("no entries and no names of any", async || {
+            let keys = redis.command(&["KEYS", &format!("*:{kind}:*")]);
+            (keys == redis::Value::Array(Vec::new())).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -117,18 +117,6 @@ impl RedisServer {
             .unwrap_or_else(|| panic!("{arguments:?} failed"))
     }
 
-    /// Waits until it keeps no entries and no indexes of names.
-    pub(super) fn holds_no_entries(&self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        for kind in ["a", "x", "i"] {
-            while self.command(&["KEYS", &format!("*:{kind}:*")]) != redis::Value::Array(Vec::new())
-            {
-                assert!(Instant::now() < deadline, "keys of kind {kind} are left");
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
-    }
-
     /// Kills it at once.
     pub(super) fn kill(&mut self) {
         self.process.kill().unwrap();
