@@ -24,8 +24,8 @@ const WARM_UP: Duration = Duration::from_secs(12);
 /// How long a tracker may take to answer before one of its siblings is asked as well.
 const SIBLING_AFTER: Duration = Duration::from_millis(500);
 /// How long it may take, beyond two round trips, before a session with a sibling is opened, so that
-/// the sibling can be asked at once. Nodes of a tracker that hangs do not all begin their handshakes
-/// when they need the answer.
+/// the sibling can be asked at once. Otherwise nodes of a tracker that hangs all begin their
+/// handshakes when they need the answer.
 const PREPARE_AFTER: Duration = Duration::from_millis(200);
 const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
 /// Other trackers of a registry that one lookup asks.
