@@ -1,4 +1,4 @@
-//! Folders as downloads of a running node: added, paused, resumed over a restart, served on, removed.
+//! Folders as downloads of a running node: added, paused, resumed over a restart, served on.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

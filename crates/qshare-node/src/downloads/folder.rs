@@ -22,7 +22,7 @@ pub struct FolderTerms {
     pub include: Vec<String>,
     /// Globs of files that are not wanted.
     pub exclude: Vec<String>,
-    /// Whether the folder's owner decides which files are executable. A name alone may be anybody's.
+    /// Whether the folder's owner decides which files are executable.
     pub keeps_exec: bool,
     /// What an earlier run knew about it.
     pub(super) known: KnownFolder,

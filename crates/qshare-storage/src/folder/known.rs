@@ -24,8 +24,8 @@ impl SharedFolder {
         }
     }
 
-    /// Does the same as [`adopt_known`](Self::adopt_known) after hashing the file, if the index does
-    /// not know it.
+    /// Does the same as [`adopt_known`](Self::adopt_known), after hashing the file if the index
+    /// does not know it.
     ///
     /// # Errors
     ///
