@@ -86,6 +86,7 @@ fn fifty_kills_at_random_moments_cost_nothing_that_was_written() {
             match moment {
                 Moment::After(time) => {
                     peer.open();
+                    // A kill at any moment, between events of the protocol too.
                     thread::sleep(time);
                 }
                 Moment::Answered(count) => {

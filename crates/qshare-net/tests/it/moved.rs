@@ -14,7 +14,7 @@ use qshare_wire::ALPN_TRACKER;
 use qshare_wire::hello::Role;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, timeout};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -99,10 +99,11 @@ async fn sessions(nat: &mut Nat) -> (Endpoint, Session, Endpoint, Session) {
 
 /// Sends from the client until the server's connection reports `to` as the client's address.
 async fn wait_for_move(dialled: &mut Session, accepted: &Session, to: SocketAddr) {
+    let mut ticks = interval(Duration::from_millis(10));
     timeout(DEADLINE, async {
         while accepted.connection.remote_address() != to {
+            ticks.tick().await;
             dialled.control_send.write_all(b"x").await.unwrap();
-            sleep(Duration::from_millis(10)).await;
         }
     })
     .await

@@ -16,6 +16,8 @@ use qshare_node::{
 use qshare_tracker::{Tracker, TrackerConfig};
 use tokio::time::timeout;
 
+use crate::waiting::eventually;
+
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a receiver tries, where it must succeed.
 const PATIENCE: RedeemPatience = RedeemPatience::Brief(Duration::from_secs(20));
@@ -26,17 +28,12 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Starts a tracker at the address of one that has stopped, once the socket is free.
 async fn restarted_at(listen: SocketAddr) -> Tracker {
-    let start = async {
-        loop {
-            let mut config = TrackerConfig::new(Identity::ephemeral().unwrap());
-            config.listen = listen;
-            match Tracker::start(config) {
-                Ok(tracker) => return tracker,
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    };
-    timeout(DEADLINE, start).await.unwrap()
+    eventually("the socket is free", async || {
+        let mut config = TrackerConfig::new(Identity::ephemeral().unwrap());
+        config.listen = listen;
+        Tracker::start(config).ok()
+    })
+    .await
 }
 
 fn tracker() -> Tracker {

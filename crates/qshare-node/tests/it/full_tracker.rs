@@ -1,22 +1,20 @@
 //! A tracker that is full refuses or removes entries, and says so.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+use std::time::Duration;
 
 use qshare_node::{Identity, Node, NodeConfig, Shares};
 use qshare_wire::tracker::{AnnounceStage, EntriesEvicted};
-use tokio::time::{Duration, sleep, timeout};
 
-use crate::scripted_tracker::{DEADLINE, ScriptedTracker};
+use crate::scripted_tracker::ScriptedTracker;
 use crate::transfers::put;
+use crate::waiting::eventually;
 
 /// Waits until the status shows `entries` entries that the tracker does not list.
 async fn until_unlisted(node: &Node, entries: u64) {
-    let shown = async {
-        while node.status().trackers[0].unlisted_entries != entries {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(DEADLINE, shown).await.unwrap();
+    eventually("the count of unlisted entries", async || {
+        (node.status().trackers[0].unlisted_entries == entries).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use qshare_node::{Cause, Download, Node, RateLimit, RateLimits};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::transfers::{LOOK_AGAIN, find, noise, one_shot, put, request, sharing, tracker};
+use super::transfers::{find, noise, one_shot, put, request, sharing, tracker};
+use super::waiting::eventually;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -20,20 +21,12 @@ fn down(limit: RateLimit) -> RateLimits {
 
 /// Waits until a download says that its own limit is what limits it.
 async fn is_limited(node: &Node) {
-    let look = async {
-        loop {
-            let status = node.status();
-            let why = status
-                .downloads
-                .first()
-                .and_then(|one| one.swarm.why.first());
-            if why.is_some_and(|first| first.cause == Cause::OwnLimit) {
-                return;
-            }
-            sleep(LOOK_AGAIN).await;
-        }
-    };
-    timeout(DEADLINE, look).await.unwrap();
+    eventually("its own limit as the cause", async || {
+        let status = node.status();
+        let why = status.downloads.first()?.swarm.why.first()?;
+        (why.cause == Cause::OwnLimit).then_some(())
+    })
+    .await;
 }
 
 async fn completes(download: &Download) {

@@ -8,3 +8,4 @@ mod limits;
 mod private;
 mod scripted_tracker;
 mod transfers;
+mod waiting;

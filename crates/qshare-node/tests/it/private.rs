@@ -16,11 +16,11 @@ use qshare_tracker::{Tracker, TrackerConfig};
 use tokio::time::timeout;
 
 use crate::transfers::put;
+use crate::waiting::eventually;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Patience of a download that must fail.
 const SHORT: Duration = Duration::from_millis(300);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Lengths of a content of one chunk and of several.
 const LENGTHS: [usize; 2] = [5_000, 3_000_000];
@@ -112,12 +112,10 @@ async fn those_who_hold_the_key_fetch_it_and_serve_each_other() {
         let wanted = request(info, &dir.path().join("1")).share_key(key());
         let report = first.download(wanted.keep_serving(true)).finished().await;
         assert_eq!(fs::read(&report.unwrap().path).unwrap(), bytes);
-        let heard = async {
-            while shared.audience().received == 0 {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        };
-        timeout(PATIENCE, heard).await.unwrap();
+        eventually("the receiver's report", async || {
+            (shared.audience().received > 0).then_some(())
+        })
+        .await;
         assert!(shared.audience().sent_bytes >= length as u64);
         sharer.shutdown(SHORT).await;
         let second = one_shot(&[&address]).await;
@@ -187,17 +185,12 @@ async fn a_private_download_in_a_shared_directory_stays_private_after_a_restart(
         put(&home, "public", b"public");
         let node = full(&address, &home).await;
         let stranger = one_shot(&[&address]).await;
-        let found = async {
-            loop {
-                let all = Query::Name("**".into());
-                let found = stranger.find(&all, 10, PATIENCE).await.unwrap();
-                if !found.files.is_empty() {
-                    return found.files;
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        };
-        let found = timeout(PATIENCE, found).await.unwrap();
+        let found = eventually("the public file", async || {
+            let all = Query::Name("**".into());
+            let found = stranger.find(&all, 10, PATIENCE).await.unwrap();
+            (!found.files.is_empty()).then_some(found.files)
+        })
+        .await;
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].name.as_str(), "public");
         let target = dir.path().join(format!("{is_index_lost}"));

@@ -14,9 +14,9 @@ use qshare_node::{
 };
 use qshare_tracker::{Tracker, TrackerConfig};
 
+use crate::waiting::eventually;
+
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Interval between two polls of a state that reports no changes.
-pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 pub(crate) fn tracker() -> (Tracker, String) {
@@ -81,19 +81,12 @@ pub(crate) fn put(dir: &Path, name: &str, bytes: &[u8]) {
 /// Repeats a lookup until `count` nodes hold all of a file with this name.
 pub(crate) async fn find(node: &Node, name: &str, count: u32) -> FoundFile {
     let query: Query = name.parse().unwrap();
-    let look = async {
-        loop {
-            let found = node.find(&query, 10, PATIENCE).await.unwrap();
-            if let Some(file) = found.files.into_iter().next()
-                && file.complete >= count
-            {
-                return file;
-            }
-            // A tracker sustains at most a hundred lookups a second.
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, look).await.unwrap()
+    eventually(name, async || {
+        let found = node.find(&query, 10, PATIENCE).await.unwrap();
+        let file = found.files.into_iter().next()?;
+        (file.complete >= count).then_some(file)
+    })
+    .await
 }
 
 pub(crate) fn request(file: FoundFile, dir: &Path) -> DownloadRequest {
@@ -338,16 +331,11 @@ async fn a_partial_download_without_a_source_is_withdrawn() {
     // The node announces the partial download while a source may return, and then withdraws it.
     let looker = one_shot(&address).await;
     let query: Query = "data".parse().unwrap();
-    let gone = async {
-        loop {
-            let found = looker.find(&query, 10, PATIENCE).await.unwrap();
-            if found.files.is_empty() {
-                return;
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    eventually("the file is withdrawn", async || {
+        let found = looker.find(&query, 10, PATIENCE).await.unwrap();
+        found.files.is_empty().then_some(())
+    })
+    .await;
     assert_ne!(download.progress().stage, Stage::Complete);
     assert_eq!(getter.downloads().len(), 1, "it still waits for a source");
 }

@@ -84,11 +84,12 @@ async fn who_has_not_heard_a_knock_cannot_say_so() {
     let liar = UdpSocket::bind(here(0)).unwrap();
     let (id, cookie) = (7, [0; 8]);
     let to = here(second_port(&tracker));
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(20));
     let lie = async {
         loop {
+            ticks.tick().await;
             let heard = Datagram::Heard { id, cookie };
             liar.send_to(&heard.to_bytes(), to).unwrap();
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
     let knocked = tokio::select! {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::interval;
 
-use crate::common::{DEADLINE, Joined, Node, config, entry, localhost, within};
+use crate::common::{DEADLINE, Joined, Node, config, entry, eventually, localhost, within};
 
 /// Forwards between a node and the tracker from an address of its own, until it is dropped. One
 /// that forges its source throws away what comes back, but for telling of it.
@@ -130,10 +130,8 @@ async fn others_are_told_of_a_new_address_only_once_the_node_answered_there() {
     // The node has really moved.
     forged.forwarding.abort();
     let moved = Path::new(&mut tasks, &inside, at, tracker.listen(), false).await;
-    within(async {
-        while told(&other).await != [moved.port] {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    eventually("the new port", async || {
+        (told(&other).await == [moved.port]).then_some(())
     })
     .await;
     tasks.abort_all();

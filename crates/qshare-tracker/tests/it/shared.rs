@@ -20,12 +20,12 @@ use std::time::Duration;
 
 use qshare_content::NodeId;
 use qshare_tracker::{SharedRegistryConfig, Tracker};
+use qshare_wire::CloseCode;
 use qshare_wire::hello::EXTENSION_SESSION_NUMBER;
 use qshare_wire::tracker::Found;
-use tokio::time::sleep;
 
 use self::redis_server::RedisServer;
-use crate::common::{DEADLINE, Joined, Node, config};
+use crate::common::{Joined, Node, config, entry, eventually, names};
 
 /// The lease of the trackers in these tests.
 const LEASE: Duration = Duration::from_secs(3);
@@ -68,18 +68,27 @@ async fn tracker_over(redis: &RedisServer) -> Tracker {
     tracker_at(&redis.url()).await
 }
 
-/// Polls until `look` returns a value.
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let looking = async {
-        loop {
-            if let Some(seen) = look().await {
-                return seen;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let seen = tokio::time::timeout(DEADLINE, looking).await;
-    seen.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+async fn until_found(asking: &Joined, name: &str) {
+    eventually(name, async || {
+        (names(&asking.find(name).await) == [name]).then_some(())
+    })
+    .await;
+}
+
+/// Waits until at least one lease has passed: until the entry of a node that joins `tracker` now,
+/// and loses its connection, is no longer listed. `asking` is a session that may look it up.
+async fn until_a_lease_has_passed(tracker: &Tracker, asking: &Joined) {
+    let witness = Node::new(None);
+    let mut joined = witness.join(tracker).await;
+    joined.announce(vec![entry("witness", 255)]).await;
+    until_found(asking, "witness").await;
+    joined.leave(CloseCode::Protocol);
+    eventually("the lease of the witness ends", async || {
+        names(&asking.find("witness").await)
+            .is_empty()
+            .then_some(())
+    })
+    .await;
 }
 
 /// Opens a session with this number.

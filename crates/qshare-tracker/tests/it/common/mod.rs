@@ -23,6 +23,8 @@ use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
 /// Deadline of every wait. No wait takes this long, so a test that hangs fails where it hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+/// Polling interval where no event can be waited for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 pub(crate) fn localhost(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
@@ -258,6 +260,20 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future)
         .await
         .expect("nothing came of it in time")
+}
+
+/// Polls until `look` returns a value: for what no event reports.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(seen) = look().await {
+                return seen;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    let seen = tokio::time::timeout(DEADLINE, looking).await;
+    seen.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }
 
 pub(crate) fn find(text: &str) -> Find {

@@ -3,7 +3,7 @@
 use qshare_content::{FileMetadata, Hash};
 use qshare_wire::tracker::Entry;
 
-use super::{LEASE, eventually, nodes, redis_or_skip, tracker_over};
+use super::{eventually, nodes, redis_or_skip, tracker_over};
 use crate::common::{Joined, Node, entry, names};
 
 const DIGEST: Hash = Hash([0xab; 32]);
@@ -79,6 +79,5 @@ async fn a_digest_is_found_wherever_its_holders_have_their_sessions() {
     }
     finds(&asking, &["x"]).await;
     at_a.leave(qshare_wire::CloseCode::Protocol);
-    tokio::time::sleep(LEASE).await;
     finds(&asking, &[]).await;
 }

@@ -3,9 +3,8 @@
 use qshare_net::framed;
 use qshare_wire::CloseCode;
 use qshare_wire::tracker::{Announce, AnnounceStage};
-use tokio::time::sleep;
 
-use super::{LEASE, join_as, redis_or_skip, tracker_over};
+use super::{join_as, redis_or_skip, tracker_over, until_a_lease_has_passed};
 use crate::common::{Node, entry, names};
 
 #[tokio::test]
@@ -42,8 +41,8 @@ async fn a_session_that_announces_nothing_does_not_replace_the_one_that_does() {
     let spare = join_as(&mut node, 2, &b).await;
     assert_eq!(names(&spare.find("x").await), ["x"]);
     spare.leave(CloseCode::Goodbye);
-    sleep(LEASE).await;
     let asking = asker.join(&b).await;
+    until_a_lease_has_passed(&b, &asking).await;
     assert_eq!(names(&asking.find("x").await), ["x"]);
     at_a.announce(vec![entry("y", 2)]).await;
     assert_eq!(names(&asking.find("y").await), ["y"]);
