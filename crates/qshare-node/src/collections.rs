@@ -1,4 +1,4 @@
-//! Folders of this node, as its owner sees them: sharing one, and receiving one.
+//! Folders that this node asks for, receives and reads.
 
 mod ask;
 mod download;
@@ -7,7 +7,6 @@ mod read;
 mod receive;
 mod restore;
 mod selection;
-mod share;
 
 pub use ask::FolderFound;
 pub(crate) use ask::ask_for_folder;
@@ -16,5 +15,3 @@ pub use fetch::{FetchTerms, FolderEvent, FolderFetch, FolderTotals, FormerFolder
 pub use read::FolderReader;
 pub use receive::{Folder, FolderFetchError, FolderReceiver, FolderRequest};
 pub use selection::{InvalidGlob, Selection};
-pub(crate) use share::share_folder;
-pub use share::{FolderShare, FolderShareRequest, FolderVersion};

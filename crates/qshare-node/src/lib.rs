@@ -86,8 +86,7 @@ pub use codes::{
 };
 pub use collections::{
     FetchTerms, Folder, FolderEvent, FolderFetch, FolderFetchError, FolderFound, FolderReader,
-    FolderReceiver, FolderRequest, FolderShare, FolderShareRequest, FolderTotals, FolderVersion,
-    FormerFolder, InvalidGlob, Selection,
+    FolderReceiver, FolderRequest, FolderTotals, FormerFolder, InvalidGlob, Selection,
 };
 pub use config::{DEFAULT_NODE_PORT, Limits, NodeConfig, NodeRole, RateLimits, Shares};
 pub use downloads::{
@@ -120,7 +119,7 @@ pub use qshare_storage::{
     hash_file, hash_small_files, is_case_insensitive, sha256_of_file, unfinished,
 };
 pub use shares::Audience;
-pub use sharing::{Share, ShareRequest, ShareVersion, new_share_key};
+pub use sharing::{FolderShareRequest, Share, ShareRequest, ShareVersion, new_share_key};
 pub use slow_cause::{Cause, CauseShare};
 pub use vocabulary::{
     Contact, DownloadStatus, FileCounts, Findings, FoundFile, MappedPort, NodeEvent, NodeStatus,

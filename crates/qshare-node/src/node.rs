@@ -22,7 +22,6 @@ use tracing::{debug, warn};
 use crate::codes::{CodeOffer, CodeOfferConfig, Codes, RedeemError, RedeemPatience, Redeemed};
 use crate::collections::{
     self, Folder, FolderDownloads, FolderFetchError, FolderFound, FolderReader, FolderRequest,
-    FolderShare, FolderShareRequest,
 };
 use crate::config::{NodeConfig, NodeRole, RateLimits};
 use crate::downloads::{
@@ -37,7 +36,7 @@ use crate::neighbours::Neighbours;
 use crate::peers::{Acceptor, Adopter, Dialler, PathMonitor, PathRace, PeerEvent, PeerTable};
 use crate::runtime::{BlockingBatch, BufferPool, Tasks};
 use crate::shares::{ShareStore, digests};
-use crate::sharing::{self, Share, ShareRequest};
+use crate::sharing::{self, FolderShareRequest, Share, ShareRequest};
 use crate::trackers::{IntroductionFrom, Trackers, TrackersConfig, local_candidates};
 use crate::uploads::{Uploads, UploadsConfig};
 use crate::vocabulary::{Contact, Findings, NodeEvent, NodeStatus};
@@ -463,12 +462,9 @@ impl Node {
     /// # Errors
     ///
     /// [`FolderError`] when the directory cannot be read or is too large, or hashing was cancelled.
-    pub async fn share_folder(
-        &self,
-        request: FolderShareRequest,
-    ) -> Result<FolderShare, FolderError> {
+    pub async fn share_folder(&self, request: FolderShareRequest) -> Result<Share, FolderError> {
         let parts = &self.parts;
-        let share = collections::share_folder(request, parts.shares.clone(), &parts.tasks).await?;
+        let share = sharing::share(request, parts.shares.clone(), &parts.tasks).await?;
         // A one-shot node is discovered from now on.
         parts.neighbours.start();
         Ok(share)

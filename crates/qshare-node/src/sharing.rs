@@ -1,11 +1,17 @@
-//! Sharing files from where they lie, while the node runs.
+//! Sharing files and folders from where they lie, while the node runs: the handle of a share, and
+//! the task that follows the changes of its path.
 
-use std::path::PathBuf;
+mod file;
+mod folder;
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use qshare_content::{AssetName, ContentInfo, ShareKey};
-use qshare_storage::{FileAttributes, HashError, HashIndex, HashOptions, SharedFile};
+use qshare_content::manifest::FolderList;
+use qshare_content::{AssetName, ContentInfo, FolderLink, ShareKey};
+use qshare_storage::FileAttributes;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -15,84 +21,92 @@ use crate::access::Access;
 use crate::runtime::{Tasks, blocking};
 use crate::shares::{Audience, ShareStore};
 
-/// How often a shared file is compared with its state when it was hashed. A change is noticed at
-/// once by a read, which fails then.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
+pub use file::ShareRequest;
+pub use folder::FolderShareRequest;
 
-/// A file to share.
-#[derive(Clone)]
-pub struct ShareRequest {
-    /// The file, which stays where it is.
-    pub path: PathBuf,
-    /// Its name for receivers.
-    pub name: AssetName,
-    /// The key of a private share. Without it, the file is listed by its name, as those in shared
-    /// directories are.
-    pub key: Option<ShareKey>,
-    /// How the file is hashed: the progress, and how to stop it.
-    pub hashing: HashOptions,
-    /// The hashes of earlier runs; None for those of the node's shared directories.
-    pub index: Option<HashIndex>,
-}
+/// Factor between the time that looking at a path takes and the pause after it: looking at many
+/// files takes a twentieth of the time.
+const PAUSE_FACTOR: u32 = 20;
 
-/// A shared file. Clones are the same share, which ends with [`Share::stop`] or with the node.
+/// A shared file or folder. Clones are the same share, which ends with [`Share::stop`] or with the
+/// node.
 #[derive(Clone)]
 pub struct Share {
-    request: Arc<ShareRequest>,
+    subject: Arc<Subject>,
     shares: Arc<ShareStore>,
-    version: watch::Receiver<ShareVersion>,
+    state: watch::Receiver<State>,
     stop: CancellationToken,
 }
 
-/// The state of a shared file.
+/// What is shared, and with whom.
+struct Subject {
+    path: PathBuf,
+    name: AssetName,
+    key: Option<ShareKey>,
+}
+
+/// The state of a shared file or folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShareVersion {
-    /// Length and root of the content that is, or was last, served.
+    /// Length and root of the content that is, or was last, served: a file, or the manifest of a
+    /// folder.
     pub info: ContentInfo,
-    /// The file's attributes.
-    pub attributes: FileAttributes,
-    /// Counts the contents that the file has had, from 1.
+    /// Counts the contents that the path has had, from 1.
     pub number: u64,
-    /// Whether it is served. Otherwise the file has changed, and its new content is not hashed yet.
+    /// Whether all of it is served. Otherwise the path has changed, and its new content is not
+    /// hashed yet.
     pub is_served: bool,
-    /// Whether the node also serves the content of a private share to everybody.
+    /// Whether the node also serves the content of a private file to everybody.
     pub is_also_public: bool,
+    /// The attributes of a file; the default for a folder.
+    pub attributes: FileAttributes,
+    /// What a link to a folder says; None for a file.
+    pub folder: Option<FolderLink>,
+    /// Number of files: 1 for a file.
+    pub files: u64,
+    /// Sum of the files' lengths in bytes.
+    pub bytes: u64,
 }
 
 impl Share {
     /// Returns the name for receivers.
     pub fn name(&self) -> &AssetName {
-        &self.request.name
+        &self.subject.name
     }
 
     /// Returns the key of a private share.
     pub fn key(&self) -> Option<&ShareKey> {
-        self.request.key.as_ref()
+        self.subject.key.as_ref()
     }
 
-    /// Returns the path of the file.
-    pub fn path(&self) -> &std::path::Path {
-        &self.request.path
+    /// Returns the path of the file or directory.
+    pub fn path(&self) -> &Path {
+        &self.subject.path
     }
 
     /// Returns the current version.
     pub fn version(&self) -> ShareVersion {
-        self.version.borrow().clone()
+        self.state.borrow().version.clone()
+    }
+
+    /// Returns the list of files of a folder's current version; None for a file.
+    pub fn list(&self) -> Option<Arc<FolderList>> {
+        self.state.borrow().list.clone()
     }
 
     /// Waits until the version has changed since the last call. Stays pending after the share has
     /// ended.
     pub async fn changed(&mut self) -> ShareVersion {
-        match self.version.changed().await {
-            Ok(()) => self.version.borrow_and_update().clone(),
+        match self.state.changed().await {
+            Ok(()) => self.state.borrow_and_update().version.clone(),
             Err(_) => std::future::pending().await,
         }
     }
 
     /// Returns who is served the current version.
     pub fn audience(&self) -> Audience {
-        let info = self.version.borrow().info;
-        let access = Access::new(&info, self.request.key.as_ref());
+        let info = self.state.borrow().version.info;
+        let access = Access::new(&info, self.subject.key.as_ref());
         self.shares.audiences().current(&access.wire_id())
     }
 
@@ -107,122 +121,145 @@ pub fn new_share_key() -> ShareKey {
     ShareKey::from_bytes(rand::random())
 }
 
-/// Hashes a file, serves and announces it, and follows its changes. A new content of a private
+/// What a [`Share`] shows of the current version.
+struct State {
+    version: ShareVersion,
+    /// The files of a folder.
+    list: Option<Arc<FolderList>>,
+}
+
+/// A kind of path that can be shared.
+pub(crate) trait Shareable: Send + Sync + 'static {
+    /// A version that was hashed, and is not served yet.
+    type Hashed: Send;
+    /// A version that is served.
+    type Served: Clone + Send + 'static;
+    /// Why a path cannot be hashed.
+    type Error: Display + Send;
+
+    /// Interval at which the path is compared with its state when it was hashed. Reading a changed
+    /// file fails at once, whatever this is.
+    const CHECK_EVERY: Duration;
+    /// Pause between noticing a change and hashing: programs write a file in several steps.
+    const SETTLE: Duration;
+
+    fn path(&self) -> &Path;
+    fn name(&self) -> &AssetName;
+    fn key(&self) -> Option<&ShareKey>;
+
+    /// Hashes the path: for the first time, or after a change.
+    fn hash(
+        self: &Arc<Self>,
+        shares: &ShareStore,
+        is_first: bool,
+    ) -> impl Future<Output = Result<Self::Hashed, Self::Error>> + Send;
+
+    /// Returns the version with number 1, and the files of a folder. Called before it is served.
+    fn describe(
+        &self,
+        shares: &ShareStore,
+        hashed: &Self::Hashed,
+    ) -> (ShareVersion, Option<Arc<FolderList>>);
+
+    /// Serves and announces a version, in the place of the previous one if there is any.
+    fn serve(
+        &self,
+        shares: &ShareStore,
+        hashed: Self::Hashed,
+        previous: Option<&Self::Served>,
+    ) -> Self::Served;
+
+    /// Whether the path has changed. Blocks.
+    fn is_changed(served: &Self::Served) -> bool;
+
+    /// Withdraws what a change has made wrong, before the new version is hashed.
+    fn set_aside(&self, shares: &ShareStore, served: &Self::Served);
+
+    /// Stops serving and announcing a version, for the end of the share.
+    fn withdraw(&self, shares: &ShareStore, served: &Self::Served);
+}
+
+/// Hashes a path, serves and announces it, and follows its changes. A new version of a private
 /// share keeps the share's key, so that a code keeps its meaning; its topic and its link are new,
 /// and the old link does not lead to it.
-pub(crate) async fn share(
-    request: ShareRequest,
+pub(crate) async fn share<S: Shareable>(
+    request: S,
     shares: Arc<ShareStore>,
     tasks: &Tasks,
-) -> Result<Share, HashError> {
+) -> Result<Share, S::Error> {
     let request = Arc::new(request);
-    let file = open(&request, &shares).await?;
-    let info = file.info();
+    let hashed = request.hash(&shares, true).await?;
+    let (version, list) = request.describe(&shares, &hashed);
+    let state = watch::Sender::new(State { version, list });
     let stop = tasks.stopping().child_token();
-    let version = watch::Sender::new(ShareVersion {
-        info,
-        attributes: file.attributes(),
-        number: 1,
-        is_served: true,
-        is_also_public: is_also_public(&request, &shares, &info),
-    });
     let share = Share {
-        request: request.clone(),
+        subject: Arc::new(Subject {
+            path: request.path().to_owned(),
+            name: request.name().clone(),
+            key: request.key().cloned(),
+        }),
         shares: shares.clone(),
-        version: version.subscribe(),
+        state: state.subscribe(),
         stop: stop.clone(),
     };
+    let mut served = request.serve(&shares, hashed, None);
     let following = Following {
         request,
         shares,
-        version,
+        state,
     };
-    following.serve(file.clone());
     tasks.spawn(async move {
-        let stopped = stop.run_until_cancelled(following.follow(file)).await;
+        let stopped = stop
+            .run_until_cancelled(following.follow(&mut served))
+            .await;
         debug_assert!(stopped.is_none());
-        following.withdraw(false);
+        following.request.withdraw(&following.shares, &served);
     });
     Ok(share)
 }
 
-async fn open(
-    request: &Arc<ShareRequest>,
-    shares: &ShareStore,
-) -> Result<Arc<SharedFile>, HashError> {
-    let request = request.clone();
-    let index = request.index.clone().or_else(|| shares.hash_index());
-    let open = move || match &index {
-        Some(index) => SharedFile::indexed(&request.path, index, &request.hashing),
-        None => SharedFile::hashed(&request.path, &request.hashing),
-    };
-    blocking(open).await.map(Arc::new)
-}
-
-fn is_also_public(request: &ShareRequest, shares: &ShareStore, info: &ContentInfo) -> bool {
-    request.key.is_some() && shares.find(&info.id()).is_some()
-}
-
-/// Follows the changes of a shared file.
-struct Following {
-    request: Arc<ShareRequest>,
+/// Follows the changes of a shared path.
+struct Following<S> {
+    request: Arc<S>,
     shares: Arc<ShareStore>,
-    version: watch::Sender<ShareVersion>,
+    state: watch::Sender<State>,
 }
 
-impl Following {
-    fn serve(&self, file: Arc<SharedFile>) {
-        let ShareRequest { name, key, .. } = &*self.request;
-        let access = Access::new(&file.info(), key.as_ref());
-        self.shares.audiences().begin_counting(access.wire_id());
-        self.shares.add_file(name, file, key.as_ref());
-    }
-
-    fn withdraw(&self, changed: bool) {
-        let ShareRequest { name, key, .. } = &*self.request;
-        let info = self.version.borrow().info;
-        self.shares.remove_file(name, info, key.as_ref(), changed);
-        if !changed {
-            let access = Access::new(&info, key.as_ref());
-            self.shares.audiences().forget(&access.wire_id());
-        }
-    }
-
-    /// Serves every version of the file. Never returns.
-    async fn follow(&self, mut file: Arc<SharedFile>) {
+impl<S: Shareable> Following<S> {
+    /// Serves every version of the path. Never returns.
+    async fn follow(&self, served: &mut S::Served) {
+        let mut pause = S::CHECK_EVERY;
         loop {
-            sleep(CHECK_EVERY).await;
-            let looked_at = file.clone();
-            if !blocking(move || looked_at.is_changed()).await {
+            sleep(pause).await;
+            let (looked_at, begun) = (served.clone(), Instant::now());
+            let is_changed = blocking(move || S::is_changed(&looked_at)).await;
+            pause = S::CHECK_EVERY.max(begun.elapsed() * PAUSE_FACTOR);
+            if !is_changed {
                 continue;
             }
-            self.withdraw(true);
-            self.version
-                .send_modify(|version| version.is_served = false);
-            file = self.next_version().await;
-            let info = file.info();
-            let is_also_public = is_also_public(&self.request, &self.shares, &info);
-            self.serve(file.clone());
-            self.version.send_modify(|version| {
-                *version = ShareVersion {
-                    info,
-                    attributes: file.attributes(),
-                    number: version.number + u64::from(version.info != info),
-                    is_served: true,
-                    is_also_public,
-                };
+            self.request.set_aside(&self.shares, served);
+            self.state
+                .send_modify(|state| state.version.is_served = false);
+            let hashed = self.next_version().await;
+            let (mut version, list) = self.request.describe(&self.shares, &hashed);
+            *served = self.request.serve(&self.shares, hashed, Some(served));
+            self.state.send_modify(|state| {
+                let is_new = state.version.info != version.info;
+                version.number = state.version.number + u64::from(is_new);
+                *state = State { version, list };
             });
         }
     }
 
-    /// Hashes the file again as soon as it can be read and does not change meanwhile.
-    async fn next_version(&self) -> Arc<SharedFile> {
+    /// Hashes the path again, as soon as it can be read and does not change meanwhile.
+    async fn next_version(&self) -> S::Hashed {
+        sleep(S::SETTLE).await;
         loop {
-            sleep(CHECK_EVERY).await;
-            match open(&self.request, &self.shares).await {
-                Ok(file) => return file,
-                Err(error) => debug!(%error, "a shared file that has changed cannot be hashed"),
+            match self.request.hash(&self.shares, false).await {
+                Ok(hashed) => return hashed,
+                Err(error) => debug!(%error, "a shared path that has changed cannot be hashed"),
             }
+            sleep(S::CHECK_EVERY).await;
         }
     }
 }

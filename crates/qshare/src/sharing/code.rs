@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_node::content::TrackerAddress;
-use qshare_node::{CodeEnd, CodeEvent, CodeOffer, CodeOfferConfig, Node, OfferedCode};
-
+use qshare_node::{CodeEnd, CodeEvent, CodeOffer, CodeOfferConfig, Node, OfferedCode, Share};
 use tokio::time::timeout;
 
 use super::link::link_to;
-use super::shared::Shared;
 use crate::suggest::quoted;
 
 /// Time for the first code. An offer waits 4 s for a tracker.
@@ -36,7 +34,7 @@ pub(crate) struct ShareCode {
 impl ShareCode {
     /// Begins to offer a code for the newest version of a share, to `uses` receivers. The code is
     /// the first event.
-    pub(crate) fn begin(node: &Node, share: &Shared, uses: Option<NonZeroU32>) -> ShareCode {
+    pub(crate) fn begin(node: &Node, share: &Share, uses: Option<NonZeroU32>) -> ShareCode {
         let (linking, shared) = (node.clone(), share.clone());
         let offer = node.offer_code(CodeOfferConfig {
             link: Arc::new(move || link_to(&linking, &shared)),
@@ -53,7 +51,7 @@ impl ShareCode {
     /// unless it works nowhere yet.
     pub(crate) async fn offer(
         node: &Node,
-        share: &Shared,
+        share: &Share,
         uses: Option<NonZeroU32>,
     ) -> (ShareCode, Option<ShownCode>) {
         let mut code = ShareCode::begin(node, share, uses);

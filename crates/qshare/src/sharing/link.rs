@@ -1,16 +1,14 @@
 //! Links to what is shared.
 
 use qshare_node::content::{Link, NodeAddress, TrackerAddress};
-use qshare_node::{Node, TrackerState, TrackerStatus};
-
-use super::shared::Shared;
+use qshare_node::{Node, Share, TrackerState, TrackerStatus};
 
 /// Addresses of this node in a link that names no tracker: people copy links by hand.
 const LINK_ADDRESSES_MAX: usize = 3;
 
 /// Returns the link to the present version of a share. It names the trackers that are connected,
 /// pinned; without one, addresses of this node.
-pub(crate) fn link_to(node: &Node, share: &Shared) -> Link {
+pub(crate) fn link_to(node: &Node, share: &Share) -> Link {
     let trackers: Vec<TrackerAddress> = pinned(&node.tracker_states());
     let nodes = match trackers.is_empty() {
         false => Vec::new(),

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use qshare_node::{Audience, CodeEvent, Node, NodeConfig, TrackerState};
+use qshare_node::{Audience, CodeEvent, Node, NodeConfig, Share, ShareVersion, TrackerState};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -20,9 +20,7 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::messages;
 use crate::output;
-use crate::sharing::{
-    ShareCode, Shared, SharedPath, SharedVersion, ShownCode, is_end, link_to, shown_code,
-};
+use crate::sharing::{ShareCode, SharedPath, ShownCode, is_end, link_to, shown_code};
 
 /// How long a link waits for the trackers that it is to name.
 const TRACKER_PATIENCE: Duration = Duration::from_secs(3);
@@ -103,17 +101,17 @@ async fn serve(
 fn address_of(
     http: Option<&HttpServer>,
     node: &Node,
-    share: &Shared,
+    share: &Share,
 ) -> Result<Option<String>, Failure> {
     http.map(|http| http.address_of(node, share)).transpose()
 }
 
 /// A share that is being served, and what was last said about it.
 struct Active {
-    share: Shared,
+    share: Share,
     code: Option<ShareCode>,
     shown: Option<ShownCode>,
-    version: SharedVersion,
+    version: ShareVersion,
     audience: Audience,
 }
 
@@ -296,7 +294,7 @@ fn tell_version(
 }
 
 fn tell_receivers(
-    share: &Shared,
+    share: &Share,
     before: &Audience,
     now: &Audience,
     args: &ShareArgs,

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use qshare_node::content::{AssetName, ShareKey};
 use qshare_node::{
     Cancel, FolderError, FolderProgress, FolderShareRequest, FolderSkip, FolderSkipReason,
-    HashIndex, HashOptions, Node, ShareRequest, default_identity_dir, new_share_key,
+    HashIndex, HashOptions, Node, Share, ShareRequest, default_identity_dir, new_share_key,
 };
 use tokio::sync::mpsc;
 
@@ -18,7 +18,7 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::neutral::shown;
 use crate::output;
-use crate::sharing::{Shared, SharedPath};
+use crate::sharing::{CancelOnDrop, SharedPath};
 
 /// Files below this length are hashed before a person could read a progress bar.
 const BAR_FROM_BYTES: u64 = 256 << 20;
@@ -46,7 +46,7 @@ pub(super) async fn hash_and_share(
     file: SharedPath,
     index: Option<HashIndex>,
     console: &Console,
-) -> Result<Shared, Failure> {
+) -> Result<Share, Failure> {
     let SharedPath {
         path,
         name,
@@ -58,7 +58,7 @@ pub(super) async fn hash_and_share(
         return share_folder(node, path, name, key, index, console).await;
     }
     let mut hashing = HashOptions::default();
-    let guard = CancelOnDrop(Some(hashing.cancel.clone()));
+    let guard = CancelOnDrop::new(&hashing.cancel);
     let bar =
         (length >= BAR_FROM_BYTES && stderr().is_terminal() && !console.is_quiet()).then(|| {
             let bars = MultiProgress::new();
@@ -88,7 +88,7 @@ pub(super) async fn hash_and_share(
     let shared = shared?;
     // A later version of the file is hashed with the same options.
     guard.disarm();
-    Ok(Shared::File(shared))
+    Ok(shared)
 }
 
 /// Hashes a folder and shares it. Names what is left out.
@@ -99,12 +99,12 @@ async fn share_folder(
     key: Option<ShareKey>,
     index: Option<HashIndex>,
     console: &Console,
-) -> Result<Shared, Failure> {
+) -> Result<Share, Failure> {
     let (skips, mut skipped) = mpsc::unbounded_channel::<FolderSkip>();
     let (steps, mut progress) = tokio::sync::watch::channel(FolderProgress::default());
     let cancel = Cancel::new();
     // Stops hashing when this future is dropped.
-    let guard = CancelOnDrop(Some(cancel.clone()));
+    let guard = CancelOnDrop::new(&cancel);
     let request = FolderShareRequest {
         path: path.clone(),
         name,
@@ -137,17 +137,14 @@ async fn share_folder(
         console.note(&format!("left out {more}"));
     }
     guard.disarm();
-    match shared {
-        Ok(share) => Ok(Shared::Folder(share)),
-        Err(error) => Err(Failure::new(
-            match &error {
-                FolderError::Cancelled => Exit::Interrupted,
-                FolderError::Manifest(_) => Exit::Failed,
-                FolderError::Disk(_) => Exit::Disk,
-            },
-            format!("cannot share {}: {error}", shown(&path)),
-        )),
-    }
+    shared.map_err(|error| {
+        let exit = match &error {
+            FolderError::Cancelled => Exit::Interrupted,
+            FolderError::Manifest(_) => Exit::Failed,
+            FolderError::Disk(_) => Exit::Disk,
+        };
+        Failure::new(exit, format!("cannot share {}: {error}", shown(&path)))
+    })
 }
 
 fn tell_skipped(skip: &FolderSkip, told: &mut usize, console: &Console) {
@@ -175,22 +172,4 @@ fn hashing_line(path: &Path, now: &FolderProgress, elapsed: Duration) -> String 
         output::count(now.total_files, "file"),
         output::bytes(per_second as u64)
     )
-}
-
-/// Stops hashing when its future is dropped.
-struct CancelOnDrop(Option<Cancel>);
-
-impl CancelOnDrop {
-    /// A later version is hashed with the same flag.
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        if let Some(cancel) = &self.0 {
-            cancel.cancel();
-        }
-    }
 }

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use qshare_node::Node;
+use qshare_node::{Node, Share};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Gateway, Readable, TooMany};
-use crate::sharing::{Shared, link_to};
+use crate::sharing::link_to;
 use crate::{http, suggest};
 
 /// How long an address is valid. It ends with the command, too.
@@ -58,7 +58,7 @@ impl HttpServer {
     }
 
     /// Returns an address for the present version of a share.
-    pub(super) fn address_of(&self, node: &Node, share: &Shared) -> Result<String, Failure> {
+    pub(super) fn address_of(&self, node: &Node, share: &Share) -> Result<String, Failure> {
         let link = link_to(node, share);
         let readable = Readable {
             name: share.name().clone(),

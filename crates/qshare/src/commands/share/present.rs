@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, stderr};
 
+use qshare_node::Share;
 use qshare_node::content::Link;
 
 use super::qr;
@@ -11,7 +12,7 @@ use crate::argument::printed_name;
 use crate::console::Console;
 use crate::exit::Failure;
 use crate::output;
-use crate::sharing::{Shared, ShownCode};
+use crate::sharing::ShownCode;
 
 /// What is printed about a share, in this process or in a running node.
 pub(super) struct Presented {
@@ -30,7 +31,7 @@ pub(super) struct Presented {
 
 impl Presented {
     /// Returns what is printed about a share of this process.
-    pub(super) fn of(share: &Shared, link: &Link, code: Option<&ShownCode>) -> Presented {
+    pub(super) fn of(share: &Share, link: &Link, code: Option<&ShownCode>) -> Presented {
         let version = share.version();
         Presented {
             name: printed_name(share.name()),

@@ -1,10 +1,10 @@
 //! What `share --json` prints.
 
 use qshare_node::content::Link;
-use qshare_node::{Audience, CodeEvent};
+use qshare_node::{Audience, CodeEvent, Share};
 use serde::Serialize;
 
-use crate::sharing::{Shared, ShownCode, is_end};
+use crate::sharing::{ShownCode, is_end};
 
 /// The first line of a share, and the line of each new version of its file.
 #[derive(Clone, Serialize)]
@@ -21,7 +21,7 @@ pub(super) struct SharedJson {
 }
 
 impl SharedJson {
-    pub(super) fn new(share: &Shared, link: &Link, code: Option<String>) -> SharedJson {
+    pub(super) fn new(share: &Share, link: &Link, code: Option<String>) -> SharedJson {
         let version = share.version();
         SharedJson {
             code,
@@ -85,7 +85,7 @@ impl EventJson {
         })
     }
 
-    pub(super) fn receivers(share: &Shared, audience: &Audience) -> EventJson {
+    pub(super) fn receivers(share: &Share, audience: &Audience) -> EventJson {
         EventJson::Receivers {
             name: share.name().to_string(),
             receivers: audience.receivers,

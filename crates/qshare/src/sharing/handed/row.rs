@@ -6,12 +6,11 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
-use qshare_node::Audience;
 use qshare_node::content::AssetName;
+use qshare_node::{Audience, Share, ShareVersion};
 use tokio_util::sync::CancellationToken;
 
 use super::super::code::ShownCode;
-use super::super::shared::{Shared, SharedVersion};
 use super::file::Record;
 
 /// Identifies a share, whatever its content is. Stays the same over restarts.
@@ -109,7 +108,7 @@ pub(crate) struct Handed {
     pub(crate) is_private: bool,
     pub(crate) state: HandedState,
     /// None before it is hashed for the first time.
-    pub(crate) version: Option<SharedVersion>,
+    pub(crate) version: Option<ShareVersion>,
     pub(crate) hashed_bytes: u64,
     pub(crate) total_bytes: u64,
     /// Receivers by code until the share ends; None for any number.
@@ -128,9 +127,9 @@ pub(super) struct Row {
     pub(super) revision: u64,
     pub(super) stop: CancellationToken,
     /// Once it is hashed.
-    pub(super) shared: Option<Shared>,
+    pub(super) shared: Option<Share>,
     pub(super) state: HandedState,
-    pub(super) version: Option<SharedVersion>,
+    pub(super) version: Option<ShareVersion>,
     pub(super) hashed_bytes: u64,
     pub(super) total_bytes: u64,
     pub(super) code: Option<ShownCode>,

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use qshare_node::{
     Cancel, CodeEvent, FolderError, FolderProgress, FolderShareRequest, FolderSkip, HashError,
-    HashOptions, ShareRequest,
+    HashOptions, Share, ShareRequest,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::super::cancel::CancelOnDrop;
 use super::super::code::{FIRST_CODE, ShareCode, is_end, shown};
-use super::super::shared::Shared;
 use super::Inner;
 use super::file::Record;
 use super::row::{HandedState, Happened, Row};
@@ -106,7 +106,7 @@ async fn take(inner: &Arc<Inner>, record: &Record, event: &CodeEvent) {
 }
 
 /// Hashes and shares a path, as soon as that is possible.
-async fn open(inner: &Arc<Inner>, record: &Record) -> Shared {
+async fn open(inner: &Arc<Inner>, record: &Record) -> Share {
     loop {
         let error = match hash(inner, record).await {
             Ok(shared) => return shared,
@@ -130,7 +130,7 @@ enum OpenError {
 }
 
 /// Hashes and shares a path. Stops hashing when it is dropped.
-async fn hash(inner: &Arc<Inner>, record: &Record) -> Result<Shared, OpenError> {
+async fn hash(inner: &Arc<Inner>, record: &Record) -> Result<Share, OpenError> {
     // The semaphore is never closed, so this is a turn.
     let _turn = inner.hashing.acquire().await;
     let told = Arc::new(Told {
@@ -138,7 +138,7 @@ async fn hash(inner: &Arc<Inner>, record: &Record) -> Result<Shared, OpenError> 
         record: record.clone(),
     });
     let cancel = Cancel::new();
-    let guard = CancelOnDrop(Some(cancel.clone()));
+    let guard = CancelOnDrop::new(&cancel);
     let node = &inner.node;
     let (path, name, key) = (record.path.clone(), record.name.clone(), record.key.clone());
     let shared = match record.is_folder {
@@ -157,7 +157,7 @@ async fn hash(inner: &Arc<Inner>, record: &Record) -> Result<Shared, OpenError> 
                     debug!(path = %skip.path.display(), reason = %skip.reason, "left out");
                 }),
             };
-            Shared::Folder(node.share_folder(request).await?)
+            node.share_folder(request).await?
         }
         false => {
             let hashing = HashOptions {
@@ -172,7 +172,7 @@ async fn hash(inner: &Arc<Inner>, record: &Record) -> Result<Shared, OpenError> 
                 hashing,
                 index: None,
             };
-            Shared::File(node.share_file(request).await?)
+            node.share_file(request).await?
         }
     };
     guard.disarm();
@@ -201,23 +201,6 @@ impl Told {
             inner.edit(&self.record.id, |row| {
                 (row.hashed_bytes, row.total_bytes) = (done, total);
             });
-        }
-    }
-}
-
-/// Stops hashing when it is dropped. A later version is hashed with the same flag.
-struct CancelOnDrop(Option<Cancel>);
-
-impl CancelOnDrop {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        if let Some(cancel) = &self.0 {
-            cancel.cancel();
         }
     }
 }
