@@ -66,7 +66,7 @@ pub enum TrackerFault {
     #[error("{0}")]
     NoSocket(Arc<BindError>),
     /// It did not answer within this time.
-    #[error("no answer within {} s", .0.as_secs())]
+    #[error("no answer within {:.0} s", .0.as_secs_f64())]
     NoAnswer(Duration),
     /// The connection was not established.
     #[error("{0}")]

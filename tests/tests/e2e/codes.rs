@@ -314,6 +314,18 @@ fn a_share_for_one_receiver_ends_when_that_one_has_everything() {
 }
 
 #[test]
+fn cat_writes_a_private_file_and_ends_a_share_for_one_receiver() {
+    let (world, bytes) = (World::new(), noise(2_300 * KIB, 4));
+    let tracker = world.tracker();
+    let (sharer, code) = share(&world, tracker.address, &bytes, &["--once"]);
+    let address = tracker.address.to_string();
+    let mut cat = world.command("to", ["cat", "--tracker", &address, &code.reveal()]);
+    let got = cat.output().unwrap();
+    assert!(got.stdout == bytes, "{}", String::from_utf8_lossy(&got.stderr));
+    sharer.end().with(0);
+}
+
+#[test]
 fn a_share_prints_a_new_code_after_three_guesses_and_its_end_is_told_after_a_crash() {
     let (world, bytes) = (World::new(), noise(300 * KIB, 3));
     let tracker = world.tracker();

@@ -82,9 +82,12 @@ impl FromStr for RateLimit {
     type Err = RateError;
 
     /// Parses `10MB` (10⁶ bytes), `10MiB`, `80Mbit`, `1.5 MB`, with or without `/s` and in any
-    /// case, and `0` for no limit.
+    /// case, and `0` or `none` for no limit.
     fn from_str(text: &str) -> Result<RateLimit, RateError> {
         let text = text.trim().to_ascii_lowercase();
+        if text == "none" {
+            return Ok(RateLimit::NONE);
+        }
         let text = text.strip_suffix("/s").unwrap_or(&text);
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.');
         let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
@@ -147,6 +150,7 @@ mod tests {
         }
         assert_eq!(parsed("0"), None);
         assert_eq!(parsed("0MB"), None);
+        assert_eq!(parsed("none"), None);
     }
 
     #[test]

@@ -176,7 +176,8 @@ async fn ask(
     until: Instant,
     end: Instant,
 ) -> Result<Findings, Failure> {
-    let warm_until = Instant::now() + WARM_UP;
+    let begun = Instant::now();
+    let warm_until = begun + WARM_UP;
     loop {
         let soon = match session.has_others() {
             true => until.min(Instant::now() + SIBLING_AFTER),
@@ -194,7 +195,7 @@ async fn ask(
             }
             SessionState::Refused(fault) => return Err(Failure::Session(fault)),
             SessionState::Away(fault) if Instant::now() >= until => {
-                let silent = TrackerFault::NoAnswer(until - until.min(Instant::now()));
+                let silent = TrackerFault::NoAnswer(until.saturating_duration_since(begun));
                 return Err(Failure::Session(fault.unwrap_or(silent)));
             }
             SessionState::Away(_) => None,

@@ -228,6 +228,7 @@ async fn stream(
     let download = DownloadRequest::new(file.name, file.info, Target::Path(STDOUT.into()))
         .holders(file.holders)
         .nodes(nodes)
+        .share_key(named::key_in_links(&request.wanted, file.content))
         .sha256(digest)
         .give_up_after(patience(&request.args));
     cat::write(node, download, request.args.range, console, stop).await

@@ -208,9 +208,10 @@ fn announce(tracker: &Tracker, args: &TrackerArgs, console: &Console) -> Result<
         console.note(&format!("  registry:             {registry}"));
     }
     console.note(&format!("  on this machine:      qshare node{here}{group}"));
-    console.note(&format!(
-        "  from other machines:  qshare node --tracker {elsewhere}{group}"
-    ));
+    console.note(&match listen.ip().to_canonical().is_loopback() {
+        true => "  from other machines:  not reachable at this address of --listen".to_owned(),
+        false => format!("  from other machines:  qshare node --tracker {elsewhere}{group}"),
+    });
     Ok(())
 }
 
