@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use qshare_benches::from_cargo::FromCargo;
 use qshare_benches::measure::{self, Trial, median};
 use qshare_benches::server::{Server, is_installed, nginx_config};
 use qshare_benches::size::Size;
@@ -35,15 +36,13 @@ struct Args {
     /// Directory on the disk to measure; needs room for the file twice
     #[arg(long, default_value = ".")]
     dir: PathBuf,
-    /// Passed by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    cargo: FromCargo,
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    if !args.bench {
-        println!("nothing to test here; `cargo bench` measures");
+    if !args.cargo.measures() {
         return Ok(());
     }
     let stage = Stage::new(Some(&args.dir))?;

@@ -24,6 +24,7 @@ mod linux {
     use anyhow::{Context, ensure};
     use clap::Parser;
     use qshare_benches::bare::{Bare, Role, Setup};
+    use qshare_benches::from_cargo::FromCargo;
     use qshare_benches::measure::{self, Trial, median};
     use qshare_benches::pair::{self, Pair};
     use qshare_benches::parts::Parts;
@@ -60,9 +61,8 @@ mod linux {
         /// Only these rivals: curl, libtorrent, rqbit, sendme.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
-        /// Passed by `cargo bench`
-        #[arg(long, hide = true)]
-        bench: bool,
+        #[command(flatten)]
+        cargo: FromCargo,
         #[command(subcommand)]
         role: Option<Role>,
     }
@@ -72,8 +72,7 @@ mod linux {
         if let Some(role) = args.role {
             return role.run().map(|()| ExitCode::SUCCESS);
         }
-        if !args.bench {
-            println!("nothing to test here; `cargo bench` measures");
+        if !args.cargo.measures() {
             return Ok(ExitCode::SUCCESS);
         }
         pair::inside(|| measure(&args))

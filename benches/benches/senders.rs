@@ -24,6 +24,7 @@ mod linux {
 
     use anyhow::{Context, anyhow, ensure};
     use clap::Parser;
+    use qshare_benches::from_cargo::FromCargo;
     use qshare_benches::measure::median;
     use qshare_benches::pair;
     use qshare_benches::server::{Server, is_installed};
@@ -65,15 +66,13 @@ mod linux {
         /// Only these scenarios: small, large, folder, crowd.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
-        /// Passed by `cargo bench`
-        #[arg(long, hide = true)]
-        bench: bool,
+        #[command(flatten)]
+        cargo: FromCargo,
     }
 
     pub(super) fn main() -> anyhow::Result<ExitCode> {
         let args = Args::parse();
-        if !args.bench {
-            println!("nothing to test here; `cargo bench` measures");
+        if !args.cargo.measures() {
             return Ok(ExitCode::SUCCESS);
         }
         pair::inside(|| measure(&args))

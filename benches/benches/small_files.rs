@@ -21,6 +21,7 @@ mod linux {
 
     use anyhow::ensure;
     use clap::Parser;
+    use qshare_benches::from_cargo::FromCargo;
     use qshare_benches::measure::{self, Trial};
     use qshare_benches::pair::{self, Pair};
     use qshare_benches::server::{Server, is_installed, remove};
@@ -43,15 +44,13 @@ mod linux {
         /// Rounds, in each of which every contestant runs once.
         #[arg(long, default_value_t = 5)]
         runs: usize,
-        /// Passed by `cargo bench`
-        #[arg(long, hide = true)]
-        bench: bool,
+        #[command(flatten)]
+        cargo: FromCargo,
     }
 
     pub(super) fn main() -> anyhow::Result<ExitCode> {
         let args = Args::parse();
-        if !args.bench {
-            println!("nothing to test here; `cargo bench` measures");
+        if !args.cargo.measures() {
             return Ok(ExitCode::SUCCESS);
         }
         pair::inside(|| measure(&args))

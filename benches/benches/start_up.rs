@@ -23,6 +23,7 @@ mod linux {
 
     use anyhow::ensure;
     use clap::Parser;
+    use qshare_benches::from_cargo::FromCargo;
     use qshare_benches::measure::{self, median};
     use qshare_benches::pair::{self, Pair};
     use qshare_benches::server::remove;
@@ -49,15 +50,13 @@ mod linux {
         /// Runs of each.
         #[arg(long, default_value_t = 10)]
         runs: usize,
-        /// Passed by `cargo bench`
-        #[arg(long, hide = true)]
-        bench: bool,
+        #[command(flatten)]
+        cargo: FromCargo,
     }
 
     pub(super) fn main() -> anyhow::Result<ExitCode> {
         let args = Args::parse();
-        if !args.bench {
-            println!("nothing to test here; `cargo bench` measures");
+        if !args.cargo.measures() {
             return Ok(ExitCode::SUCCESS);
         }
         pair::inside(|| {

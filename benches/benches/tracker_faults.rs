@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use qshare_benches::from_cargo::FromCargo;
 use qshare_content::NodeId;
 use qshare_net::{Identity, IdentityRole};
 use qshare_tests::fleet::{Audit, Fleet, Load, Outcome, find};
@@ -51,9 +52,8 @@ struct Args {
     /// Seed of the random choices; random by default
     #[arg(long)]
     seed: Option<u64>,
-    /// Passed by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    cargo: FromCargo,
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -86,8 +86,7 @@ fn main() -> anyhow::Result<ExitCode> {
     {
         return runtime.block_on(run_tracker(certs, *listen, registry.as_deref()));
     }
-    if !args.bench {
-        println!("nothing to test here; `cargo bench` measures");
+    if !args.cargo.measures() {
         return Ok(ExitCode::SUCCESS);
     }
     runtime.block_on(report(&args))

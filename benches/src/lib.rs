@@ -2,6 +2,7 @@
 //! machine.
 
 pub mod bare;
+pub mod from_cargo;
 pub mod measure;
 #[cfg(target_os = "linux")]
 pub mod pair;

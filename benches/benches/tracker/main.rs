@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::ensure;
 use clap::{Parser, Subcommand, ValueEnum};
+use qshare_benches::from_cargo::FromCargo;
 use qshare_content::NodeId;
 
 #[derive(Debug, Parser)]
@@ -52,9 +53,8 @@ struct Args {
     /// Idle sessions; their processes need as many open files
     #[arg(long, default_value_t = 10_000)]
     sessions: usize,
-    /// Passed by `cargo bench`
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    cargo: FromCargo,
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -109,8 +109,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         None => {}
     }
-    if !args.bench {
-        println!("nothing to test here; `cargo bench` measures");
+    if !args.cargo.measures() {
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(args.names > 0 && args.connections > 0 && args.depth > 0 && args.runs > 0);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use qshare_benches::bare::Role;
+use qshare_benches::from_cargo::FromCargo;
 use qshare_benches::size::Size;
 
 /// `qshare get` on loopback beside bare quinn, whole processes, in turns.
@@ -25,9 +26,8 @@ pub(crate) struct Args {
     /// Where files go [default: /dev/shm, else the directory for temporary files]
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
-    /// Passed by `cargo bench`
-    #[arg(long, hide = true)]
-    pub(crate) bench: bool,
+    #[command(flatten)]
+    pub(crate) cargo: FromCargo,
     #[command(subcommand)]
     pub(crate) role: Option<Role>,
 }

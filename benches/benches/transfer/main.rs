@@ -32,8 +32,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(role) = args.role {
         return role.run();
     }
-    if !args.bench {
-        println!("nothing to test here; `cargo bench` measures");
+    if !args.cargo.measures() {
         return Ok(());
     }
     let stage = Stage::new(args.dir.as_deref())?;

@@ -321,7 +321,11 @@ fn cat_writes_a_private_file_and_ends_a_share_for_one_receiver() {
     let address = tracker.address.to_string();
     let mut cat = world.command("to", ["cat", "--tracker", &address, &code.reveal()]);
     let got = cat.output().unwrap();
-    assert!(got.stdout == bytes, "{}", String::from_utf8_lossy(&got.stderr));
+    assert!(
+        got.stdout == bytes,
+        "{}",
+        String::from_utf8_lossy(&got.stderr)
+    );
     sharer.end().with(0);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use qshare_tests::binary;
 use qshare_tests::files::{assert_same, noise};
-use qshare_tests::lab::{HostPlan, Lab, Link, NatKind, isolation};
+use qshare_tests::lab::{Host, HostPlan, Lab, Link, NatKind, isolation};
 use qshare_tests::mappings;
 use qshare_tests::moves::{self, Move};
 use qshare_tests::networked::{Networked, paths};
@@ -160,27 +160,35 @@ fn a_symmetric_router_and_a_home_router_are_passed_by_many_probes() {
     });
 }
 
+/// Shares a file at `a`, with a tracker that relays nothing. Calls `check` with the hosts of the
+/// tracker and of `b`.
+fn without_relay(a: NatKind, b: NatKind, check: impl FnOnce(&Networked, &Host, &Host)) {
+    let lab = Lab::builder()
+        .host(HostPlan::new("tracker"))
+        .host(host("a", a))
+        .host(host("b", b))
+        .build()
+        .unwrap();
+    let (tracker, a, b) = (lab.host("tracker"), lab.host("a"), lab.host("b"));
+    let world = Networked::new(binary::path().to_owned());
+    world.share(a, FILE, b"something");
+    let _tracker = world.tracker(tracker, &["--no-relay"]);
+    let _node = world.node(a, tracker, &[]);
+    world.wait_listed(tracker, FILE);
+    check(&world, tracker, b);
+}
+
 #[test]
 fn many_probes_are_sent_only_where_both_agree() {
     isolation::test(|| {
-        let lab = Lab::builder()
-            .host(HostPlan::new("tracker"))
-            .host(host("a", NatKind::Cone))
-            .host(host("b", NatKind::Symmetric))
-            .build()
-            .unwrap();
-        let (tracker, a, b) = (lab.host("tracker"), lab.host("a"), lab.host("b"));
-        let world = Networked::new(binary::path().to_owned());
-        world.share(a, FILE, b"something");
-        let _tracker = world.tracker(tracker, &["--no-relay"]);
-        let _node = world.node(a, tracker, &[]);
-        world.wait_listed(tracker, FILE);
-        let before = b.counters().unwrap();
-        let ended = world.get(b, tracker, &["--punch-hard", FILE]).end();
-        let ended = ended.with(5).saying("no answer to probes of 1 address");
-        assert!(!ended.err.contains("ports"), "{}", ended.err);
-        let sent = b.counters().unwrap().since(before);
-        assert!(sent.sent_packets < 1000, "{sent:?}");
+        without_relay(NatKind::Cone, NatKind::Symmetric, |world, tracker, b| {
+            let before = b.counters().unwrap();
+            let ended = world.get(b, tracker, &["--punch-hard", FILE]).end();
+            let ended = ended.with(5).saying("no answer to probes of 1 address");
+            assert!(!ended.err.contains("ports"), "{}", ended.err);
+            let sent = b.counters().unwrap().since(before);
+            assert!(sent.sent_packets < 1000, "{sent:?}");
+        });
     });
 }
 
@@ -195,23 +203,14 @@ fn two_behind_symmetric_routers_use_the_relay() {
 #[test]
 fn without_a_relay_it_is_said_what_was_tried() {
     isolation::test(|| {
-        let lab = Lab::builder()
-            .host(HostPlan::new("tracker"))
-            .host(host("a", NatKind::Symmetric))
-            .host(host("b", NatKind::Symmetric))
-            .build()
-            .unwrap();
-        let (tracker, a, b) = (lab.host("tracker"), lab.host("a"), lab.host("b"));
-        let world = Networked::new(binary::path().to_owned());
-        world.share(a, FILE, b"something");
-        let _tracker = world.tracker(tracker, &["--no-relay"]);
-        let _node = world.node(a, tracker, &[]);
-        world.wait_listed(tracker, FILE);
-        let ended = world.get(b, tracker, &[FILE]).end();
-        ended
-            .with(5)
-            .saying("no answer to probes of 1 address")
-            .saying("relay: the tracker offers none");
+        let symmetric = NatKind::Symmetric;
+        without_relay(symmetric, symmetric, |world, tracker, b| {
+            let ended = world.get(b, tracker, &[FILE]).end();
+            ended
+                .with(5)
+                .saying("no answer to probes of 1 address")
+                .saying("relay: the tracker offers none");
+        });
     });
 }
 

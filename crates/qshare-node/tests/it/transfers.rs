@@ -6,11 +6,12 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use qshare_node::{
-    DownloadError, DownloadRequest, FoundFile, Identity, Node, NodeConfig, NodeEvent, Shares,
-    Stage, Target, content::Query,
+    DownloadError, DownloadRequest, FoundFile, Identity, Node, NodeConfig, NodeEvent, Report,
+    Shares, Stage, Target, content::Query,
 };
 use qshare_tracker::{Tracker, TrackerConfig};
 
@@ -94,6 +95,12 @@ pub(crate) fn request(file: FoundFile, dir: &Path) -> DownloadRequest {
     DownloadRequest::of_file(file, target).give_up_after(PATIENCE)
 }
 
+/// Downloads a file to its end.
+async fn fetched(node: &Node, file: FoundFile, dir: &Path) -> Arc<Report> {
+    let finished = node.download(request(file, dir)).finished().await;
+    finished.unwrap()
+}
+
 #[tokio::test]
 async fn a_file_of_many_chunks_comes_from_two_sources() {
     let (tracker, address) = tracker();
@@ -135,18 +142,10 @@ async fn small_and_empty_files_arrive_and_an_identical_one_is_not_fetched_again(
     let getter = one_shot(&address).await;
     for (name, bytes) in [("empty", &b""[..]), ("small", b"hello")] {
         let file = find(&getter, name, 1).await;
-        let report = getter
-            .download(request(file.clone(), to.path()))
-            .finished()
-            .await
-            .unwrap();
+        let report = fetched(&getter, file.clone(), to.path()).await;
         assert_eq!(fs::read(&report.path).unwrap(), bytes);
         assert!(!report.already_there);
-        let again = getter
-            .download(request(file, to.path()))
-            .finished()
-            .await
-            .unwrap();
+        let again = fetched(&getter, file, to.path()).await;
         assert!(again.already_there);
         assert_eq!(again.received_bytes, 0);
     }
@@ -179,20 +178,12 @@ async fn what_a_node_downloads_it_shares() {
     let second = sharing(&address, b.path()).await;
     let file = find(&second, "data", 1).await;
     let downloads = b.path().join("downloads");
-    second
-        .download(request(file, &downloads))
-        .finished()
-        .await
-        .unwrap();
+    fetched(&second, file, &downloads).await;
     find(&second, "data", 2).await;
     first.shutdown(Duration::ZERO).await;
     let getter = one_shot(&address).await;
     let file = find(&getter, "data", 1).await;
-    let report = getter
-        .download(request(file, to.path()))
-        .finished()
-        .await
-        .unwrap();
+    let report = fetched(&getter, file, to.path()).await;
     assert_eq!(fs::read(&report.path).unwrap(), bytes);
     assert_eq!(report.sources[0].node, second.id());
 }
@@ -213,11 +204,7 @@ async fn a_stopped_download_goes_on_where_it_was() {
     download.stop();
     let stopped = download.finished().await.unwrap_err();
     assert!(matches!(*stopped, DownloadError::Stopped), "{stopped}");
-    let report = getter
-        .download(request(file, to.path()))
-        .finished()
-        .await
-        .unwrap();
+    let report = fetched(&getter, file, to.path()).await;
     assert_eq!(fs::read(&report.path).unwrap(), bytes);
     assert!(report.resumed_bytes > 0);
     assert_eq!(
@@ -299,11 +286,7 @@ async fn what_was_downloaded_elsewhere_is_served_on_when_asked_for() {
     let getter = one_shot(&address).await;
     for (name, bytes) in [("small", &b"hello"[..]), ("large", &large)] {
         let file = find(&getter, name, 1).await;
-        let report = getter
-            .download(request(file, to.path()))
-            .finished()
-            .await
-            .unwrap();
+        let report = fetched(&getter, file, to.path()).await;
         assert_eq!(fs::read(&report.path).unwrap(), bytes);
         assert_eq!(report.sources[0].node, seeder.id());
     }

@@ -24,10 +24,24 @@ use redis_server::RedisServer;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
+type Door = Arc<dyn MailboxStore>;
+
+/// Times of mailboxes that expire soon, and whose numbers are soon free.
+const SHORT_LIVED: MailboxTimes = MailboxTimes {
+    lifetime: Duration::from_millis(300),
+    rest: Duration::from_secs(3),
+};
+/// Times of mailboxes that do not expire during a test, and whose numbers are free soon after
+/// their end.
+const SHORT_REST: MailboxTimes = MailboxTimes {
+    lifetime: Duration::from_secs(3600),
+    rest: Duration::from_secs(3),
+};
+
 /// Two doors to one store.
 struct Doors {
-    doors: [Arc<dyn MailboxStore>; 2],
-    /// Tests bind it to a name: a field that is not bound is dropped at once, and Redis with it.
+    doors: [Door; 2],
+    /// Redis runs until this is dropped.
     redis: Option<RedisServer>,
 }
 
@@ -62,7 +76,7 @@ async fn shared(times: MailboxTimes, max: usize) -> Option<Doors> {
             sleep(Duration::from_millis(20)).await;
         }
         let store = Patient(SharedMailboxes::new(&registry, times, max));
-        Arc::new(store) as Arc<dyn MailboxStore>
+        Arc::new(store) as Door
     };
     Some(Doors {
         doors: [door(1).await, door(2).await],
@@ -141,16 +155,7 @@ fn is_claimed(state: Result<MailboxState, StoreAway>) -> bool {
     matches!(state, Ok(MailboxState::Claimed(_)))
 }
 
-async fn a_number_belongs_to_its_first_claimer_who_may_take_it_back(
-    make: impl AsyncFn(MailboxTimes, usize) -> Option<Doors>,
-) {
-    let Some(Doors {
-        doors: [a, b],
-        redis: _redis,
-    }) = make(TIMES, 10).await
-    else {
-        return;
-    };
+async fn a_number_belongs_to_its_first_claimer_who_may_take_it_back([a, b]: [Door; 2]) {
     let granted = a.claim(claim(7, 1, 1)).await.unwrap();
     assert!(granted.remaining > TIMES.lifetime - DEADLINE && granted.remaining <= TIMES.lifetime);
     assert_eq!(b.claim(claim(7, 2, 2)).await, Err(ClaimError::Taken));
@@ -161,16 +166,7 @@ async fn a_number_belongs_to_its_first_claimer_who_may_take_it_back(
     assert_eq!(a.state(8).await, Ok(MailboxState::Unknown));
 }
 
-async fn of_many_claimers_at_once_one_gets_the_number(
-    make: impl AsyncFn(MailboxTimes, usize) -> Option<Doors>,
-) {
-    let Some(Doors {
-        doors,
-        redis: _redis,
-    }) = make(TIMES, 1_000).await
-    else {
-        return;
-    };
+async fn of_many_claimers_at_once_one_gets_the_number(doors: [Door; 2]) {
     let mut claims = tokio::task::JoinSet::new();
     for token in 0..40 {
         let door = doors[usize::from(token) % 2].clone();
@@ -181,44 +177,18 @@ async fn of_many_claimers_at_once_one_gets_the_number(
     assert_eq!(granted.iter().filter(is_granted).count(), 1);
 }
 
-async fn a_mailbox_expires_and_its_number_rests(
-    make: impl AsyncFn(MailboxTimes, usize) -> Option<Doors>,
-) {
-    let times = MailboxTimes {
-        lifetime: Duration::from_millis(300),
-        rest: Duration::from_secs(3),
-    };
-    let Some(Doors {
-        doors: [a, b],
-        redis: _redis,
-    }) = make(times, 10).await
-    else {
-        return;
-    };
+async fn a_mailbox_expires_and_its_number_rests([a, b]: [Door; 2]) {
     let claimed = Instant::now();
     a.claim(claim(7, 1, 1)).await.unwrap();
     becomes(&*b, 7, MailboxState::Ended(MailboxFault::Expired)).await;
     // Not even its owner gets it back.
     assert_eq!(b.claim(claim(7, 1, 1)).await, Err(ClaimError::Taken));
     becomes(&*b, 7, MailboxState::Unknown).await;
-    assert!(claimed.elapsed() >= times.lifetime + times.rest);
+    assert!(claimed.elapsed() >= SHORT_LIVED.lifetime + SHORT_LIVED.rest);
     assert!(b.claim(claim(7, 2, 2)).await.is_ok());
 }
 
-async fn an_ended_mailbox_tells_why_until_its_number_is_free(
-    make: impl AsyncFn(MailboxTimes, usize) -> Option<Doors>,
-) {
-    let times = MailboxTimes {
-        lifetime: Duration::from_secs(3600),
-        rest: Duration::from_secs(3),
-    };
-    let Some(Doors {
-        doors: [a, b],
-        redis: _redis,
-    }) = make(times, 10).await
-    else {
-        return;
-    };
+async fn an_ended_mailbox_tells_why_until_its_number_is_free([a, b]: [Door; 2]) {
     a.claim(claim(7, 1, 1)).await.unwrap();
     // Only the owner ends it, and only once.
     b.end(7, TokenHash([2; 32]), MailboxFault::UsedUp).await;
@@ -232,19 +202,10 @@ async fn an_ended_mailbox_tells_why_until_its_number_is_free(
     assert!(a.claim(claim(7, 2, 2)).await.is_ok());
 }
 
-async fn when_it_is_full_the_network_with_the_most_yields_ended_ones_first(
-    make: impl AsyncFn(MailboxTimes, usize) -> Option<Doors>,
-) {
-    let Some(Doors {
-        doors: [a, b],
-        redis: _redis,
-    }) = make(TIMES, 4).await
-    else {
-        return;
-    };
+async fn when_it_is_full_the_network_with_the_most_yields_ended_ones_first([a, b]: [Door; 2]) {
     for number in 0..4 {
         a.claim(claim(number, 1, 1)).await.unwrap();
-        // Later ones yield later.
+        // Later ones yield later. Redis counts milliseconds, and two claims in one would be equal.
         sleep(Duration::from_millis(3)).await;
     }
     assert_eq!(b.claim(claim(9, 1, 1)).await, Err(ClaimError::Full));
@@ -266,28 +227,31 @@ async fn when_it_is_full_the_network_with_the_most_yields_ended_ones_first(
     }
 }
 
-/// A test of each part of the suite.
+/// A test of each part of the suite, over a store with these times and this many mailboxes.
 macro_rules! suite {
-    ($make:ident: $($name:ident)*) => {
+    ($make:ident: $($name:ident($times:ident, $max:literal))*) => {
         mod $make {
             $(#[tokio::test]
             async fn $name() {
-                super::$name(super::$make).await;
+                let Some(doors) = super::$make(super::$times, $max).await else {
+                    return;
+                };
+                super::$name(doors.doors.clone()).await;
             })*
         }
     };
-    ($($name:ident)*) => {
-        suite!(memory: $($name)*);
-        suite!(shared: $($name)*);
+    ($($name:ident($times:ident, $max:literal))*) => {
+        suite!(memory: $($name($times, $max))*);
+        suite!(shared: $($name($times, $max))*);
     };
 }
 
 suite! {
-    a_number_belongs_to_its_first_claimer_who_may_take_it_back
-    of_many_claimers_at_once_one_gets_the_number
-    a_mailbox_expires_and_its_number_rests
-    an_ended_mailbox_tells_why_until_its_number_is_free
-    when_it_is_full_the_network_with_the_most_yields_ended_ones_first
+    a_number_belongs_to_its_first_claimer_who_may_take_it_back(TIMES, 10)
+    of_many_claimers_at_once_one_gets_the_number(TIMES, 1_000)
+    a_mailbox_expires_and_its_number_rests(SHORT_LIVED, 10)
+    an_ended_mailbox_tells_why_until_its_number_is_free(SHORT_REST, 10)
+    when_it_is_full_the_network_with_the_most_yields_ended_ones_first(TIMES, 4)
 }
 
 #[tokio::test]

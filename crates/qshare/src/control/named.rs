@@ -22,26 +22,10 @@ pub(crate) fn choose<'a>(
     downloads: &'a [Download],
     arguments: &[String],
 ) -> Result<Vec<&'a Download>, NameError> {
-    let mut chosen: Vec<&Download> = Vec::new();
-    for argument in arguments {
-        let found: Vec<&Download> = downloads
-            .iter()
-            .filter(|download| is_meant(download, argument))
-            .collect();
-        match found.as_slice() {
-            [] => return Err(NameError::NotFound(argument.clone())),
-            [one] => {
-                if !chosen.iter().any(|known| known.id == one.id) {
-                    chosen.push(one);
-                }
-            }
-            several => {
-                let several = several.iter().map(|one| (*one).clone()).collect();
-                return Err(NameError::Ambiguous(argument.clone(), several));
-            }
-        }
-    }
-    Ok(chosen)
+    choose_each(arguments, |argument| {
+        let is_meant = |download: &&Download| is_meant(download, argument);
+        downloads.iter().filter(is_meant).collect()
+    })
 }
 
 /// Returns the shares that arguments mean, each once: by name, path, code, content ID,
@@ -50,19 +34,29 @@ pub(crate) fn choose_shares<'a>(
     shares: &'a [Share],
     arguments: &[String],
 ) -> Result<Vec<&'a Share>, NameError<Share>> {
-    let mut chosen: Vec<&Share> = Vec::new();
-    for argument in arguments {
+    choose_each(arguments, |argument| {
         let by_name = |share: &&Share| is_meant_share(share, argument);
-        let mut found: Vec<&Share> = shares.iter().filter(by_name).collect();
-        if found.is_empty() {
-            let path = real_path(argument);
-            let has_path = |share: &&Share| share.path.as_ref().is_some_and(|at| *at == path);
-            found = shares.iter().filter(has_path).collect();
+        let found: Vec<&Share> = shares.iter().filter(by_name).collect();
+        if !found.is_empty() {
+            return found;
         }
-        match found.as_slice() {
+        let path = real_path(argument);
+        let has_path = |share: &&Share| share.path.as_ref().is_some_and(|at| *at == path);
+        shares.iter().filter(has_path).collect()
+    })
+}
+
+/// Returns the one thing that each argument means, each thing once.
+fn choose_each<'a, T: Clone>(
+    arguments: &[String],
+    find: impl Fn(&str) -> Vec<&'a T>,
+) -> Result<Vec<&'a T>, NameError<T>> {
+    let mut chosen: Vec<&T> = Vec::new();
+    for argument in arguments {
+        match find(argument).as_slice() {
             [] => return Err(NameError::NotFound(argument.clone())),
             [one] => {
-                if !chosen.iter().any(|known| known.id == one.id) {
+                if !chosen.iter().any(|known| std::ptr::eq(*known, *one)) {
                     chosen.push(one);
                 }
             }

@@ -247,6 +247,11 @@ mod tests {
         now
     }
 
+    fn by_cause(slowness: &Slowness) -> Vec<(Cause, u8)> {
+        let shares = slowness.shares();
+        shares.iter().map(|s| (s.cause, s.percent)).collect()
+    }
+
     fn only(sample: &Sample<'_>) -> Cause {
         let mut slowness = Slowness::default();
         after(&mut slowness, Instant::now(), 1000 * MS, sample);
@@ -294,13 +299,8 @@ mod tests {
         };
         let mut slowness = Slowness::default();
         after(&mut slowness, Instant::now(), 1000 * MS, &busy(&[crowded]));
-        let shares: Vec<_> = slowness
-            .shares()
-            .iter()
-            .map(|s| (s.cause, s.percent))
-            .collect();
         assert_eq!(
-            shares,
+            by_cause(&slowness),
             [(Cause::UploadQueues, 90), (Cause::CongestionWindow, 10)]
         );
     }
@@ -335,12 +335,10 @@ mod tests {
         sample.writing = 300 * MS;
         let mut slowness = Slowness::default();
         after(&mut slowness, Instant::now(), 1000 * MS, &sample);
-        let shares: Vec<_> = slowness
-            .shares()
-            .iter()
-            .map(|s| (s.cause, s.percent))
-            .collect();
-        assert_eq!(shares, [(Cause::Disk, 75), (Cause::Hashing, 25)]);
+        assert_eq!(
+            by_cause(&slowness),
+            [(Cause::Disk, 75), (Cause::Hashing, 25)]
+        );
     }
 
     #[test]
@@ -352,13 +350,8 @@ mod tests {
         };
         let mut slowness = Slowness::default();
         after(&mut slowness, Instant::now(), 1000 * MS, &sample);
-        let shares: Vec<_> = slowness
-            .shares()
-            .iter()
-            .map(|s| (s.cause, s.percent))
-            .collect();
         assert_eq!(
-            shares,
+            by_cause(&slowness),
             [(Cause::OwnLimit, 90), (Cause::CongestionWindow, 10)]
         );
     }

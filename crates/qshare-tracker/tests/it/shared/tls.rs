@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use super::redis_server::{RedisServer, free_port};
 use super::{LEASE, eventually, registry};
-use crate::common::{Node, config, entry, names};
+use crate::common::{Joined, Node, config, entry, names};
 
 /// An authority, its certificate as PEM, and the files of a server's certificate that it signed.
 struct Authority {
@@ -86,6 +86,22 @@ async fn fault(tracker: &Tracker) -> RegistryFault {
     .await
 }
 
+/// Checks that a lookup at one tracker finds what a node announced at the other one. Returns the
+/// sessions of the node and of the asker.
+async fn must_share(a: &Tracker, b: &Tracker) -> (Joined, Joined) {
+    for tracker in [a, b] {
+        eventually("the registry answers", async || {
+            tracker.check_registry().await.ok()
+        })
+        .await;
+    }
+    let mut joined = Node::new(None).join(a).await;
+    joined.announce(vec![entry("x", 1)]).await;
+    let asking = Node::new(None).join(b).await;
+    assert_eq!(names(&asking.find("x").await), ["x"]);
+    (joined, asking)
+}
+
 #[tokio::test]
 async fn a_registry_over_tls_needs_the_right_authority() {
     let (right, wrong) = (authority(), authority());
@@ -97,17 +113,7 @@ async fn a_registry_over_tls_needs_the_right_authority() {
         start(over(&url, Some(&right), None)),
         start(over(&url, Some(&right), None)),
     );
-    for tracker in [&a, &b] {
-        eventually("the registry answers", async || {
-            tracker.check_registry().await.ok()
-        })
-        .await;
-    }
-    let (node, asker) = (Node::new(None), Node::new(None));
-    let mut joined = node.join(&a).await;
-    joined.announce(vec![entry("x", 1)]).await;
-    let asking = asker.join(&b).await;
-    assert_eq!(names(&asking.find("x").await), ["x"]);
+    must_share(&a, &b).await;
     for other in [Some(&wrong), None] {
         let fault = fault(&start(over(&url, other, None))).await;
         assert!(matches!(fault, RegistryFault::Untrusted(_)), "{fault:?}");
@@ -142,17 +148,7 @@ async fn a_user_of_its_own_with_few_rights_is_enough() {
         start(over(&url("qshare"), None, Some("right"))),
         start(over(&url("qshare"), None, Some("right"))),
     );
-    for tracker in [&a, &b] {
-        eventually("the registry answers", async || {
-            tracker.check_registry().await.ok()
-        })
-        .await;
-    }
-    let (node, asker) = (Node::new(None), Node::new(None));
-    let mut joined = node.join(&a).await;
-    joined.announce(vec![entry("x", 1)]).await;
-    let asking = asker.join(&b).await;
-    assert_eq!(names(&asking.find("x").await), ["x"]);
+    let (mut joined, asking) = must_share(&a, &b).await;
     joined.withdraw(&entry("x", 1)).await;
     eventually("it is withdrawn", async || {
         names(&asking.find("x").await).is_empty().then_some(())
