@@ -12,28 +12,27 @@ mod open;
 mod peer_slots;
 mod peers;
 mod progress;
+mod requests;
 mod slowness;
 mod span;
 mod store;
 mod writing;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use qshare_content::{Bitmap, ChunkIndex, Chunks, ContentId, NodeId};
 use qshare_storage::{Opened, PartError, PrefixDigest, Target};
-use qshare_swarm::{Fetch, FetchAction, PeerKey, Refusal, RequestId, Span};
-use qshare_wire::Refused;
+use qshare_swarm::{Fetch, PeerKey, RequestId};
 use qshare_wire::peer::Sending;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, trace};
 
-use super::chunk_request::Step;
 use super::download::DownloadState;
 use super::meter::Meter;
 use super::rates::RunningRates;
@@ -51,8 +50,9 @@ use crate::vocabulary::{Report, Stage};
 use event::{ANSWER_DEADLINE, Event};
 use hashes::HashPages;
 use open::open;
+use requests::Running;
 use slowness::Slowness;
-use span::{FetchSpan, LocalWork, fetch_span};
+use span::LocalWork;
 use store::Store;
 
 /// How often progress is reported.
@@ -69,14 +69,6 @@ struct Connected {
     useful_at: Instant,
     /// What the peer last said of its sending.
     sending: Sending,
-}
-
-struct Running {
-    peer: PeerKey,
-    span: Span,
-    withdraw: Option<oneshot::Sender<()>>,
-    task: AbortHandle,
-    received: bool,
 }
 
 /// Downloads contents of several chunks.
@@ -454,71 +446,6 @@ impl Swarm<'_> {
         .unwrap_or(far)
     }
 
-    /// Carries out the scheduler's decisions, and reaps finished tasks.
-    fn act(&mut self) -> Result<(), DownloadError> {
-        while let Some(ended) = self.tasks.try_join_next() {
-            no_panic(ended)?;
-        }
-        let Some(fetch) = &mut self.fetch else {
-            return Ok(());
-        };
-        let mut dropped = Vec::new();
-        while let Some(action) = fetch.poll_action(Instant::now()) {
-            match action {
-                FetchAction::Request {
-                    request,
-                    peer,
-                    span,
-                } => {
-                    let Some(connected) = self.peers.get(&peer) else {
-                        continue;
-                    };
-                    let (sender, withdraw) = oneshot::channel();
-                    let task = self.tasks.spawn(fetch_span(FetchSpan {
-                        request,
-                        peer: connected.peer.clone(),
-                        access: self.access.clone(),
-                        chunks: self.chunks,
-                        span,
-                        store: self.store.clone(),
-                        memory: self.all.memory.clone(),
-                        buffers: self.all.buffers.clone(),
-                        writes: self.writes.clone(),
-                        events: self.events.clone(),
-                        withdraw,
-                        rates: self.state.rates.clone(),
-                        work: self.work.clone(),
-                    }));
-                    let withdraw = Some(sender);
-                    let running = Running {
-                        peer,
-                        span,
-                        withdraw,
-                        task,
-                        received: false,
-                    };
-                    self.running.insert(request, running);
-                }
-                FetchAction::Withdraw { request } => {
-                    let running = self.running.get_mut(&request);
-                    if let Some(sender) = running.and_then(|running| running.withdraw.take()) {
-                        let _ = sender.send(());
-                    }
-                }
-                FetchAction::Abandon { request } => {
-                    if let Some(running) = self.running.remove(&request) {
-                        running.task.abort();
-                    }
-                }
-                FetchAction::DropPeer { peer, reason } => dropped.push((peer, reason)),
-            }
-        }
-        for (peer, reason) in dropped {
-            self.drop_peer(peer, reason);
-        }
-        Ok(())
-    }
-
     fn handle(&mut self, event: Event, recovered: &Bitmap) -> Result<(), DownloadError> {
         let now = Instant::now();
         match event {
@@ -575,90 +502,6 @@ impl Swarm<'_> {
         }
         Ok(())
     }
-
-    fn handle_request_event(&mut self, now: Instant, event: Event) {
-        let Some(fetch) = &mut self.fetch else { return };
-        match event {
-            Event::Step {
-                request,
-                step: Step::Started(sending),
-            } => {
-                fetch.handle_started(now, request);
-                let running = self.running.get(&request);
-                if let Some(running) = running
-                    && let Some(connected) = self.peers.get_mut(&running.peer)
-                {
-                    connected.sending = sending;
-                }
-            }
-            Event::Step {
-                request,
-                step: Step::Progress(bytes),
-            } => {
-                self.all.received_bytes.fetch_add(bytes, Ordering::Relaxed);
-                fetch.handle_progress(now, request, bytes);
-            }
-            Event::Received { request } => {
-                if let Some(running) = self.running.get_mut(&request) {
-                    running.received = true;
-                }
-                fetch.handle_received(now, request);
-            }
-            Event::Verified { request } => {
-                let completed = fetch.handle_verified(now, request);
-                let running = self.running.remove(&request);
-                if let Some(running) = running {
-                    let bytes = running.span.size(&self.chunks);
-                    self.unflushed_bytes += bytes;
-                    if let Some(connected) = self.peers.get(&running.peer) {
-                        let chunks = u32::from(completed.is_some());
-                        self.meter.credit(&connected.peer, bytes, chunks);
-                        self.holders.succeeded(&connected.peer.node);
-                    }
-                }
-                if let Some(chunk) = completed {
-                    match (&self.store, &self.partial) {
-                        (Store::Window(window), _) if !window.publish(chunk) => {
-                            fetch.handle_discarded(chunk);
-                        }
-                        (Store::Part(_), Some(partial)) => partial.mark_verified(chunk),
-                        _ => {}
-                    }
-                }
-                self.state.set_stage(Stage::Fetching);
-            }
-            Event::Corrupt { request } => {
-                self.running.remove(&request);
-                fetch.handle_corrupt(now, request);
-            }
-            Event::Refused { request, refused } => {
-                let running = self.running.remove(&request);
-                if refused.refusal() == qshare_wire::Refusal::Changed {
-                    self.changed.extend(running.map(|running| running.peer));
-                }
-                match to_swarm(&refused) {
-                    Some(refusal) => fetch.handle_refused(now, request, refusal),
-                    None if refused.refusal() == qshare_wire::Refusal::Withdrawn => {
-                        fetch.handle_withdrawn(now, request);
-                    }
-                    None => fetch.handle_failed(now, request),
-                }
-            }
-            Event::Broken {
-                request,
-                cause,
-                moved,
-            } => {
-                trace!(?request, %cause, moved, "request failed");
-                self.running.remove(&request);
-                match moved {
-                    true => fetch.handle_way_lost(now, request),
-                    false => fetch.handle_failed(now, request),
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Returns the result of a task. An aborted task is no error, a panic is.
@@ -666,22 +509,6 @@ fn no_panic(ended: Result<(), JoinError>) -> Result<(), DownloadError> {
     match ended {
         Err(lost) if lost.is_panic() => Err(DownloadError::Internal(lost.to_string())),
         _ => Ok(()),
-    }
-}
-
-/// Returns a refusal in the scheduler's terms; None if it is reported by another event.
-fn to_swarm(refused: &Refused) -> Option<Refusal> {
-    use qshare_wire::Refusal as Wire;
-    match refused.refusal() {
-        Wire::NotHere => Some(Refusal::NotHere),
-        Wire::NotYet => Some(Refusal::NotYet),
-        Wire::Busy => {
-            let retry_after = Duration::from_millis(refused.retry_after_ms.into());
-            Some(Refusal::Busy { retry_after })
-        }
-        Wire::Changed => Some(Refusal::Changed),
-        Wire::NotAllowed => Some(Refusal::NotAllowed),
-        Wire::Withdrawn | Wire::Invalid | Wire::Failed | Wire::Other(_) => None,
     }
 }
 
