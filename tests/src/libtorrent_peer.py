@@ -80,7 +80,7 @@ def main():
         wait_for(ses, lt.torrent_finished_alert)
         status = handle.status()
         say(status.total_redundant_bytes + status.total_failed_bytes)
-    # Serves until it is killed, or until whoever started it is gone.
+    # Serves until it is killed, or until the process that started it is gone.
     sys.stdin.read()
 
 

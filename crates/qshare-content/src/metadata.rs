@@ -117,8 +117,8 @@ impl FileMetadata {
 
     /// Adds what another source states about the same file. Different modification times are
     /// disputed, and stay so. The file counts as executable only if all sources say so. Of two
-    /// digests neither is kept: whoever wants one asks for it by its digest. A source that states
-    /// nothing changes nothing.
+    /// digests neither is kept: a node that wants one of the files asks for it by its digest. A
+    /// source that states nothing changes nothing.
     pub fn merge(&mut self, other: &FileMetadata) {
         let nothing = FileMetadata::default();
         if *other == nothing || *self == nothing {

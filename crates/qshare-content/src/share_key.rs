@@ -10,8 +10,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::ContentId;
 
-/// The secret of a private share: 128 random bits, zeroed when dropped. Whoever knows it may fetch
-/// the share's content.
+/// The secret of a private share: 128 random bits, zeroed when dropped. A node that knows it may
+/// fetch the share's content.
 ///
 /// Text: 26 characters of lower-case base32 without padding. `Debug` shows none of them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Zeroize, ZeroizeOnDrop)]
@@ -25,8 +25,8 @@ pub struct ShareKeyError;
 /// What trackers and neighbours see of a private content:
 /// `SHA-256("qshare/topic/1" ‖ share key ‖ content id)`.
 ///
-/// It reveals neither. It is the same for all holders and at all times, so whoever sees two
-/// announcements of one topic knows that they are for one content.
+/// It reveals neither key nor id. It is the same for all holders and at all times, so an observer
+/// of two announcements of one topic knows that they are for one content.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Topic(pub [u8; 32]);
 

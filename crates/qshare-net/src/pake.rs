@@ -144,8 +144,8 @@ impl PakeAwaitingLink {
     ///
     /// # Errors
     ///
-    /// [`PakeError::Proof`] and [`PakeError::Seal`]: whoever answered does not know the words, or
-    /// somebody changed a message.
+    /// [`PakeError::Proof`] and [`PakeError::Seal`]: the answering node does not know the words,
+    /// or somebody changed a message.
     pub fn open(self, proof: &[u8; 32], mut sealed: Vec<u8>) -> Result<OpenedLink, PakeError> {
         self.keys.verify_sharer(proof)?;
         let key = self.keys.sealing_key()?;

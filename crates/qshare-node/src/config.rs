@@ -117,15 +117,15 @@ pub struct Limits {
     pub answers_max_bytes: u32,
     /// Bytes of chunks in memory: requested, and not yet verified and written, by all downloads.
     pub requested_max_bytes: u32,
-    /// The sum of the receive windows of all peers that this node requests something from. Others
-    /// have the window of `transport`.
+    /// The sum of the receive windows of all peers that this node requests something from. Other
+    /// peers have the window of `transport`.
     pub windows_max_bytes: u32,
     /// Bytes of free buffers that are kept for further chunks.
     pub buffers_kept_bytes: usize,
     /// Bytes of a content that are held in memory for its readers ([`crate::Node::read`]), at least
     /// one chunk. At most 8 contents are read at once.
     pub stream_bytes: u64,
-    /// Downloads that run at once; others wait.
+    /// Downloads that run at once; further ones wait.
     pub downloads_max: usize,
     /// The same for contents of one chunk (at most 128 KiB). Their requests share a connection, so
     /// this many are answered within one RTT.

@@ -403,7 +403,7 @@ pub enum SourceFault {
     /// The scheduler gave it up.
     #[error("{}", drop_reason(.0))]
     Dropped(DropReason),
-    /// It had no chunk that is missing here, and others wait for its slot.
+    /// It had no chunk that is missing here, and other peers wait for its slot.
     #[error("it had no missing chunk")]
     NothingMissing,
     /// It sent bytes that failed verification.

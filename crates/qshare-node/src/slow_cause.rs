@@ -1,4 +1,4 @@
-//! Why a download is not faster, as it is reported.
+//! The causes for which a download is not faster, as `status` reports them.
 
 use serde::Serialize;
 
@@ -8,8 +8,8 @@ use serde::Serialize;
 pub enum Cause {
     /// No connected peer holds a missing chunk.
     WaitingForSources,
-    /// Requests wait at peers, which serve others first, limit their rate, or have sent this node
-    /// away for a while.
+    /// Requests wait at peers, which serve other nodes first, limit their rate, or refuse this node
+    /// for a while.
     UploadQueues,
     /// The path, or the peer's uplink: data arrives as fast as congestion control lets it.
     CongestionWindow,

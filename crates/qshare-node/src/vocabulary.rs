@@ -345,8 +345,8 @@ pub struct SwarmView {
     /// The part of these bytes that was received twice or failed verification.
     pub wasted_bytes: u64,
     /// The sum of the recent best rates of all peers that hold missing chunks. The download would
-    /// run at this rate if none of them served others or lacked chunks, so the difference from its
-    /// own rate is the possible gain.
+    /// run at this rate if none of them served other nodes or lacked chunks, so the difference from
+    /// its own rate is the possible gain.
     pub possible_bytes_per_second: u64,
     /// Why it is not faster: the last seconds by cause, largest first. The shares sum to 100;
     /// empty while nothing is known.
@@ -400,7 +400,7 @@ pub struct TrackerStatus {
     /// The state of its session.
     pub state: TrackerState,
     /// Shared files that the tracker refused or removed since the node last announced everything,
-    /// because it is full: others do not find them there.
+    /// because it is full: other nodes do not find them there.
     pub unlisted_entries: u64,
 }
 

@@ -23,7 +23,7 @@ struct Slot {
     node: Key<Node>,
     complete_entries: u32,
     partial_entries: u32,
-    /// How often the holder was part of a sample, starting at the mean of the others.
+    /// Number of samples that the holder was part of. A new one starts at the mean of the others.
     handed_out: u32,
 }
 

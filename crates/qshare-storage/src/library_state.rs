@@ -20,7 +20,7 @@ pub(crate) struct LibraryState {
     pub(crate) cancel: Cancel,
     /// Threads that hash.
     pub(crate) threads: usize,
-    /// How often everything is reconciled.
+    /// Interval at which everything is reconciled.
     pub(crate) reconcile_every: Duration,
     offered_files: RwLock<OfferedFiles>,
     still_written: Mutex<Vec<PathBuf>>,

@@ -143,7 +143,7 @@ impl Place {
         !self.changed.is_empty()
     }
 
-    /// Flushes the directories in which others were created.
+    /// Flushes the directories that got new subdirectories.
     pub(crate) fn sync_made(&self, disk: &SharedDisk) -> Result<(), DiskError> {
         for dir in &self.changed {
             disk.sync_dir(dir)

@@ -17,9 +17,9 @@ use served::Served;
 /// served counts is therefore hardly disturbed, and no client starves.
 const STARTS_OVERLOOKED: u64 = 4;
 
-/// A response that has been blocked for this long is parked: it no longer keeps others from
-/// starting. Its client is slow or gone, and the response costs other clients no more than an idle
-/// stream.
+/// A response that has been blocked for this long is parked: it no longer keeps other responses
+/// from starting. Its client is slow or gone, and the response costs other clients no more than an
+/// idle stream.
 const PARKED_AFTER: Duration = Duration::from_secs(2);
 
 /// Number of levels of slowness. A response that was blocked for [`PARKED_AFTER`] in total is of

@@ -12,7 +12,7 @@ use std::{fs, io};
 use qshare_content::NodeId;
 use tracing::{info, warn};
 
-/// How often the files are looked at for changes.
+/// Interval at which the files are checked for changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Largest list in bytes: a quarter of a million IDs.
 const LIST_MAX_BYTES: u64 = 16 << 20;

@@ -34,7 +34,7 @@ const PROOFS_MAX: usize = 1024;
 const EVICTION_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Time within which a node must take such a report.
 const EVICTION_REPORT_DEADLINE: Duration = Duration::from_secs(30);
-/// When a node may announce again what was evicted: one lease later, others may have left.
+/// When a node may announce again what was evicted: one lease later, other nodes may have left.
 const EVICTION_RETRY_MS: u32 = 30_000;
 
 /// What a watch is about.
@@ -562,7 +562,8 @@ impl RegistryService {
     }
 
     /// Returns a bounded number of sessions whose packets come from another address than the proven
-    /// one, beginning after session `last`: those that never prove theirs keep no others waiting.
+    /// one, beginning after session `last`: a session that never proves its address does not
+    /// keep another one waiting.
     fn moved(&self, last: Option<SessionId>) -> Vec<(SessionId, Arc<Member>)> {
         let mut moved: Vec<(SessionId, Arc<Member>)> = self
             .lock()

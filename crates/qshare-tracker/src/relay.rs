@@ -27,7 +27,7 @@ pub struct RelayLimits {
     pub clients_max: usize,
     /// Channels at once.
     pub pairs_max: usize,
-    /// Channels that one node may ask for at once, and as many that others ask for with it.
+    /// Channels that one node may ask for at once; as many may be asked for by its peers.
     pub pairs_per_client_max: usize,
     /// How long a ticket holds after the last introduction, once both nodes have bound their ends.
     pub lifetime: Duration,

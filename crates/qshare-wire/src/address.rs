@@ -17,8 +17,8 @@ use crate::limits::CANDIDATE_PORT_MIN;
 pub enum Address {
     /// An address and UDP port.
     Socket(SocketAddr),
-    /// The tracker's own host at this port. The tracker sees the node on loopback; others put the
-    /// address at which they reach the tracker in its place.
+    /// The tracker's own host at this port. The tracker sees the node on loopback; other
+    /// nodes use the address at which they reach the tracker.
     TrackerHost {
         /// UDP port.
         port: u16,

@@ -41,8 +41,8 @@ pub const MAILBOX_TRACKER_LOST_RETRY: Duration = Duration::from_secs(2);
 pub struct MailboxClaim {
     /// The number of the mailbox, which the sharer drew.
     pub number: u32,
-    /// Random bytes. Whoever knows them may take the mailbox back after its stream was lost. A
-    /// sharer gives each tracker another token.
+    /// Random bytes. A node that knows them may take the mailbox back after its stream was lost.
+    /// A sharer gives each tracker another token.
     pub token: [u8; 32],
     /// For later versions.
     pub extensions: Extensions,

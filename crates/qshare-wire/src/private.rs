@@ -101,7 +101,7 @@ pub struct Unlock {
     pub topic: Topic,
     /// The requester's proof.
     pub proof: [u8; 32],
-    /// [`EXTENSION_RECEIVED`]; others are for later versions.
+    /// [`EXTENSION_RECEIVED`]; further ones are for later versions.
     pub extensions: Extensions,
 }
 

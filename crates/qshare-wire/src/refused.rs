@@ -24,7 +24,7 @@ pub enum Refusal {
     Withdrawn,
     /// The request is invalid for this content (range, height), or its type is unknown.
     Invalid,
-    /// The responder failed, for example by a disk error; others may succeed.
+    /// The responder failed, for example by a disk error; another holder may succeed.
     Failed,
     /// A refusal that this version does not know.
     Other(u16),

@@ -16,8 +16,8 @@ const NEUTRAL: char = char::REPLACEMENT_CHARACTER;
 /// bidirectional formatting characters.
 ///
 /// A terminal obeys control characters (it changes its title, or writes to the clipboard), and
-/// bidirectional ones make a line look like another. Each of them becomes U+FFFD where a text is
-/// made or decoded, so that no reader has to remember it. A longer text is refused when it is
+/// bidirectional ones make a line look like another. Constructor and decoder replace each of
+/// them by U+FFFD, so code that prints a text needs no check. A longer text is refused when it is
 /// decoded, and cut when it is made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct PeerText(String);

@@ -42,7 +42,7 @@ const HEAD_MAX: Duration = Duration::from_secs(30);
 /// Buffer of a connection, which bounds the head of a request: 16 KiB of path, and headers.
 const BUFFER_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 64;
-/// Connections beyond those that have a place which are told so; others are dropped.
+/// Connections beyond the limit that get an answer which says so; further ones are dropped.
 const REFUSALS_MAX: usize = 32;
 /// Pause after `accept` failed, for want of file descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

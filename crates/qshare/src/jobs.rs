@@ -26,8 +26,8 @@ use crate::output::{self, DownloadedJson};
 use crate::progress::{self, Board};
 
 /// Maximum number of downloads handed to the node at once; each takes a few kilobytes. The node
-/// limits how many of them fetch. The others wait to become durable: the more wait, the fewer syncs
-/// are needed.
+/// limits how many of them fetch. Fetched ones wait to become durable, and one sync serves all that
+/// wait.
 const HANDED_OVER_MAX: usize = 16 * 1024;
 
 /// One file to fetch.

@@ -128,7 +128,7 @@ fn hash_prints_the_digest_that_sha256sum_prints() {
     assert!(printed.json()[0].get("sha256").is_none());
 }
 
-/// Waits until `ls` of a digest lists so many files; returns their names.
+/// Waits until `ls` of a digest lists `count` files; returns their names.
 fn stated(world: &World, tracker: &Tracker, query: &str, count: usize) -> Vec<String> {
     let address = tracker.address.to_string();
     eventually("the digest is stated", || {

@@ -150,7 +150,7 @@ fn names_globs_and_ids_lead_to_files_on_this_network_with_no_tracker() {
             let place = place.replace('[', "%5B").replace(']', "%5D");
             links.contains(&format!(",a={}@{place}", node.id))
         };
-        // Whichever family was heard of first.
+        // The link names an address of the family that was discovered first.
         assert!(lab.host("a").addresses().any(names_it), "{links}");
         let link = links.trim();
         run(on(lab.host("c"), &world, "c", &["get", "--no-lan", link])).well();

@@ -1,4 +1,4 @@
-//! The limit on what others send to this node.
+//! The limit on what peers send to this node.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,8 +16,8 @@ const UNUSED_PART: f64 = 0.75;
 /// The payload of a packet.
 const PACKET_BYTES: u64 = 1400;
 
-/// A limit on received bytes. The socket counts what arrives; whoever reads data from a stream pays
-/// for it before reading more, and waits while the rate is used up. Unread data keeps the sender
+/// A limit on received bytes. The socket counts what arrives; a reader of a stream pays for data
+/// before it reads more, and waits while the rate is used up. Unread data keeps the sender
 /// from sending more.
 #[derive(Debug, Default)]
 pub struct Incoming {

@@ -3,10 +3,10 @@
 //!
 //! Pure: every call takes the time, and datagrams come out of [`Puncher::poll_output`].
 //!
-//! Others name the addresses, so probes are limited per destination ([`crate::Allowances`]): at
-//! most [`PROBES_PER_SECOND_MAX`] datagrams of 33 bytes a second to one address,
-//! [`PROBES_PER_ADDRESS_MAX`] in all to one that does not answer, and 400 a second to all. An
-//! answer counts only from the address that its probe went to. Where both nodes agreed to it,
+//! Peers and trackers name the addresses, so probes are limited per destination
+//! ([`crate::Allowances`]): at most [`PROBES_PER_SECOND_MAX`] datagrams of 33 bytes a second to one
+//! address, [`PROBES_PER_ADDRESS_MAX`] in all to one that does not answer, and 400 a second to all.
+//! An answer counts only from the address that its probe went to. Where both nodes agreed to it,
 //! `birthday` adds many more probes to one public address of the peer, with limits of its own.
 //!
 //! [`PROBES_PER_SECOND_MAX`]: qshare_wire::limits::PROBES_PER_SECOND_MAX

@@ -1,4 +1,4 @@
-//! How often an offer may be used, and which receivers have everything.
+//! The count of uses that an offer has left, and the receivers that have everything.
 
 use std::collections::HashSet;
 

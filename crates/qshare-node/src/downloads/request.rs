@@ -263,9 +263,9 @@ impl DownloadRequest {
         self.info
     }
 
-    /// Requests a file that a lookup found. The holders from the lookup are tried, and others. The
-    /// file gets the modification time that they agree on. It does not become executable: whoever
-    /// trusts its origin asks for that with [`attributes`](Self::attributes).
+    /// Requests a file that a lookup found, from the holders of the lookup and from further ones.
+    /// The file gets the modification time that they agree on. It does not become executable: a
+    /// caller that trusts its origin sets that with [`attributes`](Self::attributes).
     pub fn of_file(file: FoundFile, target: Target) -> DownloadRequest {
         let attributes = FileAttributes {
             modified_ns: file.metadata.modified_ns,

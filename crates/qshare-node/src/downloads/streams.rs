@@ -1,9 +1,9 @@
 //! Contents that are read in order while they are fetched.
 //!
-//! Bytes live in memory only, in a window ahead of each reader: whoever pipes a content larger than
-//! the disk needs no disk, and a slow reader stops the fetch instead of filling a directory. What
-//! this node shares or has downloaded is read from there. Readers of one content share a window,
-//! its chunks and its connections.
+//! Bytes live in memory only, in a window ahead of each reader: a content larger than the disk can
+//! be piped, and a slow reader stops the fetch instead of filling a directory. What this node
+//! shares or has downloaded is read from there. Readers of one content share a window, its chunks
+//! and its connections.
 
 mod window;
 
@@ -30,7 +30,7 @@ const LOCAL_READ_BYTES: u64 = 1 << 20;
 /// Why a content cannot be read, or read on.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StreamError {
-    /// Others are being read.
+    /// The limit of contents that are read at once is reached.
     #[error("too many contents are being read at once: at most {limit}")]
     TooManyContents {
         /// The limit.
@@ -99,8 +99,8 @@ type StartFetch = Box<dyn Fn(Arc<Window>) -> Download + Send + Sync>;
 ///
 /// [`next`](Self::next) returns verified bytes only. The node fetches a window ahead of the reader
 /// and stops when the window is full, so a slow reader costs no more memory. Dropping the reader
-/// stops the fetch, unless others read the same content. Several readers of one content share its
-/// chunks.
+/// stops the fetch, unless other readers read the same content. Several readers of one content
+/// share its chunks.
 pub struct ContentReader {
     stream: Arc<Stream>,
     chunks: Chunks,

@@ -55,7 +55,7 @@ use slowness::Slowness;
 use span::LocalWork;
 use store::Store;
 
-/// How often progress is reported.
+/// Interval of progress reports.
 const TICK: Duration = Duration::from_millis(100);
 /// Limit on the queued events for the scheduler; tasks with more to report wait.
 const EVENTS: usize = 1024;

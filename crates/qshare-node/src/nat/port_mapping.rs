@@ -22,7 +22,8 @@ use crate::vocabulary::{MappedPort, NodeEvent, PortMappingState};
 const AGAIN: Duration = Duration::from_secs(600);
 /// The same if a tracker's session has begun or ended since, because the network may have changed.
 const AGAIN_ELSEWHERE: Duration = Duration::from_secs(10);
-/// How often a verified port is verified again, because a router forgets mappings at a restart.
+/// Interval at which a verified port is verified again, because a router forgets mappings at a
+/// restart.
 const VERIFY_AGAIN: Duration = Duration::from_secs(120);
 /// Pause before the second attempt to verify: some routers take a moment.
 const SECOND_ATTEMPT: Duration = Duration::from_secs(1);

@@ -19,8 +19,8 @@ const PIECE_MIN_BYTES: u64 = 32 * 1024;
 const PIECE_MAX_BYTES: u64 = 256 * 1024;
 /// An answer is abandoned when a blocked piece makes no progress for this long (2 KB/s).
 pub(super) const PIECE_DEADLINE: Duration = Duration::from_secs(15);
-/// An answer counts as blocked, so that others may start, when a piece takes this many times longer
-/// than its fair share of this node's link allows. The path of that answer is then slow.
+/// An answer counts as blocked, so that other answers may start, when a piece takes this many times
+/// longer than its fair share of this node's link allows. The path of that answer is then slow.
 const BLOCKED_TIMES: f64 = 2.0;
 /// Time after which an answer counts as blocked while the rate of this node's link is unknown.
 const BLOCKED_AFTER: Duration = Duration::from_millis(50);

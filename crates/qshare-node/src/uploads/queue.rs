@@ -202,7 +202,7 @@ pub(super) struct Turn {
     pub(super) sent_bytes: u64,
 }
 
-/// While held, an answer counts as blocked, so that others may start.
+/// While held, an answer counts as blocked, so that other answers may start.
 pub(super) struct Blocked<'a>(&'a Turn);
 
 impl Turn {

@@ -2,8 +2,8 @@
 //!
 //! A large file that is received fast costs most processor time in the kernel, which copies its
 //! bytes into newly allocated pages and writes these back. A direct write takes the bytes from the
-//! caller's buffer. The file is not in the page cache afterwards, so that whoever reads it waits
-//! for the disk.
+//! caller's buffer. The file is not in the page cache afterwards, so the next program that reads it
+//! waits for the disk.
 
 use std::fs::File;
 use std::io;

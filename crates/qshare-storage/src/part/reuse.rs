@@ -26,11 +26,11 @@ use crate::system::{Access, Entry, read_exact_at};
 const SAMPLE_SHARE: usize = 8;
 const SAMPLE_MIN: usize = 2;
 const SAMPLE_MAX: usize = 16;
-/// Files beside the target are looked at for contents of at least this length,
+/// Shortest content for which files beside the target are looked at.
 const NEIGHBOUR_WORTH_BYTES: u64 = 8 << 20;
-/// among so many entries of its directory (a millisecond),
+/// Entries of the target's directory that are looked at; that takes a millisecond.
 const ENTRIES_MAX: usize = 1024;
-/// and so many of them are tried.
+/// Files beside the target that are tried.
 const NEIGHBOURS_MAX: usize = 4;
 
 /// What is known of a file.

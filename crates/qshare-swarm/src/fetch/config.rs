@@ -7,8 +7,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
     /// Usual limit on the requests outstanding at one peer. A higher value ties chunks to a peer
-    /// that others would deliver sooner. The limit rises only if the bandwidth-delay product of the
-    /// path is larger than this many requests.
+    /// that other peers would deliver sooner. The limit rises only if the bandwidth-delay product
+    /// of the path is larger than this many requests.
     pub waiting_max: u32,
     /// Hard limit on the bytes requested and not yet verified, over all peers. Raised to the size
     /// of one chunk if it is smaller, since otherwise nothing could be requested.

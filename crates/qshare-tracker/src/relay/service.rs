@@ -19,7 +19,7 @@ use tracing::trace;
 use super::state::{Reply, State};
 use super::{RelayCounts, RelayLimits};
 
-/// How often expired channels are closed; one that is needed for another is closed at once.
+/// Interval at which expired channels are closed. One whose place is needed is closed at once.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The relay. Clones share its state.

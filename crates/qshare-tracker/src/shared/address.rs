@@ -57,7 +57,7 @@ pub enum InvalidRegistry {
     /// A cluster has only database 0.
     #[error("a cluster has no databases: remove {0:?}")]
     ClusterPath(String),
-    /// Whoever reaches that server could change every entry.
+    /// Any program that reaches that server could change every entry.
     #[error(
         "without TLS and a password only a registry on this machine is used: use rediss://… and \
          --registry-password-file FILE, or accept the risk with --registry-insecure"

@@ -19,8 +19,8 @@ use super::layout::Layout;
 use super::link::Link;
 use super::session_record::SessionDetails;
 
-/// How often a request is sent, and how long each time an answer is awaited: within the time that a
-/// node waits for its introduction.
+/// Attempts of a request to another tracker, and the time that each waits for the answer. Together
+/// they end before a node stops waiting for its introduction.
 const ATTEMPTS: u32 = 4;
 const ATTEMPT_DEADLINE: Duration = Duration::from_millis(600);
 /// Requests whose answers are remembered.

@@ -16,7 +16,7 @@ use crate::console::Console;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
-/// How often the progress line changes.
+/// Interval at which the progress line changes.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Writes a range of a content, or all of it, to standard output. A reader that closes the pipe has

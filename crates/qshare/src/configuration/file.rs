@@ -35,7 +35,7 @@ pub(crate) struct Configuration {
 /// One key of the file with its value.
 #[derive(Debug)]
 pub(crate) struct Setting {
-    /// The section; None on top of the file.
+    /// The section; None at the top of the file.
     section: Option<String>,
     key: String,
     /// The line of the key, from 1.

@@ -36,7 +36,7 @@ pub(crate) enum ClientError {
     /// The program behind the socket belongs to another user.
     #[error("{} belongs to another user", .0.display())]
     NotOurs(PathBuf),
-    /// The connection broke off: the node stopped, most likely.
+    /// The connection was lost: most likely the node stopped.
     #[error("the node closed the connection")]
     Gone,
     /// The answer is not one of this API.

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use super::has_programs;
 
-/// How often a condition in a page is looked at.
+/// Interval at which a condition in a page is checked.
 const LOOK_AGAIN_MS: u64 = 50;
 
 /// A browser with one window. It ends with the value.

@@ -90,7 +90,7 @@ fn curl_reads_resumes_and_asks_for_ranges() {
     }
     assert_eq!(fixture.received_bytes(), 0, "HEAD fetches nothing");
 
-    // The first part of a transfer that broke off.
+    // The first part of an interrupted transfer.
     let file = fixture.dir.join("film");
     fs::write(&file, &bytes[..3 * MIB + 1]).unwrap();
     curl(&fixture.dir, &["-C", "-", "-o", "film", &url]).well();

@@ -13,8 +13,8 @@ use super::static_sources::at_once;
 use crate::error::{DownloadError, NoSource, SourceFault};
 use crate::vocabulary::{Contact, HolderNews};
 
-/// Limit on the holders that are remembered. Trackers return samples, so others take the place of
-/// those that are lost.
+/// Limit on the holders that are remembered. Trackers return samples, so further holders take
+/// the place of those that are lost.
 const CONTACTS_MAX: usize = 1024;
 /// The first and the longest pause before a failed holder is retried.
 const REST_MIN: Duration = Duration::from_secs(1);

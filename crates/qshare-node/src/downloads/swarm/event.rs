@@ -16,7 +16,7 @@ use crate::peers::Peer;
 
 /// Deadline for the answer to an interest or a hash request.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// How often a download's sources are logged, at level INFO.
+/// Interval at which a download's sources are logged, at level INFO.
 pub(super) const LOG_EVERY: Duration = Duration::from_secs(5);
 
 /// An event of the download.

@@ -78,7 +78,7 @@ impl FaultyDisk {
     }
 
     /// Takes back unflushed writes: all, or those that `lost` picks by their place. Closes the
-    /// files, as whoever holds them open holds their locks.
+    /// files, since a process that holds them open holds their locks.
     fn cut_power(&self, lost: impl Fn(usize) -> bool) {
         let writes = std::mem::take(&mut *self.unflushed.lock().unwrap());
         for (at, undo) in writes.into_iter().enumerate().rev() {

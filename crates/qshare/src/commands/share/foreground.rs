@@ -24,7 +24,7 @@ use crate::sharing::{ShareCode, SharedPath, ShownCode, is_end, link_to, shown_co
 
 /// How long a link waits for the trackers that it is to name.
 const TRACKER_PATIENCE: Duration = Duration::from_secs(3);
-/// How often receivers are counted.
+/// Interval at which receivers are counted.
 const TICK: Duration = Duration::from_millis(500);
 /// Time for running answers to finish after Ctrl-C.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);

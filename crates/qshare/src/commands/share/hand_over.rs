@@ -23,7 +23,7 @@ use crate::messages;
 use crate::neutral::shown;
 use crate::sharing::SharedPath;
 
-/// How often the node is asked how far it is.
+/// Interval at which the node is asked for the progress of hashing.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 /// Returns the running node that shares what `share` would: with its trackers, in its group. None

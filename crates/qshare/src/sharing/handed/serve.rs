@@ -18,7 +18,7 @@ use super::Inner;
 use super::file::Record;
 use super::row::{HandedState, Happened, Row};
 
-/// How often receivers are counted.
+/// Interval at which receivers are counted.
 const TICK: Duration = Duration::from_millis(500);
 /// Pause before a path that cannot be read is tried again: its disk may be mounted later.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
