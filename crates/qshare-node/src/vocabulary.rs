@@ -22,8 +22,8 @@ pub struct FoundFile {
     pub content: ContentId,
     /// Length and root.
     pub info: ContentInfo,
-    /// Whether this is a folder, shared as a collection: the content is its manifest. A claim, as
-    /// the name is.
+    /// Whether this is a folder, shared as a collection: the content is its manifest. The
+    /// holders claim this, as they claim the name.
     pub is_collection: bool,
     /// The number of nodes that claim to have all of it.
     pub complete: u32,
