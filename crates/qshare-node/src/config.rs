@@ -168,8 +168,8 @@ impl Limits {
         self.fetch.in_flight_max_bytes = in_flight as u64;
     }
 
-    /// Sets the rate limits. Nothing that peers may send before they are asked exceeds a twentieth
-    /// of a second at the limit.
+    /// Sets the rate limits. What peers may send unasked takes at most a twentieth of a second at
+    /// the limit.
     pub fn set_rates(&mut self, up: RateLimit, down: RateLimit) {
         self.rates = RateLimits { up, down };
         let at_once = down.bytes_within(Duration::from_millis(50)).max(32 << 10);

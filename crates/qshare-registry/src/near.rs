@@ -104,7 +104,7 @@ impl Text {
         Text { chars, kinds }
     }
 
-    /// How many characters of both may be paired, at most.
+    /// Returns an upper bound of the number of characters that can be paired.
     fn common_at_most(&self, other: &Text) -> usize {
         let pairs = self.kinds.iter().zip(&other.kinds);
         pairs.map(|(&a, &b)| usize::from(a.min(b))).sum()

@@ -289,7 +289,7 @@ mod key_text {
         text.as_deref().serialize(serializer)
     }
 
-    /// A key that is not readable is none.
+    /// Reads an unreadable key as none.
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<ShareKey>, D::Error> {

@@ -16,6 +16,7 @@ use super::store::Store;
 use super::{Swarm, no_panic};
 use crate::downloads::chunk_request::Step;
 use crate::error::DownloadError;
+use crate::vocabulary::Stage;
 
 /// A request that is under way.
 pub(super) struct Running {
