@@ -17,6 +17,8 @@ pub(crate) struct Download {
     pub(crate) id: String,
     pub(crate) content: String,
     pub(crate) name: String,
+    /// Nodes that receive no folders leave it out.
+    #[serde(default)]
     pub(crate) kind: DownloadKind,
     pub(crate) path: String,
     pub(crate) stage: StageName,
@@ -45,9 +47,10 @@ pub(crate) struct Download {
     pub(crate) why: Vec<Why>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DownloadKind {
+    #[default]
     File,
     Folder,
 }
