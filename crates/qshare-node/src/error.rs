@@ -417,6 +417,12 @@ impl SourceFault {
         matches!(self, SourceFault::Ask(AskError::Refused(refused))
             if refused.refusal() == Refusal::Changed)
     }
+
+    /// Whether the holder says that it does not have what was asked for.
+    pub(crate) fn is_lacking(&self) -> bool {
+        matches!(self, SourceFault::Ask(AskError::Refused(refused))
+            if matches!(refused.refusal(), Refusal::NotHere | Refusal::NotYet))
+    }
 }
 
 /// Returns the name of a reason to drop a peer, as `status` prints it.

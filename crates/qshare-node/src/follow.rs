@@ -91,7 +91,7 @@ pub(crate) async fn newer_folder(
         holders.extend(files.into_iter().flat_map(|file| file.holders));
         holders.retain(|holder| follow.had.contains(&holder.node));
     }
+    // Others that still receive the present version may list it.
     let versions = ask_for_folder(dialler, &follow.name, holders).await;
-    let first = versions.into_iter().next()?;
-    (first.manifest != present).then_some(first)
+    versions.into_iter().find(|found| found.manifest != present)
 }

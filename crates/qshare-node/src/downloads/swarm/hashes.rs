@@ -27,6 +27,8 @@ pub(super) struct HashPages {
     asked: HashSet<PeerKey>,
     /// Peers that were asked for the current page.
     tried: HashSet<PeerKey>,
+    /// Peers that do not have the current page, as they said: they may wait for it themselves.
+    without: HashSet<PeerKey>,
     /// The peer that delivered the last page.
     preferred: Option<PeerKey>,
     hedge_at: Option<Instant>,
@@ -84,6 +86,11 @@ impl HashPages {
         }
     }
 
+    /// Returns whether one of the connected peers may deliver the current page.
+    pub(super) fn has_source(&self, mut peers: impl Iterator<Item = PeerKey>) -> bool {
+        peers.any(|key| self.is_complete || !self.without.contains(&key))
+    }
+
     /// Records that a peer failed to deliver the current page: the next peer is asked at once.
     fn handle_failed(&mut self, key: PeerKey) {
         self.asked.remove(&key);
@@ -98,6 +105,7 @@ impl HashPages {
         self.preferred = Some(key);
         self.asked.clear();
         self.tried.clear();
+        self.without.clear();
         self.hedge_at = None;
     }
 
@@ -109,6 +117,7 @@ impl HashPages {
     pub(super) fn peer_left(&mut self, key: PeerKey) {
         self.handle_failed(key);
         self.tried.remove(&key);
+        self.without.remove(&key);
     }
 
     /// Returns all hashes once the last of `count` pages has arrived.
@@ -183,6 +192,9 @@ impl Swarm<'_> {
             Err(fault) => {
                 debug!(peer = %connected.peer.node, %fault, "did not deliver chunk hashes");
                 self.hash_pages.handle_failed(key);
+                if fault.is_lacking() {
+                    self.hash_pages.without.insert(key);
+                }
                 self.give_up_slot(key, fault);
                 return;
             }
@@ -241,6 +253,21 @@ mod tests {
         assert_eq!(pages.next_peer(now + HEDGE_AFTER, peers()), Some(B));
         pages.handle_page(B, vec![Hash([1; 32])]);
         assert_eq!(pages.page(), 1);
+    }
+
+    #[test]
+    fn a_peer_that_has_no_hashes_is_no_source_until_a_page_arrives() {
+        let mut pages = HashPages::default();
+        assert!(!pages.has_source([].into_iter()));
+        assert!(pages.has_source([A].into_iter()));
+        pages.without.insert(A);
+        assert!(!pages.has_source([A].into_iter()));
+        assert!(pages.has_source([A, B].into_iter()));
+        pages.handle_page(B, vec![Hash([1; 32])]);
+        assert!(pages.has_source([A].into_iter()));
+        pages.without.insert(A);
+        pages.peer_left(A);
+        assert!(pages.has_source([A].into_iter()), "it may have them by now");
     }
 
     #[test]

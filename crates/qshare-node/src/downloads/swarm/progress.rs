@@ -40,7 +40,8 @@ impl Swarm<'_> {
         status: Option<&FetchStatus>,
     ) -> Result<(), DownloadError> {
         let hope = match status {
-            None => !self.peers.is_empty(),
+            // Receivers without hashes do not help each other.
+            None => self.hash_pages.has_source(self.peers.keys().copied()),
             // Other chunks do not help a reader.
             Some(status) if self.store.is_window() => {
                 let fetch = self.fetch.as_ref();
