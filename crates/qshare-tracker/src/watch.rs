@@ -1,7 +1,7 @@
 //! The watch requests: a sample of the holders of a content or topic, then every change until the
 //! stream ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub(crate) async fn watch(
     client.charge_steps(sample.steps);
     let asker = client.observed_ip();
     for holder in &sample.holders {
-        remote.here.insert(holder.node);
+        remote.here.insert(holder.node, holder.clone());
     }
     let elsewhere = remote.changes(client.node);
     let elsewhere = elsewhere.into_iter().filter_map(|change| match change {
@@ -111,8 +111,9 @@ struct RemoteWatch {
     holders: Option<watch::Receiver<Option<RemoteHolders>>>,
     told: HashMap<NodeId, qshare_registry::Holder>,
     /// Holders at this tracker that the watcher knows. A node that moves from one tracker to
-    /// another is known twice for a while, and has left when it is known neither here nor there.
-    here: HashSet<NodeId>,
+    /// another is known twice for a while. When one place forgets it, what the other says counts; it
+    /// has left when it is known neither here nor there.
+    here: HashMap<NodeId, qshare_registry::Holder>,
 }
 
 impl RemoteWatch {
@@ -120,7 +121,7 @@ impl RemoteWatch {
         RemoteWatch {
             holders,
             told: HashMap::new(),
-            here: HashSet::new(),
+            here: HashMap::new(),
         }
     }
 
@@ -165,9 +166,10 @@ impl RemoteWatch {
             .collect();
         for node in left {
             self.told.remove(&node);
-            if !self.here.contains(&node) {
-                changes.push(HolderChange::Left(node));
-            }
+            changes.push(match self.here.get(&node) {
+                Some(holder) => HolderChange::Changed(holder.clone()),
+                None => HolderChange::Left(node),
+            });
         }
         for (node, holder) in now.iter().filter(|(node, _)| **node != watcher) {
             if self.told.get(node) != Some(holder) {
@@ -193,7 +195,7 @@ impl RemoteWatch {
                 }
             }
             HolderChange::Joined(holder) | HolderChange::Changed(holder) => {
-                self.here.insert(holder.node);
+                self.here.insert(holder.node, holder.clone());
                 HolderChange::Changed(holder)
             }
         }
@@ -221,4 +223,50 @@ fn changed(changes: Vec<HolderChange>, asker: IpAddr) -> HoldersChanged {
         }
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use qshare_registry::Contact;
+
+    use super::*;
+
+    const WATCHER: NodeId = NodeId([1; 32]);
+
+    fn known(complete: bool) -> qshare_registry::Holder {
+        qshare_registry::Holder {
+            node: NodeId([2; 32]),
+            contact: Contact {
+                observed: SocketAddr::from(([192, 0, 2, 1], 1)),
+                claimed: Arc::new([]),
+            },
+            complete,
+        }
+    }
+
+    #[test]
+    fn when_one_place_forgets_a_node_what_the_other_says_counts() {
+        let (elsewhere, receiver) = watch::channel(None);
+        let mut remote = RemoteWatch::new(Some(receiver));
+        let tell = |holders: &[qshare_registry::Holder]| {
+            let holders = holders.iter().map(|one| (one.node, one.clone()));
+            elsewhere.send_replace(Some(Arc::new(holders.collect())));
+        };
+        tell(&[known(true)]);
+        let joined = HolderChange::Joined(known(true));
+        assert_eq!(remote.changes(WATCHER), [joined]);
+        let here = HolderChange::Changed(known(false));
+        assert_eq!(remote.complete(here.clone()), here);
+        tell(&[]);
+        assert_eq!(remote.changes(WATCHER), [here]);
+        tell(&[known(true)]);
+        remote.changes(WATCHER);
+        let left = HolderChange::Left(known(true).node);
+        let elsewhere_only = HolderChange::Changed(known(true));
+        assert_eq!(remote.complete(left.clone()), elsewhere_only);
+        tell(&[]);
+        assert_eq!(remote.changes(WATCHER), [left]);
+    }
 }
