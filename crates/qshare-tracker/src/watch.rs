@@ -111,8 +111,8 @@ struct RemoteWatch {
     holders: Option<watch::Receiver<Option<RemoteHolders>>>,
     told: HashMap<NodeId, qshare_registry::Holder>,
     /// Holders at this tracker that the watcher knows. A node that moves from one tracker to
-    /// another is known twice for a while. When one place forgets it, what the other says counts; it
-    /// has left when it is known neither here nor there.
+    /// another is known twice for a while. When one place forgets it, what the other says counts;
+    /// it has left when it is known neither here nor there.
     here: HashMap<NodeId, qshare_registry::Holder>,
 }
 
