@@ -347,6 +347,15 @@ fn source(scene: &Scene, bytes: &[u8]) -> Node {
     source
 }
 
+/// Adds `x.bin`, and waits until a part of it has arrived.
+fn add_and_begin(scene: &Scene) {
+    scene.run(&["add", "x.bin"]).well();
+    eventually("a part of the file", || {
+        let download = scene.download("x.bin")?;
+        (download["verified_bytes"].as_u64()? > MIB as u64).then_some(())
+    });
+}
+
 /// Replaces `x.bin` at its source.
 fn replace(scene: &Scene, bytes: &[u8]) {
     let new = scene.world.path("source/new");
@@ -360,11 +369,7 @@ fn a_download_by_name_goes_on_with_the_version_that_replaced_the_file() {
     let scene = Scene::new();
     let _source = source(&scene, &old);
     let mut node = scene.node("node", &["--limit-down", SLOW]);
-    scene.run(&["add", "x.bin"]).well();
-    eventually("a part of the file", || {
-        let download = scene.download("x.bin")?;
-        (download["verified_bytes"].as_u64()? > MIB as u64).then_some(())
-    });
+    add_and_begin(&scene);
     replace(&scene, &new);
     scene.until_stage("x.bin", "complete");
     assert_same(&scene.world.path("node/downloads/x.bin"), &new);
@@ -383,11 +388,7 @@ fn a_name_is_followed_after_a_restart_too() {
     let scene = Scene::new();
     let _source = source(&scene, &old);
     let mut node = scene.node("node", &["--limit-down", SLOW]);
-    scene.run(&["add", "x.bin"]).well();
-    eventually("a part of the file", || {
-        let download = scene.download("x.bin")?;
-        (download["verified_bytes"].as_u64()? > MIB as u64).then_some(())
-    });
+    add_and_begin(&scene);
     node.process.kill();
     replace(&scene, &new);
     let wanted = info(&new).id();
