@@ -122,7 +122,7 @@ impl Fetch {
     }
 
     /// Sets how many more bytes may be requested, until the next call; the last request may exceed
-    /// it. With 0 nothing is requested, while requests that were made go on.
+    /// it. At 0 nothing more is requested; outstanding requests continue.
     pub fn set_allowance(&mut self, bytes: u64) {
         let opens = self.allowance_bytes == 0 && bytes > 0;
         self.allowance_bytes = bytes;

@@ -86,7 +86,7 @@ fn fifty_kills_at_random_moments_cost_nothing_that_was_written() {
             match moment {
                 Moment::After(time) => {
                     peer.open();
-                    // A kill at any moment, between events of the protocol too.
+                    // The process is killed at a random time, not at an event of the protocol.
                     thread::sleep(time);
                 }
                 Moment::Answered(count) => {

@@ -36,7 +36,7 @@ pub struct FetchTerms {
     /// An earlier version of the folder at the same place. Its files are replaced where they have
     /// not changed since they were downloaded, and its unfinished files are taken over.
     pub former: Option<FormerFolder>,
-    /// Hashes of files that are there, which need not be read again.
+    /// Remembered hashes of local files, so that unchanged files are not read again.
     pub index: Option<HashIndex>,
 }
 

@@ -46,7 +46,7 @@ pub struct DownloadRequest {
     pub(super) holders: Vec<Contact>,
     pub(super) nodes: Vec<NodeAddress>,
     pub(super) force: bool,
-    /// An earlier version, whose unfinished download at the target is taken over.
+    /// The earlier version whose unfinished data at the target this download reuses.
     pub(super) supersedes: Option<ContentInfo>,
     pub(super) durability: Durability,
     pub(super) give_up_after: Option<Duration>,

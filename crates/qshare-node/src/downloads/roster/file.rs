@@ -80,7 +80,7 @@ pub(super) struct Record {
     /// How it is looked up again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     follow: Option<FollowRecord>,
-    /// An earlier version, whose unfinished data it goes on from.
+    /// The earlier version whose unfinished data this download reuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     supersedes: Option<InfoRecord>,
     added_ms: u64,

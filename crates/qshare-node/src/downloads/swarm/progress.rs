@@ -58,7 +58,7 @@ impl Swarm<'_> {
         }
         let all_changed = self.peers.is_empty() && self.holders.all_changed();
         let waited = self.last_hope.elapsed();
-        // A source that has left the swarm has said before that it has another version.
+        // A source that refuses as changed also leaves the swarm. Its refusal is remembered.
         let is_gone = waited >= CHANGED_AFTER && self.holders.any_changed();
         if (all_changed && self.request.is_private()) || (is_gone && self.request.is_pinned()) {
             let name = self.request.name.clone();

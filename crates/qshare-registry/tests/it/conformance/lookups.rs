@@ -140,7 +140,7 @@ pub(super) fn what_all_sources_state_is_told_and_what_they_dispute_is_not<R: Reg
     r.agree(Some((None, true, true)), stated("a".into()));
     let own = format!("{}/a", r.node(3));
     r.agree(Some((Some(7), true, false)), stated(own));
-    // A later statement replaces the earlier one, and a withdrawal takes it back.
+    // A node that states another digest replaces its first one; a withdrawal removes it.
     r.announce(3, &[stating(entry("a", 1), 5)]);
     r.agree(Some((Some(5), true, false)), stated("a".into()));
     r.announce(3, &[stating(entry("a", 1), 8)]);
