@@ -142,13 +142,32 @@ impl Browser {
         }
     }
 
-    /// Clicks the first element of a selector, as a person does: it has to be visible.
+    /// Clicks the first element of a selector, as a person does: it has to be visible and at rest.
+    ///
+    /// Rows get their heights when they are scrolled into the window. WebDriver scrolls, asks for
+    /// the element's place and clicks there, without a look at what has moved in between.
     pub(super) fn click(&self, selector: &str) {
+        let selected = json!(selector);
         self.until(&format!(
-            "const element = document.querySelector({});
-             return element !== null && element.checkVisibility() && !element.disabled",
-            json!(selector)
+            "const element = document.querySelector({selected});
+             return element !== null && element.checkVisibility() && !element.disabled"
         ));
+        let at_rest = format!(
+            "const frame = () => new Promise(requestAnimationFrame);
+             const place = () => {{
+               const element = document.querySelector({selected});
+               element.scrollIntoView({{ block: 'nearest', behavior: 'instant' }});
+               const {{ x, y }} = element.getBoundingClientRect();
+               return `${{x}} ${{y}}`;
+             }};
+             for (let last = '', same = 0; same < 3;) {{
+               await frame();
+               const now = place();
+               same = now === last ? same + 1 : 0;
+               last = now;
+             }}"
+        );
+        assert_eq!(self.js_async(&at_rest), Value::Null);
         self.runtime.block_on(async {
             let element = self.client().find(Locator::Css(selector)).await.unwrap();
             element.click().await.unwrap();
