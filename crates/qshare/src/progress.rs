@@ -323,9 +323,14 @@ fn bar_line(name: &str, progress: &Progress, columns: usize) -> String {
 
 /// Returns a line about a download, for logs and `status`.
 pub(crate) fn plain_line(name: &AssetName, progress: &Progress) -> String {
+    let state = state_words(progress);
+    // The size of a folder is unknown until its list is there.
+    if progress.total_bytes == 0 && progress.stage != Stage::Complete {
+        return format!("{name}: {state}");
+    }
     let percent = percentage(progress.verified_bytes, progress.total_bytes);
     let size = output::bytes(progress.total_bytes);
-    format!("{name}: {percent}% of {size}  {}", state_words(progress))
+    format!("{name}: {percent}% of {size}  {state}")
 }
 
 fn total_line(files: &Tally, current: &[Progress]) -> String {
@@ -408,6 +413,16 @@ mod tests {
         assert_eq!(
             plain,
             "disk.img: 45% of 2.0 GB  12 MB/s  1:23 left  3 sources"
+        );
+        let unknown = Progress {
+            stage: Stage::Searching,
+            total_bytes: 0,
+            verified_bytes: 0,
+            ..fetching()
+        };
+        assert_eq!(
+            plain_line(&AssetName::new("album").unwrap(), &unknown),
+            "album: looking for sources"
         );
     }
 

@@ -18,8 +18,8 @@ use super::Api;
 use super::error::{ApiError, Code};
 use super::extract::{Json, Named, Params, page_limit};
 use super::objects::{
-    Changed, ChunkMap, Download, DownloadDetail, DownloadKind, Downloads, Remove, Source,
-    StageName, Which, Why, millis,
+    Changed, ChunkMap, Download, DownloadDetail, Downloads, FileKind, Remove, Source, StageName,
+    Which, Why, millis,
 };
 use crate::messages::{self, Reader};
 
@@ -207,10 +207,7 @@ impl From<&RosterRow> for Download {
             id: row.id.to_string(),
             content: row.info.id().to_string(),
             name: row.name.to_string(),
-            kind: match row.is_folder {
-                true => DownloadKind::Folder,
-                false => DownloadKind::File,
-            },
+            kind: FileKind::new(row.is_folder),
             path: super::absolute(row.path.clone()).display().to_string(),
             stage: stage_of(row),
             added_at: row.added_at.into(),

@@ -9,7 +9,7 @@ use qshare_node::{Findings, FoundFile as Listed};
 use super::Api;
 use super::error::{ApiError, Code};
 use super::extract::{Json, page_limit};
-use super::objects::{Found, FoundFile, Search};
+use super::objects::{FileKind, Found, FoundFile, Search};
 use crate::argument::parse_listed;
 use crate::commands::ls::{FILES_MAX, LISTING_MAX};
 use crate::messages::{self, Reader};
@@ -46,6 +46,7 @@ pub(super) async fn search(
         here: here(file),
         name: file.name.to_string(),
         content: file.content.to_string(),
+        kind: FileKind::new(file.is_collection),
         size_bytes: file.info.length,
         complete: file.complete,
         partial: file.partial,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::error::{ApiError, Code};
 use super::extract::{Json, Named, Params, no_cursor, page_limit};
-use super::objects::{Changed, LinkOf, NewShare, Share, ShareEvent, Shares};
+use super::objects::{Changed, FileKind, LinkOf, NewShare, Share, ShareEvent, Shares};
 use super::{Api, downloads, qr};
 use crate::messages;
 use crate::sharing::{AddError, Handed, HandedState, Happening, NewHanded, PathError, ShareId};
@@ -143,7 +143,7 @@ impl From<&ListedShare> for Share {
         Share {
             content: Some(share.content.to_string()),
             name: share.name.to_string(),
-            kind: "file".to_owned(),
+            kind: FileKind::File,
             size_bytes: share.info.length,
             complete: share.complete,
             path: path.map(|path| path.display().to_string()),
@@ -166,10 +166,7 @@ impl From<&Handed> for Share {
             id: Some(handed.id.to_string()),
             content: content_of(handed).map(|content| content.to_string()),
             name: handed.name.to_string(),
-            kind: match handed.is_folder {
-                true => "folder".to_owned(),
-                false => "file".to_owned(),
-            },
+            kind: FileKind::new(handed.is_folder),
             size_bytes: version.map_or(handed.total_bytes, |version| version.bytes),
             files: version.map(|version| version.files),
             complete: handed.state == HandedState::Serving,

@@ -106,14 +106,14 @@ fn is_meant(download: &Download, argument: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::objects::{DownloadKind, PriorityName, StageName, Time};
+    use crate::api::objects::{FileKind, PriorityName, StageName, Time};
 
     fn download(id: u8, content: u8, name: &str) -> Download {
         Download {
             id: format!("{id:02x}").repeat(16),
             content: format!("{content:02x}").repeat(32),
             name: name.to_owned(),
-            kind: DownloadKind::File,
+            kind: FileKind::File,
             files: None,
             complete_files: None,
             path: name.to_owned(),

@@ -127,6 +127,60 @@ fn a_link_waits_is_paused_resumed_and_completes_when_its_source_comes() {
 }
 
 #[test]
+fn a_folder_is_one_row_with_its_files_as_the_map() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let world = World::new();
+    let tracker = world.tracker();
+    let files = 24;
+    for number in 0..files {
+        let name = format!("photos/day {}/{number:02}.jpg", number % 3);
+        world.put("source", &name, &noise(200_000, number));
+    }
+    let _source = world.node("source", tracker.address);
+    tracker
+        .client()
+        .until("photos/**", |found| found.len() == files as usize);
+    let limit = ["--limit-down", "800kB"];
+    let served = Served::start(&world, "node", &tracker, &limit);
+    browser.open(&served.url_with_token());
+    browser.until(&shows("#downloads-empty h2", "Nothing is downloading yet"));
+
+    // The slash says what is meant: it is added without a search.
+    browser.press("/");
+    browser.press("photos/\n");
+    browser.until(&shows("#download-rows .name", "photos/"));
+    browser.until(&shows("#detail-title", "photos/"));
+    browser.click("#download-rows [aria-label='Pause photos/']");
+    until_stage(&browser, "paused");
+    browser.click("#download-rows [aria-label='Resume photos/']");
+    until_stage(&browser, "complete");
+    browser.until(&shows("#detail", "24 of 24 files"));
+    let rows = browser.js("return document.querySelectorAll('#download-rows .item').length");
+    assert_eq!(rows, 1);
+    for number in 0..files {
+        let name = format!("node/downloads/photos/day {}/{number:02}.jpg", number % 3);
+        assert_same(&world.path(&name), &noise(200_000, number));
+    }
+
+    // The node offers the folder as one now.
+    browser.click(".tabs a[data-view=find]");
+    browser.type_into("#find-text", "photos\n");
+    browser.until(&shows("#find-rows .item", "photos/"));
+    browser.until(&shows("#find-rows .item", "Folder"));
+    browser.click(".tabs a[data-view=downloads]");
+
+    // The files are removed with the row only when the box is ticked.
+    browser.click("#download-rows [aria-label='Remove photos/']");
+    browser.until(&shows("dialog[open] h2", "Remove photos/?"));
+    browser.click("dialog[open] input[type=checkbox]");
+    browser.click("dialog[open] button[type=submit]");
+    browser.until(&shows("#downloads-empty h2", "Nothing is downloading yet"));
+    assert!(!world.path("node/downloads/photos").exists());
+}
+
+#[test]
 fn a_chosen_file_is_copied_to_the_node_and_shared() {
     let Some(browser) = Browser::start() else {
         return;

@@ -19,7 +19,7 @@ pub(crate) struct Download {
     pub(crate) name: String,
     /// Nodes that receive no folders leave it out.
     #[serde(default)]
-    pub(crate) kind: DownloadKind,
+    pub(crate) kind: FileKind,
     pub(crate) path: String,
     pub(crate) stage: StageName,
     pub(crate) added_at: Time,
@@ -49,19 +49,33 @@ pub(crate) struct Download {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum DownloadKind {
+pub(crate) enum FileKind {
     #[default]
     File,
     Folder,
 }
 
+impl FileKind {
+    pub(crate) fn new(is_folder: bool) -> FileKind {
+        match is_folder {
+            true => FileKind::Folder,
+            false => FileKind::File,
+        }
+    }
+
+    /// Returns a name as a person writes it: that of a folder ends with a slash.
+    pub(crate) fn shown(self, name: &str) -> String {
+        match self {
+            FileKind::File => name.to_owned(),
+            FileKind::Folder => format!("{name}/"),
+        }
+    }
+}
+
 impl Download {
     /// Returns the name as a person writes it: that of a folder ends with a slash.
     pub(crate) fn shown_name(&self) -> String {
-        match self.kind {
-            DownloadKind::File => self.name.clone(),
-            DownloadKind::Folder => format!("{}/", self.name),
-        }
+        self.kind.shown(&self.name)
     }
 }
 

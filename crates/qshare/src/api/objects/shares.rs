@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::Time;
+use super::{FileKind, Time};
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Shares {
@@ -20,7 +20,7 @@ pub(crate) struct Share {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<String>,
     pub(crate) name: String,
-    pub(crate) kind: String,
+    pub(crate) kind: FileKind,
     pub(crate) size_bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) files: Option<u64>,
@@ -124,6 +124,8 @@ pub(crate) struct Found {
 pub(crate) struct FoundFile {
     pub(crate) name: String,
     pub(crate) content: String,
+    #[serde(default)]
+    pub(crate) kind: FileKind,
     pub(crate) size_bytes: u64,
     pub(crate) complete: u32,
     pub(crate) partial: u32,

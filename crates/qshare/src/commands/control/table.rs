@@ -5,7 +5,7 @@ use std::time::Duration;
 use unicode_width::UnicodeWidthStr;
 
 use crate::api::objects::{
-    Download, DownloadDetail, DownloadKind, Share, Source, StageName, Status, Tracker,
+    Download, DownloadDetail, FileKind, Share, Source, StageName, Status, Tracker,
 };
 use crate::output;
 
@@ -123,10 +123,7 @@ pub(super) fn of_shares<'a>(
 }
 
 fn share_row(share: &Share) -> [String; 6] {
-    let name = match share.kind.as_str() {
-        "folder" => format!("{}/", share.name),
-        _ => share.name.clone(),
-    };
+    let name = share.kind.shown(&share.name);
     let state = match (share.state.as_deref(), &share.error) {
         (_, Some(error)) => format!("failed: {error}"),
         (Some("serving"), None) => match (share.receivers.unwrap_or(0), share.private) {
@@ -262,7 +259,7 @@ pub(super) fn of_detail(detail: &DownloadDetail) -> Vec<String> {
         format!("  ID       {}", download.id),
         format!("  path     {}", download.path),
     ];
-    if download.kind == DownloadKind::File && detail.chunks > 0 {
+    if download.kind == FileKind::File && detail.chunks > 0 {
         lines.push(format!(
             "  chunks   {} of {} verified, {} held by no connected node, {} requested, {} wasted",
             detail.verified_chunks,
@@ -319,7 +316,7 @@ mod tests {
             id: format!("{at:032x}"),
             content: "ab".repeat(32),
             name: name.to_owned(),
-            kind: DownloadKind::File,
+            kind: FileKind::File,
             files: None,
             complete_files: None,
             path: format!("/downloads/{name}"),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::present::{Presented, present};
 use super::report::SharedJson;
-use crate::api::objects::{NewShare, Share, Status};
+use crate::api::objects::{FileKind, NewShare, Share, Status};
 use crate::api::short_group_id;
 use crate::args::ShareArgs;
 use crate::argument::printed_name;
@@ -221,7 +221,7 @@ fn presented(share: Share, link: String) -> Presented {
     };
     Presented {
         name,
-        is_folder: share.kind == "folder",
+        is_folder: share.kind == FileKind::Folder,
         is_public: !share.private,
         is_also_public: share.also_public == Some(true),
         // A share that was handed over earlier is printed like a new one.

@@ -14,7 +14,8 @@ import * as format from "./format.js";
 const SPARK_SECONDS = 120;
 const VIEWS = ["downloads", "shares", "find", "node"];
 /** A text that stands for certain files and is no name to look for. */
-const EXACT = /^(qshare:|id:|sha256:|name:|[0-9a-f]{64}$|\d+-[a-z]+-[a-z]+$|[a-z2-7]{52}\/)/i;
+/** What means one file or folder, which is added without a search: a folder ends with a slash. */
+const EXACT = /^(qshare:|id:|sha256:|name:|[0-9a-f]{64}$|\d+-[a-z]+-[a-z]+$|[a-z2-7]{52}\/|[^*?[\]{}]+\/$)/i;
 
 class App {
   constructor() {

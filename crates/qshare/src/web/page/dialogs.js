@@ -1,6 +1,7 @@
 // Dialogs and short messages.
 
 import { byId, button, icon, make } from "./dom.js";
+import { nameOf } from "./model.js";
 import { call, qrCode } from "./transport.js";
 import * as format from "./format.js";
 
@@ -127,12 +128,13 @@ export function askRemove(download, removed) {
   const complete = download.stage === "complete";
   const check = make("input", { type: "checkbox" });
   check.checked = !complete;
-  const what = complete ? "Also delete the file" : "Also delete what was fetched so far";
+  const isFolder = download.kind === "folder";
+  const what = complete ? `Also delete ${isFolder ? "its files" : "the file"}` : "Also delete what was fetched so far";
   const text = complete
     ? "It leaves the list. The file stays where it is and goes on being shared."
     : "It stops. What was fetched can be used again if it is kept.";
   form(
-    `Remove ${download.name}?`,
+    `Remove ${nameOf(download)}?`,
     [make("p", { class: "muted" }, text), make("label", { class: "check" }, check, make("span", {}, what))],
     "Remove",
     async () => {
@@ -160,7 +162,7 @@ export function askLimit(download) {
   for (const [value, text] of PRIORITIES) select.append(make("option", { value }, text));
   select.value = download.priority;
   form(
-    `Limit ${download.name}`,
+    `Limit ${nameOf(download)}`,
     [
       make("label", { for: "limit-field" }, "Bytes per second"),
       field,

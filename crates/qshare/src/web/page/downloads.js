@@ -2,7 +2,7 @@
 
 import { Rows, button, byId, icon, label, make, setAttribute, setClass, setIcon, setText, show } from "./dom.js";
 import { act, askLimit, askRemove, showLink, showStream, toast } from "./dialogs.js";
-import { canPause, canResume, isActive, isUnfinished } from "./model.js";
+import { canPause, canResume, isActive, isUnfinished, nameOf } from "./model.js";
 import { drawChunks } from "./draw.js";
 import { call } from "./transport.js";
 import * as format from "./format.js";
@@ -44,9 +44,6 @@ const ROWS_SHOWN = 200;
 
 const pause = (control, download) => act(control, () => call("POST", `downloads/${download.id}/pause`));
 const resume = (control, download) => act(control, () => call("POST", `downloads/${download.id}/resume`));
-
-/** Returns the name as a person writes it: that of a folder ends with a slash. */
-const nameOf = (download) => (download.kind === "folder" ? `${download.name}/` : download.name);
 
 /** Returns a download's numbers as short texts: amount, rate, time left, sources. */
 function numbers(download) {
@@ -111,8 +108,9 @@ class DownloadRow {
     if (this.last === download) return;
     this.last = download;
     this.download = download;
-    setText(this.name, download.name);
-    if (this.name.title !== download.name) this.name.title = download.name;
+    const name = nameOf(download);
+    setText(this.name, name);
+    if (this.name.title !== name) this.name.title = name;
     setAttribute(this.element, "data-state", download.stage);
     setAttribute(this.element, "data-id", download.id);
     setAttribute(this.badge, "class", `badge ${download.stage}`);
@@ -125,9 +123,9 @@ class DownloadRow {
     const resumable = canResume(download);
     show(this.toggle, resumable || canPause(download));
     setIcon(this.toggle, resumable ? "play" : "pause");
-    label(this.toggle, `${resumable ? "Resume" : "Pause"} ${download.name}`);
-    label(this.remove, `Remove ${download.name}`);
-    this.bar.update(download.verified_bytes, download.size_bytes, download.name);
+    label(this.toggle, `${resumable ? "Resume" : "Pause"} ${name}`);
+    label(this.remove, `Remove ${name}`);
+    this.bar.update(download.verified_bytes, download.size_bytes, name);
   }
 
   choose(chosen) {
@@ -319,7 +317,7 @@ class Detail {
   }
 
   passOn(control, dialog) {
-    return act(control, () => dialog(this.download.name, this.download.content));
+    return act(control, () => dialog(nameOf(this.download), this.download.content));
   }
 
   fact(key, text) {

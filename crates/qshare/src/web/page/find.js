@@ -3,6 +3,7 @@
 import { Rows, button, byId, label, make, setText, show } from "./dom.js";
 import { act, describe, showStream, toast } from "./dialogs.js";
 import { call } from "./transport.js";
+import { nameOf } from "./model.js";
 import * as format from "./format.js";
 
 const LIMIT = 200;
@@ -28,9 +29,11 @@ class FoundRow {
 
   update(file) {
     this.file = file;
-    setText(this.name, file.name);
-    this.name.title = file.name;
-    setText(this.size, format.bytes(file.size_bytes));
+    const name = nameOf(file);
+    setText(this.name, name);
+    this.name.title = name;
+    // The length of a folder is that of its list of files, which says little.
+    setText(this.size, file.kind === "folder" ? "Folder" : format.bytes(file.size_bytes));
     const holders = [];
     if (file.complete > 0) holders.push(format.count(file.complete, "source"));
     if (file.partial > 0) holders.push(`${format.integer(file.partial)} partial`);
@@ -38,8 +41,8 @@ class FoundRow {
     setText(this.id, `id:${file.content.slice(0, 10)}`);
     show(this.here, file.here);
     show(this.get, !file.here);
-    label(this.stream, `Stream ${file.name}`);
-    this.get.setAttribute("aria-label", `Download ${file.name}`);
+    label(this.stream, `Stream ${name}`);
+    this.get.setAttribute("aria-label", `Download ${name}`);
   }
 }
 
@@ -89,7 +92,7 @@ export class FindView {
   async download(control, file) {
     const added = await act(control, () => call("POST", "downloads", { what: file.content, name: file.name }));
     if (!added) return;
-    toast(`Added ${file.name}`);
+    toast(`Added ${nameOf(file)}`);
     location.hash = `#/downloads/${added.downloads[0].id}`;
   }
 

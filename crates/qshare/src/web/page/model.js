@@ -1,5 +1,8 @@
 // What the page knows of the node. Events change it; the views read it when they draw.
 
+/** Returns the name as a person writes it: that of a folder ends with a slash. */
+export const nameOf = ({ kind, name }) => (kind === "folder" ? `${name}/` : name);
+
 const STEP_MS = { minutes: 1000, hours: 60000 };
 const KEPT = { minutes: 600, hours: 1440 };
 
