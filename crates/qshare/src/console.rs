@@ -115,7 +115,7 @@ impl Console {
 
     /// Prints a path on stdout so that it can be opened.
     pub(crate) fn path(&self, path: &Path) -> Result<(), Failure> {
-        self.write(&path_result(path, stdout().is_terminal()))
+        self.write(&path_result(path, || stdout().is_terminal()))
     }
 
     fn write(&self, line: &[u8]) -> Result<(), Failure> {

@@ -135,13 +135,13 @@ fn push_octal(out: &mut String, byte: u8) {
 
 /// Returns a path as a result for scripts. Bytes that are not Unicode stay as they are where no
 /// terminal reads them, so that the printed path can be opened.
-pub(crate) fn path_result(path: &Path, to_terminal: bool) -> Vec<u8> {
+pub(crate) fn path_result(path: &Path, to_terminal: impl FnOnce() -> bool) -> Vec<u8> {
     let bytes = path.as_os_str().as_bytes();
     let is_harmless = bytes
         .utf8_chunks()
         .all(|chunk| !chunk.valid().contains(is_deceptive));
     let is_unicode = path.to_str().is_some();
-    match is_harmless && (is_unicode || !to_terminal) {
+    match is_harmless && (is_unicode || !to_terminal()) {
         true => bytes.to_vec(),
         false => dollar_quoted(path.as_os_str()).into_bytes(),
     }
@@ -199,9 +199,9 @@ mod tests {
     #[test]
     fn a_script_gets_the_bytes_of_a_path_and_a_terminal_does_not() {
         let path = Path::new(OsStr::from_bytes(b"o\xff/f"));
-        assert_eq!(path_result(path, false), b"o\xff/f");
-        assert_eq!(path_result(path, true), br"$'o\377/f'");
+        assert_eq!(path_result(path, || false), b"o\xff/f");
+        assert_eq!(path_result(path, || true), br"$'o\377/f'");
         let evil = Path::new("a\x1bb");
-        assert_eq!(path_result(evil, false), br"$'a\033b'");
+        assert_eq!(path_result(evil, || false), br"$'a\033b'");
     }
 }
