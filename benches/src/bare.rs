@@ -156,13 +156,7 @@ fn endpoint(listen: SocketAddr) -> anyhow::Result<Endpoint> {
 }
 
 fn greeting() -> Greeting {
-    Greeting {
-        role: hello::Role::Node,
-        group: None,
-        candidates: Vec::new(),
-        features: 0,
-        extensions: Vec::new(),
-    }
+    Greeting::new(hello::Role::Node)
 }
 
 /// Runs on this thread alone, as the binary does.

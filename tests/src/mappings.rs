@@ -67,13 +67,7 @@ fn endpoint(identity: &Identity, keep_alive: Duration) -> (Endpoint, Greeting) {
             ..TransportConfig::default()
         },
     };
-    let greeting = Greeting {
-        role: Role::Node,
-        group: None,
-        candidates: Vec::new(),
-        features: 0,
-        extensions: Vec::new(),
-    };
+    let greeting = Greeting::new(Role::Node);
     (Endpoint::bind(identity, &config).unwrap(), greeting)
 }
 

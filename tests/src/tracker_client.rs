@@ -170,10 +170,7 @@ pub(crate) fn endpoint_with(identity: &Identity, transport: TransportConfig) -> 
 /// Returns the greeting sent in every Hello.
 pub fn greeting(role: Role, group: Option<&Path>) -> Greeting {
     Greeting {
-        role,
         group: group.map(|file| GroupSecret::load(file).unwrap()),
-        candidates: Vec::new(),
-        features: 0,
-        extensions: Vec::new(),
+        ..Greeting::new(role)
     }
 }

@@ -24,13 +24,7 @@ pub(crate) fn loopback() -> SocketAddr {
 }
 
 pub(crate) fn greeting() -> Greeting {
-    Greeting {
-        role: Participant::Node,
-        group: None,
-        candidates: Vec::new(),
-        features: 0,
-        extensions: Vec::new(),
-    }
+    Greeting::new(Participant::Node)
 }
 
 /// Binds an endpoint of an identity of its own.

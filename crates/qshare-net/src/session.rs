@@ -42,6 +42,19 @@ pub struct Greeting {
     pub extensions: Extensions,
 }
 
+impl Greeting {
+    /// Returns the greeting of a participant in no group, without candidates and features.
+    pub fn new(role: Role) -> Greeting {
+        Greeting {
+            role,
+            group: None,
+            candidates: Vec::new(),
+            features: 0,
+            extensions: Vec::new(),
+        }
+    }
+}
+
 /// An authenticated connection: certificate, protocol version and group were checked.
 #[derive(Debug)]
 pub struct Session {

@@ -39,7 +39,7 @@ pub struct Share {
 }
 
 /// What is shared, and with whom.
-struct Subject {
+pub(crate) struct Subject {
     path: PathBuf,
     name: AssetName,
     key: Option<ShareKey>,
@@ -143,9 +143,7 @@ pub(crate) trait Shareable: Send + Sync + 'static {
     /// Pause between noticing a change and hashing: programs write a file in several steps.
     const SETTLE: Duration;
 
-    fn path(&self) -> &Path;
-    fn name(&self) -> &AssetName;
-    fn key(&self) -> Option<&ShareKey>;
+    fn subject(&self) -> Subject;
 
     /// Hashes the path: for the first time, or after a change.
     fn hash(
@@ -193,11 +191,7 @@ pub(crate) async fn share<S: Shareable>(
     let state = watch::Sender::new(State { version, list });
     let stop = tasks.stopping().child_token();
     let share = Share {
-        subject: Arc::new(Subject {
-            path: request.path().to_owned(),
-            name: request.name().clone(),
-            key: request.key().cloned(),
-        }),
+        subject: Arc::new(request.subject()),
         shares: shares.clone(),
         state: state.subscribe(),
         stop: stop.clone(),

@@ -87,13 +87,7 @@ async fn run_nodes(
                 transport: TransportConfig::default(),
             },
         )?;
-        let greeting = Greeting {
-            role: Role::Node,
-            group: None,
-            candidates: Vec::new(),
-            features: 0,
-            extensions: Vec::new(),
-        };
+        let greeting = Greeting::new(Role::Node);
         let target = DialTarget::Tracker(Some(id));
         let deadline = Duration::from_secs(30);
         let session = dial(&endpoint, &greeting, target, tracker, deadline).await?;

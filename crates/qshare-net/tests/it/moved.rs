@@ -81,13 +81,7 @@ async fn sessions(nat: &mut Nat) -> (Endpoint, Session, Endpoint, Session) {
     let (client, at) = endpoint();
     let (server, server_at) = endpoint();
     nat.forward(0, server_at, at, false);
-    let greeting = Greeting {
-        role: Role::Node,
-        group: None,
-        candidates: Vec::new(),
-        features: 0,
-        extensions: Vec::new(),
-    };
+    let greeting = Greeting::new(Role::Node);
     let entrance = nat.inside.local_addr().unwrap();
     let target = DialTarget::Tracker(Some(server.id()));
     let (dialled, accepted) = tokio::join!(

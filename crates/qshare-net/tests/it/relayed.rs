@@ -32,13 +32,7 @@ fn endpoint() -> Endpoint {
 }
 
 fn greeting() -> Greeting {
-    Greeting {
-        role: Role::Node,
-        group: None,
-        candidates: Vec::new(),
-        features: 0,
-        extensions: Vec::new(),
-    }
+    Greeting::new(Role::Node)
 }
 
 /// The relay's attacks. Each field N applies its attack to every Nth packet; 0 is never.

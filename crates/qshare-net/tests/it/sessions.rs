@@ -30,11 +30,8 @@ fn endpoint(listen: &str, accept_alpn: &'static [u8]) -> (Endpoint, SocketAddr) 
 
 fn greeting(group: Option<&GroupSecret>) -> Greeting {
     Greeting {
-        role: Role::Node,
         group: group.cloned(),
-        candidates: Vec::new(),
-        features: 0,
-        extensions: Vec::new(),
+        ..Greeting::new(Role::Node)
     }
 }
 

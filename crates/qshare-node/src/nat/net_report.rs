@@ -276,11 +276,8 @@ impl Station {
         };
         let traversal = Traversal::install(&endpoint);
         let greeting = Greeting {
-            role: Role::OneShot,
-            features: 0,
             group: config.group.clone(),
-            candidates: Vec::new(),
-            extensions: Vec::new(),
+            ..Greeting::new(Role::OneShot)
         };
         let known = config.known_trackers.as_ref();
         let session = dial_tracker(&endpoint, &greeting, &config.tracker, addresses, known).await;

@@ -1,6 +1,6 @@
 //! A file to share.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use qshare_content::manifest::FolderList;
 use qshare_content::{AssetName, ShareKey};
 use qshare_storage::{HashError, HashIndex, HashOptions, SharedFile};
 
-use super::{ShareVersion, Shareable};
+use super::{ShareVersion, Shareable, Subject};
 use crate::access::Access;
 use crate::runtime::blocking;
 use crate::shares::ShareStore;
@@ -43,16 +43,12 @@ impl Shareable for ShareRequest {
     const CHECK_EVERY: Duration = Duration::from_secs(1);
     const SETTLE: Duration = Duration::from_secs(1);
 
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn name(&self) -> &AssetName {
-        &self.name
-    }
-
-    fn key(&self) -> Option<&ShareKey> {
-        self.key.as_ref()
+    fn subject(&self) -> Subject {
+        Subject {
+            path: self.path.clone(),
+            name: self.name.clone(),
+            key: self.key.clone(),
+        }
     }
 
     async fn hash(

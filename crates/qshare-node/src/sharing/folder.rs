@@ -1,6 +1,6 @@
 //! A folder to share.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use qshare_storage::{
 };
 use tracing::debug;
 
-use super::{ShareVersion, Shareable};
+use super::{ShareVersion, Shareable, Subject};
 use crate::runtime::blocking;
 use crate::shares::{ShareStore, SharedCollection};
 
@@ -45,16 +45,12 @@ impl Shareable for FolderShareRequest {
     const CHECK_EVERY: Duration = Duration::from_secs(2);
     const SETTLE: Duration = Duration::ZERO;
 
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn name(&self) -> &AssetName {
-        &self.name
-    }
-
-    fn key(&self) -> Option<&ShareKey> {
-        self.key.as_ref()
+    fn subject(&self) -> Subject {
+        Subject {
+            path: self.path.clone(),
+            name: self.name.clone(),
+            key: self.key.clone(),
+        }
     }
 
     async fn hash(

@@ -241,13 +241,7 @@ async fn claim_by_hand(tracker: SocketAddr, number: u32) -> impl Sized {
         transport: TransportConfig::default(),
     };
     let endpoint = Endpoint::bind(&Identity::ephemeral().unwrap(), &config).unwrap();
-    let greeting = Greeting {
-        role: Role::OneShot,
-        group: None,
-        candidates: Vec::new(),
-        features: 0,
-        extensions: Vec::new(),
-    };
+    let greeting = Greeting::new(Role::OneShot);
     let target = DialTarget::Tracker(None);
     let session = dial(&endpoint, &greeting, target, tracker, DEADLINE).await;
     let session = session.unwrap();

@@ -53,13 +53,7 @@ impl ScriptedTracker {
         let mut config = configure(vec![address.parse().unwrap()]);
         config.listen = ANY_PORT;
         let node = Node::start(config).await.unwrap();
-        let greeting = Greeting {
-            role: Role::Tracker,
-            group: None,
-            candidates: Vec::new(),
-            features: 0,
-            extensions: Vec::new(),
-        };
+        let greeting = Greeting::new(Role::Tracker);
         let incoming = timeout(DEADLINE, endpoint.accept()).await.unwrap();
         let session = accept(endpoint.id(), &greeting, incoming.unwrap()).await;
         let tracker = ScriptedTracker {

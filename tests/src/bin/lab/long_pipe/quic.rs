@@ -59,13 +59,7 @@ fn endpoint(congestion: Congestion, host: &Host) -> anyhow::Result<(Endpoint, Gr
             ..TransportConfig::default()
         },
     };
-    let greeting = Greeting {
-        role: Role::Node,
-        group: None,
-        candidates: Vec::new(),
-        features: 0,
-        extensions: Vec::new(),
-    };
+    let greeting = Greeting::new(Role::Node);
     Ok((Endpoint::bind(&Identity::ephemeral()?, &config)?, greeting))
 }
 
