@@ -9,7 +9,7 @@ use qshare_registry::RegistryConfig;
 
 pub use qshare_content::DEFAULT_TRACKER_PORT;
 
-use crate::{RelayLimits, SharedRegistryConfig};
+use crate::{Clock, RelayLimits, SharedRegistryConfig};
 
 /// The configuration of [`crate::Tracker::start`].
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct TrackerConfig {
     pub listen: SocketAddr,
     /// Bounds and times of the registry.
     pub registry: RegistryConfig,
+    /// The clock of the registry.
+    pub clock: Clock,
     /// The registry that this tracker shares with others; None keeps everything to itself.
     pub shared: Option<SharedRegistryConfig>,
     /// Bounds on what nodes may ask.
@@ -48,6 +50,7 @@ impl TrackerConfig {
                 watches_per_session: limits.transport.streams_max as usize * 3 / 4,
                 ..RegistryConfig::default()
             },
+            clock: Clock::default(),
             shared: None,
             limits,
             relay: Some(RelayLimits::default()),

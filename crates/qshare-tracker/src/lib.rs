@@ -17,6 +17,7 @@
 //! | `mailboxes` | where sharers and receivers of codes meet |
 //! | `client`, `reply` | what handlers use of a session and of the services |
 //! | `registry_service`, `member` | the registry behind its lock; nodes in session |
+//! | `clock` | the time by which leases end |
 //! | `contacts` | which addresses are sent to which node |
 //! | `budget`, `turns` | limits of one session's requests; turns of lookups on the thread |
 //! | `fair_budget`, `fair_rate` | shares of memory and streams; of introductions to a node |
@@ -32,6 +33,7 @@ mod announcements;
 mod answer_memory;
 mod budget;
 mod client;
+mod clock;
 mod config;
 mod contacts;
 mod fair_budget;
@@ -57,6 +59,7 @@ mod turns;
 mod watch;
 
 pub use access::AccessListError;
+pub use clock::Clock;
 pub use config::{DEFAULT_TRACKER_PORT, TrackerConfig, TrackerLimits};
 pub use operations::{ListedFile, NotReady, Operations, RegistryReport, Sample, TrackerReport};
 pub use qshare_registry::{Counts, RegistryConfig};

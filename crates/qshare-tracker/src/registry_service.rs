@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::access::Access;
+use crate::clock::Clock;
 use crate::contacts::canonical;
 use crate::member::Member;
 use crate::shared::{OwnEntries, SharedRegistry};
@@ -48,6 +49,7 @@ pub(crate) enum Watched {
 pub(crate) struct RegistryService {
     group: GroupId,
     lease: Duration,
+    clock: Clock,
     work_is_left: Arc<Notify>,
     /// Publishes what changes, if the tracker shares a registry with others.
     shared: Option<Arc<SharedRegistry>>,
@@ -155,6 +157,7 @@ impl RegistryService {
     pub(crate) fn new(
         group: GroupId,
         config: RegistryConfig,
+        clock: Clock,
         shared: Option<Arc<SharedRegistry>>,
     ) -> RegistryService {
         let work_is_left = Arc::new(Notify::new());
@@ -164,13 +167,14 @@ impl RegistryService {
             work_is_left: Arc::clone(&work_is_left),
             shared,
             state: Mutex::new(State {
-                registry: Registry::new(config, Instant::now(), rand::random()),
+                registry: Registry::new(config, clock.now(), rand::random()),
                 connections: HashMap::new(),
                 sessions_by_node: HashMap::new(),
                 watchers: HashMap::new(),
                 evicted: Vec::new(),
                 work_is_left,
             }),
+            clock,
         }
     }
 
@@ -182,7 +186,7 @@ impl RegistryService {
     fn with<T>(&self, act: impl FnOnce(&mut Registry, Instant) -> T) -> T {
         let mut state = self.lock();
         // The clock is read under the lock, so that the registry's time never runs backwards.
-        let now = Instant::now();
+        let now = self.clock.now();
         let done = act(&mut state.registry, now);
         state.drain();
         let evicted = std::mem::take(&mut state.evicted);
@@ -217,7 +221,7 @@ impl RegistryService {
         member: Member,
     ) -> Result<SessionId, OpenError> {
         let mut state = self.lock();
-        let now = Instant::now();
+        let now = self.clock.now();
         let observed = member.observed.get();
         let opened =
             state
@@ -239,7 +243,7 @@ impl RegistryService {
     /// Ends a session. Returns whether the node has no newer one.
     pub(crate) fn close(&self, session: SessionId, node: NodeId, clean: bool) -> bool {
         let mut state = self.lock();
-        let now = Instant::now();
+        let now = self.clock.now();
         state.connections.remove(&session);
         let is_last = state.sessions_by_node.get(&node) == Some(&session);
         if is_last {
@@ -308,7 +312,7 @@ impl RegistryService {
         };
         if member.set_proven(at) != at {
             debug!(%session, ?at, "proven address changed");
-            let (now, observed) = (Instant::now(), member.observed.get());
+            let (now, observed) = (self.clock.now(), member.observed.get());
             // It fails for an ended session, whose task is about to remove it here, too.
             let _ = registry.handle_moved(now, session, observed, &member.claims());
         }
@@ -451,7 +455,7 @@ impl RegistryService {
         ready: Arc<Notify>,
     ) -> Result<Watching, WatchError> {
         let mut state = self.lock();
-        let (registry, now) = (&mut state.registry, Instant::now());
+        let (registry, now) = (&mut state.registry, self.clock.now());
         let watch = match watched {
             Watched::Content(content) => registry.watch(now, session, content)?,
             Watched::Topic(topic) => registry.watch_topic(now, session, topic)?,
@@ -511,9 +515,9 @@ impl RegistryService {
                 }
                 due => {
                     // A lease that begins during the sleep does not end before it.
-                    let at = due.map_or_else(|| Instant::now() + self.lease, |due| due.at);
+                    let at = due.map_or_else(|| self.clock.now() + self.lease, |due| due.at);
                     tokio::select! {
-                        () = tokio::time::sleep_until(at.into()) => {}
+                        () = self.clock.sleep_until(at) => {}
                         () = self.work_is_left.notified() => {}
                     }
                 }
@@ -598,7 +602,7 @@ impl OwnEntries for RegistryService {
         let mut state = self.lock();
         let session = state.sessions_by_node.remove(&node);
         let member = session.and_then(|session| state.connections.remove(&session));
-        let now = Instant::now();
+        let now = self.clock.now();
         state.registry.handle_moved_away(now, self.group, node);
         state.drain();
         if let Some(member) = member {

@@ -94,14 +94,12 @@ impl Tracker {
             )?)),
             None => None,
         };
-        let registry = RegistryService::new(group, config.registry, shared.clone());
+        let registry = RegistryService::new(group, config.registry, config.clock, shared.clone());
         let registry = Arc::new(registry);
         let greeting = Greeting {
-            role: Role::Tracker,
             group: config.group,
-            candidates: Vec::new(),
             features: FEATURE_CODES | FEATURE_PRIVATE_SHARES,
-            extensions: Vec::new(),
+            ..Greeting::new(Role::Tracker)
         };
         let relay = config
             .relay

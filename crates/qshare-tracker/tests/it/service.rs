@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use crate::common::{DEADLINE, Node, config, entry, find, names, start, within};
+use crate::common::{DEADLINE, Node, config, entry, eventually, find, names, start, within};
 use qshare_content::{ContentId, Topic};
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{BindError, DialError, GroupSecret, Identity, IdentityRole};
@@ -125,8 +125,8 @@ async fn a_clean_goodbye_drops_everything_at_once() {
 
 #[tokio::test]
 async fn an_unclean_loss_keeps_the_lease_until_it_ends() {
-    let mut config = config();
-    config.registry.lease = std::time::Duration::from_secs(2);
+    let config = config();
+    let (lease, clock) = (config.registry.lease, config.clock.clone());
     let tracker = Tracker::start(config).unwrap();
     let (sharer, asker) = (Node::new(None), Node::new(None));
     let mut sharing = sharer.join(&tracker).await;
@@ -139,6 +139,13 @@ async fn an_unclean_loss_keeps_the_lease_until_it_ends() {
     let again = sharer.join(&tracker).await;
     assert_eq!(names(&asking.find("a").await), ["a"]);
     again.leave(CloseCode::ShuttingDown);
+    eventually("the tracker notices the loss", async || {
+        (tracker.counts().sessions == 1).then_some(())
+    })
+    .await;
+    clock.advance(lease / 2);
+    assert_eq!(names(&asking.find("a").await), ["a"]);
+    clock.advance(lease / 2);
     watching.left(sharer.endpoint.id()).await;
     assert!(asking.find("a").await.matches.is_empty());
 }

@@ -1,5 +1,6 @@
 //! The conformance suite of registries on trackers: on one alone, on several over one Redis, and on
-//! several over a cluster. Nodes have real sessions; time is the real one.
+//! several over a cluster. Nodes have real sessions. Time is the real one, but for the leases of a
+//! tracker alone.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use qshare_content::{FileMetadata, NodeId, Query, Topic};
 use qshare_net::GroupSecret;
 use qshare_registry::Announced;
-use qshare_tracker::Tracker;
+use qshare_tracker::{Clock, Tracker};
 use qshare_wire::CloseCode;
 use qshare_wire::hello::EXTENSION_SESSION_NUMBER;
 use qshare_wire::tracker::{AnnounceStage, Entry, EntryKey, EntryKind, Find, Holders};
@@ -39,6 +40,8 @@ struct Trackers {
     /// One node for each tracker, which announces nothing.
     askers: Vec<(Node, Joined)>,
     watches: Vec<mpsc::UnboundedReceiver<Change>>,
+    /// Ends the leases of a tracker alone. Redis ends those of several by its own clock.
+    clock: Option<Clock>,
 }
 
 struct Known {
@@ -60,12 +63,14 @@ impl Trackers {
             .unwrap();
         let group = GroupSecret::random();
         let count = url.map_or(1, |_| TRACKERS);
+        let clock = Clock::default();
         let (trackers, askers) = runtime.block_on(async {
             let mut started = Vec::new();
             let mut askers = Vec::new();
             for _ in 0..count {
                 let mut config = config();
                 config.group = Some(group.clone());
+                config.clock = clock.clone();
                 config.registry.lease = LEASE;
                 config.registry.warming = Duration::ZERO;
                 config.limits.requests_per_second = 10_000;
@@ -92,7 +97,21 @@ impl Trackers {
             nodes: HashMap::new(),
             askers,
             watches: Vec::new(),
+            clock: url.is_none().then_some(clock),
         }
+    }
+
+    /// Waits until the tracker has noticed the end of every session that has ended.
+    fn settle(&mut self) {
+        let open = self.nodes.values().filter(|node| node.session.is_some());
+        let open = self.askers.len() + open.count();
+        self.eventually(|r| {
+            let counted: usize = r.trackers.iter().map(|one| one.counts().sessions).sum();
+            match counted == open {
+                true => Ok(()),
+                false => Err(format!("{counted} sessions, expected {open}")),
+            }
+        });
     }
 
     fn known(&mut self, node: u8) -> &mut Known {
@@ -203,8 +222,15 @@ impl Registered for Trackers {
 
     fn pass_a_lease(&mut self) {
         let lease = LEASE + Duration::from_millis(200);
-        self.runtime
-            .block_on(async { tokio::time::sleep(lease).await });
+        match self.clock.clone() {
+            Some(clock) => {
+                self.settle();
+                clock.advance(lease);
+            }
+            None => self
+                .runtime
+                .block_on(async { tokio::time::sleep(lease).await }),
+        }
     }
 
     fn page(
@@ -329,13 +355,18 @@ fn try_promises(url: Option<&str>) {
     });
 }
 
+/// Tries three random histories at once, each on trackers of its own.
 fn try_histories(url: Option<&str>) {
     let effort = Effort {
-        histories: 3,
+        histories: 1,
         steps: 60,
         steps_between: 5,
     };
-    any_history(effort, || Trackers::start(url));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| any_history(effort, || Trackers::start(url)));
+        }
+    });
 }
 
 #[test]

@@ -4,18 +4,12 @@ use std::time::{Duration, Instant};
 
 use qshare_tracker::{NotReady, Tracker, WriteRefusal};
 use qshare_wire::tracker::Readiness;
-use tokio::time::sleep;
 
 use super::redis_server::RedisServer;
-use super::{LEASE, eventually, redis_or_skip, registry, tracker_over};
-use crate::common::{Joined, Node, config, entry, names};
-
-async fn until_found(asking: &Joined, name: &str) {
-    eventually(name, async || {
-        (names(&asking.find(name).await) == [name]).then_some(())
-    })
-    .await;
-}
+use super::{
+    eventually, redis_or_skip, registry, tracker_over, until_a_lease_has_passed, until_found,
+};
+use crate::common::{Node, config, entry, names};
 
 #[tokio::test]
 async fn after_redis_was_restarted_empty_everything_is_there_again() {
@@ -86,7 +80,7 @@ async fn answers_come_at_once_while_redis_is_paused() {
     })
     .await;
     // Commands that waited in the paused server do not bring it back.
-    sleep(LEASE).await;
+    until_a_lease_has_passed(&b, &asking).await;
     assert_eq!(names(&asking.find("far").await), [""; 0]);
     until_found(&asking, "near").await;
 }
@@ -111,8 +105,8 @@ async fn a_full_redis_refuses_writes_and_trackers_go_on() {
         .await;
     }
     // Beyond the leases in Redis it denies nothing that the first tracker knows.
-    sleep(LEASE * 2).await;
     let asking = asker.join(&b).await;
+    until_a_lease_has_passed(&b, &asking).await;
     for name in ["before", "during"] {
         assert_eq!(names(&here.find(name).await), [name]);
         let found = asking.find(name).await;
@@ -203,7 +197,7 @@ async fn nodes_of_a_tracker_that_died_are_found_until_their_lease_ends() {
     assert_eq!(names(&asking.find("x").await), ["x"]);
     let mut again = one.join(&b).await;
     again.announce(vec![entry("x", 1)]).await;
-    sleep(LEASE * 2).await;
+    until_a_lease_has_passed(&b, &asking).await;
     let found = asking.find("x").await;
     assert_eq!((names(&found), found.matches[0].complete), (vec!["x"], 1));
 }
