@@ -384,6 +384,14 @@ fn ipv6_behind_a_router_is_public_and_filtered() {
     });
 }
 
+/// Sends a packet from `inside` to `asked`. Returns the address it seems to come from.
+fn seen_outside(inside: &UdpSocket, asked: &UdpSocket) -> SocketAddr {
+    inside
+        .send_to(b"seen", asked.local_addr().unwrap())
+        .unwrap();
+    asked.recv_from(&mut [0; 4]).unwrap().1
+}
+
 #[test]
 fn a_flushed_router_forgets_and_a_moved_one_has_another_address() {
     isolation::test(|| {
@@ -395,13 +403,7 @@ fn a_flushed_router_forgets_and_a_moved_one_has_another_address() {
         let (server, a) = (lab.host("server"), lab.host("a"));
         let router = lab.routers_of(a).next().unwrap();
         let (asked, inside) = (probe::bind(server).unwrap(), probe::bind(a).unwrap());
-        let mut packet = [0; 4];
-        let mut seen = || {
-            inside
-                .send_to(b"seen", asked.local_addr().unwrap())
-                .unwrap();
-            asked.recv_from(&mut packet).unwrap().1
-        };
+        let seen = || seen_outside(&inside, &asked);
         let outside = seen();
         assert_eq!(outside.ip(), router.outside_address());
         router.flush_mappings().unwrap();
@@ -415,12 +417,7 @@ fn a_flushed_router_forgets_and_a_moved_one_has_another_address() {
 
         router.change_address().unwrap();
         assert_ne!(router.outside_address(), outside.ip());
-        let mut packet = [0; 4];
-        inside
-            .send_to(b"seen", asked.local_addr().unwrap())
-            .unwrap();
-        let (_, moved) = asked.recv_from(&mut packet).unwrap();
-        assert_eq!(moved.ip(), router.outside_address());
+        assert_eq!(seen().ip(), router.outside_address());
     });
 }
 
@@ -436,13 +433,7 @@ fn an_unused_mapping_ends_after_its_time() {
         router.set_mapping_timeout(Duration::from_secs(1)).unwrap();
         let asked = probe::bind(lab.host("server")).unwrap();
         let inside = probe::bind(lab.host("a")).unwrap();
-        let mut packet = [0; 4];
-        let mut seen = || {
-            inside
-                .send_to(b"seen", asked.local_addr().unwrap())
-                .unwrap();
-            asked.recv_from(&mut packet).unwrap().1
-        };
+        let seen = || seen_outside(&inside, &asked);
         let first = seen();
         let deadline = Instant::now() + DEADLINE;
         // A mapping that ended is followed by one of another port. Asking keeps it alive, so

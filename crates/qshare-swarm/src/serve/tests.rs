@@ -51,6 +51,13 @@ impl Bench {
     fn finish(&mut self, ticket: Ticket) {
         self.serve.handle_finished(self.now, ticket, CHUNK_BYTES);
     }
+
+    /// Serves a client the chunk that it asks for, while nobody else waits.
+    fn serve_alone(&mut self, client: u64, chunk: u32) {
+        let asked = self.ask(client, chunk);
+        assert_eq!(self.start(), Some(asked));
+        self.finish(asked);
+    }
 }
 
 #[test]
@@ -353,9 +360,7 @@ fn who_was_slow_and_is_not_any_more_is_answered_like_all_others_soon() {
 fn the_least_served_chunk_goes_first() {
     let mut bench = Bench::new();
     for _ in 0..3 {
-        bench.ask(1, 0);
-        let ticket = bench.start().unwrap();
-        bench.finish(ticket);
+        bench.serve_alone(1, 0);
     }
     bench.ask(1, 0);
     let fresh = bench.ask(2, 1);
@@ -391,9 +396,7 @@ fn a_response_cut_short_does_not_count_as_served() {
     bench.ask(1, 0);
     let ticket = bench.start().unwrap();
     bench.serve.handle_finished(bench.now, ticket, 10);
-    bench.ask(1, 1);
-    let ticket = bench.start().unwrap();
-    bench.finish(ticket);
+    bench.serve_alone(1, 1);
     bench.ask(1, 1);
     let again = bench.ask(1, 0);
     assert_eq!(bench.start(), Some(again));
@@ -426,9 +429,7 @@ fn contents_take_turns() {
 fn a_client_who_only_wants_popular_chunks_is_not_starved() {
     let mut bench = Bench::new();
     for _ in 0..50 {
-        bench.ask(1, 0);
-        let ticket = bench.start().unwrap();
-        bench.finish(ticket);
+        bench.serve_alone(1, 0);
     }
     let patient = bench.ask(2, 0);
     for turn in 1.. {
@@ -462,9 +463,7 @@ fn who_asks_for_hundreds_gets_little_more_than_who_asks_for_a_few() {
     let mut bench = Bench::new();
     // Every other chunk is rare. Among hundreds there is always a rare one, among a few not.
     for chunk in (1..2000).step_by(2) {
-        bench.ask(3, chunk);
-        let ticket = bench.start().unwrap();
-        bench.finish(ticket);
+        bench.serve_alone(3, chunk);
     }
     for chunk in 0..200 {
         bench.ask(1, chunk);

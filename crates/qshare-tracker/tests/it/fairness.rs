@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use qshare_content::{ContentId, NodeId};
+use qshare_content::ContentId;
 use qshare_net::framed::{self, ReadError};
 use qshare_net::{DialTarget, connect};
 use qshare_tracker::Tracker;
-use qshare_wire::introduction::{Introduce, Introduction};
 use qshare_wire::tracker::{Announce, AnnounceStage, EntriesEvicted, HoldersChanged};
 use qshare_wire::{CloseCode, Message, Refusal};
 
@@ -32,16 +31,6 @@ async fn begin_announcement(session: &mut Joined, promised: u32, sent: usize) {
     bytes.extend(Announce::TYPE.to_le_bytes());
     bytes.extend(vec![0; sent]);
     let _ = session.session.control_send.write_all(&bytes).await;
-}
-
-async fn introduce(asker: &Joined, to: NodeId) -> Result<Introduction, ReadError> {
-    let request = Introduce {
-        node: to,
-        candidates: Vec::new(),
-        extensions: Vec::new(),
-    };
-    let asked = framed::ask::<Introduce, Introduction>(&asker.session.connection, &request);
-    within(asked).await.map(|(introduction, ..)| introduction)
 }
 
 /// 64 headers promise all the memory that there is for announcements.
@@ -220,14 +209,14 @@ async fn identities_that_introduce_each_other_leave_the_relay_to_others() {
     let mut tickets = 0;
     for (n, (_, asker)) in hostile.iter().enumerate() {
         for (asked, _) in &hostile[n + 1..] {
-            let introduced = introduce(asker, asked.endpoint.id()).await.unwrap();
+            let introduced = asker.introduce(asked.endpoint.id()).await.unwrap();
             tickets += usize::from(introduced.relay.is_some());
         }
     }
     assert!(tickets >= 40, "{tickets}");
     let (a, b) = (Node::in_network(HONEST), Node::in_network(OTHER));
     let (to_a, _to_b) = (a.join(&tracker).await, b.join(&tracker).await);
-    let introduced = introduce(&to_a, b.endpoint.id()).await.unwrap();
+    let introduced = to_a.introduce(b.endpoint.id()).await.unwrap();
     assert!(introduced.relay.is_some(), "the relay is full");
     assert_eq!(tracker.relay_counts().unwrap().pairs, 40);
 }
@@ -240,7 +229,7 @@ async fn one_asker_does_not_use_up_the_introductions_of_its_target() {
     let hostile = Node::in_network(HOSTILE).join(&tracker).await;
     let mut refused = false;
     for _ in 0..500 {
-        match introduce(&hostile, victim.endpoint.id()).await {
+        match hostile.introduce(victim.endpoint.id()).await {
             Ok(_) => {}
             Err(ReadError::Refused(refusal)) => {
                 assert_eq!(refusal.refusal(), Refusal::Busy);
@@ -257,7 +246,7 @@ async fn one_asker_does_not_use_up_the_introductions_of_its_target() {
     );
     let honest = Node::in_network(HONEST).join(&tracker).await;
     for _ in 0..10 {
-        introduce(&honest, victim.endpoint.id()).await.unwrap();
+        honest.introduce(victim.endpoint.id()).await.unwrap();
     }
 }
 

@@ -11,23 +11,13 @@ use qshare_net::{DialTarget, Session, Traversal, accept, dial};
 use qshare_tracker::Tracker;
 use qshare_wire::datagram::{Datagram, Probe};
 use qshare_wire::hello::FEATURE_BIRTHDAY_PUNCH;
-use qshare_wire::introduction::{Introduce, Introduction, RelayTicket};
+use qshare_wire::introduction::{Introduction, RelayTicket};
 use qshare_wire::{Address, Refusal};
 use tokio::net::UdpSocket;
 
-async fn introduce(asker: &Joined, to: NodeId) -> Result<Introduction, ReadError> {
-    let request = Introduce {
-        node: to,
-        candidates: Vec::new(),
-        extensions: Vec::new(),
-    };
-    let asked = framed::ask::<Introduce, Introduction>(&asker.session.connection, &request);
-    within(asked).await.map(|(introduction, ..)| introduction)
-}
-
 /// Requests an introduction. Returns the asker's introduction and the other node's.
 async fn both(asker: &Joined, other: &mut Joined, to: &Node) -> (Introduction, Introduction) {
-    let told = introduce(asker, to.endpoint.id()).await.unwrap();
+    let told = asker.introduce(to.endpoint.id()).await.unwrap();
     let heard = framed::read(&mut other.session.control_recv);
     (told, within(heard).await.unwrap())
 }
@@ -94,7 +84,7 @@ async fn who_is_not_there_cannot_be_met() {
     let a = Node::new(None);
     let to_a = a.join(&tracker).await;
     for nobody in [NodeId([9; 32]), a.endpoint.id()] {
-        let Err(ReadError::Refused(refused)) = introduce(&to_a, nobody).await else {
+        let Err(ReadError::Refused(refused)) = to_a.introduce(nobody).await else {
             panic!("introduced to nobody");
         };
         assert!(matches!(
@@ -111,7 +101,7 @@ async fn a_node_is_not_flooded_with_introductions() {
     let (to_a, _to_b) = (a.join(&tracker).await, b.join(&tracker).await);
     let mut introduced = 0;
     for _ in 0..500 {
-        match introduce(&to_a, b.endpoint.id()).await {
+        match to_a.introduce(b.endpoint.id()).await {
             Ok(_) => introduced += 1,
             Err(ReadError::Refused(_)) => break,
             Err(error) => panic!("{error}"),

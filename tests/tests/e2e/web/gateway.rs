@@ -459,15 +459,13 @@ fn a_private_link_is_read_from_its_holders_and_what_was_handed_over_from_the_dis
     let link = sharer.ready()["link"].as_str().unwrap().to_owned();
     let served = Served::start(&world, "node", &tracker, &[]);
     let read = |what: &str| {
-        let made = served.call("POST", "capabilities", Some(json!({"what": what})));
-        let path = made["path"].as_str().unwrap_or_else(|| panic!("{made}"));
-        let url = format!("{}{path}", served.url.trim_end_matches('/'));
+        let (_, url) = served.capability(what);
         let dir = world.dir("client");
         curl(&dir, &["-f", "-o", "got", &url]).well();
         assert_same(&dir.join("got"), &bytes);
-        served.call("GET", "status", None)["received_bytes"].as_u64()
+        served.received_bytes()
     };
-    assert_eq!(read(&link), Some(bytes.len() as u64));
+    assert_eq!(read(&link), bytes.len() as u64);
     let listed = served.call("GET", "capabilities", None).to_string();
     let key = link.split("K=").nth(1).unwrap().split(',').next().unwrap();
     assert!(!listed.contains(key), "{listed}");
@@ -478,7 +476,7 @@ fn a_private_link_is_read_from_its_holders_and_what_was_handed_over_from_the_dis
     assert_eq!(shared["state"], "serving", "{shared}");
     // Nothing more was fetched.
     let own = shared["link"].as_str().unwrap();
-    assert_eq!(read(own), Some(bytes.len() as u64));
+    assert_eq!(read(own), bytes.len() as u64);
 }
 
 #[test]
@@ -505,10 +503,8 @@ fn a_folder_of_another_node_is_a_page_and_its_files_are_fetched_as_they_are_read
     let served = Served::start(&world, "node", &tracker, &[]);
     let dir = world.dir("client");
     for what in [link.as_str(), "photos/"] {
-        let made = served.call("POST", "capabilities", Some(json!({"what": what})));
-        let path = made["path"].as_str().unwrap_or_else(|| panic!("{made}"));
+        let (made, url) = served.capability(what);
         assert_eq!(made["size_bytes"], bytes.len() + 6);
-        let url = format!("{}{path}", served.url.trim_end_matches('/'));
         let page = curl(&dir, &["-f", &url]).well().out;
         assert!(
             page.contains("a/big%20file.bin") && page.contains("note.txt"),

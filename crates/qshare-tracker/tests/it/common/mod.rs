@@ -13,12 +13,13 @@ use qshare_net::{
 };
 use qshare_tracker::{Tracker, TrackerConfig};
 use qshare_wire::hello::Role;
+use qshare_wire::introduction::{Introduce, Introduction};
 use qshare_wire::private::{AnnounceTopics, TopicEntry, WatchTopic};
 use qshare_wire::tracker::{
     Announce, AnnounceAck, AnnounceStage, Entry, EntryKey, EntryKind, Find, Found, Holders,
     HoldersChanged, Watch,
 };
-use qshare_wire::{ALPN_PEER, CloseCode};
+use qshare_wire::{ALPN_PEER, CloseCode, Message};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
 /// Deadline of every wait. No wait takes this long, so a test that hangs fails where it hangs.
@@ -77,11 +78,8 @@ impl Node {
         Node {
             endpoint: Endpoint::bind(&identity, &config).unwrap(),
             greeting: Greeting {
-                role: Role::Node,
                 group,
-                candidates: Vec::new(),
-                features: 0,
-                extensions: Vec::new(),
+                ..Greeting::new(Role::Node)
             },
         }
     }
@@ -130,13 +128,18 @@ impl Joined {
             removed,
             extensions: Vec::new(),
         };
-        self.sequence += 1;
-        framed::write(&mut self.session.control_send, &announce)
+        self.acknowledged(&announce).await
+    }
+
+    /// Sends a message with the next sequence number, and waits for the answer.
+    async fn acknowledged(&mut self, message: &impl Message) -> AnnounceAck {
+        framed::write(&mut self.session.control_send, message)
             .await
             .unwrap();
         let read = framed::read::<AnnounceAck>(&mut self.session.control_recv);
         let ack = within(read).await.unwrap();
-        assert_eq!(ack.sequence, announce.sequence);
+        assert_eq!(ack.sequence, self.sequence);
+        self.sequence += 1;
         ack
     }
 
@@ -151,13 +154,18 @@ impl Joined {
             removed: removed.to_vec(),
             extensions: Vec::new(),
         };
-        self.sequence += 1;
-        framed::write(&mut self.session.control_send, &announce)
-            .await
-            .unwrap();
-        let read = framed::read::<AnnounceAck>(&mut self.session.control_recv);
-        let ack = within(read).await.unwrap();
-        assert_eq!((ack.sequence, ack.refused), (announce.sequence, 0));
+        assert_eq!(self.acknowledged(&announce).await.refused, 0);
+    }
+
+    /// Asks for an introduction.
+    pub(crate) async fn introduce(&self, to: NodeId) -> Result<Introduction, ReadError> {
+        let request = Introduce {
+            node: to,
+            candidates: Vec::new(),
+            extensions: Vec::new(),
+        };
+        let asked = framed::ask::<Introduce, Introduction>(&self.session.connection, &request);
+        within(asked).await.map(|(introduction, ..)| introduction)
     }
 
     /// Watches a topic. Returns the first answer and the stream of changes.
