@@ -11,6 +11,7 @@ use qshare_content::{Chunks, ContentInfo, tree};
 use qshare_storage::{
     Batch, Durability, Library, LibraryConfig, LibraryEvent, RECONCILE_EVERY, Target,
 };
+use tempfile::TempDir;
 
 /// Returns the resident memory of this process in bytes.
 fn resident_bytes() -> u64 {
@@ -29,13 +30,29 @@ fn processor_time() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// Makes a directory for a hundred thousand small files: in memory where there is room for them,
+/// since creating them on a disk that others write to takes minutes.
+fn directory_of_many_files() -> TempDir {
+    const MEMORY: &str = "/dev/shm";
+    #[cfg(target_os = "linux")]
+    let has_room = rustix::fs::statvfs(MEMORY)
+        .is_ok_and(|at| at.f_bavail * at.f_frsize > 2 << 30 && at.f_favail > 200_000);
+    #[cfg(not(target_os = "linux"))]
+    let has_room = false;
+    let made = match has_room {
+        true => tempfile::tempdir_in(MEMORY),
+        false => tempfile::tempdir(),
+    };
+    made.unwrap()
+}
+
 #[test]
 fn a_hundred_thousand_assets_restart_without_hashing() {
     const FILES: u32 = 100_000;
-    let temp = tempfile::tempdir().unwrap();
+    let (temp, assets) = (tempfile::tempdir().unwrap(), directory_of_many_files());
     let long_ago = SystemTime::now() - Duration::from_secs(100);
     for at in 0..FILES {
-        let directory = temp.path().join(format!("assets/directory-{}", at % 1000));
+        let directory = assets.path().join(format!("directory-{}", at % 1000));
         fs::create_dir_all(&directory).unwrap();
         let path = directory.join(format!("some-asset-{at}.bin"));
         fs::write(&path, at.to_le_bytes()).unwrap();
@@ -47,7 +64,7 @@ fn a_hundred_thousand_assets_restart_without_hashing() {
         let (started, processor) = (Instant::now(), processor_time());
         let (tell, events) = channel();
         let config = LibraryConfig {
-            roots: vec![temp.path().join("assets")],
+            roots: vec![assets.path().to_owned()],
             exclude: Vec::new(),
             state_dir: temp.path().join("state"),
             hash_threads: 0,
