@@ -89,9 +89,14 @@ impl Served {
         serde_json::from_str(&answered.out).unwrap_or_else(|_| panic!("{answered:?}"))
     }
 
-    /// Makes a capability for a file and returns it with its URL.
+    /// Makes a capability for a file by its name and returns it with its URL.
     fn capability(&self, name: &str) -> (serde_json::Value, String) {
-        let what = serde_json::json!({"what": format!("name:{name}"), "expires_seconds": 600});
+        self.capability_of(&format!("name:{name}"))
+    }
+
+    /// Makes a capability for a link or a query and returns it with its URL.
+    fn capability_of(&self, what: &str) -> (serde_json::Value, String) {
+        let what = serde_json::json!({"what": what, "expires_seconds": 600});
         let made = self.call("POST", "capabilities", Some(what));
         let path = made["path"].as_str().unwrap_or_else(|| panic!("{made}"));
         let url = format!("{}{path}", self.url.trim_end_matches('/'));

@@ -459,7 +459,7 @@ fn a_private_link_is_read_from_its_holders_and_what_was_handed_over_from_the_dis
     let link = sharer.ready()["link"].as_str().unwrap().to_owned();
     let served = Served::start(&world, "node", &tracker, &[]);
     let read = |what: &str| {
-        let (_, url) = served.capability(what);
+        let (_, url) = served.capability_of(what);
         let dir = world.dir("client");
         curl(&dir, &["-f", "-o", "got", &url]).well();
         assert_same(&dir.join("got"), &bytes);
@@ -503,7 +503,7 @@ fn a_folder_of_another_node_is_a_page_and_its_files_are_fetched_as_they_are_read
     let served = Served::start(&world, "node", &tracker, &[]);
     let dir = world.dir("client");
     for what in [link.as_str(), "photos/"] {
-        let (made, url) = served.capability(what);
+        let (made, url) = served.capability_of(what);
         assert_eq!(made["size_bytes"], bytes.len() + 6);
         let page = curl(&dir, &["-f", &url]).well().out;
         assert!(
