@@ -52,10 +52,15 @@ fn number(ended: &Ended, key: &str) -> u64 {
     report[key].as_u64().unwrap()
 }
 
-/// A version of which the first half is the same.
+/// A version in which every second MiB differs. Wherever a download begins, soon some of what it has
+/// is equal and some is not.
 fn half_changed(old: &[u8]) -> Vec<u8> {
     let mut new = old.to_vec();
-    new[SIZE / 2..].copy_from_slice(&noise(SIZE / 2, 301));
+    for (at, part) in new.chunks_mut(MIB).enumerate() {
+        if at % 2 == 1 {
+            part.copy_from_slice(&noise(MIB, 3010 + at as u64));
+        }
+    }
     new
 }
 
