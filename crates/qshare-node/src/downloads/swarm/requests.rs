@@ -15,7 +15,7 @@ use super::span::{FetchSpan, fetch_span};
 use super::store::Store;
 use super::{Swarm, no_panic};
 use crate::downloads::chunk_request::Step;
-use crate::error::DownloadError;
+use crate::error::{AskError, DownloadError};
 use crate::vocabulary::Stage;
 
 /// A request that is under way.
@@ -150,9 +150,9 @@ impl Swarm<'_> {
                 fetch.handle_corrupt(now, request);
             }
             Event::Refused { request, refused } => {
-                let running = self.running.remove(&request);
+                let peer = self.running.remove(&request).map(|running| running.peer);
                 if refused.refusal() == qshare_wire::Refusal::Changed {
-                    self.changed.extend(running.map(|running| running.peer));
+                    self.changed.extend(peer);
                 }
                 match to_swarm(&refused) {
                     Some(refusal) => fetch.handle_refused(now, request, refusal),
@@ -160,6 +160,13 @@ impl Swarm<'_> {
                         fetch.handle_withdrawn(now, request);
                     }
                     None => fetch.handle_failed(now, request),
+                }
+                // A peer that lacks a single chunk says "not yet". This one has given the content
+                // up, whatever it once said to have: to ask for each chunk would take minutes.
+                if refused.refusal() == qshare_wire::Refusal::NotHere
+                    && let Some(peer) = peer
+                {
+                    self.lose_peer(peer, AskError::Refused(refused).into());
                 }
             }
             Event::Broken {
