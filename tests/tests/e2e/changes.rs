@@ -52,8 +52,8 @@ fn number(ended: &Ended, key: &str) -> u64 {
     report[key].as_u64().unwrap()
 }
 
-/// A version in which every second MiB differs. Wherever a download begins, soon some of what it has
-/// is equal and some is not.
+/// A version in which every second MiB differs. Wherever a download begins, soon some of what it
+/// has is equal and some is not.
 fn half_changed(old: &[u8]) -> Vec<u8> {
     let mut new = old.to_vec();
     for (at, part) in new.chunks_mut(MIB).enumerate() {
