@@ -147,6 +147,7 @@ impl Swarms {
             content: request.info.id(),
             access: request.access(),
             changed: HashSet::new(),
+            given_up: HashSet::new(),
             chunks: Chunks::of_length(request.info.length),
             fetch: None,
             hash_pages: HashPages::default(),
@@ -207,6 +208,8 @@ struct Swarm<'a> {
     access: Access,
     /// Peers that said that their file has changed.
     changed: HashSet<PeerKey>,
+    /// Peers that said that they do not have the content.
+    given_up: HashSet<PeerKey>,
     chunks: Chunks,
     store: Store,
     /// What other nodes are served; None for readers, whose chunks come and go.

@@ -119,6 +119,7 @@ impl Swarm<'_> {
             true => AskError::Refused(Refused::new(qshare_wire::Refusal::Changed)).into(),
             false => fault,
         };
+        self.given_up.remove(&key);
         connected.follow.abort();
         if let Some(partial) = &self.partial {
             partial.availability.forget_peer(key);

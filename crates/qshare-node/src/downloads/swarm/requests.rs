@@ -93,6 +93,20 @@ impl Swarm<'_> {
         Ok(())
     }
 
+    /// Leaves a peer that has given the content up, whatever it once said to have: one that lacks a
+    /// single chunk says "not yet". To ask for each chunk would take minutes. Its other answers are
+    /// awaited, since one of them may say that the file has changed.
+    fn leave_if_given_up(&mut self, peer: PeerKey, refusal: qshare_wire::Refusal) {
+        let not_here = qshare_wire::Refusal::NotHere;
+        if refusal == not_here {
+            self.given_up.insert(peer);
+        }
+        let is_asked = |running: &Running| running.peer == peer && !running.received;
+        if self.given_up.contains(&peer) && !self.running.values().any(is_asked) {
+            self.lose_peer(peer, AskError::Refused(Refused::new(not_here)).into());
+        }
+    }
+
     /// Reports how a request goes on to the scheduler.
     pub(super) fn handle_request_event(&mut self, now: Instant, event: Event) {
         let Some(fetch) = &mut self.fetch else { return };
@@ -161,12 +175,8 @@ impl Swarm<'_> {
                     }
                     None => fetch.handle_failed(now, request),
                 }
-                // A peer that lacks a single chunk says "not yet". This one has given the content
-                // up, whatever it once said to have: to ask for each chunk would take minutes.
-                if refused.refusal() == qshare_wire::Refusal::NotHere
-                    && let Some(peer) = peer
-                {
-                    self.lose_peer(peer, AskError::Refused(refused).into());
+                if let Some(peer) = peer {
+                    self.leave_if_given_up(peer, refused.refusal());
                 }
             }
             Event::Broken {
