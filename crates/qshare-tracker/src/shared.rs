@@ -12,7 +12,9 @@
 //! | `session_record` | a node's session as other trackers read it |
 //! | `publisher` | publishes sessions and entries of this tracker's nodes |
 //! | `reader` | reads names, contents, holders and sessions of other trackers' nodes |
+//! | `own_sessions` | which entries of its nodes this tracker has in memory |
 //! | `lookup` | answers lookups: the reader behind a cache of one second |
+//! | `merge` | joins these answers with those of the registry in memory |
 //! | `watches` | follows the holders of watched contents |
 //! | `inbox` | messages from tracker to tracker |
 //! | `introduction` | introductions of nodes of two trackers |
@@ -34,6 +36,8 @@ mod layout;
 mod link;
 mod lookup;
 mod mailbox_records;
+mod merge;
+mod own_sessions;
 mod pairing;
 mod publisher;
 mod reader;

@@ -63,12 +63,17 @@ pub(crate) async fn watch(
         HolderChange::Joined(who) | HolderChange::Changed(who) => Some(who),
         HolderChange::Left(_) => None,
     });
+    let elsewhere: Vec<_> = elsewhere
+        .filter(|who| !remote.here.contains_key(&who.node))
+        .collect();
+    let here = sample.holders.into_iter();
+    let here = here.map(|who| with_all(who, &remote.told));
     let first = Holders {
         readiness: match remote.is_read() {
             true => readiness(state),
             false => Readiness::Warming,
         },
-        holders: (sample.holders.into_iter().chain(elsewhere))
+        holders: (here.chain(elsewhere))
             .take(HOLDERS_MAX)
             .map(|one| holder(&one, asker))
             .collect(),
@@ -111,8 +116,9 @@ struct RemoteWatch {
     holders: Option<watch::Receiver<Option<RemoteHolders>>>,
     told: HashMap<NodeId, qshare_registry::Holder>,
     /// Holders at this tracker that the watcher knows. A node that moves from one tracker to
-    /// another is known twice for a while. When one place forgets it, what the other says counts;
-    /// it has left when it is known neither here nor there.
+    /// another is known twice for a while, and has all of a content if either place says so. When
+    /// one place forgets it, what the other says counts; it has left when it is known neither here
+    /// nor there.
     here: HashMap<NodeId, qshare_registry::Holder>,
 }
 
@@ -174,7 +180,8 @@ impl RemoteWatch {
         for (node, holder) in now.iter().filter(|(node, _)| **node != watcher) {
             if self.told.get(node) != Some(holder) {
                 self.told.insert(*node, holder.clone());
-                changes.push(HolderChange::Joined(holder.clone()));
+                let holder = with_all(holder.clone(), &self.here);
+                changes.push(HolderChange::Joined(holder));
             }
         }
         changes
@@ -196,10 +203,20 @@ impl RemoteWatch {
             }
             HolderChange::Joined(holder) | HolderChange::Changed(holder) => {
                 self.here.insert(holder.node, holder.clone());
-                HolderChange::Changed(holder)
+                HolderChange::Changed(with_all(holder, &self.told))
             }
         }
     }
+}
+
+/// Returns a holder as it is known in two places: it is complete if it is so in one of them.
+fn with_all(
+    mut holder: qshare_registry::Holder,
+    elsewhere: &HashMap<NodeId, qshare_registry::Holder>,
+) -> qshare_registry::Holder {
+    let known = elsewhere.get(&holder.node);
+    holder.complete |= known.is_some_and(|known| known.complete);
+    holder
 }
 
 fn holder(holder: &qshare_registry::Holder, asker: IpAddr) -> Holder {
@@ -257,8 +274,10 @@ mod tests {
         tell(&[known(true)]);
         let joined = HolderChange::Joined(known(true));
         assert_eq!(remote.changes(WATCHER), [joined]);
+        // Both places know it: what it holds in either counts.
         let here = HolderChange::Changed(known(false));
-        assert_eq!(remote.complete(here.clone()), here);
+        let both = HolderChange::Changed(known(true));
+        assert_eq!(remote.complete(here.clone()), both);
         tell(&[]);
         assert_eq!(remote.changes(WATCHER), [here]);
         tell(&[known(true)]);

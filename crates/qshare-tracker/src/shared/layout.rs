@@ -347,15 +347,35 @@ impl Layout {
 
     /// Reads up to `max` members of the index of names between two bounds (`ZRANGEBYLEX`).
     pub(super) fn range_of_names(&self, shard: u8, from: &[u8], to: &[u8], max: usize) -> Call {
-        self.range("x", shard, from, to, max)
+        self.range("ZRANGEBYLEX", ("x", shard), from, to, max)
+    }
+
+    /// Reads up to `max` members of the index of names whose name is not before `text`.
+    pub(super) fn names_from(&self, shard: u8, text: &str, max: usize) -> Call {
+        let from = [b"[", text.as_bytes()].concat();
+        self.range_of_names(shard, &from, b"+", max)
+    }
+
+    /// Reads up to `max` members of the index of names whose name is before `text`, the nearest
+    /// first.
+    pub(super) fn names_before(&self, shard: u8, text: &str, max: usize) -> Call {
+        let from = [b"(", text.as_bytes()].concat();
+        self.range("ZREVRANGEBYLEX", ("x", shard), &from, b"-", max)
     }
 
     /// Reads up to `max` members of the index of ids between two bounds.
     pub(super) fn range_of_ids(&self, shard: u8, from: &[u8], to: &[u8], max: usize) -> Call {
-        self.range("i", shard, from, to, max)
+        self.range("ZRANGEBYLEX", ("i", shard), from, to, max)
     }
 
-    fn range(&self, kind: &str, shard: u8, from: &[u8], to: &[u8], max: usize) -> Call {
+    fn range(
+        &self,
+        command: &'static str,
+        (kind, shard): (&str, u8),
+        from: &[u8],
+        to: &[u8],
+        max: usize,
+    ) -> Call {
         let arguments = vec![
             from.to_vec(),
             to.to_vec(),
@@ -363,7 +383,7 @@ impl Layout {
             b"0".to_vec(),
             max.to_string().into(),
         ];
-        Call::command("ZRANGEBYLEX", self.index(kind, shard), arguments)
+        Call::command(command, self.index(kind, shard), arguments)
     }
 
     /// Names this tracker to those that publish a change of the content.

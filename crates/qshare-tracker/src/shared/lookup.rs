@@ -8,17 +8,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use qshare_content::fair::Network;
 use qshare_content::{AssetName, ContentId, NamePattern, NodeId, Query, is_glob};
 use qshare_registry::{
     Cursor, Find, Holder, Match, Order, Page, Readiness, is_topic, similar_names,
 };
-use rand::seq::SliceRandom;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::link::RegistryFault;
-use super::reader::{Described, Named, Reader};
+use super::merge::{RemotePage, SIMILAR_MAX, Similar, merge};
+use super::reader::{Named, Reader};
 
 /// How old an answer with matches may be.
 const FRESH: Duration = Duration::from_secs(1);
@@ -30,21 +29,10 @@ const DEADLINE: Duration = Duration::from_millis(700);
 const ANSWERS_MAX: usize = 4_096;
 /// Holders of each match that are kept for several askers.
 const HOLDERS_KEPT: usize = 64;
-/// Holders of a sample that share a network, as in the registry in memory.
-const HOLDERS_PER_NETWORK: usize = 3;
-/// Names that are compared with one that was not found, and similar names that are offered.
-const SIMILAR_SCANNED: usize = 512;
-const SIMILAR_MAX: usize = 5;
-/// Characters that a similar name shares with the wanted one at the beginning.
-const SIMILAR_PREFIX_CHARS: usize = 2;
-
-/// What other trackers know about one lookup.
-#[derive(Debug, Default)]
-struct RemotePage {
-    matches: Vec<Described>,
-    more: Option<Cursor>,
-    near: Vec<AssetName>,
-}
+/// Names that are compared with one that was not found, as in the registry in memory.
+const SIMILAR_SCANNED: usize = 1_000;
+/// Contents of a similar name of which one must have a holder.
+const SIMILAR_CONTENTS: usize = 3;
 
 struct Answer {
     begun: Instant,
@@ -61,6 +49,13 @@ struct Slot {
 impl Slot {
     fn lock(&self) -> MutexGuard<'_, Option<Answer>> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the similar names that were offered within the last second.
+    fn similar(&self) -> Option<Similar> {
+        let answer = self.lock();
+        let similar = answer.as_ref()?.page.similar.clone();
+        similar.filter(|similar| similar.read_at.elapsed() < FRESH)
     }
 
     /// Returns the answer if it is recent enough for a request that came at `asked`.
@@ -114,9 +109,6 @@ impl SharedLookup {
         local: Page,
         held_here: impl Fn(ContentId) -> Option<Match>,
     ) -> Page {
-        if let (Query::OfNode(..), false) = (&find.query, local.matches.is_empty()) {
-            return local;
-        }
         match self.remote(find, &local).await {
             Ok(remote) => merge(local, &remote, find, held_here),
             Err(fault) => {
@@ -168,9 +160,11 @@ impl SharedLookup {
         find: &Find,
         local: &Page,
     ) -> Result<Arc<RemotePage>, RegistryFault> {
-        // An id means the same everywhere: holders of this tracker are answer enough, and the next
-        // request finds the others in the cache. A name may stand for another content elsewhere.
-        if matches!(find.query, Query::Id(_)) && !local.matches.is_empty() {
+        // An id means the same everywhere, and what one node calls a content: holders of this
+        // tracker are answer enough, and the next request finds the others in the cache. A name may
+        // stand for another content elsewhere.
+        let is_same_everywhere = matches!(find.query, Query::Id(_) | Query::OfNode(..));
+        if is_same_everywhere && !local.matches.is_empty() {
             let slot = self.slot(find);
             if let Some(page) = slot.usable(Instant::now(), FRESH) {
                 return Ok(page);
@@ -198,7 +192,8 @@ impl SharedLookup {
                 return Ok(page);
             }
             let begun = Instant::now();
-            let page = Arc::new(self.read(find).await?);
+            let similar = slot.similar();
+            let page = Arc::new(self.read(find, similar).await?);
             *slot.lock() = Some(Answer {
                 begun,
                 page: Arc::clone(&page),
@@ -234,83 +229,118 @@ impl SharedLookup {
         Arc::clone(slots.entry(key).or_default())
     }
 
-    async fn read(&self, find: &Find) -> Result<RemotePage, RegistryFault> {
+    /// Reads what other trackers know. `similar` are similar names that were read just before.
+    async fn read(
+        &self,
+        find: &Find,
+        similar: Option<Similar>,
+    ) -> Result<RemotePage, RegistryFault> {
         let reader = &self.reader;
         let holders = find.holders.max(HOLDERS_KEPT);
-        let mut near = Vec::new();
-        let (names, more) = match &find.query {
+        let mut page = RemotePage::default();
+        match &find.query {
             Query::Id(content) => {
                 let names = reader.names_of(&[*content]).await?;
                 let mut names: Vec<Named> = names.into_iter().flatten().collect();
                 names.retain(|named| !is_topic(&named.info));
                 names.sort();
-                (names, None)
+                page.matches = reader.describe(names, holders).await?;
             }
             Query::IdPrefix(prefix) => {
                 let (low, high) = prefix.range();
                 let after = find.after.as_ref().map(|cursor| cursor.content);
                 let after = after.filter(|&content| content >= low);
                 let (first, limit) = (after.unwrap_or(low), find.limit);
-                let page = reader.contents_between(first, after.is_some(), high, limit);
-                let page = page.await?;
-                (page.names, page.more)
+                let names = reader.contents_between(first, after.is_some(), high, limit);
+                let names = names.await?;
+                page.matches = reader.describe(names.names, holders).await?;
+                page.more = names.more;
             }
             Query::OfNode(node, name) => {
-                let mut announced = Vec::new();
-                for named in reader.contents_of(name.as_str()).await? {
-                    if reader.announces(*node, &named).await? {
-                        announced.push(named);
-                    }
-                }
-                (announced, None)
-            }
-            Query::Name(text) => {
-                let named = reader.contents_of(text).await?;
-                match NamePattern::new(text) {
-                    Ok(pattern) if named.is_empty() && is_glob(text) => {
-                        let prefix = pattern.literal_prefix().to_owned();
-                        let after = find.after.as_ref();
-                        let wanted = |name: &str| pattern.matches(name);
-                        let page = reader.names(&prefix, after, find.limit, wanted).await?;
-                        (page.names, page.more)
-                    }
-                    _ => {
-                        if named.is_empty() {
-                            near = self.similar(text).await?;
-                        }
-                        (named, None)
+                let named = reader.contents_of(name.as_str()).await?;
+                let own = reader.announced_by(*node, named).await?;
+                let names = own.keys().cloned().collect();
+                page.matches = reader.describe(names, holders).await?;
+                // Others may call the content so as well, and state something else about it.
+                for described in &mut page.matches {
+                    let mut own = own.iter();
+                    let own = own.find(|(named, _)| named.info == described.found.info);
+                    if let Some((_, own)) = own {
+                        described.found.metadata = own.metadata;
+                        described.is_named = own.is_elsewhere;
                     }
                 }
             }
-            Query::Sha256(digest) => (reader.names_of_digest(digest).await?, None),
-        };
-        let mut matches = reader.describe(names, holders).await?;
-        if let Query::Sha256(digest) = &find.query {
-            // Nodes that state another digest for a content do not hide it from those who ask.
-            matches.retain(|described| described.digests.contains(digest));
-            for described in &mut matches {
-                described.found.metadata.sha256 = Some(*digest);
+            Query::Name(text) => page = self.read_named(text, find, holders, similar).await?,
+            Query::Sha256(digest) => {
+                let names = reader.names_of_digest(digest).await?;
+                let mut matches = reader.describe(names, holders).await?;
+                // Nodes that state another digest for a content do not hide it from those who ask.
+                matches.retain(|described| described.digests.contains(digest));
+                for described in &mut matches {
+                    described.found.metadata.sha256 = Some(*digest);
+                }
+                page.matches = matches;
             }
         }
-        Ok(RemotePage {
-            matches,
-            more,
-            near,
-        })
+        Ok(page)
     }
 
-    /// Returns names that resemble one that was not found.
-    async fn similar(&self, text: &str) -> Result<Vec<AssetName>, RegistryFault> {
-        let prefix: String = text.chars().take(SIMILAR_PREFIX_CHARS).collect();
-        let names = self.reader.names(&prefix, None, SIMILAR_SCANNED, |_| true);
-        let names = names.await?.names;
+    /// Reads the contents of a name. If nobody elsewhere announces the name, reads what the text
+    /// matches as a glob, or similar names.
+    async fn read_named(
+        &self,
+        text: &str,
+        find: &Find,
+        holders: usize,
+        similar: Option<Similar>,
+    ) -> Result<RemotePage, RegistryFault> {
+        let reader = &self.reader;
+        let named = reader.contents_of(text).await?;
+        let mut page = RemotePage {
+            matches: reader.describe(named, holders).await?,
+            ..RemotePage::default()
+        };
+        page.is_exact = page.matches.iter().any(|described| described.is_named);
+        match NamePattern::new(text) {
+            _ if page.is_exact => {}
+            Ok(pattern) if is_glob(text) => {
+                let prefix = pattern.literal_prefix().to_owned();
+                // The text itself was read above.
+                let wanted = |name: &str| name != text && pattern.matches(name);
+                let after = find.after.as_ref();
+                let names = reader.names(&prefix, after, find.limit, wanted).await?;
+                page.matches
+                    .extend(reader.describe(names.names, holders).await?);
+                page.more = names.more;
+            }
+            _ if page.matches.is_empty() => {
+                page.similar = Some(match similar {
+                    Some(similar) => similar,
+                    None => self.similar(text).await?,
+                });
+            }
+            _ => {}
+        }
+        Ok(page)
+    }
+
+    /// Returns names that resemble one that was not found, and that somebody still has.
+    async fn similar(&self, text: &str) -> Result<Similar, RegistryFault> {
+        let read_at = Instant::now();
+        let names = self.reader.neighbours(text, SIMILAR_SCANNED).await?;
         let candidates: Vec<AssetName> = names.iter().map(|named| named.name.clone()).collect();
-        let near = similar_names(text, &candidates, SIMILAR_MAX);
-        // Only what somebody still has.
-        let wanted = names.into_iter().filter(|named| near.contains(&named.name));
-        let live = self.reader.describe(wanted.collect(), 1).await?;
-        let is_live = |name: &AssetName| live.iter().any(|one| one.found.name == *name);
-        Ok(near.into_iter().filter(is_live).collect())
+        let mut near = similar_names(text, &candidates, SIMILAR_MAX);
+        let contents = near.iter().flat_map(|name| {
+            let called_so = names.iter().filter(move |named| named.name == *name);
+            called_so.take(SIMILAR_CONTENTS).cloned()
+        });
+        let live = self.reader.describe(contents.collect(), 1).await?;
+        near.retain(|name| live.iter().any(|one| one.found.name == *name));
+        Ok(Similar {
+            read_at,
+            names: near,
+        })
     }
 }
 
@@ -322,124 +352,4 @@ fn key_of(find: &Find) -> Vec<u8> {
     };
     let wide = find.holders > HOLDERS_KEPT;
     postcard::to_stdvec(&(&find.query, content, name, find.limit, wide)).unwrap_or_default()
-}
-
-/// Merges a page of this tracker with one of the others.
-fn merge(
-    local: Page,
-    remote: &RemotePage,
-    find: &Find,
-    held_here: impl Fn(ContentId) -> Option<Match>,
-) -> Page {
-    // Both pages are complete up to their cursors only.
-    let by_id = matches!(find.query, Query::IdPrefix(_));
-    let place = |name: &str, content: ContentId| match by_id {
-        true => (content, String::new()),
-        false => (ContentId([0; 32]), format!("{name}\0{content}")),
-    };
-    let of_cursor = |cursor: &Cursor| place(&cursor.name, cursor.content);
-    let of_match = |found: &Match| place(found.name.as_str(), found.info.id());
-    let ends = [&local.more, &remote.more];
-    let end = ends
-        .into_iter()
-        .flatten()
-        .min_by_key(|cursor| of_cursor(cursor));
-    let end = end.cloned();
-    let begin = find.after.as_ref().map(of_cursor);
-    let mut matches = local.matches;
-    for Described {
-        found, is_named, ..
-    } in &remote.matches
-    {
-        if begin
-            .as_ref()
-            .is_some_and(|begin| of_match(found) <= *begin)
-        {
-            continue;
-        }
-        let same = matches.iter_mut().find(|known| match by_id {
-            true => known.info == found.info,
-            false => known.name == found.name && known.info == found.info,
-        });
-        match same {
-            Some(known) => {
-                known.complete += found.complete;
-                known.partial += found.partial;
-                known.holders.extend(found.holders.iter().cloned());
-                known.metadata.merge(&found.metadata);
-            }
-            None if *is_named => {
-                let mut found = found.clone();
-                if let Some(here) = held_here(found.info.id()) {
-                    found.complete += here.complete;
-                    found.partial += here.partial;
-                    found.holders.extend(here.holders);
-                }
-                matches.push(found);
-            }
-            // A node of this tracker has just withdrawn it.
-            None => {}
-        }
-    }
-    matches.sort_by_cached_key(of_match);
-    let by_digest = matches!(find.query, Query::Sha256(_));
-    if by_digest {
-        // As in the registry in memory, the content with the most holders comes first.
-        matches.sort_by_key(|found| std::cmp::Reverse(found.complete + found.partial));
-    }
-    if let Some(end) = &end {
-        let end = of_cursor(end);
-        matches.retain(|found| of_match(found) <= end);
-    }
-    let mut more = end;
-    let is_paged = !by_digest && !matches!(find.query, Query::Id(_));
-    if matches.len() > find.limit {
-        matches.truncate(find.limit);
-        more = matches.last().filter(|_| is_paged).map(|last| Cursor {
-            order: Order::Forward,
-            name: last.name.to_string(),
-            content: last.info.id(),
-        });
-    }
-    for found in &mut matches {
-        found.holders = sample(std::mem::take(&mut found.holders), find);
-    }
-    let mut near = local.near;
-    if matches.is_empty() {
-        near.extend(remote.near.iter().cloned());
-        near.dedup();
-        near.truncate(SIMILAR_MAX);
-    } else {
-        near.clear();
-    }
-    Page {
-        readiness: match matches.is_empty() {
-            true => local.readiness,
-            false => Readiness::Ready,
-        },
-        matches,
-        more,
-        near,
-        steps: local.steps,
-    }
-}
-
-/// Draws the holders that one asker is told, at most some of each network.
-fn sample(holders: Vec<Holder>, find: &Find) -> Vec<Holder> {
-    let mut by_network: HashMap<Network, usize> = HashMap::new();
-    let mut order: Vec<Holder> = holders;
-    if order.len() > find.holders {
-        order.shuffle(&mut rand::rng());
-    }
-    order.retain(|holder| {
-        if Some(holder.node) == find.asking {
-            return false;
-        }
-        let network = Network::of(holder.contact.observed.ip());
-        let told = by_network.entry(network).or_default();
-        *told += 1;
-        network.is_local() || *told <= HOLDERS_PER_NETWORK
-    });
-    order.truncate(find.holders);
-    order
 }

@@ -22,6 +22,7 @@ use tracing::debug;
 use self::published::{Change, Leaving, Published, State, Walk};
 use super::layout::Layout;
 use super::link::{Link, RegistryFault};
+use super::own_sessions::OwnSessions;
 use super::session_record::SessionDetails;
 
 /// Calls of one batch.
@@ -71,13 +72,22 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn new(link: Arc<Link>, layout: Layout, us: NodeId, lease: Duration) -> Publisher {
+    pub(super) fn new(
+        link: Arc<Link>,
+        layout: Layout,
+        us: NodeId,
+        own_sessions: Arc<OwnSessions>,
+        lease: Duration,
+    ) -> Publisher {
         Publisher {
             link,
             layout,
             us,
             lease,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                own_sessions,
+                ..State::default()
+            }),
             work: Notify::new(),
         }
     }
@@ -114,6 +124,7 @@ impl Publisher {
                     flushed: Vec::new(),
                 };
                 state.nodes.insert(node, published);
+                state.own_sessions.begin(node, number);
             }
         }
         state.enqueue(node);

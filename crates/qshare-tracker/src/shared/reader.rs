@@ -1,21 +1,22 @@
 //! Reads what other trackers published: names, contents, holders and sessions.
 //!
-//! An entry counts if its node has a live session with another tracker that has not replaced it.
-//! Entries that do not count are removed from Redis as they are found.
+//! An entry counts if its node has a live session that has not replaced it. What this tracker has
+//! in memory itself is left out. Entries that do not count are removed from Redis as they are
+//! found.
+
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::{AssetName, ContentId, ContentInfo, FileMetadata, Hash, NodeId};
-use qshare_registry::{Cursor, Holder, Match, Order, is_topic};
+use qshare_registry::{Cursor, Holder, Match, is_topic};
 use redis::Value;
 
-use super::layout::{
-    EntryFlags, Layout, SHARDS, bytes_of, decode_id_member, decode_info, decode_name_member,
-    decode_removed, shard_of_id, shard_of_name, strings_of,
-};
+use super::layout::{EntryFlags, Layout, Stamp, bytes_of, decode_removed, strings_of};
 use super::link::{Link, RegistryFault};
+use super::own_sessions::OwnSessions;
 use super::scripts::Call;
 use super::session_record::{ObservingTracker, SessionRecord};
 
@@ -23,17 +24,11 @@ use super::session_record::{ObservingTracker, SessionRecord};
 const SESSION_FRESH: Duration = Duration::from_secs(1);
 /// Sessions that are remembered.
 const SESSIONS_MAX: usize = 50_000;
-/// Names read of one content.
-const NAMES_MAX: usize = 16;
 /// Entries read of one name and content if few such are wanted, or many.
 const SAMPLE_OF_FEW: usize = 128;
 const SAMPLE_OF_MANY: usize = 24;
 /// Matches up to which there are few.
 const FEW: usize = 16;
-/// Contents read of one digest. An honest digest has one.
-const CONTENTS_OF_DIGEST_MAX: usize = 64;
-/// Names read from one shard of an index at a time.
-const SCAN_BATCH: usize = 256;
 /// Entries removed at once because they do not count.
 const CLEANED_MAX: usize = 256;
 
@@ -78,8 +73,16 @@ pub(crate) struct Reader {
     link: Arc<Link>,
     layout: Layout,
     us: NodeId,
+    own: Arc<OwnSessions>,
     observer: ObservingTracker,
     sessions: Mutex<HashMap<NodeId, (Instant, Arc<SessionRecord>)>>,
+}
+
+/// What one node announces under a name.
+pub(super) struct NodeEntry {
+    pub(super) metadata: FileMetadata,
+    /// Whether this tracker does not have the entry in memory.
+    pub(super) is_elsewhere: bool,
 }
 
 /// An entry: the node, and a stamp and flags.
@@ -111,187 +114,25 @@ struct Held {
 }
 
 impl Reader {
-    pub(crate) fn new(
+    pub(super) fn new(
         link: Arc<Link>,
         layout: Layout,
         us: NodeId,
+        own: Arc<OwnSessions>,
         observer: ObservingTracker,
     ) -> Reader {
         Reader {
             link,
             layout,
             us,
+            own,
             observer,
             sessions: Mutex::default(),
         }
     }
 
-    /// Returns the contents of a name.
-    pub(super) async fn contents_of(&self, name: &str) -> Result<Vec<Named>, RegistryFault> {
-        let from = [b"[", name.as_bytes(), &[0]].concat();
-        let to = [b"(", name.as_bytes(), &[1]].concat();
-        let shard = shard_of_name(name);
-        let call = self.layout.range_of_names(shard, &from, &to, SCAN_BATCH);
-        let values = self.link.run(&[call]).await?;
-        let members = values.iter().flat_map(strings_of);
-        Ok(members
-            .filter_map(decode_name_member)
-            .filter_map(|(name, info)| Named::new(name, info))
-            .collect())
-    }
-
-    /// Returns the names that begin with `prefix` and are `wanted`, behind the cursor `after`, up
-    /// to `limit`; visits a bounded number of names.
-    pub(super) async fn names(
-        &self,
-        prefix: &str,
-        after: Option<&Cursor>,
-        limit: usize,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<Names, RegistryFault> {
-        let first = [b"[", prefix.as_bytes()].concat();
-        let from = match after {
-            Some(cursor) => {
-                let (name, end) = (cursor.name.as_bytes(), [0xff; 41]);
-                let behind = [b"(", name, &[0], &cursor.content.0[..], &end].concat();
-                // Both begin with the kind of the bound, which is no part of the order.
-                match behind[1..] > first[1..] {
-                    true => behind,
-                    false => first,
-                }
-            }
-            None => first,
-        };
-        // No name holds the byte 0xff.
-        let to = [b"(", prefix.as_bytes(), &[0xff]].concat();
-        let calls: Vec<Call> = (0..SHARDS)
-            .map(|shard| self.layout.range_of_names(shard, &from, &to, SCAN_BATCH))
-            .collect();
-        let values = self.link.run(&calls).await?;
-        let mut found: Vec<Named> = Vec::new();
-        // A shard that was not read to its end limits how far the names are complete.
-        let mut complete_to: Option<Named> = None;
-        for value in &values {
-            let members = strings_of(value);
-            let is_cut = members.len() == SCAN_BATCH;
-            let named: Vec<Named> = members
-                .into_iter()
-                .filter_map(decode_name_member)
-                .filter_map(|(name, info)| Named::new(name, info))
-                .collect();
-            if is_cut && let Some(last) = named.last() {
-                let nearest = complete_to
-                    .take()
-                    .map_or(last.clone(), |at| at.min(last.clone()));
-                complete_to = Some(nearest);
-            }
-            found.extend(named);
-        }
-        found.sort();
-        if let Some(end) = &complete_to {
-            found.retain(|named| named <= end);
-        }
-        let mut names = Names::default();
-        let mut last: Option<Named> = complete_to;
-        for named in found {
-            if names.names.len() == limit {
-                last = names.names.last().cloned();
-                break;
-            }
-            if wanted(named.name.as_str()) {
-                names.names.push(named);
-            }
-        }
-        names.more = last.map(|last| cursor_at(&last));
-        Ok(names)
-    }
-
-    /// Returns the contents whose ids lie between two ids of one shard, the first one exclusive if
-    /// `after`, each with one name.
-    pub(super) async fn contents_between(
-        &self,
-        first: ContentId,
-        after: bool,
-        last: ContentId,
-        limit: usize,
-    ) -> Result<Names, RegistryFault> {
-        let from = match after {
-            true => [b"(", &first.0[..], &[0xff; 41]].concat(),
-            false => [b"[", &first.0[..]].concat(),
-        };
-        let to = [b"(", &last.0[..], &[0xff; 41]].concat();
-        let shard = shard_of_id(last);
-        let call = self.layout.range_of_ids(shard, &from, &to, limit);
-        let values = self.link.run(&[call]).await?;
-        let infos: Vec<ContentInfo> = values
-            .iter()
-            .flat_map(strings_of)
-            .filter_map(decode_id_member)
-            .collect();
-        let is_cut = infos.len() == limit;
-        let ids: Vec<ContentId> = infos.iter().map(ContentInfo::id).collect();
-        let named = self.names_of(&ids).await?;
-        let names: Vec<Named> = named
-            .into_iter()
-            .filter_map(|names| names.into_iter().min())
-            .collect();
-        // The name of this cursor is not looked at.
-        let last = ids.last().filter(|_| is_cut);
-        let more = last.map(|&content| Cursor {
-            order: Order::Forward,
-            name: String::new(),
-            content,
-        });
-        Ok(Names { names, more })
-    }
-
-    /// Returns some names of the contents whose nodes state this plain SHA-256.
-    pub(super) async fn names_of_digest(&self, digest: &Hash) -> Result<Vec<Named>, RegistryFault> {
-        let call = self
-            .layout
-            .contents_of_digest(digest, CONTENTS_OF_DIGEST_MAX);
-        let values = self.link.run(&[call]).await?;
-        let members = values.iter().flat_map(strings_of);
-        let infos: Vec<ContentInfo> = members.filter_map(decode_id_member).collect();
-        let ids: Vec<ContentId> = infos.iter().map(ContentInfo::id).collect();
-        let names = self.names_of(&ids).await?;
-        // What nobody announces any more is listed until somebody looks.
-        let gone = infos
-            .iter()
-            .zip(&names)
-            .filter(|(_, names)| names.is_empty());
-        let gone = gone.map(|(info, _)| self.layout.unlist_digest(digest, info));
-        self.link.run(&gone.collect::<Vec<Call>>()).await?;
-        let mut names: Vec<Named> = names.into_iter().flatten().collect();
-        names.retain(|named| !is_topic(&named.info));
-        names.sort();
-        Ok(names)
-    }
-
-    /// Returns some names of each content.
-    pub(super) async fn names_of(
-        &self,
-        contents: &[ContentId],
-    ) -> Result<Vec<Vec<Named>>, RegistryFault> {
-        let calls: Vec<Call> = contents
-            .iter()
-            .map(|&content| self.layout.read_names(content, NAMES_MAX))
-            .collect();
-        let values = self.link.run(&calls).await?;
-        let names = values.iter().map(|value| {
-            let pairs = strings_of(value);
-            let pairs = pairs.chunks_exact(2);
-            pairs
-                .filter_map(|pair| {
-                    Named::new(std::str::from_utf8(pair[0]).ok()?, decode_info(pair[1])?)
-                })
-                .collect()
-        });
-        Ok(names.collect())
-    }
-
-    /// Describes names by what other trackers' nodes announce, with up to `holders` holders each,
-    /// or some more. Names that no node announces are left out.
+    /// Describes names by what is announced beyond this tracker's memory, with up to `holders`
+    /// holders each, or some more. Names that no node announces are left out.
     pub(super) async fn describe(
         self: &Arc<Self>,
         names: Vec<Named>,
@@ -369,8 +210,7 @@ impl Reader {
                 dead.push((*node, value.clone()));
                 continue;
             };
-            // The nodes of this tracker are in its own memory.
-            if session.tracker == self.us {
+            if self.is_in_memory(*node, session, value) {
                 continue;
             }
             let flags = EntryFlags::of_value(value);
@@ -404,6 +244,13 @@ impl Reader {
         held.complete += complete * entries.count.max(read) / read;
         held.partial += partial * entries.count.max(read) / read;
         (dead, stated)
+    }
+
+    /// Whether this tracker's own registry has an entry. It lacks what its node announced to
+    /// another tracker before.
+    fn is_in_memory(&self, node: NodeId, session: &SessionRecord, value: &[u8]) -> bool {
+        let stamp = Stamp::decode(value);
+        session.tracker == self.us && stamp.is_some_and(|stamp| self.own.are_in_memory(node, stamp))
     }
 
     async fn entries(&self, names: Vec<Named>, max: usize) -> Result<Vec<Entries>, RegistryFault> {
@@ -499,7 +346,7 @@ impl Reader {
             let Some((session, value)) = session.zip(bytes_of(value)) else {
                 continue;
             };
-            if !session.counts(value) || session.tracker == self.us {
+            if !session.counts(value) || self.is_in_memory(*node, session, value) {
                 continue;
             }
             let complete = EntryFlags::of_value(value).complete;
@@ -513,22 +360,31 @@ impl Reader {
         Ok(holders)
     }
 
-    /// Whether a node of another tracker announces this name and content.
-    pub(super) async fn announces(
+    /// Returns those of `names` that a node announces, with what it states about them.
+    pub(super) async fn announced_by(
         &self,
         node: NodeId,
-        named: &Named,
-    ) -> Result<bool, RegistryFault> {
-        let call = self
-            .layout
-            .read_one(named.name.as_str(), named.content, node);
-        let values = self.link.run(&[call]).await?;
+        names: Vec<Named>,
+    ) -> Result<BTreeMap<Named, NodeEntry>, RegistryFault> {
+        let calls: Vec<Call> = names
+            .iter()
+            .map(|named| (named.name.as_str(), named.content))
+            .map(|(name, content)| self.layout.read_one(name, content, node))
+            .collect();
+        let values = self.link.run(&calls).await?;
         let sessions = self.sessions(vec![node]).await?;
-        let session = sessions.get(&node).and_then(Option::as_ref);
-        let value = values.first().and_then(bytes_of);
-        Ok(session
-            .zip(value)
-            .is_some_and(|(session, value)| session.counts(value)))
+        let Some(session) = sessions.get(&node).and_then(Option::as_ref) else {
+            return Ok(BTreeMap::new());
+        };
+        let announced = names.into_iter().zip(&values).filter_map(|(named, value)| {
+            let value = bytes_of(value).filter(|value| session.counts(value))?;
+            let entry = NodeEntry {
+                metadata: EntryFlags::of_value(value).metadata,
+                is_elsewhere: !self.is_in_memory(node, session, value),
+            };
+            Some((named, entry))
+        });
+        Ok(announced.collect())
     }
 
     /// Removes entries that do not count, in the background.
@@ -587,14 +443,6 @@ pub(super) async fn unlist(
         link.run(&layout.list(name, info)).await?;
     }
     Ok(())
-}
-
-fn cursor_at(named: &Named) -> Cursor {
-    Cursor {
-        order: Order::Forward,
-        name: named.name.to_string(),
-        content: named.content,
-    }
 }
 
 fn decode_entries(value: &Value) -> Option<(usize, Vec<Entry>)> {

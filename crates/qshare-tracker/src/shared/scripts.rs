@@ -62,11 +62,13 @@ if not current or string.sub(current, 1, 24) ~= ARGV[1]
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[1] .. string.sub(current, 49), 'KEEPTTL')
 return 1";
 
-/// Ends a session.
+/// Ends a session. Returns 1, or 0 if it is not there, or -1 if a newer one exists.
 const CLOSE: &str = r"
 local current = redis.call('GET', KEYS[1])
-if not current or string.sub(current, 1, 16) ~= ARGV[1]
-  or string.sub(current, 50, 81) ~= ARGV[2] then return 0 end
+if not current then return 0 end
+local number = string.sub(current, 1, 16)
+if number < ARGV[1] then return 0 end
+if number > ARGV[1] or string.sub(current, 50, 81) ~= ARGV[2] then return -1 end
 redis.call('SET', KEYS[1], string.sub(current, 1, 48) .. 'g' .. string.sub(current, 50), 'PX', ARGV[3])
 return 1";
 

@@ -21,6 +21,7 @@ use super::layout::{Layout, bytes_of};
 use super::link::{Link, RegistryFault};
 use super::lookup::SharedLookup;
 use super::mailbox_records::{MailboxRecords, MailboxTimes};
+use super::own_sessions::OwnSessions;
 use super::pairing::{HostedRun, OpenRun, PairingMessage, Pairings};
 use super::publisher::{OwnEntries, Publisher};
 use super::reader::Reader;
@@ -99,10 +100,18 @@ impl SharedRegistry {
             host: host_id(),
             advertised: config.advertise,
         };
-        let reader = Reader::new(Arc::clone(&link), layout.clone(), us, observer.clone());
+        let own = Arc::new(OwnSessions::default());
+        let reader = Reader::new(
+            Arc::clone(&link),
+            layout.clone(),
+            us,
+            Arc::clone(&own),
+            observer.clone(),
+        );
         let lookup = Arc::new(SharedLookup::new(Arc::new(reader)));
+        let publisher = Publisher::new(Arc::clone(&link), layout.clone(), us, own, lease);
         Ok(SharedRegistry {
-            publisher: Arc::new(Publisher::new(Arc::clone(&link), layout.clone(), us, lease)),
+            publisher: Arc::new(publisher),
             watches: Arc::new(Watches::new(
                 Arc::clone(&link),
                 layout.clone(),

@@ -1,7 +1,9 @@
 //! Every kind of query, over pages.
 
-use qshare_content::{FileMetadata, Hash, Query};
-use qshare_registry::Announced;
+use std::collections::BTreeSet;
+
+use qshare_content::{AssetName, FileMetadata, Hash, Query};
+use qshare_registry::{Announced, similar_names};
 
 use super::registered::{Registered, entry, info, listed, part, query};
 
@@ -25,6 +27,15 @@ pub(super) fn an_exact_name_wins_over_the_glob_that_it_also_is<R: Registered>(r:
     r.agree_on_names("a[1]", &["a[1]"]);
     r.withdraw(1, &[entry("a[1]", 1)]);
     r.agree_on_names("a[1]", &["a1"]);
+    // Several contents of one name have pages like others.
+    r.announce(1, &[entry("a[1]", 1), entry("a[1]", 3)]);
+    r.announce(2, &[entry("a[1]", 3), entry("a[1]", 4)]);
+    let expected = listed(&[entry("a[1]", 1), entry("a[1]", 3), entry("a[1]", 4)]);
+    for limit in [1, 2, 5] {
+        r.agree(expected.clone(), |r, place| {
+            r.listing(place, &query("a[1]"), limit)
+        });
+    }
 }
 
 pub(super) fn a_nodes_own_name_finds_what_that_node_calls_so<R: Registered>(r: &mut R) {
@@ -37,6 +48,16 @@ pub(super) fn a_nodes_own_name_finds_what_that_node_calls_so<R: Registered>(r: &
             matches.map(|found| found.info).collect()
         });
     }
+    // Whoever else has the content is a holder, too.
+    r.join(4, &[entry("else", 2)]);
+    let text = format!("{}/dir/a", r.node(2));
+    let holders = BTreeSet::from([r.node(2), r.node(4)]);
+    r.agree((2, holders), |r, place| {
+        let found = r.find(place, &text).matches.into_iter().next();
+        found.map_or_else(Default::default, |found| {
+            (found.complete, found.holders.into_keys().collect())
+        })
+    });
     for (node, name) in [(2, "dir/b"), (3, "dir/a")] {
         let text = format!("{}/{name}", r.node(node));
         r.agree_on_names(&text, &[]);
@@ -108,6 +129,27 @@ pub(super) fn similar_names_are_offered_only_where_nothing_was_found<R: Register
         r.find(place, "reprot.csv").near
     });
     r.agree(Vec::new(), |r, place| r.find(place, "docs/report.csv").near);
+}
+
+pub(super) fn similar_names_come_best_first_whoever_holds_them<R: Registered>(r: &mut R) {
+    let names = [
+        "zz/report.csv",
+        "old/raport.csv",
+        "report.csv.bak",
+        "my report.csv",
+        "unlike",
+    ];
+    for (node, name) in (1..).zip(names) {
+        r.join(node, &[entry(name, node)]);
+    }
+    let all: Vec<AssetName> = names.iter().map(|&n| AssetName::new(n).unwrap()).collect();
+    let near = similar_names("report.csv", &all, 5);
+    assert_eq!(near.len(), 4);
+    let near: Vec<String> = near.iter().map(ToString::to_string).collect();
+    r.agree(near, |r, place| r.find(place, "report.csv").near);
+    // What nobody has any more is not offered.
+    r.leave(1);
+    r.agree(3, |r, place| r.find(place, "report.csv").near.len());
 }
 
 fn stating(entry: Announced, modified_ns: i64) -> Announced {

@@ -2,7 +2,7 @@
 //! kept in the memory of one tracker or shared by several.
 //!
 //! A test of a registry implements [`Registered`] and runs [`promises`] and
-//! [`model::any_history`]; that of a registry without others also [`promises_of_one_tracker`].
+//! [`model::any_history`].
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -35,13 +35,20 @@ promises! {
         the_newest_session_wins,
         a_goodbye_drops_everything,
         after_a_loss_the_lease_keeps_the_entries,
+        a_returning_node_takes_over_without_a_gap,
+        entries_outlive_the_lease_while_the_next_session_announces,
+        an_announcement_that_was_cut_off_drops_nothing,
         differences_add_change_and_remove,
         what_was_withdrawn_never_comes_back;
     lookups:
         names_and_contents_are_independent,
+        an_exact_name_wins_over_the_glob_that_it_also_is,
         a_nodes_own_name_finds_what_that_node_calls_so,
         a_prefix_finds_the_ids_that_begin_with_it,
         pages_of_any_size_list_everything_once_and_in_order,
+        similar_names_are_offered_only_where_nothing_was_found,
+        similar_names_come_best_first_whoever_holds_them,
+        what_all_sources_state_is_told_and_what_they_dispute_is_not,
         a_digest_finds_the_contents_that_are_claimed_to_have_it;
     watches:
         a_watcher_hears_who_joins_completes_and_leaves,
@@ -51,23 +58,4 @@ promises! {
         no_lookup_lists_a_topic,
         a_watcher_of_a_topic_hears_of_every_change,
         topics_end_with_the_lease_and_with_an_announcement_that_omits_them;
-}
-
-promises! {
-    /// Returns what only one tracker's own registry promises. Over a shared one, each tracker joins
-    /// what it knows with what Redis holds, and the answers are less exact:
-    ///
-    /// - entries of a lost session end with its lease also while the next one, with another
-    ///   tracker, has not announced all of its own;
-    /// - a text that is a name at one tracker may be a glob at another, and both are found;
-    /// - similar names share the first characters with the wanted one;
-    /// - a node's own name is described by what all of the content's nodes state.
-    promises_of_one_tracker;
-    sessions:
-        a_returning_node_takes_over_without_a_gap,
-        an_announcement_that_was_cut_off_drops_nothing;
-    lookups:
-        an_exact_name_wins_over_the_glob_that_it_also_is,
-        similar_names_are_offered_only_where_nothing_was_found,
-        what_all_sources_state_is_told_and_what_they_dispute_is_not;
 }

@@ -30,6 +30,9 @@ type Said = (usize, u8, bool);
 enum Step {
     /// Opens a session and announces all entries, whatever came before.
     Join(u8, Vec<Said>),
+    /// Opens a session and announces some entries. Whether all follow is left open: until then,
+    /// what it announced before stays.
+    Begin(u8, Vec<Said>),
     Announce(u8, Vec<Said>),
     Withdraw(u8, Said),
     Leave(u8),
@@ -46,6 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
     let some = prop::collection::vec(said.clone(), 0..6);
     prop_oneof![
         6 => (node.clone(), some.clone()).prop_map(|(node, all)| Step::Join(node, all)),
+        3 => (node.clone(), some.clone()).prop_map(|(node, some)| Step::Begin(node, some)),
         8 => (node.clone(), some.clone()).prop_map(|(node, some)| Step::Announce(node, some)),
         6 => (node.clone(), said).prop_map(|(node, said)| Step::Withdraw(node, said)),
         2 => node.clone().prop_map(Step::Leave),
@@ -117,6 +121,13 @@ impl<R: Registered> Compared<'_, R> {
     fn take(&mut self, step: &Step) {
         match step {
             Step::Join(node, all) => self.join(*node, all),
+            Step::Begin(node, some) => {
+                self.registered.begin(*node, &entries(some));
+                let id = self.registered.node(*node);
+                self.model.open.insert(*node);
+                self.model.say(id, some);
+                self.forget_watchers(*node);
+            }
             Step::Announce(node, some) if self.model.open.contains(node) => {
                 self.registered.announce(*node, &entries(some));
                 let id = self.registered.node(*node);
@@ -168,6 +179,11 @@ impl<R: Registered> Compared<'_, R> {
         let id = self.registered.node(node);
         self.model.forget(id);
         self.model.open.remove(&node);
+        self.forget_watchers(node);
+    }
+
+    /// Watches end with the session.
+    fn forget_watchers(&mut self, node: u8) {
         self.watchers.retain(|watcher| watcher.node != node);
     }
 

@@ -57,6 +57,27 @@ pub(super) fn a_returning_node_takes_over_without_a_gap<R: Registered>(r: &mut R
     r.agree_on_names("*", &["kept", "new"]);
 }
 
+pub(super) fn entries_outlive_the_lease_while_the_next_session_announces<R: Registered>(r: &mut R) {
+    r.join(1, &[entry("later", 2), entry("kept", 1)]);
+    r.lose(1);
+    r.begin(1, &[entry("kept", 1)]);
+    r.pass_a_lease();
+    r.agree_on_names("*", &["kept", "later"]);
+    // One holder counts once, however many trackers know it.
+    let holders = BTreeMap::from([(r.node(1), true)]);
+    for name in ["kept", "later"] {
+        r.agree((1, holders.clone()), |r, place| {
+            let matches = r.find(place, name).matches.into_iter().next();
+            matches.map_or_else(Default::default, |found| (found.complete, found.holders))
+        });
+    }
+    r.announce(1, &[entry("later", 2)]);
+    r.end(1);
+    r.agree_on_names("*", &["kept", "later"]);
+    r.leave(1);
+    r.agree_on_names("*", &[]);
+}
+
 pub(super) fn an_announcement_that_was_cut_off_drops_nothing<R: Registered>(r: &mut R) {
     r.join(1, &[entry("a", 1), entry("b", 2)]);
     r.begin(1, &[entry("a", 1)]);

@@ -13,9 +13,7 @@ use qshare_registry::{
 
 use super::common::{address, node_id};
 use crate::conformance::model::{Effort, any_history};
-use crate::conformance::{
-    Answer, Change, Found, Registered, Watched, promises, promises_of_one_tracker,
-};
+use crate::conformance::{Answer, Change, Found, Registered, Watched, promises};
 
 const HOLDERS: usize = 16;
 
@@ -195,8 +193,7 @@ impl Registered for Alone {
 
 #[test]
 fn every_promise_holds() {
-    let all = promises::<Alone>().into_iter();
-    for (name, promise) in all.chain(promises_of_one_tracker()) {
+    for (name, promise) in promises::<Alone>() {
         eprintln!("{name}");
         promise(&mut Alone::new());
     }

@@ -41,6 +41,7 @@ impl Publisher {
                     self.handle_opened(node, stamp, &value, own, &mut messages);
                 }
                 Purpose::Refresh(node, number) => self.handle_refreshed(node, number, &value, own),
+                Purpose::Close(node, number) => self.handle_closed(node, number, &value),
                 Purpose::Put(content) => {
                     for tracker in decode_trackers(&value) {
                         let message = TrackerMessage::Changed(content);
@@ -133,6 +134,26 @@ impl Publisher {
                 self.forget_if(node, number, own);
             }
             _ => {}
+        }
+    }
+
+    /// A session that ended is marked so. If the node has a newer one with another tracker, its
+    /// entries stay until it has announced everything there.
+    pub(super) fn handle_closed(&self, node: NodeId, number: u64, value: &Value) {
+        let mut state = self.lock();
+        let Some(published) = state.nodes.get_mut(&node) else {
+            return;
+        };
+        let is_same = published.number == number;
+        let Some(leaving) = published.leaving.as_mut().filter(|_| is_same) else {
+            // It has returned.
+            return;
+        };
+        if *value == Value::Int(-1) {
+            debug!(node = %node.short(), "left after it had moved to another tracker");
+            state.remove(node);
+        } else {
+            leaving.is_closed = true;
         }
     }
 

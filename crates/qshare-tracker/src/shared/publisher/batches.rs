@@ -17,6 +17,7 @@ use super::{BATCH_CALLS, BATCH_ENTRIES, OwnEntries, Publisher, REFRESHES_PER_LEA
 pub(super) enum Purpose {
     Open(NodeId, Stamp),
     Refresh(NodeId, u64),
+    Close(NodeId, u64),
     Put(ContentId),
     Remove(Named),
     Other,
@@ -110,20 +111,25 @@ impl Publisher {
             let stamp = published.stamp();
             if let Some(leaving) = published.leaving.as_mut().filter(is_due) {
                 if !leaving.is_closed {
+                    // The answer tells whether the entries go.
                     let call = self.layout.close(node, stamp.number, self.us);
-                    batch.add(call, Purpose::Other);
-                    leaving.is_closed = true;
+                    batch.add(call, Purpose::Close(node, stamp.number));
+                    batch.nodes.push(node);
+                    state.enqueue(node);
+                    continue;
+                }
+                if leaving.keys.is_empty() {
+                    // The last removals have been carried out: until then, lookups must take the
+                    // entries in Redis for those of the memory, which has dropped them.
+                    state.remove(node);
+                    continue;
                 }
                 for _ in 0..BATCH_ENTRIES {
                     let Some(key) = leaving.keys.pop() else { break };
                     self.add_removal(&mut batch, node, stamp, key);
                 }
-                let is_done = leaving.keys.is_empty();
                 batch.nodes.push(node);
-                match is_done {
-                    true => state.remove(node),
-                    false => state.enqueue(node),
-                }
+                state.enqueue(node);
                 continue;
             }
             if published.must_open {

@@ -1,6 +1,7 @@
 //! What waits to be published: the nodes of this tracker, and the queue of those with changes.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use qshare_content::NodeId;
@@ -8,6 +9,7 @@ use qshare_registry::{Announced, EntryKey, EntryPosition};
 use tokio::sync::oneshot;
 
 use super::super::layout::Stamp;
+use super::super::own_sessions::OwnSessions;
 use super::super::session_record::SessionDetails;
 
 pub(super) enum Change {
@@ -58,6 +60,7 @@ pub(super) struct Leaving {
     /// When its entries go.
     pub(super) at: Instant,
     pub(super) keys: Vec<EntryKey>,
+    /// Whether Redis knows that the session has ended, and that the node has no newer one.
     pub(super) is_closed: bool,
 }
 
@@ -114,6 +117,7 @@ pub(super) struct State {
     pub(super) due: BTreeSet<(Instant, NodeId)>,
     /// When Redis last lost or refused what this tracker writes.
     pub(super) failed_at: Option<Instant>,
+    pub(super) own_sessions: Arc<OwnSessions>,
 }
 
 impl State {
@@ -142,6 +146,7 @@ impl State {
     pub(super) fn remove(&mut self, node: NodeId) {
         self.set_due(node, None);
         if let Some(mut removed) = self.nodes.remove(&node) {
+            self.own_sessions.end(node);
             removed.wake();
         }
     }

@@ -22,9 +22,7 @@ use super::cluster::Cluster;
 use super::{LEASE, RedisServer, eventually, registry};
 use crate::common::{DEADLINE, Joined, Node, config};
 use crate::conformance::model::{Effort, any_history};
-use crate::conformance::{
-    Answer, Change, Found, Registered, Watched, promises, promises_of_one_tracker,
-};
+use crate::conformance::{Answer, Change, Found, Registered, Watched, promises};
 
 /// Trackers over one registry.
 const TRACKERS: usize = 2;
@@ -333,10 +331,7 @@ impl Registered for Trackers {
 
 /// Tries every promise on trackers of its own, several at once.
 fn try_promises(url: Option<&str>) {
-    let mut promises = promises::<Trackers>();
-    if url.is_none() {
-        promises.extend(promises_of_one_tracker());
-    }
+    let promises = promises::<Trackers>();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use qshare_net::{Identity, IdentityRole};
 use qshare_tracker::{NotReady, Tracker, WriteRefusal};
 use qshare_wire::tracker::Readiness;
 
 use super::redis_server::RedisServer;
 use super::{
-    eventually, redis_or_skip, registry, tracker_over, until_a_lease_has_passed, until_found,
+    LEASE, eventually, redis_or_skip, registry, tracker_over, until_a_lease_has_passed, until_found,
 };
 use crate::common::{Node, config, entry, names};
 
@@ -200,4 +201,36 @@ async fn nodes_of_a_tracker_that_died_are_found_until_their_lease_ends() {
     until_a_lease_has_passed(&b, &asking).await;
     let found = asking.find("x").await;
     assert_eq!((names(&found), found.matches[0].complete), (vec!["x"], 1));
+}
+
+#[tokio::test]
+async fn a_tracker_that_was_killed_and_started_again_finds_its_nodes_at_once() {
+    let redis = redis_or_skip!();
+    let certs = tempfile::tempdir().unwrap();
+    let start = async || {
+        let mut config = config();
+        config.identity = Identity::load_or_create(certs.path(), IdentityRole::Tracker).unwrap();
+        config.registry.lease = LEASE;
+        config.shared = Some(registry(&redis.url()));
+        let tracker = Tracker::start(config).unwrap();
+        eventually("the registry answers", async || {
+            tracker.check_registry().await.ok()
+        })
+        .await;
+        tracker
+    };
+    let (one, asker) = (Node::new(None), Node::new(None));
+    let first = start().await;
+    let mut joined = one.join(&first).await;
+    joined.announce(vec![entry("x", 1)]).await;
+    drop(first);
+    let again = start().await;
+    let asking = asker.join(&again).await;
+    // Its memory is empty, and the node has not returned.
+    assert_eq!(names(&asking.find("x").await), ["x"]);
+    eventually("the lease ends", async || {
+        let found = asking.find("x").await;
+        found.matches.is_empty().then_some(())
+    })
+    .await;
 }
