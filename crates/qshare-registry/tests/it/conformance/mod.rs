@@ -37,6 +37,7 @@ promises! {
         after_a_loss_the_lease_keeps_the_entries,
         a_returning_node_takes_over_without_a_gap,
         entries_outlive_the_lease_while_the_next_session_announces,
+        a_node_that_returns_after_its_lease_begins_with_nothing,
         an_announcement_that_was_cut_off_drops_nothing,
         differences_add_change_and_remove,
         what_was_withdrawn_never_comes_back;

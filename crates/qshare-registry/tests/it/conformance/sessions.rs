@@ -78,6 +78,22 @@ pub(super) fn entries_outlive_the_lease_while_the_next_session_announces<R: Regi
     r.agree_on_names("*", &[]);
 }
 
+pub(super) fn a_node_that_returns_after_its_lease_begins_with_nothing<R: Registered>(r: &mut R) {
+    // Several nodes, since their trackers handle them at different times.
+    let nodes = 1..=4;
+    for node in nodes.clone() {
+        r.join(node, &[entry("gone", node)]);
+    }
+    for node in nodes.clone() {
+        r.lose(node);
+    }
+    r.pass_a_lease();
+    for node in nodes {
+        r.begin(node, &[]);
+    }
+    r.agree_on_names("*", &[]);
+}
+
 pub(super) fn an_announcement_that_was_cut_off_drops_nothing<R: Registered>(r: &mut R) {
     r.join(1, &[entry("a", 1), entry("b", 2)]);
     r.begin(1, &[entry("a", 1)]);

@@ -107,8 +107,9 @@ impl Publisher {
             let message = TrackerMessage::MovedAway(node);
             messages.entry(NodeId(former)).or_default().push(message);
         }
-        let next = self.next_refresh();
-        self.lock().set_due(node, Some(next));
+        let mut state = self.lock();
+        let next = state.nodes.get(&node).map(|of| self.next_refresh(of));
+        state.set_due(node, next);
     }
 
     pub(super) fn handle_refreshed(

@@ -43,10 +43,16 @@ impl Batch {
 }
 
 impl Publisher {
-    /// A time after which a lease is extended again; nodes are spread over the time.
-    pub(super) fn next_refresh(&self) -> Instant {
+    /// Returns when the node's lease is extended again, or ends if its session has; nodes are
+    /// spread over the time.
+    pub(super) fn next_refresh(&self, of: &Published) -> Instant {
         let interval = self.lease / REFRESHES_PER_LEASE;
-        Instant::now() + interval.mul_f64(rand::rng().random_range(0.7..1.0))
+        let now = Instant::now();
+        let next = now + interval.mul_f64(rand::rng().random_range(0.7..1.0));
+        let end = of.leaving.as_ref().map(|leaving| leaving.at);
+        // An end that has come is handled already.
+        let end = end.filter(|&end| end > now);
+        end.map_or(next, |end| next.min(end))
     }
 
     pub(super) fn due_refreshes(&self) -> Batch {
@@ -57,8 +63,8 @@ impl Publisher {
             && let Some(&(at, node)) = state.due.first()
             && at <= now
         {
-            let next = self.next_refresh();
-            state.set_due(node, Some(next));
+            let next = state.nodes.get(&node).map(|of| self.next_refresh(of));
+            state.set_due(node, next);
             let Some(published) = state.nodes.get_mut(&node) else {
                 continue;
             };

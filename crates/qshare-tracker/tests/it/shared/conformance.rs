@@ -219,7 +219,8 @@ impl Registered for Trackers {
     }
 
     fn pass_a_lease(&mut self) {
-        let lease = LEASE + Duration::from_millis(200);
+        // A lease begins when the tracker notices the loss, and Redis must be told of its end.
+        let lease = LEASE + Duration::from_millis(500);
         match self.clock.clone() {
             Some(clock) => {
                 self.settle();
