@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::system::Dir;
 use crate::{DiskError, Target};
@@ -34,48 +35,86 @@ struct Open {
     base: Option<PathBuf>,
     path: PathBuf,
     dir: Arc<Dir>,
+    opened_at: Instant,
 }
 
 impl Directories {
     /// Opens the directory of the target, creating missing directories.
     pub(crate) fn resolve(&mut self, target: &Target) -> Result<Spot, DiskError> {
         let path = target.path();
-        let base = match target {
-            Target::Beneath { base, .. } => Some(base),
-            Target::Path(_) => None,
-        };
-        let is_of = |open: &&Open, parent: &Path| open.path == parent && open.base.as_ref() == base;
-        if let (Some(parent), Some(file_name)) = (path.parent(), path.file_name())
-            && let Some(open) = self.open.iter().find(|open| is_of(open, parent))
-        {
-            return Ok(Spot {
-                dir: open.dir.clone(),
-                file_name: file_name.to_os_string(),
-                path,
-            });
+        if let Some(spot) = self.known(target, &path, None) {
+            return Ok(spot);
         }
         let place = target.resolve()?;
         self.made_any |= place.made_directories();
-        let dir = Arc::new(place.dir);
-        if let Some(parent) = place.path.parent() {
-            if self.open.len() == OPEN_MAX {
-                self.open.pop_back();
-            }
+        Ok(self.keep(target, path, place.dir, place.file_name))
+    }
+
+    /// Opens the directory of the target, unless it was opened after `asked_at`: other programs may
+    /// have moved the ones that were opened earlier. Returns None if the directory does not exist.
+    pub(crate) fn find(
+        &mut self,
+        target: &Target,
+        asked_at: Instant,
+    ) -> Result<Option<Spot>, DiskError> {
+        let path = target.path();
+        if let Some(spot) = self.known(target, &path, Some(asked_at)) {
+            return Ok(Some(spot));
+        }
+        let found = target.find()?;
+        Ok(found.map(|(dir, file_name)| self.keep(target, path, dir, file_name)))
+    }
+
+    fn known(&self, target: &Target, path: &Path, after: Option<Instant>) -> Option<Spot> {
+        let (parent, file_name) = (path.parent()?, path.file_name()?);
+        let base = base_of(target);
+        let open = self.open.iter().find(|open| {
+            open.path == parent
+                && open.base.as_deref() == base
+                && after.is_none_or(|after| open.opened_at > after)
+        })?;
+        Some(Spot {
+            dir: open.dir.clone(),
+            file_name: file_name.to_os_string(),
+            path: path.to_path_buf(),
+        })
+    }
+
+    fn keep(&mut self, target: &Target, path: PathBuf, dir: Dir, file_name: OsString) -> Spot {
+        let dir = Arc::new(dir);
+        if let Some(parent) = path.parent() {
+            let base = base_of(target);
+            self.open
+                .retain(|open| open.path != parent || open.base.as_deref() != base);
+            self.open.truncate(OPEN_MAX - 1);
             self.open.push_front(Open {
-                base: base.cloned(),
+                base: base.map(Path::to_path_buf),
                 path: parent.to_path_buf(),
                 dir: dir.clone(),
+                opened_at: Instant::now(),
             });
         }
-        Ok(Spot {
+        Spot {
             dir,
-            file_name: place.file_name,
-            path: place.path,
-        })
+            file_name,
+            path,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.len()
     }
 
     /// Closes all directories, since other programs may have moved them.
     pub(crate) fn forget(&mut self) {
         self.open.clear();
+    }
+}
+
+fn base_of(target: &Target) -> Option<&Path> {
+    match target {
+        Target::Beneath { base, .. } => Some(base),
+        Target::Path(_) => None,
     }
 }

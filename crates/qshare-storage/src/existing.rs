@@ -1,13 +1,16 @@
 //! The check of a download's target before it is written.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use qshare_content::ContentInfo;
 
 use crate::beneath;
+use crate::directories::Directories;
 use crate::hashing::{HashError, HashOptions, hash_opened};
 use crate::system::{Access, Dir, Entry};
 use crate::{DiskError, Target};
@@ -30,19 +33,6 @@ pub enum Existing {
 }
 
 impl Existing {
-    /// Checks the target of a download of `info`. Hashes a file of the right length on this thread.
-    /// Creates no directories.
-    ///
-    /// # Errors
-    ///
-    /// A directory of the path cannot be opened, or the file cannot be read.
-    pub fn at(target: &Target, info: &ContentInfo) -> Result<Existing, DiskError> {
-        match target.find()? {
-            Some((dir, file_name)) => Existing::at_once(&dir, &file_name, target, info),
-            None => Ok(Existing::Nothing),
-        }
-    }
-
     /// Does the same as [`Existing::under`] on this thread alone.
     pub(crate) fn at_once(
         dir: &Dir,
@@ -95,6 +85,67 @@ impl Existing {
     }
 }
 
+/// Looks at the targets of downloads before they begin. Looks at targets in one directory that run
+/// at about the same time share the open directory, since opening it takes most of the time.
+#[derive(Clone, Default)]
+pub struct TargetLooks(Arc<Mutex<Looking>>);
+
+#[derive(Default)]
+struct Looking {
+    /// Empty unless looks are pending: open directories keep their file systems busy.
+    directories: Directories,
+    pending: usize,
+}
+
+/// A look that was asked for. The target is seen as it was at a time after that.
+pub struct TargetLook {
+    looking: Arc<Mutex<Looking>>,
+    asked_at: Instant,
+}
+
+impl TargetLooks {
+    /// Asks for a look.
+    pub fn ask(&self) -> TargetLook {
+        lock(&self.0).pending += 1;
+        TargetLook {
+            looking: self.0.clone(),
+            asked_at: Instant::now(),
+        }
+    }
+}
+
+impl TargetLook {
+    /// Checks the target of a download of `info`. Hashes a file of the right length on this thread.
+    /// Creates no directories.
+    ///
+    /// # Errors
+    ///
+    /// A directory of the path cannot be opened, or the file cannot be read.
+    pub fn at(self, target: &Target, info: &ContentInfo) -> Result<Existing, DiskError> {
+        let found = lock(&self.looking)
+            .directories
+            .find(target, self.asked_at)?;
+        match found {
+            Some(spot) => Existing::at_once(&spot.dir, &spot.file_name, target, info),
+            None => Ok(Existing::Nothing),
+        }
+    }
+}
+
+impl Drop for TargetLook {
+    fn drop(&mut self) {
+        let mut looking = lock(&self.looking);
+        looking.pending -= 1;
+        if looking.pending == 0 {
+            looking.directories.forget();
+        }
+    }
+}
+
+fn lock(looking: &Mutex<Looking>) -> MutexGuard<'_, Looking> {
+    looking.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Checks the file that a symbolic link leads to.
 fn behind_link(
     path: &Path,
@@ -140,7 +191,7 @@ fn compare(
 impl Target {
     /// Opens the directory of the target and returns it with the file's name; None if the directory
     /// does not exist.
-    fn find(&self) -> Result<Option<(Dir, std::ffi::OsString)>, DiskError> {
+    pub(crate) fn find(&self) -> Result<Option<(Dir, OsString)>, DiskError> {
         let (base, inner, file_name) = self.split()?;
         let opened = Dir::open(&base).and_then(|base| beneath::open_dir(base, inner, false));
         match opened {
@@ -182,7 +233,8 @@ mod tests {
         symlink("nowhere", base.join("dangling")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, base.join("fifo"), 0o600.into()).unwrap();
 
-        let look = |target: &Target| Existing::at(target, &info(bytes));
+        let looks = TargetLooks::default();
+        let look = |target: &Target| looks.ask().at(target, &info(bytes));
         let beneath = |name: &str| look(&Target::beneath(&base, AssetName::new(name).unwrap()));
         let chosen = |name: &str| look(&Target::Path(base.join(name))).unwrap();
         for (name, as_beneath, as_chosen) in [
@@ -203,5 +255,32 @@ mod tests {
         assert!(beneath("dirlink/outside").is_err());
         assert_eq!(chosen("dirlink/outside"), Existing::Same);
         assert!(!base.join("absent").exists());
+    }
+
+    #[test]
+    fn looks_share_a_directory_that_was_opened_after_they_were_asked_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let base = temp.path().join("base");
+        let bytes = b"some bytes";
+        for dir in ["d", "e"] {
+            fs::create_dir_all(base.join(dir)).unwrap();
+            fs::write(base.join(dir).join("x"), dir).unwrap();
+        }
+        fs::write(base.join("d/same"), bytes).unwrap();
+        let beneath = |name: &str| Target::beneath(&base, AssetName::new(name).unwrap());
+        let look = |look: TargetLook| look.at(&beneath("d/same"), &info(bytes)).unwrap();
+        let looks = TargetLooks::default();
+        let [first, second, third] = [looks.ask(), looks.ask(), looks.ask()];
+        assert_eq!(look(first), Existing::Same);
+        assert_eq!(lock(&looks.0).directories.open_count(), 1);
+        // The directory is another one now.
+        fs::rename(base.join("d"), base.join("d.old")).unwrap();
+        fs::rename(base.join("e"), base.join("d")).unwrap();
+        // It was asked for earlier, and sees what the first one saw.
+        assert_eq!(look(second), Existing::Same);
+        assert_eq!(look(looks.ask()), Existing::Nothing);
+        assert_eq!(lock(&looks.0).directories.open_count(), 1);
+        drop(third);
+        assert_eq!(lock(&looks.0).directories.open_count(), 0);
     }
 }

@@ -4,8 +4,8 @@
 //!
 //! - [`Library`]: shared directories, which are scanned, hashed and followed.
 //! - [`Part`]: an unfinished download with its verified and its durable chunks. [`Batch`] writes
-//!   small files, [`unfinished`] finds the downloads of earlier runs, and [`Existing`] tells what
-//!   is at a download's target.
+//!   small files, [`unfinished`] finds the downloads of earlier runs, and [`TargetLooks`] tells
+//!   what is at a download's target.
 //!
 //! [`build_folder`] makes the manifest of a directory, and [`SharedFolder`] serves its files.
 //!
@@ -52,7 +52,7 @@ pub use batch::{Batch, BatchError, SingleChunk};
 pub use cancel::Cancel;
 pub use error::{DiskError, LibraryError, ReadError};
 pub use event::{Asset, LibraryEvent, SkipReason};
-pub use existing::Existing;
+pub use existing::{Existing, TargetLook, TargetLooks};
 pub use folder::{
     BuiltFolder, FolderError, FolderOptions, FolderPlace, FolderProgress, FolderSkip,
     FolderSkipReason, HashIndex, PlaceError, SharedFolder, build_folder, is_case_insensitive,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use qshare_content::{Chunks, ContentId, NodeAddress, NodeId};
 use qshare_net::Pacing;
-use qshare_storage::Target;
+use qshare_storage::{Target, TargetLooks};
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +95,7 @@ impl Downloads {
                 blame: blame.clone(),
                 shares: config.shares.clone(),
                 batch: config.batch,
+                looks: TargetLooks::default(),
                 committer: committer.clone(),
                 received_bytes: received_bytes.clone(),
             },

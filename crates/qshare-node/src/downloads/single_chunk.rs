@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use qshare_content::{ChunkIndex, Chunks, ContentInfo, NodeId};
-use qshare_storage::{BatchError, Existing, SingleChunk, Target};
+use qshare_storage::{BatchError, Existing, SingleChunk, Target, TargetLooks};
 use qshare_swarm::Span;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -50,6 +50,7 @@ pub(super) struct SingleChunks {
     pub(super) blame: Blame,
     pub(super) shares: Arc<ShareStore>,
     pub(super) batch: Arc<BlockingBatch>,
+    pub(super) looks: TargetLooks,
     pub(super) committer: Arc<Committer>,
     pub(super) received_bytes: Arc<AtomicU64>,
 }
@@ -67,8 +68,8 @@ impl SingleChunks {
         let (path, info) = (request.target.path(), request.info);
         let existing = {
             let target = request.target.clone();
-            let look = move || Existing::at(&target, &info);
-            self.batch.run(look).await?
+            let look = self.looks.ask();
+            self.batch.run(move || look.at(&target, &info)).await?
         };
         match existing {
             Existing::Same => {
