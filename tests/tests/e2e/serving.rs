@@ -121,6 +121,7 @@ fn a_storm_of_withdrawals_costs_nothing_and_leaves_nothing_behind() {
             asked.head().await.unwrap();
             held.push(asked);
         }
+        let mut sent = 0;
         for round in 0..10 {
             let mut waiting = Vec::new();
             for chunk in 1..200 {
@@ -136,10 +137,14 @@ fn a_storm_of_withdrawals_costs_nothing_and_leaves_nothing_behind() {
                     }
                     // Taken back before it was read.
                     Err(ReadError::Ended) => {}
-                    other => panic!("{other:?}"),
+                    // Sent before it was taken back: on a busy machine the two above are blocked
+                    // for so long that they no longer keep others from being sent.
+                    Ok(_) => sent += 1,
+                    other @ Err(_) => panic!("{other:?}"),
                 }
             }
         }
+        assert!(sent < 100, "{sent} of 1,990 were sent");
         let mut news = client.interest(content).await;
         news.until(|news| news.count() > 0).await;
         assert_eq!(news.queue_bytes, 2 * CHUNK as u64, "only what is held up");
