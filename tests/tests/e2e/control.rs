@@ -298,12 +298,27 @@ fn another_users_node_is_refused_in_both_directions() {
     std::os::unix::fs::chown(&theirs, Some(NOBODY), Some(NOBODY)).unwrap();
     // The other user must reach its directory and the program.
     fs::set_permissions(theirs.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
-    let as_nobody = |mut command: Command| {
-        use std::os::unix::process::CommandExt;
-        command.uid(NOBODY).gid(NOBODY);
-        command
-    };
+    let program = scene.world.path("qshare");
     let mut command = scene.node_command("theirs");
+    // Not copied by this process: the children of other threads would inherit the file, open for
+    // writing, and a file that is open for writing cannot be run.
+    let copied = Command::new("cp")
+        .arg(command.get_program())
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
+    let as_nobody = |command: Command| {
+        use std::os::unix::process::CommandExt;
+        let mut as_nobody = Command::new(&program);
+        let settings = command.get_envs();
+        as_nobody
+            .args(command.get_args())
+            .envs(settings.filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(command.get_current_dir().unwrap())
+            .uid(NOBODY)
+            .gid(NOBODY);
+        as_nobody
+    };
     command.arg("--socket").arg(&socket);
     let _theirs = Node::start(as_nobody(command));
     let path = socket.to_str().unwrap();
