@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::find::{Found, explain_ambiguity, find_all};
 use self::folder::{FolderSource, get_folder, write_member};
+use self::named::Meaning;
 use self::place::Place;
 use self::request::{Request, patience};
 use super::cat;
@@ -274,6 +275,7 @@ async fn get_files(
     } = found;
     if !choice.files.is_empty() {
         let (args, wanted) = (&request.args, &request.wanted);
+        let meanings: Vec<_> = wanted.iter().map(Meaning::new).collect();
         let has_glob = named::has_glob(wanted, &choice);
         let place = Place::choose(args.output.as_deref(), &choice, has_glob)?;
         let terms = Terms {
@@ -286,10 +288,10 @@ async fn get_files(
         let items = choice.files.into_iter().map(|file| Item {
             target: place.target(&file.name),
             // A stranger who says how an id is called does not choose which file is replaced.
-            force: args.force && (place.is_file() || named::is_named(wanted, &file)),
+            force: args.force && (place.is_file() || named::is_named(&meanings, &file)),
             nodes: named::nodes_in_links(wanted, file.content),
             attributes: named::attributes(args, wanted, &file),
-            follow: named::follow(args, wanted, &file),
+            follow: named::follow(args, &meanings, &file),
             supersedes: None,
             sha256: digests::digest_of(request, &claimed, &file),
             others: claimed

@@ -7,7 +7,7 @@ use qshare_node::content::{ContentId, FileMetadata, Hash, Link, Query};
 use qshare_node::{FindError, Findings, FoundFile, Node};
 
 use super::folder::{FolderSource, find_folder};
-use super::named::may_mean;
+use super::named::Meaning;
 use super::request::Request;
 use crate::args::Wait;
 use crate::argument::{Wanted, folder_argument, glob_of_folder};
@@ -295,7 +295,10 @@ pub(super) async fn find(
 
 /// Says which contents an ambiguous argument means, and which command picks one.
 pub(super) fn explain_ambiguity(candidates: &[FoundFile], request: &Request) -> String {
-    let means = |wanted: &&Wanted| candidates.iter().any(|file| may_mean(wanted, file));
+    let means = |wanted: &&Wanted| {
+        let meaning = Meaning::new(wanted);
+        candidates.iter().any(|file| meaning.allows(file))
+    };
     let position = request.wanted.iter().position(|wanted| means(&wanted));
     let written = position.and_then(|at| request.args.wanted.get(at));
     let this_command = CommandLine::of_this_process();

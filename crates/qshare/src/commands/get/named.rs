@@ -43,13 +43,13 @@ pub(super) fn attributes(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) ->
 
 /// Returns how a file is looked up again whose sources have a newer version by now; None if the
 /// command says which content it must be.
-pub(super) fn follow(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) -> Option<Follow> {
+pub(super) fn follow(args: &GetArgs, meanings: &[Meaning<'_>], file: &FoundFile) -> Option<Follow> {
     if args.sha256.is_some() || args.sums.is_some() {
         return None;
     }
     let mut query = None;
-    for wanted in wanted.iter().filter(|wanted| may_mean(wanted, file)) {
-        query = Some(match wanted {
+    for meaning in meanings.iter().filter(|meaning| meaning.allows(file)) {
+        query = Some(match meaning.wanted {
             Wanted::Query(query @ Query::OfNode(..)) => query.clone(),
             Wanted::Name(_) | Wanted::Query(Query::Name(_)) => {
                 Query::Name(file.name.as_str().to_owned())
@@ -67,26 +67,48 @@ pub(super) fn follow(args: &GetArgs, wanted: &[Wanted], file: &FoundFile) -> Opt
     })
 }
 
-/// Returns whether an argument can mean a file.
-pub(super) fn may_mean(wanted: &Wanted, file: &FoundFile) -> bool {
-    match wanted {
-        Wanted::Name(name) => *name == file.name,
-        Wanted::Folder(_) => false,
-        Wanted::Link(link) => link.info.id() == file.content,
-        Wanted::Query(query) => AnswerFilter::new(query).allows(&file.name, &file.content),
-        Wanted::Code(_) => false,
+/// The files that an argument can mean. Create it once for each argument, because it compiles a
+/// glob.
+pub(super) struct Meaning<'a> {
+    wanted: &'a Wanted,
+    filter: Option<AnswerFilter>,
+}
+
+impl<'a> Meaning<'a> {
+    pub(super) fn new(wanted: &'a Wanted) -> Meaning<'a> {
+        let filter = match wanted {
+            Wanted::Query(query) => Some(AnswerFilter::new(query)),
+            Wanted::Name(_) | Wanted::Link(_) | Wanted::Code(_) | Wanted::Folder(_) => None,
+        };
+        Meaning { wanted, filter }
+    }
+
+    pub(super) fn allows(&self, file: &FoundFile) -> bool {
+        match self.wanted {
+            Wanted::Name(name) => *name == file.name,
+            Wanted::Link(link) => link.info.id() == file.content,
+            Wanted::Query(_) => self
+                .filter
+                .as_ref()
+                .is_some_and(|filter| filter.allows(&file.name, &file.content)),
+            Wanted::Code(_) | Wanted::Folder(_) => false,
+        }
+    }
+
+    /// Returns whether the command itself names the file.
+    fn names(&self, file: &FoundFile) -> bool {
+        match self.wanted {
+            Wanted::Name(name) => *name == file.name,
+            Wanted::Link(link) => link.name.as_ref() == Some(&file.name),
+            Wanted::Query(query) => query.is_about_names() && self.allows(file),
+            Wanted::Code(_) | Wanted::Folder(_) => false,
+        }
     }
 }
 
 /// Returns whether the command itself names a file.
-pub(super) fn is_named(wanted: &[Wanted], file: &FoundFile) -> bool {
-    wanted.iter().any(|wanted| match wanted {
-        Wanted::Name(name) => *name == file.name,
-        Wanted::Folder(_) => false,
-        Wanted::Link(link) => link.name.as_ref() == Some(&file.name),
-        Wanted::Query(query) => query.is_about_names() && may_mean(wanted, file),
-        Wanted::Code(_) => false,
-    })
+pub(super) fn is_named(meanings: &[Meaning<'_>], file: &FoundFile) -> bool {
+    meanings.iter().any(|meaning| meaning.names(file))
 }
 
 /// Returns whether an argument was used as a glob, and not as the exact name of a file.
@@ -162,10 +184,10 @@ pub(super) mod tests {
         };
         let query = |text: &str| Wanted::Query(text.parse().unwrap());
         for wanted in [query("d/0"), query("d/*"), link(Some("d/0"))] {
-            assert!(is_named(std::slice::from_ref(&wanted), &file), "{wanted}");
+            assert!(is_named(&[Meaning::new(&wanted)], &file), "{wanted}");
         }
         for wanted in [query(&id), query("id:1"), query("other"), link(None)] {
-            assert!(!is_named(std::slice::from_ref(&wanted), &file), "{wanted}");
+            assert!(!is_named(&[Meaning::new(&wanted)], &file), "{wanted}");
         }
     }
 }
