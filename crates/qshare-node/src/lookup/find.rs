@@ -31,6 +31,9 @@ const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
 /// Other trackers of a registry that one lookup asks.
 const OTHERS_MAX: usize = 3;
 
+/// What a tracker has found, and whether it knows everything.
+type Answer = (Findings, Readiness);
+
 /// Looks files up. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Lookup {
@@ -216,8 +219,13 @@ async fn ask(
 }
 
 /// Whether an answer is not that of a tracker that has just started and finds nothing.
-fn is_final((found, readiness): &(Findings, Readiness), warm_until: Instant) -> bool {
-    *readiness != Readiness::Warming || !found.files.is_empty() || Instant::now() >= warm_until
+fn is_final(answer: &Answer, warm_until: Instant) -> bool {
+    is_conclusive(answer) || Instant::now() >= warm_until
+}
+
+/// Whether an answer has matches, or is that of a tracker that knows everything.
+fn is_conclusive((found, readiness): &Answer) -> bool {
+    *readiness != Readiness::Warming || !found.files.is_empty()
 }
 
 /// Asks a tracker and, if it does not answer soon, others of its registry as well. Returns the
@@ -229,7 +237,7 @@ async fn ask_either(
     query: &Query,
     limit: usize,
     end: Instant,
-) -> Result<(Findings, Readiness), AskError> {
+) -> Result<Answer, AskError> {
     let mut asked = pin!(ask_pages(up, query, limit, end));
     let is_suspect = session.is_suspect() && session.has_others();
     let patience = if is_suspect {
@@ -243,14 +251,28 @@ async fn ask_either(
         return answer;
     }
     session.suspect();
-    let mut at_others = pin!(ask_others(trackers, session, query, limit, end));
+    let at_others = pin!(ask_others(trackers, session, query, limit, end));
+    either(asked, at_others).await
+}
+
+/// Returns the answer of a tracker or of others of its registry, whichever comes first. If the
+/// others do not know everything, the tracker has [`SIBLING_AFTER`] more: it has the files of its
+/// own nodes in memory also while the registry is away.
+async fn either<E>(
+    mut asked: impl Future<Output = Result<Answer, E>> + Unpin,
+    mut at_others: impl Future<Output = Option<Answer>> + Unpin,
+) -> Result<Answer, E> {
     tokio::select! {
         answer = &mut asked => match answer {
             Ok(answer) => Ok(answer),
             Err(fault) => at_others.await.ok_or(fault),
         },
         answer = &mut at_others => match answer {
-            Some(answer) => Ok(answer),
+            Some(answer) if is_conclusive(&answer) => Ok(answer),
+            Some(answer) => match timeout(SIBLING_AFTER, asked).await {
+                Ok(Ok(own)) => Ok(own),
+                _ => Ok(answer),
+            },
             None => asked.await,
         },
     }
@@ -282,7 +304,7 @@ async fn ask_others(
     query: &Query,
     limit: usize,
     end: Instant,
-) -> Option<(Findings, Readiness)> {
+) -> Option<Answer> {
     let mut asked = JoinSet::new();
     for tracker in session.others().into_iter().take(OTHERS_MAX) {
         let (trackers, session) = (Arc::clone(trackers), Arc::clone(session));
@@ -292,12 +314,12 @@ async fn ask_others(
             ask_pages(&spare.up, &query, limit, end).await.ok()
         });
     }
-    let mut empty: Option<(Findings, Readiness)> = None;
+    let mut empty: Option<Answer> = None;
     while let Some(answered) = asked.join_next().await {
         let Ok(Some(answer)) = answered else {
             continue;
         };
-        if !answer.0.files.is_empty() || answer.1 != Readiness::Warming {
+        if is_conclusive(&answer) {
             return Some(answer);
         }
         empty.get_or_insert(answer);
@@ -310,7 +332,7 @@ async fn ask_pages(
     query: &Query,
     limit: usize,
     end: Instant,
-) -> Result<(Findings, Readiness), AskError> {
+) -> Result<Answer, AskError> {
     let started = Instant::now();
     let mut found = Findings::default();
     let mut cursors = Cursors::default();
@@ -397,6 +419,26 @@ mod tests {
         let never = std::future::pending::<()>();
         let answered = wait_for(never, soon, long, || is_prepared = true).await;
         assert!(answered.is_none() && !is_prepared);
+    }
+
+    #[tokio::test]
+    async fn others_that_do_not_know_everything_do_not_end_the_wait_for_the_tracker() {
+        use std::future::{pending, ready};
+
+        let empty = |readiness| (Findings::default(), readiness);
+        // The tracker answers a little later than the others.
+        let asked = Box::pin(async {
+            tokio::task::yield_now().await;
+            Ok::<_, AskError>(empty(Readiness::Ready))
+        });
+        let answer = either(asked, ready(Some(empty(Readiness::Warming)))).await;
+        assert_eq!(answer.unwrap().1, Readiness::Ready);
+        // A final answer of others counts, and any if the tracker stays silent.
+        for readiness in [Readiness::Ready, Readiness::Warming] {
+            let silent = pending::<Result<Answer, AskError>>();
+            let answer = either(silent, ready(Some(empty(readiness)))).await;
+            assert_eq!(answer.unwrap().1, readiness);
+        }
     }
 
     #[test]
