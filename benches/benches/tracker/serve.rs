@@ -78,6 +78,7 @@ pub(crate) async fn run_echo(bytes: usize) -> anyhow::Result<ExitCode> {
                 let answer = answer.clone();
                 tokio::spawn(async move {
                     if framed::read_frame(&mut recv, 1 << 20).await.is_ok() {
+                        framed::take_end(&mut recv);
                         let _ = send.write_chunk(answer).await;
                         let _ = send.finish();
                     }

@@ -109,18 +109,19 @@ impl Group {
             Query::Sha256(digest) => scan.contents(self.digests.contents(*digest), config, work),
             Query::OfNode(id, name) => match self.node(*id) {
                 Some(node) => {
+                    let named = self.catalog.only_named(name.as_str());
                     let announces = |asset| self.nodes[node].announces(asset);
-                    scan.name(name.as_str(), announces, work)
+                    scan.name(name.as_str(), named, announces, work)
                 }
                 None => Selection::default(),
             },
-            Query::Name(text) if self.catalog.only_named(text) != Ok(None) => {
-                scan.name(text, |_| true, work)
-            }
-            Query::Name(glob) if is_glob(glob) => scan.glob(&NamePattern::new(glob)?, work),
-            Query::Name(text) => Selection {
-                near: near(&self.catalog, text, config, work),
-                ..Selection::default()
+            Query::Name(text) => match self.catalog.only_named(text) {
+                Ok(None) if is_glob(text) => scan.glob(&NamePattern::new(text)?, work),
+                Ok(None) => Selection {
+                    near: near(&self.catalog, text, config, work),
+                    ..Selection::default()
+                },
+                named => scan.name(text, named, |_| true, work),
             },
         })
     }
@@ -178,9 +179,16 @@ impl Scan<'_> {
         selection
     }
 
-    /// Selects the contents of one name that are wanted.
-    fn name(&self, name: &str, wanted: impl Fn(Key<Asset>) -> bool, work: &mut Work) -> Selection {
-        match self.catalog.only_named(name) {
+    /// Selects the contents of one name that are wanted, where `named` is what the catalog has of
+    /// this name.
+    fn name(
+        &self,
+        name: &str,
+        named: Result<Option<Key<Asset>>, SeveralContents>,
+        wanted: impl Fn(Key<Asset>) -> bool,
+        work: &mut Work,
+    ) -> Selection {
+        match named {
             Ok(found) => {
                 let passed = |asset: Key<Asset>| {
                     self.after.is_some_and(|cursor| {

@@ -47,6 +47,11 @@ impl Budget {
         }
     }
 
+    /// Charges a request if it is granted; otherwise charges nothing and returns false.
+    pub(crate) fn try_request(&mut self, now: Instant, cost: f64) -> bool {
+        self.tokens.try_take(now, cost.min(self.burst))
+    }
+
     /// Charges work that cannot be refused; returns the delay before the next.
     pub(crate) fn charge(&mut self, now: Instant, cost: f64) -> Duration {
         self.tokens.charge(now, cost);

@@ -140,6 +140,13 @@ impl Client {
         self.budget().request(now, cost)
     }
 
+    /// Charges a request that came at `now` if it is granted; otherwise charges nothing and
+    /// returns false.
+    pub(crate) fn try_request(&self, now: Instant, cost: f64) -> bool {
+        self.touch(now);
+        self.budget().try_request(now, cost)
+    }
+
     /// Charges work that is delayed rather than refused; returns the delay.
     pub(crate) fn charge(&self, cost: f64) -> Duration {
         let now = Instant::now();
@@ -164,8 +171,8 @@ impl Client {
     }
 
     /// Charges the work that the registry did for a request, once it is done.
-    pub(crate) fn charge_steps(&self, steps: u64) {
-        self.charge(steps as f64 / STEPS_PER_REQUEST);
+    pub(crate) fn charge_steps(&self, now: Instant, steps: u64) {
+        self.budget().charge(now, steps as f64 / STEPS_PER_REQUEST);
     }
 
     /// Waits until the session has to yield its memory or its slot to others.

@@ -5,26 +5,78 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qshare_content::{ContentId, NodeId, Query};
 use qshare_registry::{self as registry, Cursor, Order, Page};
-use qshare_wire::Refusal;
 use qshare_wire::limits::{HOLDERS_PER_MATCH_MAX, MATCHES_MAX};
 use qshare_wire::tracker::{EntryKind, Find, Found, Match, NodeContact};
+use qshare_wire::{Refusal, Refused};
 use quinn::{SendStream, VarInt};
 
 use crate::client::{Client, SessionError};
 use crate::contacts::{contact_for, readiness};
 use crate::fair_budget::{NoRoom, Reservation};
-use crate::reply::{STREAMS_FULL, end_busy, refuse, respond};
+use crate::reply::{STREAMS_FULL, Sent, end_busy, refuse, respond, respond_now};
 use crate::shared::SharedLookup;
+use crate::turns::Turn;
 
 /// Nodes that one answer describes; the bound of [`Found::nodes`].
 const NODES_MAX: usize = 4 * MATCHES_MAX;
 
 /// Nodes of an answer that are compared one by one; more are found by a hash of their IDs.
 const COMPARED_MAX: usize = 16;
+
+/// A lookup that was answered at once.
+pub(crate) struct Answered {
+    /// The lookup's turn, which its task passes on after `steps` of work.
+    pub(crate) turn: Turn,
+    pub(crate) steps: u64,
+    /// What became of its answer.
+    pub(crate) sent: Sent,
+}
+
+/// Answers a lookup with one page, if nobody waits for a turn, the session's budget has room and
+/// all is in memory. Otherwise nothing has been done or charged.
+pub(crate) fn find_now(
+    client: &Client,
+    request: Find,
+    asked_at: Instant,
+    send: &mut SendStream,
+) -> Option<Answered> {
+    let services = &client.services;
+    let mut asked = registry_find(client, request)?;
+    let remote = match &services.shared {
+        Some(shared) => Some(shared.lookup.known(&asked)?),
+        None => None,
+    };
+    let turn = services.turns.try_take(client.user)?;
+    if !client.try_request(asked_at, 1.0) {
+        return None;
+    }
+    let page = match services.registry.find(&mut asked) {
+        Ok(page) => page,
+        Err(error) => {
+            services.metrics.refused(Refusal::Invalid);
+            let refused = Refused::because(Refusal::Invalid, error.to_string());
+            let sent = respond_now(client, send, &refused);
+            let steps = 0;
+            return Some(Answered { turn, steps, sent });
+        }
+    };
+    let steps = page.steps;
+    client.charge_steps(asked_at, steps);
+    let page = match remote {
+        Some(remote) => {
+            let page =
+                SharedLookup::complete_with(&asked, page, &remote, held_here(client, &asked));
+            warming_while_behind(client, page)
+        }
+        None => page,
+    };
+    let sent = respond_now(client, send, &found(page, client.observed_ip()));
+    Some(Answered { turn, steps, sent })
+}
 
 /// Answers a lookup with one page. A lookup that has to wait holds a place among the open streams.
 pub(crate) async fn find(
@@ -33,26 +85,11 @@ pub(crate) async fn find(
     mut stream: Option<Reservation>,
     send: &mut SendStream,
 ) -> Result<(), SessionError> {
-    let after = match request.after.as_deref().map(decode_cursor) {
-        None => None,
-        Some(Some(cursor)) => Some(cursor),
-        Some(None) => {
-            let reason = "the cursor is not one of this tracker's";
-            refuse(client, send, Refusal::Invalid, reason, Duration::ZERO).await;
-            return Ok(());
-        }
+    let Some(mut asked) = registry_find(client, request) else {
+        let reason = "the cursor is not one of this tracker's";
+        refuse(client, send, Refusal::Invalid, reason, Duration::ZERO).await;
+        return Ok(());
     };
-    let mut asked = registry::Find {
-        group: registry::GroupId::OPEN,
-        query: request.query,
-        after,
-        limit: usize::from(request.limit).min(MATCHES_MAX),
-        holders: usize::from(request.holders).min(HOLDERS_PER_MATCH_MAX),
-        asking: Some(client.node),
-    };
-    if client.services.shared.is_some() {
-        SharedLookup::prepare(&mut asked);
-    }
     let turn = client.services.turns.take(client.user);
     let turn = match held(client, &mut stream, turn).await {
         Ok(Some(turn)) => turn,
@@ -65,33 +102,20 @@ pub(crate) async fn find(
             return Ok(());
         }
     };
-    let again = client.services.shared.is_some().then(|| asked.clone());
-    match client.services.registry.find(asked) {
+    match client.services.registry.find(&mut asked) {
         Ok(page) => {
             let steps = page.steps;
-            client.charge_steps(steps);
+            client.charge_steps(Instant::now(), steps);
             turn.end(steps).await;
-            let page = match client.services.shared.as_ref().zip(again) {
-                Some((shared, asked)) => {
-                    let held_here = |content| {
-                        let by_id = registry::Find {
-                            query: Query::Id(content),
-                            after: None,
-                            limit: 1,
-                            ..asked.clone()
-                        };
-                        let page = client.services.registry.find(by_id).ok()?;
-                        page.matches.into_iter().next()
-                    };
+            let page = match &client.services.shared {
+                Some(shared) => {
+                    let held_here = held_here(client, &asked);
                     let completed = shared.lookup.complete(&asked, page, held_here);
-                    let Ok(mut page) = held(client, &mut stream, completed).await else {
+                    let Ok(page) = held(client, &mut stream, completed).await else {
                         end_busy(client, send, STREAMS_FULL).await;
                         return Ok(());
                     };
-                    if page.matches.is_empty() && shared.publisher.is_behind() {
-                        page.readiness = registry::Readiness::Warming;
-                    }
-                    page
+                    warming_while_behind(client, page)
                 }
                 None => page,
             };
@@ -111,9 +135,55 @@ pub(crate) async fn find(
     Ok(())
 }
 
+/// Returns what the registry is asked; None if the cursor is not one of this tracker's.
+fn registry_find(client: &Client, request: Find) -> Option<registry::Find> {
+    let after = match request.after.as_deref().map(decode_cursor) {
+        None => None,
+        Some(cursor) => Some(cursor?),
+    };
+    let mut asked = registry::Find {
+        group: registry::GroupId::OPEN,
+        query: request.query,
+        after,
+        limit: usize::from(request.limit).min(MATCHES_MAX),
+        holders: usize::from(request.holders).min(HOLDERS_PER_MATCH_MAX),
+        asking: Some(client.node),
+    };
+    if client.services.shared.is_some() {
+        SharedLookup::prepare(&mut asked);
+    }
+    Some(asked)
+}
+
+/// Returns who of this tracker's nodes holds a content, under whatever name.
+fn held_here(
+    client: &Client,
+    asked: &registry::Find,
+) -> impl Fn(ContentId) -> Option<registry::Match> {
+    move |content| {
+        let mut by_id = registry::Find {
+            query: Query::Id(content),
+            after: None,
+            limit: 1,
+            ..*asked
+        };
+        let page = client.services.registry.find(&mut by_id).ok()?;
+        page.matches.into_iter().next()
+    }
+}
+
+/// Says that what is not found may be there, while the tracker publishes what its nodes announced.
+fn warming_while_behind(client: &Client, mut page: Page) -> Page {
+    let shared = client.services.shared.as_ref();
+    if page.matches.is_empty() && shared.is_some_and(|shared| shared.publisher.is_behind()) {
+        page.readiness = registry::Readiness::Warming;
+    }
+    page
+}
+
 /// Does what is usually done at once. If it waits, the request holds a place among the open streams
 /// from then on; fails if there is none.
-async fn held<T>(
+pub(crate) async fn held<T>(
     client: &Client,
     stream: &mut Option<Reservation>,
     work: impl Future<Output = T>,

@@ -12,7 +12,8 @@
 //! | module | contents |
 //! |---|---|
 //! | `tracker`, `acceptor` | start, stop, admission of nodes |
-//! | `session`, `announcements`, `request` | a connection, its control stream, its requests |
+//! | `session`, `announcements` | a connection, and its control stream |
+//! | `requests`, `request` | the requests of a session, and one of them |
 //! | `find`, `watch`, `introduce`, `knock` | the handlers, one a request type |
 //! | `mailboxes` | where sharers and receivers of codes meet |
 //! | `client`, `reply` | what handlers use of a session and of the services |
@@ -51,6 +52,7 @@ mod registry_service;
 mod relay;
 mod reply;
 mod request;
+mod requests;
 mod session;
 mod shared;
 mod tracker;

@@ -218,7 +218,7 @@ impl Operations {
     }
 
     fn files(&self) -> Vec<ListedFile> {
-        let all = Find {
+        let mut all = Find {
             group: GroupId::OPEN,
             query: Query::Name("**".to_owned()),
             after: None,
@@ -226,7 +226,7 @@ impl Operations {
             holders: 0,
             asking: None,
         };
-        let Ok(page) = self.services.registry.find(all) else {
+        let Ok(page) = self.services.registry.find(&mut all) else {
             return Vec::new();
         };
         let listed = page.matches.into_iter().map(|found| ListedFile {

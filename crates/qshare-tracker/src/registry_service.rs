@@ -439,12 +439,10 @@ impl RegistryService {
         Ok(())
     }
 
-    pub(crate) fn find(&self, find: Find) -> Result<Page, FindError> {
-        let find = Find {
-            group: self.group,
-            ..find
-        };
-        self.with(|registry, now| registry.find(now, &find))
+    /// Looks something up in the tracker's group, which `find` names from then on.
+    pub(crate) fn find(&self, find: &mut Find) -> Result<Page, FindError> {
+        find.group = self.group;
+        self.with(|registry, now| registry.find(now, find))
     }
 
     /// Begins a watch. `ready` is notified when [`Watching::changes`] has something.

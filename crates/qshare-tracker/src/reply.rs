@@ -15,8 +15,68 @@ use crate::fair_budget::NoRoom;
 /// Retry time in a refusal for lack of memory or of a share: some is free again by then.
 pub(crate) const BUSY_RETRY: Duration = Duration::from_secs(1);
 
+/// The reason for a request that is refused because there is no memory for its answer.
+pub(crate) const ANSWERS_FULL: &str = "the tracker is busy";
+
 /// The reason for a request that is refused because too many are open.
 pub(crate) const STREAMS_FULL: &str = "too many requests are open";
+
+/// The rest of an answer.
+pub(crate) struct Unsent {
+    bytes: Bytes,
+    /// The message's name, under which it is counted.
+    name: &'static str,
+}
+
+/// What became of an answer that was to be sent at once.
+pub(crate) enum Sent {
+    /// It is on its way, or the node does not want it any more.
+    Done,
+    /// The connection takes no more of it now. The rest is left; what was sent cannot be repeated.
+    Partly(Unsent),
+    /// It does not fit into the memory budget of answers.
+    NoRoom,
+}
+
+/// Sends the only message of an answer and ends the stream, as far as that can be done at once.
+pub(crate) fn respond_now<M: Message>(client: &Client, send: &mut SendStream, message: &M) -> Sent {
+    let Ok(bytes) = Frame::encode(message) else {
+        let _ = send.reset(VarInt::from_u32(0));
+        return Sent::Done;
+    };
+    let Ok(memory) = client.answers.try_reserve(bytes.len() as u64) else {
+        return Sent::NoRoom;
+    };
+    let mut left = [Bytes::from_owner(UnackedBytes {
+        bytes,
+        _memory: memory,
+    })];
+    match framed::now(send.write_chunks(&mut left)) {
+        Some(Ok(_)) | None if !left[0].is_empty() => {
+            let ([bytes], name) = (left, M::NAME);
+            return Sent::Partly(Unsent { bytes, name });
+        }
+        Some(Ok(_)) => {
+            client.services.metrics.answered(M::NAME);
+            let _ = send.finish();
+        }
+        // The node does not want the answer.
+        Some(Err(_)) | None => _ = send.reset(VarInt::from_u32(0)),
+    }
+    Sent::Done
+}
+
+/// Sends what [`respond_now`] has left of an answer, within the transfer deadline.
+pub(crate) async fn respond_rest(client: &Client, send: &mut SendStream, rest: Unsent) {
+    let deadline = client.services.limits.transfer_deadline;
+    let written = timeout(deadline, send.write_chunk(rest.bytes));
+    if matches!(written.await, Ok(Ok(()))) {
+        client.services.metrics.answered(rest.name);
+        let _ = send.finish();
+    } else {
+        let _ = send.reset(VarInt::from_u32(0));
+    }
+}
 
 /// Sends the only message of an answer and ends the stream.
 pub(crate) async fn respond<M: Message>(client: &Client, send: &mut SendStream, message: &M) {
@@ -67,7 +127,7 @@ pub(crate) async fn send_message<M: Message>(
             taken
         }
         Err(NoRoom) => {
-            end_busy(client, send, "the tracker is busy").await;
+            end_busy(client, send, ANSWERS_FULL).await;
             false
         }
     }

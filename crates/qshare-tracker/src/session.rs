@@ -8,9 +8,9 @@ use qshare_net::{Session, Slot, close, close_because, framed, is_goodbye};
 use qshare_wire::CloseCode;
 use qshare_wire::hello::{EXTENSION_SESSION_NUMBER, FEATURE_SIBLINGS, Hello, extension};
 use qshare_wire::siblings::{Sibling, Siblings};
-use quinn::{ConnectionError, RecvStream, VarInt};
+use quinn::{ConnectionError, RecvStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::{Instrument, debug, debug_span, warn};
 
@@ -18,7 +18,7 @@ use crate::announcements::receive_announcements;
 use crate::client::{Client, Services};
 use crate::contacts::claimed;
 use crate::member::{Control, Member, ObservedAddress};
-use crate::request::answer_stream;
+use crate::requests::Requests;
 
 /// Serves a node until its connection ends.
 pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>) {
@@ -80,15 +80,14 @@ async fn serve_streams(
     knows_siblings: bool,
 ) {
     debug!(id = %client.id, address = %client.observed.get(), "opened");
-    // An error closes the connection before the stream that it came on is dropped: dropping the
-    // stream first would look like the end of an answer.
-    let mut streams = JoinSet::new();
+    let mut requests = Requests::new(Arc::clone(&client));
     if knows_siblings && let Some(shared) = &client.services.shared {
         let (client, control) = (Arc::clone(&client), Arc::clone(&control));
         let siblings = shared.siblings();
-        streams.spawn(async move { tell_siblings(&client, &control, siblings).await });
+        let telling = async move { tell_siblings(&client, &control, siblings).await };
+        requests.tasks.spawn(telling);
     }
-    streams.spawn({
+    requests.tasks.spawn({
         let client = Arc::clone(&client);
         let mut recv = control_recv;
         async move {
@@ -97,36 +96,25 @@ async fn serve_streams(
             }
         }
     });
-    let transport = &client.services.limits.transport;
-    let mut streams_allowed = transport.streams_initial as usize;
-    let streams_max = transport.streams_max as usize;
     let mut overloaded = pin!(client.overloaded());
     let reason = loop {
-        tokio::select! {
-            accepted = client.connection.accept_bi() => match accepted {
-                Ok((mut send, mut recv)) => {
-                    if streams.len() >= streams_allowed / 2 && streams_allowed < streams_max {
-                        streams_allowed = (streams_allowed * 2).min(streams_max);
-                        let allowed = VarInt::from_u32(streams_allowed as u32);
-                        client.connection.set_max_concurrent_bi_streams(allowed);
-                    }
-                    let client = Arc::clone(&client);
-                    streams.spawn(async move {
-                        if let Err(error) = answer_stream(&client, &mut send, &mut recv).await {
-                            client.end(&error);
-                        }
-                    });
-                }
-                Err(reason) => break reason,
-            },
+        let yields = tokio::select! {
+            biased;
             error = &mut overloaded => {
                 client.end(&error);
                 break ConnectionError::LocallyClosed;
             }
-            Some(_) = streams.join_next() => {}
+            Some(_) = requests.tasks.join_next() => false,
+            accepted = client.connection.accept_bi() => match accepted {
+                Ok((send, recv)) => requests.take(send, recv),
+                Err(reason) => break reason,
+            },
+        };
+        if yields {
+            yield_now().await;
         }
     };
-    streams.shutdown().await;
+    requests.tasks.shutdown().await;
     let clean = is_goodbye(&reason);
     let by_us = matches!(reason, ConnectionError::LocallyClosed);
     debug!(%reason, clean, by_us, "ended");

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Steps of work, about 4 ns each, after which the thread serves its sockets before the next turn:
 /// 0.1 ms.
-const LONG_STEPS: u64 = 25_000;
+pub(crate) const LONG_STEPS: u64 = 25_000;
 
 /// The lookup turns of all sessions of a tracker.
 #[derive(Clone, Default)]
@@ -43,6 +43,16 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
+    /// Takes the turn if no other lookup has it or waits for it.
+    pub(crate) fn try_take(&self, user: User<SessionId>) -> Option<Turn> {
+        let mut state = self.lock();
+        if state.taken {
+            return None;
+        }
+        state.taken = true;
+        Some(self.turn_of(user))
+    }
+
     /// Waits for a turn. Returns None after [`PATIENCE`].
     pub(crate) async fn take(&self, user: User<SessionId>) -> Option<Turn> {
         let turn = {
@@ -87,11 +97,12 @@ impl Turns {
 impl Turn {
     /// Ends the turn, and charges the work that was done in it.
     pub(crate) async fn end(self, steps: u64) {
-        self.turns.lock().queue.charge(self.user, steps);
         if steps >= LONG_STEPS {
             // The runtime serves its sockets before it polls this task again.
             tokio::task::yield_now().await;
         }
+        // The lookups that came meanwhile count as waiting, so the work is charged only now.
+        self.turns.lock().queue.charge(self.user, steps);
     }
 }
 
@@ -374,6 +385,27 @@ mod tests {
             queue.charge(user, 100);
         }
         assert!(queue.networks.len() < 1_000, "{}", queue.networks.len());
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_takes_no_turn_from_others() {
+        let ids = sessions(2);
+        let user = |n: usize| User {
+            network: network(1),
+            id: ids[n],
+        };
+        let turns = Turns::default();
+        let first = turns.try_take(user(0)).unwrap();
+        assert!(turns.try_take(user(0)).is_none(), "it is taken");
+        let waits = tokio::spawn({
+            let (turns, user) = (turns.clone(), user(1));
+            async move { turns.take(user).await }
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        assert!(turns.try_take(user(0)).is_none(), "it is the waiter's");
+        drop(waits.await.unwrap().unwrap());
+        assert!(turns.try_take(user(0)).is_some(), "nobody waits");
     }
 
     #[tokio::test]

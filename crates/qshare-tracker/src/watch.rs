@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qshare_content::NodeId;
 use qshare_registry::{HolderChange, topic_key};
@@ -53,7 +53,7 @@ pub(crate) async fn watch(
     remote.read().await;
     let limit = usize::from(limit).min(HOLDERS_MAX);
     let (sample, state) = registry.holders(watched, limit, client.node);
-    client.charge_steps(sample.steps);
+    client.charge_steps(Instant::now(), sample.steps);
     let asker = client.observed_ip();
     for holder in &sample.holders {
         remote.here.insert(holder.node, holder.clone());

@@ -114,12 +114,17 @@ pub struct Frame {
     pub body: Vec<u8>,
 }
 
+/// Bytes of a frame's first buffer: most messages fit, and need no larger one.
+const FIRST_BUFFER_BYTES: usize = 192;
+
 impl Frame {
     /// Encodes a message: header and body.
     pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, WireError> {
         message.check()?;
-        let mut bytes = postcard::to_extend(message, vec![0; FRAME_HEADER_BYTES])
-            .map_err(|_| WireError::Malformed(M::NAME))?;
+        let mut buffer = Vec::with_capacity(FIRST_BUFFER_BYTES);
+        buffer.resize(FRAME_HEADER_BYTES, 0);
+        let mut bytes =
+            postcard::to_extend(message, buffer).map_err(|_| WireError::Malformed(M::NAME))?;
         let length_bytes = (bytes.len() - FRAME_HEADER_BYTES) as u32;
         FrameHeader {
             length_bytes,

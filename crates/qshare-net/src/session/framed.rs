@@ -1,5 +1,8 @@
 //! Messages on QUIC streams: one frame each ([`qshare_wire`], "Byte layout").
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use qshare_wire::{FRAME_HEADER_BYTES, Frame, FrameHeader, Message, Refused, WireError};
 use quinn::{ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 
@@ -177,18 +180,97 @@ impl IncomingBody {
     }
 }
 
+/// A frame while it arrives.
+#[derive(Debug)]
+pub struct IncomingFrame {
+    body_max_bytes: usize,
+    header: [u8; FRAME_HEADER_BYTES],
+    /// How many bytes of the header have arrived.
+    header_bytes: usize,
+    body: Option<IncomingBody>,
+}
+
+impl IncomingFrame {
+    /// Starts a frame whose body is at most `body_max_bytes` long; allocates nothing.
+    pub fn new(body_max_bytes: usize) -> IncomingFrame {
+        IncomingFrame {
+            body_max_bytes,
+            header: [0; FRAME_HEADER_BYTES],
+            header_bytes: 0,
+            body: None,
+        }
+    }
+
+    /// Waits for the rest of the frame.
+    ///
+    /// Cancel safe: what has arrived is kept. Call it no more once it has returned.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Ended`] if the stream ends before the frame.
+    pub async fn read(&mut self, stream: &mut RecvStream) -> Result<Frame, ReadError> {
+        while self.body.is_none() {
+            let missing = FRAME_HEADER_BYTES - self.header_bytes;
+            match stream.read_chunk(missing, true).await? {
+                Some(chunk) => self.take_header_bytes(&chunk.bytes)?,
+                None if self.header_bytes == 0 => return Err(ReadError::Ended),
+                None => return Err(BrokenStream::Unfinished.into()),
+            }
+        }
+        loop {
+            match &mut self.body {
+                Some(body) if !body.is_complete() => body.read_more(stream).await?,
+                body => {
+                    let body = body.take().ok_or(BrokenStream::Closed)?;
+                    return Ok(body.into_frame());
+                }
+            }
+        }
+    }
+
+    /// Returns the frame if the rest of it has arrived; never waits.
+    pub fn read_now(&mut self, stream: &mut RecvStream) -> Option<Result<Frame, ReadError>> {
+        now(self.read(stream))
+    }
+
+    fn take_header_bytes(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        let end = self.header_bytes + bytes.len();
+        self.header[self.header_bytes..end].copy_from_slice(bytes);
+        self.header_bytes = end;
+        if end == FRAME_HEADER_BYTES {
+            let header = FrameHeader::parse(self.header);
+            header.check(self.body_max_bytes)?;
+            self.body = Some(IncomingBody::new(header));
+        }
+        Ok(())
+    }
+}
+
+/// Returns what a future returns at once; None if it has to wait. Such a future is dropped, and
+/// wakes nobody.
+pub fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
+}
+
+/// Takes the end of a stream behind its last message, if it has arrived.
+///
+/// quinn asks the peer to stop sending on a stream that is dropped before its end was read
+/// (STOP_SENDING), and the peer answers that with a frame and a packet of its own.
+pub fn take_end(stream: &mut RecvStream) {
+    // There is nothing to do about an error: the stream is not used any more.
+    let _ = now(stream.read_chunk(1, true));
+}
+
 /// Reads one frame whose body is at most `body_max_bytes` long.
 pub async fn read_frame(
     stream: &mut RecvStream,
     body_max_bytes: usize,
 ) -> Result<Frame, ReadError> {
-    let header = read_header(stream).await?;
-    header.check(body_max_bytes)?;
-    let mut body = IncomingBody::new(header);
-    while !body.is_complete() {
-        body.read_more(stream).await?;
-    }
-    Ok(body.into_frame())
+    IncomingFrame::new(body_max_bytes).read(stream).await
 }
 
 /// Reads a message of type `M`, or the refusal that came in its place.
@@ -199,6 +281,23 @@ pub async fn read<M: Message>(stream: &mut RecvStream) -> Result<M, ReadError> {
         return Err(ReadError::Refused(frame.decode()?));
     }
     Ok(frame.decode()?)
+}
+
+/// Opens a stream, sends a request on it and reads its only answer.
+///
+/// The request ends its half of the stream at once. A stream that ends later, when it is dropped,
+/// costs both sides a packet more ([`take_end`]).
+pub async fn ask_once<Q: Message, A: Message>(
+    connection: &quinn::Connection,
+    request: &Q,
+) -> Result<A, ReadError> {
+    let (mut send, mut recv) = connection.open_bi().await?;
+    write(&mut send, request).await?;
+    // It fails only for a stream that is closed already.
+    let _ = send.finish();
+    let answer = read(&mut recv).await?;
+    take_end(&mut recv);
+    Ok(answer)
 }
 
 /// Opens a stream, sends a request on it and reads the first message of the answer.

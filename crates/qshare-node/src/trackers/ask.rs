@@ -65,8 +65,8 @@ impl Established {
             holders: HOLDERS_PER_MATCH_MAX as u8,
             extensions: Vec::new(),
         };
-        let asked = framed::ask::<Find, Found>(&self.connection, &request);
-        let (found, ..) = timeout(ANSWER_DEADLINE, asked)
+        let asked = framed::ask_once::<Find, Found>(&self.connection, &request);
+        let found = timeout(ANSWER_DEADLINE, asked)
             .await
             .map_err(|_| AskError::TimedOut(ANSWER_DEADLINE))??;
         let contacts: Vec<Contact> = found

@@ -68,6 +68,9 @@ impl Slot {
     }
 }
 
+/// What the cache knows about one lookup.
+pub(crate) struct Known(Arc<RemotePage>);
+
 /// Completes answers by what other trackers know.
 pub(crate) struct SharedLookup {
     reader: Arc<Reader>,
@@ -99,6 +102,22 @@ impl SharedLookup {
                 content: ContentId([0; 32]),
             });
         }
+    }
+
+    /// Returns what other trackers know about a lookup, if that is in the cache.
+    pub(crate) fn known(&self, find: &Find) -> Option<Known> {
+        let slot = self.cached_slot(find)?;
+        slot.usable(Instant::now(), FRESH).map(Known)
+    }
+
+    /// Completes a page as [`SharedLookup::complete`] does, by what is known already.
+    pub(crate) fn complete_with(
+        find: &Find,
+        local: Page,
+        known: &Known,
+        held_here: impl Fn(ContentId) -> Option<Match>,
+    ) -> Page {
+        merge(local, &known.0, find, held_here)
     }
 
     /// Completes the page that the registry in memory answers. `held_here` tells who of this
@@ -204,6 +223,12 @@ impl SharedLookup {
         let answer = Box::pin(timeout(DEADLINE, read)).await;
         let answer = answer.unwrap_or(Err(RegistryFault::TimedOut(DEADLINE)));
         answer.or_else(|fault| slot.usable(asked, FRESH_WITHOUT_REDIS).ok_or(fault))
+    }
+
+    /// Returns the slot of a lookup that was answered before.
+    fn cached_slot(&self, find: &Find) -> Option<Arc<Slot>> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.get(&key_of(find)).map(Arc::clone)
     }
 
     fn slot(&self, find: &Find) -> Arc<Slot> {
