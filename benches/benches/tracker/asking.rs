@@ -14,7 +14,7 @@ use qshare_tests::process::Process;
 use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, Entry, EntryKind, Find, Found};
 use qshare_wire::{Frame, Message};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{sleep_until, timeout};
 
 use crate::serve::{endpoint, greeting};
 
@@ -188,21 +188,45 @@ pub(crate) enum Load {
 }
 
 impl Load {
-    async fn ask(&self, connection: &quinn::Connection, turn: u64) -> anyhow::Result<()> {
+    /// Asks once; returns when the peer allowed a stream for it.
+    async fn ask(&self, connection: &quinn::Connection, turn: u64) -> anyhow::Result<Instant> {
+        let (mut send, mut recv) = connection.open_bi().await?;
+        let opened = Instant::now();
         match self {
             Load::Lookups(questions) => {
                 let question = &questions[(turn % questions.len() as u64) as usize];
-                let (found, ..) = framed::ask::<Find, Found>(connection, question).await?;
+                framed::write(&mut send, question).await?;
+                send.finish()?;
+                let found: Found = framed::read(&mut recv).await?;
+                framed::take_end(&mut recv);
                 ensure!(found.matches.len() == 1, "{} matches", found.matches.len());
             }
             Load::Echo(request, bytes) => {
-                let (mut send, mut recv) = connection.open_bi().await?;
                 send.write_chunk(request.clone()).await?;
+                send.finish()?;
                 let answer = recv.read_to_end(1 << 20).await?;
                 ensure!(answer.len() == *bytes, "{} bytes", answer.len());
             }
         }
-        Ok(())
+        Ok(opened)
+    }
+}
+
+/// Durations, sorted.
+pub(crate) struct Times(Vec<Duration>);
+
+impl Times {
+    fn new(mut times: Vec<Duration>) -> Times {
+        times.sort_unstable();
+        Times(times)
+    }
+
+    /// Returns a permille in milliseconds.
+    pub(crate) fn permille(&self, permille: usize) -> f64 {
+        let at = (self.0.len() * permille / 1000).min(self.0.len().saturating_sub(1));
+        self.0
+            .get(at)
+            .map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     }
 }
 
@@ -211,18 +235,21 @@ pub(crate) struct Outcome {
     pub(crate) per_second: f64,
     /// Processor time of the servers for each second.
     pub(crate) server_cpu: f64,
-    /// Sorted.
-    pub(crate) latencies: Vec<Duration>,
+    /// Processor time of this process, the generator, for each second.
+    pub(crate) generator_cpu: f64,
+    pub(crate) latencies: Times,
 }
 
-impl Outcome {
-    /// Returns a percentile of the latencies in milliseconds.
-    pub(crate) fn percentile(&self, percent: usize) -> f64 {
-        let at = (self.latencies.len() * percent / 100).min(self.latencies.len().saturating_sub(1));
-        self.latencies
-            .get(at)
-            .map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
-    }
+/// The result of asking at a fixed rate.
+pub(crate) struct Paced {
+    /// Its latencies begin when a question is due.
+    pub(crate) outcome: Outcome,
+    /// The parts of the latencies: the time until the generator asks,
+    pub(crate) late: Times,
+    /// until the server allows another stream,
+    pub(crate) opening: Times,
+    /// and until the answer is there.
+    pub(crate) answering: Times,
 }
 
 /// Askers of one server, in order.
@@ -231,8 +258,42 @@ pub(crate) struct Askers<'a> {
     pub(crate) sessions: &'a [Asking],
 }
 
-fn cpu_of(all: &[Askers<'_>]) -> anyhow::Result<Duration> {
+/// A measurement that runs.
+struct Running<'a> {
+    all: &'a [Askers<'a>],
+    server_cpu: Duration,
+    generator_cpu: Duration,
+    begun: Instant,
+}
+
+impl Running<'_> {
+    fn begin<'a>(all: &'a [Askers<'a>]) -> anyhow::Result<Running<'a>> {
+        Ok(Running {
+            all,
+            server_cpu: server_cpu(all)?,
+            generator_cpu: generator_cpu()?,
+            begun: Instant::now(),
+        })
+    }
+
+    fn end(self, latencies: Vec<Duration>) -> anyhow::Result<Outcome> {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let a_second = |cpu: Duration| cpu.as_secs_f64() / seconds;
+        Ok(Outcome {
+            per_second: latencies.len() as f64 / seconds,
+            server_cpu: a_second(server_cpu(self.all)? - self.server_cpu),
+            generator_cpu: a_second(generator_cpu()? - self.generator_cpu),
+            latencies: Times::new(latencies),
+        })
+    }
+}
+
+fn server_cpu(all: &[Askers<'_>]) -> anyhow::Result<Duration> {
     all.iter().map(|askers| askers.server.cpu()).sum()
+}
+
+fn generator_cpu() -> anyhow::Result<Duration> {
+    cpu_time(std::process::id()).context("this process has no processor time")
 }
 
 /// Asks on all connections, `depth` at once on each, for a time.
@@ -244,7 +305,7 @@ pub(crate) async fn saturate(
 ) -> anyhow::Result<Outcome> {
     let end = Instant::now() + time;
     let turn = Arc::new(AtomicU64::new(0));
-    let (cpu, begun) = (cpu_of(all)?, Instant::now());
+    let running = Running::begin(all)?;
     let mut workers = JoinSet::new();
     for asker in all.iter().flat_map(|askers| askers.sessions) {
         for _ in 0..depth {
@@ -262,58 +323,59 @@ pub(crate) async fn saturate(
             });
         }
     }
-    collect(all, workers, begun, cpu).await
-}
-
-/// Asks at a fixed rate, over all connections in turn.
-pub(crate) async fn pace(
-    askers: Askers<'_>,
-    load: &Load,
-    per_second: f64,
-    time: Duration,
-) -> anyhow::Result<Outcome> {
-    // Ticks of a millisecond, each with its share of the questions.
-    let mut ticks = interval(Duration::from_millis(1));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let all = [askers];
-    let (cpu, begun) = (cpu_of(&all)?, Instant::now());
-    let sessions = all[0].sessions;
-    let mut workers = JoinSet::new();
-    let mut asked = 0;
-    while begun.elapsed() < time {
-        ticks.tick().await;
-        let due = (begun.elapsed().as_secs_f64() * per_second) as u64;
-        while asked < due {
-            let asker = &sessions[(asked % sessions.len() as u64) as usize];
-            let (connection, load, turn) = (asker.session.connection.clone(), load.clone(), asked);
-            workers.spawn(async move {
-                let asked = Instant::now();
-                timeout(ANSWER_DEADLINE, load.ask(&connection, turn)).await??;
-                anyhow::Ok(vec![asked.elapsed()])
-            });
-            asked += 1;
-        }
-    }
-    collect(&all, workers, begun, cpu).await
-}
-
-async fn collect(
-    all: &[Askers<'_>],
-    mut workers: JoinSet<anyhow::Result<Vec<Duration>>>,
-    begun: Instant,
-    cpu: Duration,
-) -> anyhow::Result<Outcome> {
     let mut latencies = Vec::new();
     while let Some(worker) = workers.join_next().await {
         latencies.extend(worker??);
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    let spent = cpu_of(all)? - cpu;
-    latencies.sort_unstable();
-    Ok(Outcome {
-        per_second: latencies.len() as f64 / seconds,
-        server_cpu: spent.as_secs_f64() / seconds,
-        latencies,
+    running.end(latencies)
+}
+
+/// Asks at a fixed rate, with `depth` workers on each connection. A free worker takes the next
+/// question and asks it when it is due. A latency begins when its question is due, so that it has
+/// the time by which the generator is late, too.
+pub(crate) async fn pace(
+    askers: Askers<'_>,
+    load: &Load,
+    depth: usize,
+    per_second: f64,
+    time: Duration,
+) -> anyhow::Result<Paced> {
+    let all = [askers];
+    let running = Running::begin(&all)?;
+    let (begun, turn) = (running.begun, Arc::new(AtomicU64::new(0)));
+    let mut workers: JoinSet<anyhow::Result<Vec<[Instant; 4]>>> = JoinSet::new();
+    for asker in (0..depth).flat_map(|_| all[0].sessions) {
+        let (connection, load) = (asker.session.connection.clone(), load.clone());
+        let turn = Arc::clone(&turn);
+        workers.spawn(async move {
+            let mut times = Vec::new();
+            loop {
+                let turn = turn.fetch_add(1, Ordering::Relaxed);
+                let due = Duration::from_secs_f64(turn as f64 / per_second);
+                if due >= time {
+                    return Ok(times);
+                }
+                let due = begun + due;
+                if Instant::now() < due {
+                    // Wakes within a millisecond after that.
+                    sleep_until(due.into()).await;
+                }
+                let asked = Instant::now();
+                let opened = load.ask(&connection, turn).await?;
+                times.push([due, asked, opened, Instant::now()]);
+            }
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(worker) = timeout(time + ANSWER_DEADLINE, workers.join_next()).await? {
+        times.extend(worker??);
+    }
+    let between = |from: usize, to: usize| times.iter().map(|at| at[to] - at[from]).collect();
+    Ok(Paced {
+        outcome: running.end(between(0, 3))?,
+        late: Times::new(between(0, 1)),
+        opening: Times::new(between(1, 2)),
+        answering: Times::new(between(2, 3)),
     })
 }
 

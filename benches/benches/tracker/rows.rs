@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use crate::Args;
 use crate::aquatic;
 use crate::asking::{
-    Askers, Load, Outcome, Served, announce, name, pace, question, saturate, sizes,
+    Askers, Load, Outcome, Paced, Served, Times, announce, name, pace, question, saturate, sizes,
 };
 use crate::limit::CpuLimit;
 
@@ -37,24 +37,36 @@ const SPREAD_DEADLINE: Duration = Duration::from_secs(60);
 
 fn print_heading() {
     println!(
-        "{:36} {:>10} {:>10} {:>9} {:>9} {:>9}",
-        "", "per second", "server CPU", "p50 ms", "p99 ms", "p99.9 ms"
+        "{:36} {:>10} {:>10} {:>13} {:>9} {:>9} {:>9}",
+        "", "per second", "server CPU", "generator CPU", "p50 ms", "p99 ms", "p99.9 ms"
     );
 }
 
 fn print_line(what: &str, outcome: &Outcome) {
-    let at = outcome.latencies.len() * 999 / 1000;
-    let last = outcome
-        .latencies
-        .get(at.min(outcome.latencies.len().saturating_sub(1)));
-    println!(
-        "{what:36} {:10.0} {:10.2} {:9.2} {:9.2} {:9.2}",
-        outcome.per_second,
-        outcome.server_cpu,
-        outcome.percentile(50),
-        outcome.percentile(99),
-        last.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3),
+    print!(
+        "{what:36} {:10.0} {:10.2} {:13.2}",
+        outcome.per_second, outcome.server_cpu, outcome.generator_cpu
     );
+    print_times(&outcome.latencies);
+}
+
+fn print_times(times: &Times) {
+    let [p50, p99, last] = [500, 990, 999].map(|permille| times.permille(permille));
+    println!(" {p50:9.2} {p99:9.2} {last:9.2}");
+}
+
+/// Prints what was measured at a fixed rate, and the parts of its latencies.
+fn print_paced(what: &str, paced: &Paced) {
+    print_line(what, &paced.outcome);
+    let parts = [
+        ("  until the generator asks", &paced.late),
+        ("  until there is a stream", &paced.opening),
+        ("  until the answer is there", &paced.answering),
+    ];
+    for (part, times) in parts {
+        print!("{part:36} {:35}", "");
+        print_times(times);
+    }
 }
 
 fn names(count: usize) -> anyhow::Result<Vec<AssetName>> {
@@ -116,8 +128,12 @@ pub(crate) async fn lookups(args: &Args) -> anyhow::Result<()> {
         rates.push(looked.per_second);
     }
     let rate = median(rates.into_iter());
-    let half = pace(askers(), &lookups, rate / 2.0, seconds(args)).await?;
-    print_line("one holder, half of that rate", &half);
+    for run in 1..=args.runs {
+        let half = pace(askers(), &lookups, args.depth, rate / 2.0, seconds(args)).await?;
+        print_paced(&format!("one holder, half of that, run {run}"), &half);
+        let half = pace(echoing(), &bare, args.depth, rate / 2.0, seconds(args)).await?;
+        print_paced(&format!("bare QUIC echo, same rate, run {run}"), &half);
+    }
     let many = Load::Lookups(Arc::new(vec![question(POPULAR, 16)?]));
     let many = saturate(&[askers()], &many, args.depth, seconds(args)).await?;
     print_line("30 holders, 16 in an answer", &many);
