@@ -203,13 +203,26 @@ async fn ask(
             }
             SessionState::Away(_) => None,
         };
+        let has_answered = asked.is_some();
         if let Some(answer) = asked
             && is_final(&answer, warm_until)
         {
             return Ok(answer.0);
         }
-        // A sibling may know what this tracker does not know yet.
-        if let Some(answer) = ask_others(trackers, session, query, limit, end).await
+        // A sibling may know what this tracker does not know yet. If it hangs, a tracker that was
+        // lost may be back before.
+        let back = async {
+            sleep(WARM_UP_PAUSE).await;
+            match has_answered {
+                true => std::future::pending().await,
+                false => session.settled(until).await,
+            }
+        };
+        let at_others = tokio::select! {
+            answer = ask_others(trackers, session, query, limit, end) => answer,
+            _ = back => None,
+        };
+        if let Some(answer) = at_others
             && is_final(&answer, warm_until)
         {
             return Ok(answer.0);
@@ -310,8 +323,16 @@ async fn ask_others(
         let (trackers, session) = (Arc::clone(trackers), Arc::clone(session));
         let query = query.clone();
         asked.spawn(async move {
-            let spare = trackers.spare(&session, &tracker).await?;
-            ask_pages(&spare.up, &query, limit, end).await.ok()
+            // The spare session of an earlier lookup may be one with a tracker that has been
+            // started again since. Then a new one is opened.
+            for _ in 0..2 {
+                let spare = trackers.spare(&session, &tracker).await?;
+                let answer = ask_pages(&spare.up, &query, limit, end).await;
+                if answer.is_ok() || spare.up.connection.close_reason().is_none() {
+                    return answer.ok();
+                }
+            }
+            None
         });
     }
     let mut empty: Option<Answer> = None;
