@@ -76,6 +76,20 @@ impl Client {
         if holds_up {
             transport.stream_receive_window_bytes = WINDOW_BYTES;
         }
+        Client::connect_with(address, node, transport).await
+    }
+
+    /// Connects to a node. The receive window of all answers together is smaller than a chunk, so
+    /// that an unread one holds up all others.
+    pub async fn connect_narrow(address: SocketAddr, node: NodeId) -> Client {
+        let transport = TransportConfig {
+            receive_window_bytes: WINDOW_BYTES,
+            ..TransportConfig::default()
+        };
+        Client::connect_with(address, node, transport).await
+    }
+
+    async fn connect_with(address: SocketAddr, node: NodeId, transport: TransportConfig) -> Client {
         let endpoint = endpoint_with(&Identity::ephemeral().unwrap(), transport);
         let greeting = greeting(Role::OneShot, None);
         let session = dial(

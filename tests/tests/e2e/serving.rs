@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::time::Duration;
 
 use qshare_content::ContentInfo;
 use qshare_net::framed::ReadError;
@@ -166,6 +167,39 @@ fn those_who_take_a_sip_now_and_then_do_not_keep_all_places() {
     let (tracker, node, large) = with_a_large_file(&world, &bytes, 2 << 30);
     let _readers = SlowReaders::start(node.address, node.id.parse().unwrap(), large, SIPPERS);
     world.get("to", tracker.address, &["x.bin"]).well();
+    assert_same(&world.path("to/x.bin"), &bytes);
+}
+
+#[test]
+fn small_answers_whose_header_cannot_be_sent_do_not_keep_all_places() {
+    // As many as there are places (`ServeConfig::small_active_max`).
+    const SMALL: u32 = 64;
+    let world = World::new();
+    let bytes = noise(2_000, 93);
+    let (tracker, node, large) = with_a_large_file(&world, &bytes, 512 * CHUNK as u64);
+    let small = tracker.client().until_complete("x.bin", 1).info;
+    runtime().block_on(soon("the unread chunk", async {
+        let client = Client::connect_narrow(node.address, node.id.parse().unwrap()).await;
+        // All at once, so that they are begun before the chunk counts as blocked.
+        let mut unread = client.ask(large, 0).await;
+        let mut held_up = Vec::new();
+        for _ in 0..SMALL {
+            held_up.push(client.ask(small, 0).await);
+        }
+        // Time for the requests to arrive. No answer says so, since all are held up.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.get("to", tracker.address, &["x.bin"]).well();
+        // None of them is given up yet, so that they were held up until now.
+        let chunk = async {
+            unread.head().await.unwrap();
+            assert_eq!(unread.rest().await.len(), CHUNK);
+        };
+        let small_answers = held_up.into_iter().map(|mut asked| async move {
+            asked.head().await.unwrap();
+            assert_eq!(asked.rest().await.len(), 2_000);
+        });
+        tokio::join!(chunk, join_all(small_answers.collect()));
+    }));
     assert_same(&world.path("to/x.bin"), &bytes);
 }
 

@@ -112,7 +112,6 @@ impl PeerTable {
             .count()
     }
 
-    /// Records that a node sent corrupt bytes of one more content.
     /// Returns all connected peers, in no order.
     pub(crate) fn all_connected(&self) -> Vec<Arc<Peer>> {
         let slots = self.lock();
@@ -120,6 +119,7 @@ impl PeerTable {
         peers.collect()
     }
 
+    /// Records that a node sent corrupt bytes of one more content.
     pub(crate) fn note_lie(&self, node: NodeId) {
         self.lies.note(node);
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use qshare_content::Chunks;
-use qshare_net::framed;
 use qshare_wire::peer::{ChunkData, ChunkRequest};
 use qshare_wire::{Refusal, Refused};
 use quinn::{RecvStream, SendStream, VarInt};
@@ -11,7 +10,7 @@ use tokio::time::timeout;
 use tracing::{debug, trace};
 
 use super::counters::Counters;
-use super::pacing::{PIECE_DEADLINE, Pacing, write_piece};
+use super::pacing::{PIECE_DEADLINE, Pacing, write_head, write_piece};
 use super::queue::UploadQueue;
 use super::reader::{First, ReadAccess, Reader, Subtree};
 use super::refuse::{busy, find};
@@ -101,7 +100,13 @@ impl ChunkAnswers {
             path,
             sending,
         };
-        if framed::write(send, &head).await.is_err() {
+        let written = tokio::select! {
+            biased;
+            written = write_head(&turn, send, &head) => written,
+            _ = &mut stopped => false,
+        };
+        if !written {
+            let _ = send.reset(VarInt::from_u32(0));
             return Ok(());
         }
         let mut rest = data;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use qshare_net::link_rate;
-use qshare_wire::peer::Sending;
+use qshare_net::{framed, link_rate};
+use qshare_wire::peer::{ChunkData, Sending};
 use quinn::SendStream;
 use tokio::time::timeout;
 
@@ -105,13 +105,34 @@ pub(super) async fn write_piece(
         connection.connection.rtt(),
         connection.shortest_rtt(),
     );
-    let mut write = std::pin::pin!(send.write_chunk(piece));
+    matches!(
+        written(turn, blocked_after, send.write_chunk(piece)).await,
+        Some(Ok(()))
+    )
+}
+
+/// Writes the header of an answer to the stream. Returns false if the other side does not accept
+/// it.
+pub(super) async fn write_head(turn: &Turn, send: &mut SendStream, head: &ChunkData) -> bool {
+    matches!(
+        written(turn, BLOCKED_AFTER, framed::write(send, head)).await,
+        Some(Ok(()))
+    )
+}
+
+/// Waits for a write to a stream. After `blocked_after`, its answer counts as blocked. Returns None
+/// if the other side has taken nothing for [`PIECE_DEADLINE`] since.
+async fn written<T>(
+    turn: &Turn,
+    blocked_after: Duration,
+    write: impl Future<Output = T>,
+) -> Option<T> {
+    let mut write = std::pin::pin!(write);
     if let Ok(written) = timeout(blocked_after, &mut write).await {
-        return written.is_ok();
+        return Some(written);
     }
     let _blocked = turn.block();
-    let written = timeout(PIECE_DEADLINE, write).await;
-    matches!(written, Ok(Ok(())))
+    timeout(PIECE_DEADLINE, write).await.ok()
 }
 
 /// Returns how long a piece may take before its answer counts as blocked. This node's link carries
@@ -138,7 +159,11 @@ fn blocked_after(
 
 #[cfg(test)]
 mod tests {
+    use qshare_content::{ChunkIndex, ContentInfo, tree};
+    use qshare_swarm::{PeerKey, ServeConfig};
+
     use super::*;
+    use crate::uploads::queue::UploadQueue;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -160,5 +185,32 @@ mod tests {
         assert_eq!(after(10.0), 40 * MS);
         assert_eq!(after(10_000.0), BLOCKED_AFTER_MIN);
         assert_eq!(after(0.1), BLOCKED_AFTER_MAX);
+    }
+
+    #[tokio::test]
+    async fn an_answer_whose_header_cannot_be_sent_gives_its_place_to_another() {
+        let config = ServeConfig {
+            small_active_max: 1,
+            ..ServeConfig::default()
+        };
+        let queue = Arc::new(UploadQueue::new(config, 1));
+        let running = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.run().await }
+        });
+        let root = tree::leaf_hash(&[]);
+        let content = ContentInfo { length: 1, root }.id();
+        let enqueue = |client| queue.enqueue(PeerKey(client), content, ChunkIndex(0), 1);
+        let (first, _) = enqueue(1).unwrap();
+        let (_second, mut started) = enqueue(2).unwrap();
+        assert!(started.try_recv().is_err());
+        let never = std::future::pending::<()>();
+        let writing = tokio::spawn(async move { written(&first, BLOCKED_AFTER, never).await });
+        timeout(PIECE_DEADLINE, &mut started)
+            .await
+            .unwrap()
+            .unwrap();
+        writing.abort();
+        running.abort();
     }
 }
