@@ -4,7 +4,6 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::time::Duration;
 
 use qshare_content::ContentInfo;
 use qshare_net::framed::ReadError;
@@ -186,14 +185,11 @@ fn small_answers_whose_header_cannot_be_sent_do_not_keep_all_places() {
         for _ in 0..SMALL {
             held_up.push(client.ask(small, 0).await);
         }
-        // Time for the requests to arrive. No answer says so, since all are held up.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // All requests have left when the first is answered.
+        unread.head().await.unwrap();
         world.get("to", tracker.address, &["x.bin"]).well();
-        // None of them is given up yet, so that they were held up until now.
-        let chunk = async {
-            unread.head().await.unwrap();
-            assert_eq!(unread.rest().await.len(), CHUNK);
-        };
+        // The node has not given up any of these answers: they were held up during the download.
+        let chunk = async { assert_eq!(unread.rest().await.len(), CHUNK) };
         let small_answers = held_up.into_iter().map(|mut asked| async move {
             asked.head().await.unwrap();
             assert_eq!(asked.rest().await.len(), 2_000);
