@@ -156,6 +156,7 @@ fn find(registry: &mut Registry, now: Instant, query: Query, limit: usize) -> (u
         limit,
         holders: 4,
         asking: None,
+        near: false,
     };
     let page = registry.find(now, &find).expect("a valid query");
     (page.matches.len(), page.steps)

@@ -117,6 +117,7 @@ impl Group {
             },
             Query::Name(text) => match self.catalog.only_named(text) {
                 Ok(None) if is_glob(text) => scan.glob(&NamePattern::new(text)?, work),
+                Ok(None) if !find.near => Selection::default(),
                 Ok(None) => Selection {
                     near: near(&self.catalog, text, config, work),
                     ..Selection::default()

@@ -21,6 +21,8 @@ pub struct Find {
     pub holders: usize,
     /// The asking node, which is never among the holders.
     pub asking: Option<NodeId>,
+    /// Whether [`Page::near`] is wanted, which takes more work than anything else.
+    pub near: bool,
 }
 
 /// The end of a page: a position in the order of the lookup. A client may send an altered one;
@@ -85,7 +87,7 @@ pub struct Page {
     /// [`crate::RegistryConfig::lookup_steps_max`] returns a page that may be empty and still has
     /// a cursor, which lies behind the previous one.
     pub more: Option<Cursor>,
-    /// If nothing was found: names that resemble the wanted one.
+    /// If nothing was found, and [`Find::near`] is set: names that resemble the wanted one.
     pub near: Vec<AssetName>,
     /// Whether an empty answer is final.
     pub readiness: Readiness,

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use qshare_content::{ContentId, NodeId, Query};
+use qshare_content::{AssetName, ContentId, NodeId, Query, is_glob};
 use qshare_registry::{self as registry, Cursor, Order, Page};
 use qshare_wire::limits::{HOLDERS_PER_MATCH_MAX, MATCHES_MAX};
 use qshare_wire::tracker::{EntryKind, Find, Found, Match, NodeContact};
@@ -18,7 +18,7 @@ use crate::client::{Client, SessionError};
 use crate::contacts::{contact_for, readiness};
 use crate::fair_budget::{NoRoom, Reservation};
 use crate::reply::{STREAMS_FULL, Sent, end_busy, refuse, respond, respond_now};
-use crate::shared::SharedLookup;
+use crate::shared::{OwnNodes, SharedLookup};
 use crate::turns::Turn;
 
 /// Nodes that one answer describes; the bound of [`Found::nodes`].
@@ -47,7 +47,7 @@ pub(crate) fn find_now(
     let services = &client.services;
     let mut asked = registry_find(client, request)?;
     let remote = match &services.shared {
-        Some(shared) => Some(shared.lookup.known(&asked)?),
+        Some(shared) => Some(shared.lookup.known(&asked, asked_at)?),
         None => None,
     };
     let turn = services.turns.try_take(client.user)?;
@@ -68,8 +68,8 @@ pub(crate) fn find_now(
     client.charge_steps(asked_at, steps);
     let page = match remote {
         Some(remote) => {
-            let page =
-                SharedLookup::complete_with(&asked, page, &remote, held_here(client, &asked));
+            let own = OwnRegistry::new(client, &asked);
+            let page = SharedLookup::complete_with(&asked, page, &remote, &own);
             warming_while_behind(client, page)
         }
         None => page,
@@ -109,8 +109,8 @@ pub(crate) async fn find(
             turn.end(steps).await;
             let page = match &client.services.shared {
                 Some(shared) => {
-                    let held_here = held_here(client, &asked);
-                    let completed = shared.lookup.complete(&asked, page, held_here);
+                    let own = OwnRegistry::new(client, &asked);
+                    let completed = shared.lookup.complete(&asked, page, &own);
                     let Ok(page) = held(client, &mut stream, completed).await else {
                         end_busy(client, send, STREAMS_FULL).await;
                         return Ok(());
@@ -148,27 +148,57 @@ fn registry_find(client: &Client, request: Find) -> Option<registry::Find> {
         limit: usize::from(request.limit).min(MATCHES_MAX),
         holders: usize::from(request.holders).min(HOLDERS_PER_MATCH_MAX),
         asking: Some(client.node),
+        near: true,
     };
     if client.services.shared.is_some() {
         SharedLookup::prepare(&mut asked);
+        // Asked for once nothing is found anywhere.
+        asked.near = false;
     }
     Some(asked)
 }
 
-/// Returns who of this tracker's nodes holds a content, under whatever name.
-fn held_here(
-    client: &Client,
-    asked: &registry::Find,
-) -> impl Fn(ContentId) -> Option<registry::Match> {
-    move |content| {
-        let mut by_id = registry::Find {
+/// The registry in memory, as the completion of one lookup asks it.
+struct OwnRegistry<'a> {
+    client: &'a Client,
+    asked: &'a registry::Find,
+}
+
+impl OwnRegistry<'_> {
+    fn new<'a>(client: &'a Client, asked: &'a registry::Find) -> OwnRegistry<'a> {
+        OwnRegistry { client, asked }
+    }
+
+    fn find(&self, mut find: registry::Find) -> Option<Page> {
+        self.client.services.registry.find(&mut find).ok()
+    }
+}
+
+impl OwnNodes for OwnRegistry<'_> {
+    fn holding(&self, content: ContentId) -> Option<registry::Match> {
+        let by_id = registry::Find {
             query: Query::Id(content),
             after: None,
             limit: 1,
-            ..*asked
+            ..*self.asked
         };
-        let page = client.services.registry.find(&mut by_id).ok()?;
+        let page = self.find(by_id)?;
         page.matches.into_iter().next()
+    }
+
+    fn similar(&self) -> Vec<AssetName> {
+        if !matches!(&self.asked.query, Query::Name(text) if !is_glob(text)) {
+            return Vec::new();
+        }
+        let with_near = registry::Find {
+            near: true,
+            ..self.asked.clone()
+        };
+        let Some(page) = self.find(with_near) else {
+            return Vec::new();
+        };
+        self.client.charge_steps(Instant::now(), page.steps);
+        page.near
     }
 }
 

@@ -225,6 +225,7 @@ impl Operations {
             limit: LISTED_MAX,
             holders: 0,
             asking: None,
+            near: false,
         };
         let Ok(page) = self.services.registry.find(&mut all) else {
             return Vec::new();

@@ -56,6 +56,7 @@ pub(crate) use lookup::SharedLookup;
 pub(crate) use mailbox_records::{
     MailboxRecords, MailboxTimes, RecordClaim, RecordClaimed, RecordState,
 };
+pub(crate) use merge::OwnNodes;
 pub(crate) use pairing::{HostedRun, OpenRun, ReceiverStep, RemoteRun, SharerStep};
 pub(crate) use publisher::OwnEntries;
 pub use refusals::WriteRefusal;

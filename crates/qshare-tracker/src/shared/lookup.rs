@@ -9,14 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use qshare_content::{AssetName, ContentId, NamePattern, NodeId, Query, is_glob};
-use qshare_registry::{
-    Cursor, Find, Holder, Match, Order, Page, Readiness, is_topic, similar_names,
-};
+use qshare_registry::{Cursor, Find, Holder, Order, Page, Readiness, is_topic, similar_names};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::link::RegistryFault;
-use super::merge::{RemotePage, SIMILAR_MAX, Similar, merge};
+use super::merge::{OwnNodes, RemotePage, SIMILAR_MAX, Similar, merge};
 use super::reader::{Named, Reader};
 
 /// How old an answer with matches may be.
@@ -24,7 +22,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How old it may be while Redis is away: one lease.
 const FRESH_WITHOUT_REDIS: Duration = Duration::from_secs(30);
 /// Time for all reads of one lookup.
-const DEADLINE: Duration = Duration::from_millis(700);
+const DEADLINE: Duration = Duration::from_millis(600);
 /// Answers in the cache.
 const ANSWERS_MAX: usize = 4_096;
 /// Holders of each match that are kept for several askers.
@@ -58,12 +56,13 @@ impl Slot {
         similar.filter(|similar| similar.read_at.elapsed() < FRESH)
     }
 
-    /// Returns the answer if it is recent enough for a request that came at `asked`.
-    fn usable(&self, asked: Instant, fresh: Duration) -> Option<Arc<RemotePage>> {
+    /// Returns the answer if it is recent enough at `now` for a request that came at `asked`.
+    fn usable(&self, asked: Instant, now: Instant, fresh: Duration) -> Option<Arc<RemotePage>> {
         let answer = self.lock();
         let answer = answer.as_ref()?;
         let is_positive = !answer.page.matches.is_empty();
-        let is_usable = answer.begun >= asked || (is_positive && answer.begun.elapsed() < fresh);
+        let age = now.saturating_duration_since(answer.begun);
+        let is_usable = answer.begun >= asked || (is_positive && age < fresh);
         is_usable.then(|| Arc::clone(&answer.page))
     }
 }
@@ -104,10 +103,10 @@ impl SharedLookup {
         }
     }
 
-    /// Returns what other trackers know about a lookup, if that is in the cache.
-    pub(crate) fn known(&self, find: &Find) -> Option<Known> {
+    /// Returns what other trackers know about a lookup that came just now, if that is in the cache.
+    pub(crate) fn known(&self, find: &Find, now: Instant) -> Option<Known> {
         let slot = self.cached_slot(find)?;
-        slot.usable(Instant::now(), FRESH).map(Known)
+        slot.usable(now, now, FRESH).map(Known)
     }
 
     /// Completes a page as [`SharedLookup::complete`] does, by what is known already.
@@ -115,29 +114,31 @@ impl SharedLookup {
         find: &Find,
         local: Page,
         known: &Known,
-        held_here: impl Fn(ContentId) -> Option<Match>,
+        own: &impl OwnNodes,
     ) -> Page {
-        merge(local, &known.0, find, held_here)
+        merge(local, &known.0, find, own)
     }
 
-    /// Completes the page that the registry in memory answers. `held_here` tells who of this
-    /// tracker's nodes holds a content, under whatever name.
+    /// Completes the page that the registry in memory answers.
     pub(crate) async fn complete(
         self: &Arc<Self>,
         find: &Find,
         local: Page,
-        held_here: impl Fn(ContentId) -> Option<Match>,
+        own: &impl OwnNodes,
     ) -> Page {
         match self.remote(find, &local).await {
-            Ok(remote) => merge(local, &remote, find, held_here),
+            Ok(remote) => merge(local, &remote, find, own),
             Err(fault) => {
                 debug!(cause = %fault, "answered without the shared registry");
-                // What is not found now may well be there.
-                let readiness = match local.matches.is_empty() {
-                    true => Readiness::Warming,
-                    false => local.readiness,
-                };
-                Page { readiness, ..local }
+                match local.matches.is_empty() {
+                    // What is not found now may well be there.
+                    true => Page {
+                        readiness: Readiness::Warming,
+                        near: own.similar(),
+                        ..local
+                    },
+                    false => local,
+                }
             }
         }
     }
@@ -185,7 +186,8 @@ impl SharedLookup {
         let is_same_everywhere = matches!(find.query, Query::Id(_) | Query::OfNode(..));
         if is_same_everywhere && !local.matches.is_empty() {
             let slot = self.slot(find);
-            if let Some(page) = slot.usable(Instant::now(), FRESH) {
+            let now = Instant::now();
+            if let Some(page) = slot.usable(now, now, FRESH) {
                 return Ok(page);
             }
             let (lookup, find) = (Arc::clone(self), find.clone());
@@ -202,15 +204,15 @@ impl SharedLookup {
     async fn cached(&self, find: &Find) -> Result<Arc<RemotePage>, RegistryFault> {
         let asked = Instant::now();
         let slot = self.slot(find);
-        if let Some(page) = slot.usable(asked, FRESH) {
+        if let Some(page) = slot.usable(asked, asked, FRESH) {
             return Ok(page);
         }
         let read = async {
             let _turn = slot.turn.lock().await;
-            if let Some(page) = slot.usable(asked, FRESH) {
+            let begun = Instant::now();
+            if let Some(page) = slot.usable(asked, begun, FRESH) {
                 return Ok(page);
             }
-            let begun = Instant::now();
             let similar = slot.similar();
             let page = Arc::new(self.read(find, similar).await?);
             *slot.lock() = Some(Answer {
@@ -222,7 +224,11 @@ impl SharedLookup {
         // In a box of its own, since most lookups need none of it.
         let answer = Box::pin(timeout(DEADLINE, read)).await;
         let answer = answer.unwrap_or(Err(RegistryFault::TimedOut(DEADLINE)));
-        answer.or_else(|fault| slot.usable(asked, FRESH_WITHOUT_REDIS).ok_or(fault))
+        answer.or_else(|fault| {
+            let now = Instant::now();
+            let page = slot.usable(asked, now, FRESH_WITHOUT_REDIS);
+            page.ok_or(fault)
+        })
     }
 
     /// Returns the slot of a lookup that was answered before.

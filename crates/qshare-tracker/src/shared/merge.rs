@@ -35,12 +35,21 @@ pub(super) struct Similar {
     pub(super) names: Vec<AssetName>,
 }
 
+/// What this tracker's own registry is asked while a page is completed.
+pub(crate) trait OwnNodes {
+    /// Returns who of this tracker's nodes holds a content, under whatever name.
+    fn holding(&self, content: ContentId) -> Option<Match>;
+
+    /// Returns this tracker's names that resemble the wanted one.
+    fn similar(&self) -> Vec<AssetName>;
+}
+
 /// Merges a page of this tracker with one of the others.
 pub(super) fn merge(
     mut local: Page,
     remote: &RemotePage,
     find: &Find,
-    held_here: impl Fn(ContentId) -> Option<Match>,
+    own: &impl OwnNodes,
 ) -> Page {
     // A text that is a name at one tracker and a glob at another one is a name.
     let name = match &find.query {
@@ -61,17 +70,12 @@ pub(super) fn merge(
     // Both pages are complete up to their cursors only.
     let by_id = matches!(find.query, Query::IdPrefix(_));
     let of_node = matches!(find.query, Query::OfNode(..));
-    let place = |name: &str, content: ContentId| match by_id {
-        true => (content, String::new()),
-        false => (ContentId([0; 32]), format!("{name}\0{content}")),
-    };
-    let of_cursor = |cursor: &Cursor| place(&cursor.name, cursor.content);
-    let of_match = |found: &Match| place(found.name.as_str(), found.info.id());
+    let of_cursor = |cursor| Place::of_cursor(cursor, by_id);
     let ends = [local.more.as_ref(), remote_more];
     let end = ends
         .into_iter()
         .flatten()
-        .min_by_key(|cursor| of_cursor(cursor));
+        .min_by_key(|&cursor| of_cursor(cursor));
     let end = end.cloned();
     let begin = find.after.as_ref().map(of_cursor);
     let mut matches = local.matches;
@@ -81,7 +85,7 @@ pub(super) fn merge(
     {
         if begin
             .as_ref()
-            .is_some_and(|begin| of_match(found) <= *begin)
+            .is_some_and(|begin| Place::of_match(found, by_id) <= *begin)
         {
             continue;
         }
@@ -99,7 +103,7 @@ pub(super) fn merge(
             }
             None if *is_named => {
                 let mut found = found.clone();
-                if let Some(here) = held_here(found.info.id()) {
+                if let Some(here) = own.holding(found.info.id()) {
                     add_holders(&mut found, &here);
                 }
                 matches.push(found);
@@ -108,15 +112,21 @@ pub(super) fn merge(
             None => {}
         }
     }
-    matches.sort_by_cached_key(of_match);
+    match by_id {
+        true => matches.sort_by_cached_key(|found| found.info.id()),
+        false => matches.sort_by(|a, b| {
+            let by_content = || a.info.id().cmp(&b.info.id());
+            a.name.cmp(&b.name).then_with(by_content)
+        }),
+    }
     let by_digest = matches!(find.query, Query::Sha256(_));
     if by_digest {
         // As in the registry in memory, the content with the most holders comes first.
         matches.sort_by_key(|found| std::cmp::Reverse(found.complete + found.partial));
     }
     if let Some(end) = &end {
-        let end = of_cursor(end);
-        matches.retain(|found| of_match(found) <= end);
+        let end = Place::of_cursor(end, by_id);
+        matches.retain(|found| Place::of_match(found, by_id) <= end);
     }
     let mut more = end;
     let is_paged = !by_digest && !matches!(find.query, Query::Id(_));
@@ -133,10 +143,10 @@ pub(super) fn merge(
     }
     let near = match (matches.is_empty(), &remote.similar, name) {
         (true, Some(similar), Some(text)) => {
-            let names: Vec<AssetName> = [local.near, similar.names.clone()].concat();
+            let names: Vec<AssetName> = [own.similar(), similar.names.clone()].concat();
             similar_names(text, &names, SIMILAR_MAX)
         }
-        (true, ..) => local.near,
+        (true, ..) => own.similar(),
         (false, ..) => Vec::new(),
     };
     Page {
@@ -148,6 +158,31 @@ pub(super) fn merge(
         more,
         near,
         steps: local.steps,
+    }
+}
+
+/// A place in the order of a listing.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place<'a> {
+    /// In a listing by id.
+    Content(ContentId),
+    /// In a listing by name.
+    Name(&'a str, ContentId),
+}
+
+impl Place<'_> {
+    fn of_cursor(cursor: &Cursor, by_id: bool) -> Place<'_> {
+        match by_id {
+            true => Place::Content(cursor.content),
+            false => Place::Name(&cursor.name, cursor.content),
+        }
+    }
+
+    fn of_match(found: &Match, by_id: bool) -> Place<'_> {
+        match by_id {
+            true => Place::Content(found.info.id()),
+            false => Place::Name(found.name.as_str(), found.info.id()),
+        }
     }
 }
 
@@ -186,20 +221,20 @@ fn add_holders(known: &mut Match, other: &Match) {
 
 /// Draws the holders that one asker is told, at most some of each network.
 fn sample(holders: Vec<Holder>, find: &Find) -> Vec<Holder> {
-    let mut by_network: HashMap<Network, usize> = HashMap::new();
     let mut order: Vec<Holder> = holders;
+    order.retain(|holder| Some(holder.node) != find.asking);
     if order.len() > find.holders {
         order.shuffle(&mut rand::rng());
     }
-    order.retain(|holder| {
-        if Some(holder.node) == find.asking {
-            return false;
-        }
-        let network = Network::of(holder.contact.observed.ip());
-        let told = by_network.entry(network).or_default();
-        *told += 1;
-        network.is_local() || *told <= HOLDERS_PER_NETWORK
-    });
+    if order.len() > HOLDERS_PER_NETWORK {
+        let mut by_network: HashMap<Network, usize> = HashMap::new();
+        order.retain(|holder| {
+            let network = Network::of(holder.contact.observed.ip());
+            let told = by_network.entry(network).or_default();
+            *told += 1;
+            network.is_local() || *told <= HOLDERS_PER_NETWORK
+        });
+    }
     order.truncate(find.holders);
     order
 }
@@ -273,6 +308,19 @@ mod tests {
         }
     }
 
+    /// A tracker without nodes.
+    struct Nobody;
+
+    impl OwnNodes for Nobody {
+        fn holding(&self, _: ContentId) -> Option<Match> {
+            None
+        }
+
+        fn similar(&self) -> Vec<AssetName> {
+            Vec::new()
+        }
+    }
+
     fn merged(local: Page, remote: &RemotePage, text: &str) -> (Vec<String>, bool) {
         let find = Find {
             group: GroupId::OPEN,
@@ -281,8 +329,9 @@ mod tests {
             limit: 10,
             holders: 100,
             asking: None,
+            near: false,
         };
-        let page = merge(local, remote, &find, |_| None);
+        let page = merge(local, remote, &find, &Nobody);
         let names = page.matches.iter().map(|found| found.name.to_string());
         (names.collect(), page.more.is_some())
     }

@@ -132,6 +132,7 @@ impl Registered for Alone {
             limit,
             holders: HOLDERS,
             asking: None,
+            near: true,
         };
         let page = self.registry.find(self.now, &find).unwrap();
         let matches = page.matches.into_iter().map(|found| Found {

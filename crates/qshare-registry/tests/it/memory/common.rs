@@ -76,6 +76,7 @@ impl World {
             limit: 100,
             holders: 16,
             asking: None,
+            near: true,
         }
     }
 

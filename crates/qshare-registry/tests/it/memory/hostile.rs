@@ -123,6 +123,13 @@ fn a_name_that_is_missing_costs_a_bounded_search_for_similar_ones() {
         let page = ask(&mut world, &find);
         assert!(page.matches.is_empty());
         assert!(page.steps > 0 && page.steps <= config.near_steps_max + 10_000);
+        let wanting_none = Find {
+            near: false,
+            ..find
+        };
+        let page = ask(&mut world, &wanting_none);
+        assert!(page.near.is_empty());
+        assert!(page.steps < 1_000, "{} steps without a search", page.steps);
     }
 }
 
