@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::client::Services;
-use crate::session::serve;
+use crate::session::{OpenSession, open, serve};
 
 /// Takes incoming connections and serves those that become sessions.
 pub(crate) struct Acceptor {
@@ -35,27 +35,33 @@ impl Acceptor {
             let Some(half_open) = self.admission.admit(incoming) else {
                 continue;
             };
-            let acceptor = Arc::clone(&self);
+            // On the heap, so that a session's task does not keep room for its beginning, which
+            // needs several times as much.
+            let opening = Box::pin(Arc::clone(&self).open(half_open));
             let stopped = stopping.clone().cancelled_owned();
             tasks.spawn(async move {
+                let served = async {
+                    if let Some(session) = opening.await {
+                        serve(session).await;
+                    }
+                };
                 tokio::select! {
                     () = stopped => {}
-                    () = acceptor.serve(half_open) => {}
+                    () = served => {}
                 }
             });
         }
     }
 
-    async fn serve(&self, half_open: HalfOpen) {
+    /// Waits for a node's handshake and Hello; returns its session unless it is refused.
+    async fn open(self: Arc<Self>, half_open: HalfOpen) -> Option<OpenSession> {
         let address = half_open.remote_address();
         let greeting = self.greeting();
-        // On the heap, so that a session's task does not keep room for the handshake.
-        let greeted = Box::pin(half_open.greet(self.endpoint.id(), &greeting));
-        let session = match greeted.await {
+        let session = match half_open.greet(self.endpoint.id(), &greeting).await {
             Ok(session) => session,
             Err(error) => {
                 debug!(%address, %error, "refused");
-                return;
+                return None;
             }
         };
         let network = Network::of(address.ip());
@@ -63,15 +69,15 @@ impl Acceptor {
             debug!(%address, "refused: too many sessions");
             self.services.metrics.session_refused();
             close(&session.connection, CloseCode::Busy);
-            return;
+            return None;
         };
         if !self.services.access.may_connect(&session.peer) {
             debug!(%address, "refused: denied");
             self.services.metrics.session_refused();
             close(&session.connection, CloseCode::NotAllowed);
-            return;
+            return None;
         }
-        serve(session, slot, Arc::clone(&self.services)).await;
+        open(session, slot, Arc::clone(&self.services))
     }
 
     /// Returns what the tracker says of itself: with the registry's id once it is known.

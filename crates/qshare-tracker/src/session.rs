@@ -20,8 +20,16 @@ use crate::contacts::claimed;
 use crate::member::{Control, Member, ObservedAddress};
 use crate::requests::Requests;
 
-/// Serves a node until its connection ends.
-pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>) {
+/// A session that the registry knows.
+pub(crate) struct OpenSession {
+    client: Arc<Client>,
+    control: Control,
+    control_recv: RecvStream,
+    knows_siblings: bool,
+}
+
+/// Makes a node a member of the registry; refuses it if there is no room.
+pub(crate) fn open(session: Session, slot: Slot, services: Arc<Services>) -> Option<OpenSession> {
     let Session {
         connection,
         peer,
@@ -32,7 +40,6 @@ pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>)
         ..
     } = session;
     let observed = ObservedAddress::new(address);
-    let span = debug_span!("session", peer = %peer.short());
     let control = Control::new(control_send.into());
     let member = Member::new(
         peer,
@@ -46,18 +53,20 @@ pub(crate) async fn serve(session: Session, slot: Slot, services: Arc<Services>)
     let id = match services.registry.open(peer, number, member) {
         Ok(id) => id,
         Err(error) => {
-            warn!(parent: &span, %error, "refused");
+            warn!(peer = %peer.short(), %error, "refused");
             services.metrics.session_refused();
             close_because(&connection, CloseCode::Busy, &error.to_string());
-            return;
+            return None;
         }
     };
     services.metrics.session_opened();
-    let client = Arc::new(Client::new(services, id, peer, connection, observed, slot));
-    let knows_siblings = hello.features & FEATURE_SIBLINGS != 0;
-    serve_streams(client, control, control_recv, knows_siblings)
-        .instrument(span)
-        .await;
+    let client = Client::new(services, id, peer, connection, observed, slot);
+    Some(OpenSession {
+        client: Arc::new(client),
+        control,
+        control_recv,
+        knows_siblings: hello.features & FEATURE_SIBLINGS != 0,
+    })
 }
 
 /// Returns the number that a node gives its session; that of now for a node that gives none.
@@ -73,12 +82,19 @@ fn session_number(hello: &Hello) -> u64 {
     )
 }
 
-async fn serve_streams(
-    client: Arc<Client>,
-    control: Control,
-    control_recv: RecvStream,
-    knows_siblings: bool,
-) {
+/// Serves a node until its connection ends.
+pub(crate) async fn serve(session: OpenSession) {
+    let span = debug_span!("session", peer = %session.client.node.short());
+    serve_streams(session).instrument(span).await;
+}
+
+async fn serve_streams(session: OpenSession) {
+    let OpenSession {
+        client,
+        control,
+        control_recv,
+        knows_siblings,
+    } = session;
     debug!(id = %client.id, address = %client.observed.get(), "opened");
     let mut requests = Requests::new(Arc::clone(&client));
     if knows_siblings && let Some(shared) = &client.services.shared {
