@@ -288,12 +288,17 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Records that the connection was used just now.
-    pub fn touch(&self, now: Instant) {
+    /// Records that the connection was used just now. Returns how many slots its network has.
+    pub fn touch(&self, now: Instant) -> usize {
         let mut state = self.lock();
-        if state.slots.get(&self.id).is_some_and(|slot| slot.uses == 0) {
+        let Some(slot) = state.slots.get(&self.id) else {
+            return 0;
+        };
+        let of_network = state.count(slot.network);
+        if slot.uses == 0 {
             state.set_idle(self.id, Some(now));
         }
+        of_network
     }
 
     /// Protects the connection from eviction until the result is dropped. From then on, the

@@ -2,6 +2,7 @@
 //! use.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,8 @@ pub(crate) struct Client {
     budget: Mutex<Budget>,
     /// When the slot was last told that the session is in use.
     touched: Mutex<Instant>,
+    /// How many sessions the network of this one had then.
+    sessions_of_network: AtomicUsize,
     /// The memory of answers that the node has not acknowledged.
     pub(crate) answers: Arc<AnswerMemory>,
 }
@@ -113,6 +116,7 @@ impl Client {
         };
         let evicted = CancellationToken::new();
         let now = Instant::now();
+        let sessions_of_network = AtomicUsize::new(slot.touch(now));
         Client {
             user,
             answers: AnswerMemory::new(services.answers.clone(), user, evicted.clone()),
@@ -120,6 +124,7 @@ impl Client {
             slot,
             budget: Mutex::new(Budget::new(&services.limits, now)),
             touched: Mutex::new(now),
+            sessions_of_network,
             services,
             id,
             node,
@@ -160,8 +165,14 @@ impl Client {
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_duration_since(*touched) >= TOUCH_INTERVAL {
             *touched = now;
-            self.slot.touch(now);
+            let sessions = self.slot.touch(now);
+            self.sessions_of_network.store(sessions, Ordering::Relaxed);
         }
+    }
+
+    /// Returns how many sessions the network of this one has, as of [`TOUCH_INTERVAL`] ago.
+    pub(crate) fn sessions_of_network(&self) -> usize {
+        self.sessions_of_network.load(Ordering::Relaxed)
     }
 
     /// Takes a place among the open streams of all sessions, which may be evicted for others.

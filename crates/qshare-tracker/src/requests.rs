@@ -12,7 +12,10 @@ use crate::request::{Begun, RequestStream};
 use crate::turns::{LONG_STEPS, Turn};
 
 /// Requests of a session that are answered before other tasks get the thread: some 0.1 ms.
-const AT_ONCE_MAX: u32 = 16;
+const AT_ONCE_MAX: usize = 16;
+/// The same for all sessions of a network together: some 6 ms. Identities are free, so a flood comes
+/// from many sessions, each of which has its turn before that of another network.
+const AT_ONCE_OF_NETWORK: usize = 1024;
 
 /// A node that sends half as many requests as it has streams within this time gets more streams. A
 /// stream is free again once the node has acknowledged the end of its answer, which it may delay by
@@ -48,6 +51,7 @@ impl Requests {
     pub(crate) fn take(&mut self, send: SendStream, recv: RecvStream) -> bool {
         let mut stream = RequestStream::new(send, recv);
         let (mut accepted, mut work) = (1, 0);
+        let at_once = at_once(self.client.sessions_of_network());
         let yields = loop {
             if let Some((turn, steps)) = self.begin(stream) {
                 work += steps;
@@ -58,7 +62,7 @@ impl Requests {
                     work = 0;
                 }
             }
-            if accepted == AT_ONCE_MAX {
+            if accepted >= at_once {
                 break true;
             }
             // The end of the connection is seen by who accepts the next stream.
@@ -68,7 +72,7 @@ impl Requests {
             }
             accepted += 1;
         };
-        self.allow_streams(accepted);
+        self.allow_streams(accepted as u32);
         yields
     }
 
@@ -117,5 +121,23 @@ impl Requests {
                 .connection
                 .set_max_concurrent_bi_streams(allowed);
         }
+    }
+}
+
+/// Returns how many requests of a session are answered before other tasks get the thread.
+fn at_once(sessions_of_network: usize) -> usize {
+    (AT_ONCE_OF_NETWORK / sessions_of_network.max(1)).clamp(1, AT_ONCE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_sessions_of_a_network_share_the_thread() {
+        assert_eq!(at_once(1), AT_ONCE_MAX);
+        assert_eq!(at_once(64), AT_ONCE_MAX);
+        assert_eq!(at_once(256), 4);
+        assert_eq!(at_once(10_000), 1);
     }
 }
