@@ -388,7 +388,8 @@ async fn alone(args: &Args, dir: &Path, seed: u64) -> anyhow::Result<bool> {
         audit.missed.len() + audit.failed.len(),
         audit.late(),
     );
-    Ok(audit.wrong.is_empty() && healed.is_some())
+    let wrong = audit.missed.len() + audit.failed.len() + audit.wrong.len();
+    Ok(wrong == 0 && healed.is_some())
 }
 
 fn heading() {

@@ -21,3 +21,4 @@ pub(crate) use dial::{dial_tracker, resolve_tracker};
 pub(crate) use registries::{Registries, RegistryClaim};
 pub(crate) use session::{SessionState, TrackerSession};
 pub(crate) use sessions::{IntroductionFrom, Trackers, TrackersConfig};
+pub(crate) use silence::silent_for;

@@ -14,7 +14,8 @@ pub struct RegistryConfig {
     /// reconnect.
     pub lease: Duration,
     /// How long after the start a lookup that finds nothing is answered with
-    /// [`crate::Readiness::Warming`]: the time that nodes need to reconnect and announce.
+    /// [`crate::Readiness::Warming`]: the time that nodes need to notice a restart, to reconnect
+    /// and to announce.
     pub warming: Duration,
     /// Limit on the nodes with a session or a lease. In a full registry, a node of the network with
     /// the most nodes is evicted for a node of another network.
@@ -63,7 +64,7 @@ impl Default for RegistryConfig {
     fn default() -> Self {
         RegistryConfig {
             lease: Duration::from_secs(30),
-            warming: Duration::from_secs(10),
+            warming: Duration::from_secs(17),
             nodes_max: 50_000,
             entries_per_node: 250_000,
             entries_total: 2_000_000,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use qshare_net::{GroupSecret, Identity, TransportConfig};
 use qshare_registry::RegistryConfig;
+use qshare_wire::limits::{LEASE, WARMING};
 
 pub use qshare_content::DEFAULT_TRACKER_PORT;
 
@@ -46,6 +47,8 @@ impl TrackerConfig {
             listen: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_TRACKER_PORT),
             registry: RegistryConfig {
                 nodes_max: limits.sessions_max,
+                lease: LEASE,
+                warming: WARMING,
                 // Each watch takes a stream, and lookups need some as well.
                 watches_per_session: limits.transport.streams_max as usize * 3 / 4,
                 ..RegistryConfig::default()

@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// QUIC keep-alive interval on connections that should stay up.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long a tracker that was started again may not know everything: an idle node notices the
+/// restart with its next keep-alive, and then connects and announces.
+pub const WARMING: Duration = KEEP_ALIVE.saturating_add(Duration::from_secs(2));
 /// QUIC idle time-out.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a node's entries outlive a lost connection. They go at once after a goodbye.

@@ -232,3 +232,20 @@ fn nodes_come_back_to_a_tracker_that_was_killed_and_started_again() {
         }
     });
 }
+
+#[test]
+fn a_lookup_waits_for_idle_nodes_of_a_tracker_that_was_started_again() {
+    let world = World::new();
+    let mut tracker = Restartable::start(&world, "a", None);
+    runtime().block_on(async {
+        let address = tracker.address;
+        let fleet = Fleet::start(2, |_| address).await;
+        until_all(&fleet, 0, &[1], &Outcome::Found, "at the start").await;
+        tracker.kill();
+        tracker.restart();
+        // The other node sends nothing before its next keep-alive.
+        let idle = &fleet.members()[1];
+        let outcome = find(&fleet.members()[0].node, &idle.name, idle.content).await;
+        assert_eq!(outcome, Outcome::Found);
+    });
+}

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qshare_content::{Query, TrackerAddress};
-use qshare_wire::limits::MATCHES_MAX;
+use qshare_net::close;
+use qshare_wire::CloseCode;
+use qshare_wire::limits::{MATCHES_MAX, WARMING};
 use qshare_wire::tracker::Readiness;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
@@ -16,17 +18,24 @@ use super::lan::LanLookup;
 use super::merge::merge;
 use super::waiting::Waiting;
 use crate::error::{AskError, FindError, TrackerFault};
-use crate::trackers::{Established, SessionState, TrackerSession, Trackers};
+use crate::trackers::{Established, SessionState, TrackerSession, Trackers, silent_for};
 use crate::vocabulary::Findings;
 
 /// Longest wait for a tracker that has just started and finds nothing.
-const WARM_UP: Duration = Duration::from_secs(12);
+const WARM_UP: Duration = WARMING.saturating_add(Duration::from_secs(1));
+/// How long before its end a lookup takes what such a tracker says.
+const TIME_TO_END: Duration = Duration::from_secs(1);
 /// How long a tracker may take to answer before one of its siblings is asked as well.
 const SIBLING_AFTER: Duration = Duration::from_millis(500);
+/// How long it may take in addition once a sibling has said that it does not know everything. A
+/// tracker gives up its registry after 600 ms, and answers from its memory.
+const AFTER_SIBLING: Duration = Duration::from_millis(300);
 /// How long it may take, beyond two round trips, before a session with a sibling is opened, so that
 /// the sibling can be asked at once. Otherwise nodes of a tracker that hangs all begin their
 /// handshakes when they need the answer.
 const PREPARE_AFTER: Duration = Duration::from_millis(200);
+/// A spare session in which nothing arrives for this long after a question is dead.
+const SPARE_SILENCE: Duration = Duration::from_millis(1_500);
 const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
 /// Other trackers of a registry that one lookup asks.
 const OTHERS_MAX: usize = 3;
@@ -180,7 +189,8 @@ async fn ask(
     end: Instant,
 ) -> Result<Findings, Failure> {
     let begun = Instant::now();
-    let warm_until = begun + WARM_UP;
+    let before_end = end.checked_sub(TIME_TO_END).unwrap_or(begun);
+    let warm_until = before_end.min(begun + WARM_UP);
     loop {
         let soon = match session.has_others() {
             true => until.min(Instant::now() + SIBLING_AFTER),
@@ -218,16 +228,18 @@ async fn ask(
                 false => session.settled(until).await,
             }
         };
-        let at_others = tokio::select! {
-            answer = ask_others(trackers, session, query, limit, end) => answer,
-            _ = back => None,
+        let (at_others, is_back) = tokio::select! {
+            answer = ask_others(trackers, session, query, limit, end) => (answer, false),
+            _ = back => (None, true),
         };
         if let Some(answer) = at_others
             && is_final(&answer, warm_until)
         {
             return Ok(answer.0);
         }
-        sleep(WARM_UP_PAUSE).await;
+        if !is_back {
+            sleep(WARM_UP_PAUSE).await;
+        }
     }
 }
 
@@ -269,7 +281,7 @@ async fn ask_either(
 }
 
 /// Returns the answer of a tracker or of others of its registry, whichever comes first. If the
-/// others do not know everything, the tracker has [`SIBLING_AFTER`] more: it has the files of its
+/// others do not know everything, the tracker has [`AFTER_SIBLING`] more: it has the files of its
 /// own nodes in memory also while the registry is away.
 async fn either<E>(
     mut asked: impl Future<Output = Result<Answer, E>> + Unpin,
@@ -278,11 +290,15 @@ async fn either<E>(
     tokio::select! {
         answer = &mut asked => match answer {
             Ok(answer) => Ok(answer),
-            Err(fault) => at_others.await.ok_or(fault),
+            // The session is open again soon.
+            Err(fault) => match timeout(SIBLING_AFTER, at_others).await {
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) | Err(_) => Err(fault),
+            },
         },
         answer = &mut at_others => match answer {
             Some(answer) if is_conclusive(&answer) => Ok(answer),
-            Some(answer) => match timeout(SIBLING_AFTER, asked).await {
+            Some(answer) => match timeout(AFTER_SIBLING, asked).await {
                 Ok(Ok(own)) => Ok(own),
                 _ => Ok(answer),
             },
@@ -327,7 +343,14 @@ async fn ask_others(
             // started again since. Then a new one is opened.
             for _ in 0..2 {
                 let spare = trackers.spare(&session, &tracker).await?;
-                let answer = ask_pages(&spare.up, &query, limit, end).await;
+                let connection = &spare.up.connection;
+                let answer = tokio::select! {
+                    answer = ask_pages(&spare.up, &query, limit, end) => answer,
+                    () = silent_for(connection, SPARE_SILENCE) => {
+                        close(connection, CloseCode::Idle);
+                        return None;
+                    }
+                };
                 if answer.is_ok() || spare.up.connection.close_reason().is_none() {
                     return answer.ok();
                 }
@@ -460,6 +483,14 @@ mod tests {
             let answer = either(silent, ready(Some(empty(readiness)))).await;
             assert_eq!(answer.unwrap().1, readiness);
         }
+    }
+
+    #[tokio::test]
+    async fn others_that_are_silent_do_not_hold_up_a_lost_session() {
+        use std::future::{pending, ready};
+
+        let lost = ready(Err::<Answer, &str>("lost"));
+        assert_eq!(either(lost, pending()).await.unwrap_err(), "lost");
     }
 
     #[test]

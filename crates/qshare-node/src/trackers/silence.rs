@@ -95,6 +95,25 @@ pub(super) async fn until_silent(
     }
 }
 
+/// Waits until nothing has arrived for `time`, judging by the number of datagrams received so far.
+/// Looks once in this time.
+async fn nothing_within(time: Duration, received: impl Fn() -> u64) {
+    let mut before = received();
+    loop {
+        sleep(time).await;
+        let now = received();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// Waits until nothing has arrived on a connection for `time`, which it finds out within twice that.
+pub(crate) async fn silent_for(connection: &quinn::Connection, time: Duration) {
+    nothing_within(time, || connection.stats().udp_rx.datagrams).await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +141,21 @@ mod tests {
         assert_eq!(silence.observe(soon + SUSPECT_MAX, 8), None);
         silence.suspected_at = Some(soon);
         assert!(silence.observe(soon + SUSPECT_MAX, 8).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_silent_once_nothing_arrives() {
+        use std::cell::Cell;
+
+        let time = Duration::from_millis(10);
+        let (looks, begun) = (Cell::new(0), Instant::now());
+        // A datagram arrives before the second look and before the third one.
+        let received = || {
+            looks.set(looks.get() + 1);
+            looks.get().min(3)
+        };
+        nothing_within(time, received).await;
+        assert_eq!(looks.get(), 4);
+        assert!(begun.elapsed() >= 3 * time);
     }
 }

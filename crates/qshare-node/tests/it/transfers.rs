@@ -322,3 +322,12 @@ async fn a_partial_download_without_a_source_is_withdrawn() {
     assert_ne!(download.progress().stage, Stage::Complete);
     assert_eq!(getter.downloads().len(), 1, "it still waits for a source");
 }
+
+#[tokio::test]
+async fn a_short_lookup_ends_before_the_tracker_knows_everything() {
+    let (_tracker, address) = tracker();
+    let node = one_shot(&address).await;
+    let query: Query = "absent".parse().unwrap();
+    let found = node.find(&query, 10, Duration::from_secs(3)).await.unwrap();
+    assert!(found.files.is_empty());
+}
