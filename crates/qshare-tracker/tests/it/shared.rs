@@ -19,7 +19,7 @@ mod topologies;
 use std::time::Duration;
 
 use qshare_content::NodeId;
-use qshare_tracker::{SharedRegistryConfig, Tracker};
+use qshare_tracker::{SharedRegistryConfig, Tracker, TrackerConfig};
 use qshare_wire::CloseCode;
 use qshare_wire::hello::EXTENSION_SESSION_NUMBER;
 use qshare_wire::tracker::Found;
@@ -50,18 +50,27 @@ fn registry(url: &str) -> SharedRegistryConfig {
     }
 }
 
-/// Starts a tracker over a registry, and waits until it uses it.
-async fn tracker_at(url: &str) -> Tracker {
+/// Returns the configuration of a tracker over a registry.
+fn config_over(shared: SharedRegistryConfig) -> TrackerConfig {
     let mut config = config();
     config.registry.lease = LEASE;
     config.registry.warming = Duration::ZERO;
-    config.shared = Some(registry(url));
+    config.shared = Some(shared);
+    config
+}
+
+/// Starts a tracker, and waits until it uses its registry.
+async fn started(config: TrackerConfig) -> Tracker {
     let tracker = Tracker::start(config).unwrap();
     eventually("the registry answers", async || {
         tracker.check_registry().await.ok()
     })
     .await;
     tracker
+}
+
+async fn tracker_at(url: &str) -> Tracker {
+    started(config_over(registry(url))).await
 }
 
 async fn tracker_over(redis: &RedisServer) -> Tracker {

@@ -1,7 +1,5 @@
 //! Networks that spread over several trackers get no more than they would at one.
 
-use std::time::Duration;
-
 use qshare_net::framed;
 use qshare_tracker::Tracker;
 use qshare_wire::Message;
@@ -9,25 +7,17 @@ use qshare_wire::limits::SMALL_BODY_MAX_BYTES;
 use qshare_wire::tracker::{Announce, AnnounceAck, AnnounceStage, EntriesEvicted, Entry, EntryKey};
 
 use super::redis_server::RedisServer;
-use super::{LEASE, eventually, redis_or_skip, registry};
-use crate::common::{Joined, Node, config, entry, names, within};
+use super::{config_over, eventually, redis_or_skip, registry, started};
+use crate::common::{Joined, Node, entry, names, within};
 
 const ABUSER: [u8; 4] = [127, 0, 1, 1];
 const HONEST: [u8; 4] = [127, 0, 2, 1];
 
 /// Starts a tracker with room for this many entries.
 async fn small_tracker(redis: &RedisServer, entries: usize) -> Tracker {
-    let mut config = config();
-    config.registry.lease = LEASE;
-    config.registry.warming = Duration::ZERO;
+    let mut config = config_over(registry(&redis.url()));
     config.registry.entries_total = entries;
-    config.shared = Some(registry(&redis.url()));
-    let tracker = Tracker::start(config).unwrap();
-    eventually("the registry answers", async || {
-        tracker.check_registry().await.ok()
-    })
-    .await;
-    tracker
+    started(config).await
 }
 
 fn entries(prefix: &str, count: u8) -> Vec<Entry> {

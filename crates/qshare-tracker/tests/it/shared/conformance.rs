@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::cluster::Cluster;
-use super::{LEASE, RedisServer, eventually, registry};
+use super::{LEASE, RedisServer, registry, started};
 use crate::common::{DEADLINE, Joined, Node, config};
 use crate::conformance::model::{Effort, any_history};
 use crate::conformance::{Answer, Change, Found, Registered, Watched, promises};
@@ -63,7 +63,7 @@ impl Trackers {
         let count = url.map_or(1, |_| TRACKERS);
         let clock = Clock::default();
         let (trackers, askers) = runtime.block_on(async {
-            let mut started = Vec::new();
+            let mut trackers = Vec::new();
             let mut askers = Vec::new();
             for _ in 0..count {
                 let mut config = config();
@@ -74,19 +74,16 @@ impl Trackers {
                 config.limits.requests_per_second = 10_000;
                 config.limits.requests_burst = 10_000;
                 config.shared = url.map(registry);
-                let tracker = Tracker::start(config).unwrap();
-                if url.is_some() {
-                    eventually("the registry answers", async || {
-                        tracker.check_registry().await.ok()
-                    })
-                    .await;
-                }
+                let tracker = match url {
+                    Some(_) => started(config).await,
+                    None => Tracker::start(config).unwrap(),
+                };
                 let node = Node::new(Some(group.clone()));
                 let joined = node.join(&tracker).await;
                 askers.push((node, joined));
-                started.push(tracker);
+                trackers.push(tracker);
             }
-            (started, askers)
+            (trackers, askers)
         });
         Trackers {
             runtime,

@@ -8,7 +8,8 @@ use qshare_wire::tracker::Readiness;
 
 use super::redis_server::RedisServer;
 use super::{
-    LEASE, eventually, redis_or_skip, registry, tracker_over, until_a_lease_has_passed, until_found,
+    config_over, eventually, redis_or_skip, registry, started, tracker_over,
+    until_a_lease_has_passed, until_found,
 };
 use crate::common::{Node, config, entry, names};
 
@@ -208,16 +209,9 @@ async fn a_tracker_that_was_killed_and_started_again_finds_its_nodes_at_once() {
     let redis = redis_or_skip!();
     let certs = tempfile::tempdir().unwrap();
     let start = async || {
-        let mut config = config();
+        let mut config = config_over(registry(&redis.url()));
         config.identity = Identity::load_or_create(certs.path(), IdentityRole::Tracker).unwrap();
-        config.registry.lease = LEASE;
-        config.shared = Some(registry(&redis.url()));
-        let tracker = Tracker::start(config).unwrap();
-        eventually("the registry answers", async || {
-            tracker.check_registry().await.ok()
-        })
-        .await;
-        tracker
+        started(config).await
     };
     let (one, asker) = (Node::new(None), Node::new(None));
     let first = start().await;

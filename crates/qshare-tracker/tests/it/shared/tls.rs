@@ -6,8 +6,8 @@ use qshare_tracker::{RegistryFault, SharedRegistryConfig, Tracker};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use super::redis_server::{RedisServer, free_port};
-use super::{LEASE, eventually, registry};
-use crate::common::{Joined, Node, config, entry, names};
+use super::{config_over, eventually, registry};
+use crate::common::{Joined, Node, entry, names};
 
 /// An authority, its certificate as PEM, and the files of a server's certificate that it signed.
 struct Authority {
@@ -69,11 +69,7 @@ fn over(url: &str, authority: Option<&Authority>, password: Option<&str>) -> Sha
 }
 
 fn start(shared: SharedRegistryConfig) -> Tracker {
-    let mut config = config();
-    config.registry.lease = LEASE;
-    config.registry.warming = std::time::Duration::ZERO;
-    config.shared = Some(shared);
-    Tracker::start(config).unwrap()
+    Tracker::start(config_over(shared)).unwrap()
 }
 
 /// Waits until the registry answers with something else than that it is away.
