@@ -55,6 +55,8 @@ pub(crate) struct Member {
     claimed: Vec<SocketAddr>,
     /// Features of its Hello.
     pub(crate) features: u64,
+    /// Whether it was on the list of nodes that may announce when its session began.
+    pub(crate) may_announce: bool,
     /// The address that answered a knock, if the node allows it to be sent to others.
     proven: Mutex<Option<SocketAddr>>,
     introductions: Mutex<FairRate>,
@@ -71,6 +73,7 @@ impl Member {
         control: Control,
         claimed: Vec<SocketAddr>,
         features: u64,
+        may_announce: bool,
     ) -> Member {
         let now = Instant::now();
         Member {
@@ -80,6 +83,7 @@ impl Member {
             control,
             claimed,
             features,
+            may_announce,
             proven: Mutex::default(),
             introductions: Mutex::new(FairRate::new(
                 now,

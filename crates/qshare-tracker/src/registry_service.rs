@@ -263,14 +263,19 @@ impl RegistryService {
         self.with(|registry, now| registry.readiness(now))
     }
 
-    /// Closes the sessions of nodes that may not connect any more.
-    pub(crate) fn close_denied(&self, access: &Access) {
+    /// Closes the sessions of nodes that may not connect any more, and of those that may announce
+    /// and could not, or the reverse: they connect again and announce what they may.
+    pub(crate) fn apply_lists(&self, access: &Access) {
         let state = self.lock();
         for (node, session) in &state.sessions_by_node {
-            if !access.may_connect(node)
-                && let Some(member) = state.connections.get(session)
-            {
+            let Some(member) = state.connections.get(session) else {
+                continue;
+            };
+            if !access.may_connect(node) {
                 close(&member.connection, CloseCode::NotAllowed);
+            } else if access.may_announce(node) != member.may_announce {
+                let why = "the list of nodes that may announce has changed";
+                close_because(&member.connection, CloseCode::Busy, why);
             }
         }
     }

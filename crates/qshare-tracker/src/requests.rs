@@ -13,8 +13,8 @@ use crate::turns::{LONG_STEPS, Turn};
 
 /// Requests of a session that are answered before other tasks get the thread: some 0.1 ms.
 const AT_ONCE_MAX: usize = 16;
-/// The same for all sessions of a network together: some 6 ms. Identities are free, so a flood comes
-/// from many sessions, each of which has its turn before that of another network.
+/// The same for all sessions of a network together: some 6 ms. Identities are free, so a flood
+/// comes from many sessions, each of which has its turn before that of another network.
 const AT_ONCE_OF_NETWORK: usize = 1024;
 
 /// A node that sends half as many requests as it has streams within this time gets more streams. A

@@ -48,6 +48,7 @@ pub(crate) fn open(session: Session, slot: Slot, services: Arc<Services>) -> Opt
         control.clone(),
         claimed(&hello.candidates),
         hello.features,
+        services.access.may_announce(&peer),
     );
     let number = session_number(&hello);
     let id = match services.registry.open(peer, number, member) {
@@ -131,7 +132,7 @@ async fn serve_streams(session: OpenSession) {
         }
     };
     requests.tasks.shutdown().await;
-    let clean = is_goodbye(&reason);
+    let clean = is_goodbye(&reason) || !may_keep_entries(&client);
     let by_us = matches!(reason, ConnectionError::LocallyClosed);
     debug!(%reason, clean, by_us, "ended");
     let services = &client.services;
@@ -139,6 +140,12 @@ async fn serve_streams(session: OpenSession) {
     if was_last && let Some(relay) = &services.relay {
         relay.remove_node(client.node);
     }
+}
+
+/// Whether the lists of nodes allow the entries of a session to outlive it.
+fn may_keep_entries(client: &Client) -> bool {
+    let access = &client.services.access;
+    access.may_connect(&client.node) && access.may_announce(&client.node)
 }
 
 /// Tells a node of the tracker's siblings, now and as they change.

@@ -150,7 +150,7 @@ impl Tracker {
         tasks.spawn(until(&stopping, operations.clone().sample()));
         tasks.spawn(until(&stopping, {
             let registry = Arc::clone(&registry);
-            access.follow(move |access| registry.close_denied(access))
+            access.follow(move |access| registry.apply_lists(access))
         }));
         if let Some(shared) = shared.clone() {
             let own = Arc::clone(&registry);

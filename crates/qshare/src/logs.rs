@@ -13,10 +13,11 @@ use crate::terminal;
 pub(crate) fn start(verbosity: &Verbosity, console: &Console) {
     let directives = match (verbosity.quiet, verbosity.verbose) {
         (true, _) => "error",
-        // The commands themselves report the state of the trackers. A datagram that cannot be sent
-        // is a lost packet, for which QUIC and the choice among a peer's addresses are made.
-        (false, 0) => "warn,qshare_node::trackers=error,quinn_udp=error",
-        (false, 1) => "warn,qshare=info",
+        // The commands themselves report the state of the trackers, and a tracker that of its
+        // registry. A datagram that cannot be sent is a lost packet, for which QUIC and the choice
+        // among a peer's addresses are made.
+        (false, 0) => "warn,qshare_node::trackers=error,quinn_udp=error,redis=error",
+        (false, 1) => "warn,qshare=info,redis=error",
         (false, 2) => "info,qshare=debug",
         (false, _) => "debug,qshare=trace",
     };

@@ -37,6 +37,9 @@ const PREPARE_AFTER: Duration = Duration::from_millis(200);
 /// A spare session in which nothing arrives for this long after a question is dead.
 const SPARE_SILENCE: Duration = Duration::from_millis(1_500);
 const WARM_UP_PAUSE: Duration = Duration::from_millis(250);
+/// How long other trackers may take before a tracker that does not know everything is asked again:
+/// one of them may hang.
+const OTHERS_TIME: Duration = Duration::from_secs(3);
 /// Other trackers of a registry that one lookup asks.
 const OTHERS_MAX: usize = 3;
 
@@ -178,8 +181,8 @@ impl Failures {
     }
 }
 
-/// Asks one tracker. Waits for its session until `until`, and for its pages until `end`. If it is
-/// away, silent, or does not know everything, other trackers of its registry are asked as well.
+/// Asks one tracker, as [`ask_until_final`] does. If that fails, returns what was found before, at
+/// a tracker that did not know everything.
 async fn ask(
     trackers: &Arc<Trackers>,
     session: &Arc<TrackerSession>,
@@ -187,6 +190,25 @@ async fn ask(
     limit: usize,
     until: Instant,
     end: Instant,
+) -> Result<Findings, Failure> {
+    let mut told = None;
+    match ask_until_final(trackers, session, query, limit, until, end, &mut told).await {
+        Err(failure) if !failure.is_refusal() => told.ok_or(failure),
+        asked => asked,
+    }
+}
+
+/// Asks one tracker. Waits for its session until `until`, and for its pages until `end`. If it is
+/// away, silent, or does not know everything, other trackers of its registry are asked as well.
+/// `told` is the last answer that was not final.
+async fn ask_until_final(
+    trackers: &Arc<Trackers>,
+    session: &Arc<TrackerSession>,
+    query: &Query,
+    limit: usize,
+    until: Instant,
+    end: Instant,
+    told: &mut Option<Findings>,
 ) -> Result<Findings, Failure> {
     let begun = Instant::now();
     let before_end = end.checked_sub(TIME_TO_END).unwrap_or(begun);
@@ -214,10 +236,11 @@ async fn ask(
             SessionState::Away(_) => None,
         };
         let has_answered = asked.is_some();
-        if let Some(answer) = asked
-            && is_final(&answer, warm_until)
-        {
-            return Ok(answer.0);
+        if let Some(answer) = asked {
+            if is_final(&answer, warm_until) {
+                return Ok(answer.0);
+            }
+            *told = Some(answer.0);
         }
         // A sibling may know what this tracker does not know yet. If it hangs, a tracker that was
         // lost may be back before.
@@ -229,13 +252,16 @@ async fn ask(
             }
         };
         let (at_others, is_back) = tokio::select! {
-            answer = ask_others(trackers, session, query, limit, end) => (answer, false),
+            answer = timeout(OTHERS_TIME, ask_others(trackers, session, query, limit, end)) => {
+                (answer.ok().flatten(), false)
+            }
             _ = back => (None, true),
         };
-        if let Some(answer) = at_others
-            && is_final(&answer, warm_until)
-        {
-            return Ok(answer.0);
+        if let Some(answer) = at_others {
+            if is_final(&answer, warm_until) {
+                return Ok(answer.0);
+            }
+            *told = Some(answer.0);
         }
         if !is_back {
             sleep(WARM_UP_PAUSE).await;

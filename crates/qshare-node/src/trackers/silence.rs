@@ -109,7 +109,7 @@ async fn nothing_within(time: Duration, received: impl Fn() -> u64) {
     }
 }
 
-/// Waits until nothing has arrived on a connection for `time`, which it finds out within twice that.
+/// Waits until nothing has arrived on a connection for `time`. It finds that out within twice that.
 pub(crate) async fn silent_for(connection: &quinn::Connection, time: Duration) {
     nothing_within(time, || connection.stats().udp_rx.datagrams).await;
 }

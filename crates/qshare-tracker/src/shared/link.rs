@@ -19,7 +19,7 @@ use redis::{
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::address::{RegistryKind, SharedRegistryConfig};
 use super::refusals::{WriteRefusal, WriteRefusals};
@@ -31,6 +31,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_millis(1_500);
 /// The first and the longest pause between attempts to connect.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often the loss of the connection is logged as a warning.
+const TELL_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why the shared registry cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,6 +61,12 @@ pub enum RegistryFault {
          it with --registry-ca FILE"
     )]
     Untrusted(String),
+    /// Redis wants a password, or another one.
+    #[error(
+        "{0}. Name the file with the password with --registry-password-file, and the user, if \
+         there is one, in the URL: redis://USER@HOST:PORT"
+    )]
+    Unauthenticated(String),
     /// The server is a replica.
     #[error("it is a read-only replica")]
     Replica,
@@ -71,13 +79,12 @@ impl RegistryFault {
     /// Whether only a person can change it.
     pub fn is_refusal(&self) -> bool {
         match self {
-            RegistryFault::Evicts(_) | RegistryFault::TooOld(_) | RegistryFault::Untrusted(_) => {
-                true
-            }
+            RegistryFault::Evicts(_)
+            | RegistryFault::TooOld(_)
+            | RegistryFault::Untrusted(_)
+            | RegistryFault::Unauthenticated(_) => true,
             RegistryFault::Redis(error) => {
-                error.kind() == ErrorKind::AuthenticationFailed
-                    || error.kind() == ErrorKind::InvalidClientConfig
-                    || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
+                error.kind() == ErrorKind::InvalidClientConfig || error.code() == Some("NOPERM")
             }
             _ => false,
         }
@@ -104,6 +111,7 @@ impl RegistryFault {
             RegistryFault::Evicts(_)
             | RegistryFault::TooOld(_)
             | RegistryFault::Untrusted(_)
+            | RegistryFault::Unauthenticated(_)
             | RegistryFault::Replica => "unusable",
             RegistryFault::Malformed => "malformed",
         }
@@ -116,6 +124,10 @@ impl From<RedisError> for RegistryFault {
         let text = error.to_string();
         if let Some(at) = text.find("invalid peer certificate") {
             return RegistryFault::Untrusted(text[at..].to_owned());
+        }
+        let wants_password = matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
+        if wants_password || error.kind() == ErrorKind::AuthenticationFailed {
+            return RegistryFault::Unauthenticated(text);
         }
         RegistryFault::Redis(std::sync::Arc::new(error))
     }
@@ -139,6 +151,10 @@ struct Current {
     pause: Duration,
     count: u64,
     fault: Option<RegistryFault>,
+    /// When the loss of a connection was last logged as a warning.
+    told_at: Option<Instant>,
+    /// Whether that of the last one was.
+    is_loss_told: bool,
 }
 
 #[derive(Clone)]
@@ -175,6 +191,8 @@ impl Link {
                 pause: PAUSE_MIN,
                 count: 0,
                 fault: None,
+                told_at: None,
+                is_loss_told: false,
             }),
             response_deadline,
             connections: watch::Sender::new(0),
@@ -238,9 +256,13 @@ impl Link {
                 current.pause = PAUSE_MIN;
                 current.retry_at = None;
                 current.fault = None;
+                let was_told = std::mem::take(&mut current.is_loss_told);
                 drop(current);
                 self.metrics.connected();
-                info!("connected to the shared registry");
+                match was_told {
+                    true => warn!("connected to the shared registry again"),
+                    false => info!("connected to the shared registry"),
+                }
                 self.connections.send_replace(number);
                 Ok((number, connection))
             }
@@ -367,8 +389,18 @@ impl Link {
         {
             current.connection = None;
             current.fault = Some(fault.clone());
+            // A cluster without one of its masters is lost with each call that needs it.
+            let now = Instant::now();
+            let is_news = current.told_at.is_none_or(|at| now - at >= TELL_INTERVAL);
+            if is_news {
+                current.told_at = Some(now);
+                current.is_loss_told = true;
+            }
             drop(current);
-            warn!(cause = %fault, "lost the shared registry");
+            match is_news {
+                true => warn!(cause = %fault, "lost the shared registry"),
+                false => debug!(cause = %fault, "lost the shared registry"),
+            }
         }
     }
 }
@@ -391,7 +423,7 @@ fn breaks_connection(fault: &RegistryFault) -> bool {
                     )
                 )
         }
-        RegistryFault::TimedOut(_) => true,
+        RegistryFault::TimedOut(_) | RegistryFault::Unauthenticated(_) => true,
         _ => false,
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::warn;
 
 /// For this long after a refused write, others are taken to be refused: longer than two trackers'
 /// records are apart.
@@ -69,7 +69,7 @@ impl WriteRefusals {
         }
         *last = None;
         drop(last);
-        info!("the shared registry accepts writes again");
+        warn!("the shared registry accepts writes again");
         None
     }
 }

@@ -32,9 +32,9 @@ use super::usage::{TrackerUse, Usage};
 use super::watches::{RemoteHolders, Watches};
 use crate::registry_metrics::RegistryMetrics;
 
-/// Time for an answer of Redis, and for one that waits up to a second for a message. A node that asks
-/// this tracker because another one hangs has waited 500 ms already, and should wait no longer than
-/// a second.
+/// Time for an answer of Redis, and for one that waits up to a second for a message. A node that
+/// asks this tracker because another one hangs has waited 500 ms already, and should wait no longer
+/// than a second.
 const RESPONSE_DEADLINE: Duration = Duration::from_millis(400);
 const INBOX_DEADLINE: Duration = Duration::from_millis(2_500);
 /// Messages that have arrived and are not handled yet.

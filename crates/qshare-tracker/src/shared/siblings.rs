@@ -3,8 +3,8 @@
 //! A tracker registers itself in Redis. Nodes are told of it only if it advertises an address, and
 //! the tracker that tells them has completed a handshake there with its id.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,7 +17,7 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::layout::{Layout, bytes_of, decode_trackers};
 use super::link::Link;
@@ -84,17 +84,24 @@ pub(crate) struct Siblings {
     pub(crate) found: watch::Sender<Arc<Vec<Sibling>>>,
 }
 
+/// Where other trackers have answered, and where they have not.
+#[derive(Default)]
+struct Proofs {
+    proven: HashMap<(NodeId, SocketAddr), Instant>,
+    refuted: HashSet<(NodeId, SocketAddr)>,
+}
+
 impl Siblings {
     /// Never returns.
     pub(crate) async fn run(&self, endpoint: Endpoint) {
-        let mut proven: HashMap<(NodeId, SocketAddr), Instant> = HashMap::new();
+        let mut proofs = Proofs::default();
         let mut remembered = Remembered::default();
         let connections = self.link.connections();
         loop {
             if let Some(read) = self.read().await {
                 let connection = *connections.borrow();
                 let trackers = remembered.complete(Instant::now(), connection, read);
-                let found = self.prove(&endpoint, trackers, &mut proven).await;
+                let found = self.prove(&endpoint, trackers, &mut proofs).await;
                 self.found.send_if_modified(|told| {
                     let is_new = **told != found;
                     *told = Arc::new(found);
@@ -142,9 +149,14 @@ impl Siblings {
         &self,
         endpoint: &Endpoint,
         trackers: Vec<(NodeId, TrackerRecord)>,
-        proven: &mut HashMap<(NodeId, SocketAddr), Instant>,
+        proofs: &mut Proofs,
     ) -> Vec<Sibling> {
+        let Proofs { proven, refuted } = proofs;
         proven.retain(|_, at| at.elapsed() < PROOF_LIFETIME);
+        refuted.retain(|(tracker, at)| {
+            let mut all = trackers.iter();
+            all.any(|(id, record)| id == tracker && record.observer.advertised == Some(*at))
+        });
         let mut found = Vec::new();
         for (tracker, record) in trackers {
             let Some(at) = record.observer.advertised else {
@@ -156,9 +168,19 @@ impl Siblings {
                     Ok(connection) => {
                         qshare_net::close(&connection, CloseCode::Goodbye);
                         proof.insert(Instant::now());
+                        refuted.remove(&(tracker, at));
                     }
                     Err(error) => {
-                        debug!(tracker = %tracker.short(), %at, %error, "not a sibling to tell of");
+                        let tracker_id = tracker.short();
+                        if refuted.insert((tracker, at)) {
+                            warn!(
+                                tracker = %tracker_id, %at, %error,
+                                "nodes are not told of a tracker: it does not answer where it says \
+                                 it is (--advertise)"
+                            );
+                        } else {
+                            debug!(tracker = %tracker_id, %at, %error, "not a sibling to tell of");
+                        }
                         continue;
                     }
                 }

@@ -25,6 +25,8 @@ pub(crate) struct ShownCode {
 /// The code of one share.
 pub(crate) struct ShareCode {
     offer: CodeOffer,
+    /// A code that works nowhere yet.
+    unusable: Option<OfferedCode>,
     /// Wrong codes that were typed.
     pub(crate) failed_attempts: u64,
     /// Whether as many receivers as the code admits have everything.
@@ -42,6 +44,7 @@ impl ShareCode {
         });
         ShareCode {
             offer,
+            unusable: None,
             failed_attempts: 0,
             is_served: false,
         }
@@ -57,7 +60,7 @@ impl ShareCode {
         let mut code = ShareCode::begin(node, share, uses);
         let first = async {
             loop {
-                if let CodeEvent::Offered(offered) = code.offer.next().await? {
+                if let CodeEvent::Offered(offered) = code.next().await {
                     return shown(&offered);
                 }
             }
@@ -76,12 +79,32 @@ impl ShareCode {
         let Some(event) = self.offer.next().await else {
             return std::future::pending().await;
         };
+        let event = once_usable(&mut self.unusable, event);
         match &event {
             CodeEvent::AttemptFailed { .. } => self.failed_attempts += 1,
             CodeEvent::Completed { left: Some(0) } => self.is_served = true,
             _ => {}
         }
         event
+    }
+}
+
+/// Returns an event as it is reported: a code that works nowhere is kept, and offered once a
+/// tracker has it.
+fn once_usable(unusable: &mut Option<OfferedCode>, event: CodeEvent) -> CodeEvent {
+    match event {
+        CodeEvent::Offered(offered) => {
+            *unusable = shown(&offered).is_none().then(|| offered.clone());
+            CodeEvent::Offered(offered)
+        }
+        CodeEvent::Claimed { tracker } => match unusable.take() {
+            Some(offered) => CodeEvent::Offered(OfferedCode {
+                trackers: vec![tracker],
+                ..offered
+            }),
+            None => CodeEvent::Claimed { tracker },
+        },
+        event => event,
     }
 }
 
@@ -107,4 +130,38 @@ fn is_default(tracker: &TrackerAddress) -> bool {
 /// Whether an event ends the code for good.
 pub(crate) fn is_end(event: &CodeEvent) -> bool {
     matches!(event, CodeEvent::Ended(CodeEnd::UsedUp | CodeEnd::Expired))
+}
+
+#[cfg(test)]
+mod tests {
+    use qshare_node::content::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_code_is_shown_once_a_tracker_has_it() {
+        let (mut unusable, tracker) = (None, "example.org:65000".parse().unwrap());
+        let nowhere = CodeEvent::Offered(OfferedCode {
+            code: Code::from_random(42, 7),
+            trackers: Vec::new(),
+            lan: false,
+            replaces: None,
+        });
+        let CodeEvent::Offered(offered) = once_usable(&mut unusable, nowhere) else {
+            panic!("it is offered");
+        };
+        assert!(shown(&offered).is_none());
+        let text = offered.code.reveal().to_string();
+        let claimed = || CodeEvent::Claimed {
+            tracker: TrackerAddress::clone(&tracker),
+        };
+        let CodeEvent::Offered(offered) = once_usable(&mut unusable, claimed()) else {
+            panic!("it is offered again");
+        };
+        let shown = shown(&offered).unwrap();
+        assert_eq!(shown.text, text);
+        assert!(shown.command.contains("example.org"), "{}", shown.command);
+        let next = once_usable(&mut unusable, claimed());
+        assert!(matches!(next, CodeEvent::Claimed { .. }));
+    }
 }

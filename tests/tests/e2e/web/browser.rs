@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use fantoccini::error::CmdError;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use qshare_tests::process::{PATIENCE, Process};
@@ -147,6 +148,14 @@ impl Browser {
     /// Rows get their heights when they are scrolled into the window. WebDriver scrolls, asks for
     /// the element's place and clicks there, without a look at what has moved in between.
     pub(super) fn click(&self, selector: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.try_click(selector) {
+            // It has moved or gone since it was looked at.
+            assert!(Instant::now() < deadline, "{selector}: {error}");
+        }
+    }
+
+    fn try_click(&self, selector: &str) -> Result<(), CmdError> {
         let selected = json!(selector);
         self.until(&format!(
             "const element = document.querySelector({selected});
@@ -169,9 +178,9 @@ impl Browser {
         );
         assert_eq!(self.js_async(&at_rest), Value::Null);
         self.runtime.block_on(async {
-            let element = self.client().find(Locator::Css(selector)).await.unwrap();
-            element.click().await.unwrap();
-        });
+            let element = self.client().find(Locator::Css(selector)).await?;
+            element.click().await
+        })
     }
 
     /// Types a text into the first element of a selector.

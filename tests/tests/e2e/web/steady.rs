@@ -88,7 +88,7 @@ fn a_thousand_downloads_are_listed_in_steps_and_one_that_moves_moves_no_other() 
     for number in 0..total {
         world.put("source", &format!("all/{number:04}"), &noise(100, number));
     }
-    world.put("source", "large.bin", &noise(4 * MIB, 5000));
+    world.put("source", "large.bin", &noise(16 * MIB, 5000));
     let _source = world.node("source", tracker.address);
     tracker.client().until_complete("large.bin", 1);
     tracker

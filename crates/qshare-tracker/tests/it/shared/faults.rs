@@ -181,6 +181,8 @@ async fn a_missing_or_wrong_password_is_a_refusal() {
             _ => {
                 let fault = checked.unwrap_err();
                 assert!(fault.is_refusal(), "{fault:?}");
+                let text = fault.to_string();
+                assert!(text.contains("--registry-password-file"), "{text}");
             }
         }
     }
