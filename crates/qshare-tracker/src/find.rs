@@ -183,6 +183,7 @@ impl OwnNodes for OwnRegistry<'_> {
             ..*self.asked
         };
         let page = self.find(by_id)?;
+        self.client.charge_steps(Instant::now(), page.steps);
         page.matches.into_iter().next()
     }
 

@@ -30,6 +30,7 @@
 //! neither a paused tracker nor a delayed command brings back what a node withdrew.
 
 mod address;
+mod answers;
 mod inbox;
 mod introduction;
 mod layout;

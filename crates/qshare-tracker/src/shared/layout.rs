@@ -47,6 +47,9 @@ pub(super) const ENTRY_LIFETIME: Duration = Duration::from_secs(3600);
 /// Time for which an ended session is remembered, so that an older one cannot take its place: twice
 /// the time-out after which a tracker knows that the older connection is dead.
 const GONE_LIFETIME: Duration = Duration::from_secs(120);
+/// How long a tracker that no longer registers stays in the list of trackers. Its record ends with
+/// its lease, so the list need not be exact, and trackers' clocks may differ by this much.
+const LISTED_FOR: Duration = Duration::from_secs(3600);
 /// Messages that wait for one tracker; older ones are dropped.
 const INBOX_MAX: isize = 4_096;
 /// Time to live of an inbox that is not read.
@@ -430,7 +433,8 @@ impl Layout {
         now_ms: u64,
     ) -> [Call; 3] {
         let all = format!("{}t", self.prefix).into_bytes();
-        let old = now_ms.saturating_sub(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
+        let listed = u64::try_from(LISTED_FOR.as_millis()).unwrap_or(u64::MAX);
+        let old = now_ms.saturating_sub(listed);
         [
             Call::command(
                 "SET",

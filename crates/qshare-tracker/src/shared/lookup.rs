@@ -5,7 +5,7 @@
 //! found is answered for one lease.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qshare_content::{AssetName, ContentId, NamePattern, NodeId, Query, is_glob};
@@ -13,18 +13,13 @@ use qshare_registry::{Cursor, Find, Holder, Order, Page, Readiness, is_topic, si
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::answers::{Answers, FRESH, FRESH_WITHOUT_REDIS};
 use super::link::RegistryFault;
 use super::merge::{OwnNodes, RemotePage, SIMILAR_MAX, Similar, merge};
 use super::reader::{Named, Reader};
 
-/// How old an answer with matches may be.
-const FRESH: Duration = Duration::from_secs(1);
-/// How old it may be while Redis is away: one lease.
-const FRESH_WITHOUT_REDIS: Duration = Duration::from_secs(30);
 /// Time for all reads of one lookup.
 const DEADLINE: Duration = Duration::from_millis(600);
-/// Answers in the cache.
-const ANSWERS_MAX: usize = 4_096;
 /// Holders of each match that are kept for several askers.
 const HOLDERS_KEPT: usize = 64;
 /// Names that are compared with one that was not found, as in the registry in memory.
@@ -32,55 +27,20 @@ const SIMILAR_SCANNED: usize = 1_000;
 /// Contents of a similar name of which one must have a holder.
 const SIMILAR_CONTENTS: usize = 3;
 
-struct Answer {
-    begun: Instant,
-    page: Arc<RemotePage>,
-}
-
-/// One cached lookup. Requests that come while it runs wait for it, or share the next one.
-#[derive(Default)]
-struct Slot {
-    turn: tokio::sync::Mutex<()>,
-    answer: Mutex<Option<Answer>>,
-}
-
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, Option<Answer>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the similar names that were offered within the last second.
-    fn similar(&self) -> Option<Similar> {
-        let answer = self.lock();
-        let similar = answer.as_ref()?.page.similar.clone();
-        similar.filter(|similar| similar.read_at.elapsed() < FRESH)
-    }
-
-    /// Returns the answer if it is recent enough at `now` for a request that came at `asked`.
-    fn usable(&self, asked: Instant, now: Instant, fresh: Duration) -> Option<Arc<RemotePage>> {
-        let answer = self.lock();
-        let answer = answer.as_ref()?;
-        let is_positive = !answer.page.matches.is_empty();
-        let age = now.saturating_duration_since(answer.begun);
-        let is_usable = answer.begun >= asked || (is_positive && age < fresh);
-        is_usable.then(|| Arc::clone(&answer.page))
-    }
-}
-
 /// What the cache knows about one lookup.
 pub(crate) struct Known(Arc<RemotePage>);
 
 /// Completes answers by what other trackers know.
 pub(crate) struct SharedLookup {
     reader: Arc<Reader>,
-    slots: Mutex<HashMap<Vec<u8>, Arc<Slot>>>,
+    answers: Answers,
 }
 
 impl SharedLookup {
     pub(crate) fn new(reader: Arc<Reader>) -> SharedLookup {
         SharedLookup {
             reader,
-            slots: Mutex::default(),
+            answers: Answers::default(),
         }
     }
 
@@ -105,7 +65,7 @@ impl SharedLookup {
 
     /// Returns what other trackers know about a lookup that came just now, if that is in the cache.
     pub(crate) fn known(&self, find: &Find, now: Instant) -> Option<Known> {
-        let slot = self.cached_slot(find)?;
+        let slot = self.answers.kept(&key_of(find))?;
         slot.usable(now, now, FRESH).map(Known)
     }
 
@@ -185,7 +145,7 @@ impl SharedLookup {
         // stand for another content elsewhere.
         let is_same_everywhere = matches!(find.query, Query::Id(_) | Query::OfNode(..));
         if is_same_everywhere && !local.matches.is_empty() {
-            let slot = self.slot(find);
+            let slot = self.answers.slot(key_of(find));
             let now = Instant::now();
             if let Some(page) = slot.usable(now, now, FRESH) {
                 return Ok(page);
@@ -203,7 +163,7 @@ impl SharedLookup {
     /// each other.
     async fn cached(&self, find: &Find) -> Result<Arc<RemotePage>, RegistryFault> {
         let asked = Instant::now();
-        let slot = self.slot(find);
+        let slot = self.answers.slot(key_of(find));
         if let Some(page) = slot.usable(asked, asked, FRESH) {
             return Ok(page);
         }
@@ -215,10 +175,8 @@ impl SharedLookup {
             }
             let similar = slot.similar();
             let page = Arc::new(self.read(find, similar).await?);
-            *slot.lock() = Some(Answer {
-                begun,
-                page: Arc::clone(&page),
-            });
+            slot.keep(begun, &page);
+            self.answers.limit_memory(page.bytes());
             Ok(page)
         };
         // In a box of its own, since most lookups need none of it.
@@ -229,35 +187,6 @@ impl SharedLookup {
             let page = slot.usable(asked, now, FRESH_WITHOUT_REDIS);
             page.ok_or(fault)
         })
-    }
-
-    /// Returns the slot of a lookup that was answered before.
-    fn cached_slot(&self, find: &Find) -> Option<Arc<Slot>> {
-        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.get(&key_of(find)).map(Arc::clone)
-    }
-
-    fn slot(&self, find: &Find) -> Arc<Slot> {
-        let key = key_of(find);
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() >= ANSWERS_MAX && !slots.contains_key(&key) {
-            let old = |slot: &Arc<Slot>, age: Duration| {
-                let answer = slot.lock();
-                let is_fresh = |answer: &Answer| {
-                    !answer.page.matches.is_empty() && answer.begun.elapsed() < age
-                };
-                Arc::strong_count(slot) == 1 && !answer.as_ref().is_some_and(is_fresh)
-            };
-            slots.retain(|_, slot| !old(slot, FRESH_WITHOUT_REDIS));
-            if slots.len() >= ANSWERS_MAX {
-                slots.retain(|_, slot| !old(slot, FRESH));
-            }
-            if slots.len() >= ANSWERS_MAX {
-                // All are in use or fresh: this request is not cached.
-                return Arc::default();
-            }
-        }
-        Arc::clone(slots.entry(key).or_default())
     }
 
     /// Reads what other trackers know. `similar` are similar names that were read just before.

@@ -1,10 +1,11 @@
 //! Merges what this tracker's own registry answers with what other trackers know.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use qshare_content::fair::Network;
-use qshare_content::{AssetName, ContentId, Query};
+use qshare_content::{AssetName, ContentId, ContentInfo, Hash, Query};
 use qshare_registry::{Cursor, Find, Holder, Match, Order, Page, Readiness, similar_names};
 use rand::seq::SliceRandom;
 
@@ -26,6 +27,25 @@ pub(super) struct RemotePage {
     /// a name and no glob.
     pub(super) is_exact: bool,
     pub(super) similar: Option<Similar>,
+}
+
+impl RemotePage {
+    /// Returns about how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let of_match = |described: &Described| {
+            let found = &described.found;
+            let holders = found.holders.iter();
+            let claimed: usize = holders.map(|one| one.contact.claimed.len()).sum();
+            size_of::<Described>()
+                + found.name.as_str().len()
+                + found.holders.len() * size_of::<Holder>()
+                + claimed * size_of::<SocketAddr>()
+                + described.digests.len() * 2 * size_of::<Hash>()
+        };
+        let similar = self.similar.iter().flat_map(|similar| &similar.names);
+        let similar: usize = similar.map(|name| name.as_str().len()).sum();
+        size_of::<RemotePage>() + similar + self.matches.iter().map(of_match).sum::<usize>()
+    }
 }
 
 /// Names of all trackers that resemble one that was not found, best first.
@@ -78,7 +98,7 @@ pub(super) fn merge(
         .min_by_key(|&cursor| of_cursor(cursor));
     let end = end.cloned();
     let begin = find.after.as_ref().map(of_cursor);
-    let mut matches = local.matches;
+    let mut matches = Matches::new(local.matches, remote.matches.len(), by_id);
     for Described {
         found, is_named, ..
     } in elsewhere
@@ -89,11 +109,7 @@ pub(super) fn merge(
         {
             continue;
         }
-        let same = matches.iter_mut().find(|known| match by_id {
-            true => known.info == found.info,
-            false => known.name == found.name && known.info == found.info,
-        });
-        match same {
+        match matches.same_as(found) {
             Some(known) => {
                 add_holders(known, found);
                 // What one node calls the content is described by that node alone.
@@ -112,6 +128,7 @@ pub(super) fn merge(
             None => {}
         }
     }
+    let mut matches = matches.all;
     match by_id {
         true => matches.sort_by_cached_key(|found| found.info.id()),
         false => matches.sort_by(|a, b| {
@@ -158,6 +175,54 @@ pub(super) fn merge(
         more,
         near,
         steps: local.steps,
+    }
+}
+
+/// The matches of a merged page. Few are compared one by one, many are found by a hash.
+struct Matches {
+    all: Vec<Match>,
+    by_id: bool,
+    position: Option<HashMap<(ContentInfo, Option<AssetName>), usize>>,
+}
+
+impl Matches {
+    /// Takes the matches of one page, to which up to `more` are added.
+    fn new(all: Vec<Match>, more: usize, by_id: bool) -> Matches {
+        let key = |found: &Match| Matches::key(found, by_id);
+        let keys = all.iter().map(key).enumerate();
+        let is_large = all.len() + more > COMPARED_MAX;
+        Matches {
+            position: is_large.then(|| keys.map(|(at, key)| (key, at)).collect()),
+            all,
+            by_id,
+        }
+    }
+
+    /// Returns what tells matches apart: the content and, unless the listing is by id, the name.
+    fn key(found: &Match, by_id: bool) -> (ContentInfo, Option<AssetName>) {
+        (found.info, (!by_id).then(|| found.name.clone()))
+    }
+
+    fn same_as(&mut self, found: &Match) -> Option<&mut Match> {
+        let by_id = self.by_id;
+        match &self.position {
+            Some(position) => {
+                let at = *position.get(&Matches::key(found, by_id))?;
+                self.all.get_mut(at)
+            }
+            None => self
+                .all
+                .iter_mut()
+                .find(|known| known.info == found.info && (by_id || known.name == found.name)),
+        }
+    }
+
+    fn push(&mut self, found: Match) {
+        if let Some(position) = &mut self.position {
+            let key = Matches::key(&found, self.by_id);
+            position.entry(key).or_insert(self.all.len());
+        }
+        self.all.push(found);
     }
 }
 
@@ -241,11 +306,9 @@ fn sample(holders: Vec<Holder>, find: &Find) -> Vec<Holder> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-    use std::net::SocketAddr;
-
-    use qshare_content::{ContentInfo, FileMetadata, Hash, NodeId};
+    use qshare_content::{FileMetadata, NodeId};
     use qshare_registry::{Contact, GroupId};
+    use std::collections::BTreeSet;
 
     use super::*;
 
@@ -351,6 +414,46 @@ mod tests {
         let there = remote(one("a1"), false, Some("a1"));
         let glob = (vec!["a1".to_owned()], true);
         assert_eq!(merged(here, &there, "a[1]"), glob);
+    }
+
+    #[test]
+    fn many_matches_are_merged_as_few_are() {
+        for count in [3, 300] {
+            let names: Vec<String> = (0..count).map(|number| format!("n{number:03}")).collect();
+            let all = |node| {
+                let one = |name: &String| found(name, vec![holder(node, true)]);
+                names.iter().map(one).collect::<Vec<Match>>()
+            };
+            let find = Find {
+                group: GroupId::OPEN,
+                query: Query::Name("n*".into()),
+                after: None,
+                limit: 1_000,
+                holders: 100,
+                asking: None,
+                near: false,
+            };
+            // The other trackers' names are the same and, of the same content, some more.
+            let mut there = all(2);
+            there.extend(
+                names
+                    .iter()
+                    .map(|name| found(&format!("{name}x"), Vec::new())),
+            );
+            let remote = remote(there, false, None);
+            let merged = merge(page(all(1), None), &remote, &find, &Nobody);
+            assert_eq!(merged.matches.len(), 2 * count);
+            let first = &merged.matches[0];
+            assert_eq!((first.name.as_str(), first.complete), ("n000", 2));
+            assert_eq!(merged.matches[1].name.as_str(), "n000x");
+            let by_id = Find {
+                query: Query::IdPrefix("0".parse().unwrap()),
+                ..find
+            };
+            let one = vec![found("n000", vec![holder(1, true)])];
+            let merged = merge(page(one, None), &remote, &by_id, &Nobody);
+            assert_eq!(merged.matches.len(), 1, "one content");
+        }
     }
 
     #[test]

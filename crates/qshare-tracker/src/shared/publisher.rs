@@ -39,9 +39,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_WHILE_WAITING: Duration = Duration::from_millis(20);
 /// Pause after Redis refused a write, because its memory is full for example.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
-/// For this long after a write was lost or refused, entries are taken to be missing from Redis. A
-/// refused write is tried again sooner, and other trackers need time to publish theirs.
-const BEHIND_FOR: Duration = Duration::from_secs(5);
+/// For this long after a write was lost or refused, or Redis was found to have lost one, entries
+/// are taken to be missing from it: other trackers need time to notice and to publish theirs.
+const BEHIND_FOR: Duration = Duration::from_secs(30);
 /// Longest wait of a node for its announcement to be published. While Redis is away, announcements
 /// are acknowledged without it.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);

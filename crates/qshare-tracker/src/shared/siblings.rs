@@ -3,7 +3,6 @@
 //! A tracker registers itself in Redis. Nodes are told of it only if it advertises an address, and
 //! the tracker that tells them has completed a handshake there with its id.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
@@ -157,33 +157,46 @@ impl Siblings {
             let mut all = trackers.iter();
             all.any(|(id, record)| id == tracker && record.observer.advertised == Some(*at))
         });
+        let mut dials = JoinSet::new();
+        for (tracker, record) in &trackers {
+            if let Some(at) = record.observer.advertised
+                && !proven.contains_key(&(*tracker, at))
+            {
+                let (endpoint, tracker) = (endpoint.clone(), *tracker);
+                dials.spawn(async move {
+                    let target = DialTarget::Tracker(Some(tracker));
+                    let dialled = connect(&endpoint, target, at, HANDSHAKE_DEADLINE).await;
+                    (tracker, at, dialled)
+                });
+            }
+        }
+        while let Some(dialled) = dials.join_next().await {
+            let Ok((tracker, at, dialled)) = dialled else {
+                continue;
+            };
+            match dialled {
+                Ok(connection) => {
+                    qshare_net::close(&connection, CloseCode::Goodbye);
+                    proven.insert((tracker, at), Instant::now());
+                    refuted.remove(&(tracker, at));
+                }
+                Err(error) if refuted.insert((tracker, at)) => warn!(
+                    tracker = %tracker.short(), %at, %error,
+                    "nodes are not told of a tracker: it does not answer where it says it is \
+                     (--advertise)"
+                ),
+                Err(error) => {
+                    debug!(tracker = %tracker.short(), %at, %error, "not a sibling to tell of");
+                }
+            }
+        }
         let mut found = Vec::new();
         for (tracker, record) in trackers {
             let Some(at) = record.observer.advertised else {
                 continue;
             };
-            if let Entry::Vacant(proof) = proven.entry((tracker, at)) {
-                let target = DialTarget::Tracker(Some(tracker));
-                match connect(endpoint, target, at, HANDSHAKE_DEADLINE).await {
-                    Ok(connection) => {
-                        qshare_net::close(&connection, CloseCode::Goodbye);
-                        proof.insert(Instant::now());
-                        refuted.remove(&(tracker, at));
-                    }
-                    Err(error) => {
-                        let tracker_id = tracker.short();
-                        if refuted.insert((tracker, at)) {
-                            warn!(
-                                tracker = %tracker_id, %at, %error,
-                                "nodes are not told of a tracker: it does not answer where it says \
-                                 it is (--advertise)"
-                            );
-                        } else {
-                            debug!(tracker = %tracker_id, %at, %error, "not a sibling to tell of");
-                        }
-                        continue;
-                    }
-                }
+            if !proven.contains_key(&(tracker, at)) {
+                continue;
             }
             // On the same machine, nodes replace it by the address at which they reach this
             // tracker.

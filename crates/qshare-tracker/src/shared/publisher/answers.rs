@@ -123,6 +123,7 @@ impl Publisher {
             Value::Int(0) => {
                 // Redis lost it: it was restarted, or a replica took over that had not received it.
                 let mut state = self.lock();
+                state.failed_at = Some(Instant::now());
                 if let Some(published) = state.nodes.get_mut(&node)
                     && published.number == number
                 {
