@@ -155,7 +155,14 @@ impl Layout {
             self.asset(content, name),
             self.tagged("n", &content.0),
             self.tagged("w", &content.0),
+            self.holders(content),
         ]
+    }
+
+    /// Returns the key of who holds a content under whatever name: the last entry of each node.
+    /// While a node withdraws one of several names its entry may be missing for a while.
+    fn holders(&self, content: ContentId) -> Vec<u8> {
+        self.tagged("h", &content.0)
     }
 
     /// Returns the beginning of all keys of mailboxes. They lie on one server, so that a claim is
@@ -331,6 +338,17 @@ impl Layout {
     pub(super) fn read(&self, name: &str, content: ContentId, max: usize) -> Call {
         let keys = vec![self.asset(content, name)];
         Call::script(ScriptName::Read, keys, vec![max.to_string().into()])
+    }
+
+    /// Reads who holds a content under whatever name: all of them, or `max` at random.
+    pub(super) fn read_holders(&self, content: ContentId, max: usize) -> Call {
+        let keys = vec![self.holders(content)];
+        Call::script(ScriptName::Read, keys, vec![max.to_string().into()])
+    }
+
+    /// Reads whether one node holds a content under whatever name.
+    pub(super) fn read_holder(&self, content: ContentId, node: NodeId) -> Call {
+        Call::command("HGET", self.holders(content), vec![node.0.to_vec()])
     }
 
     /// Reads the entry of one node.

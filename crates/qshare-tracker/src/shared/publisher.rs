@@ -39,9 +39,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_WHILE_WAITING: Duration = Duration::from_millis(20);
 /// Pause after Redis refused a write, because its memory is full for example.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
-/// For this long after a write was lost or refused, or Redis was found to have lost one, entries
-/// are taken to be missing from it: other trackers need time to notice and to publish theirs.
-const BEHIND_FOR: Duration = Duration::from_secs(30);
 /// Longest wait of a node for its announcement to be published. While Redis is away, announcements
 /// are acknowledged without it.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
@@ -259,11 +256,12 @@ impl Publisher {
         })
     }
 
-    /// Whether entries of living nodes may be missing from Redis, because it was away or refuses
-    /// writes of any tracker. A node may hold what Redis does not have then.
+    /// Whether entries of living nodes may be missing from Redis, because it refuses writes of any
+    /// tracker, or was away or found to have lost entries within the last lease: other trackers
+    /// need time to notice and to publish theirs. A node may hold what Redis does not have then.
     pub(crate) fn is_behind(&self) -> bool {
         let failed_at = self.lock().failed_at;
-        failed_at.is_some_and(|at| at.elapsed() < BEHIND_FOR) || self.link.write_refusal().is_some()
+        failed_at.is_some_and(|at| at.elapsed() < self.lease) || self.link.write_refusal().is_some()
     }
 
     /// Waits until what the node announced is published, unless Redis is away.

@@ -147,8 +147,11 @@ impl Reader {
         contents.sort();
         contents.dedup();
         let mut asked: Vec<Named> = names.clone();
-        let (mut entries, others) =
-            tokio::try_join!(self.entries(names.clone(), max), self.names_of(&contents))?;
+        let (mut entries, others, all_holders) = tokio::try_join!(
+            self.entries(names.clone(), max),
+            self.names_of(&contents),
+            self.holders_of(&contents, max),
+        )?;
         asked.sort();
         let others: Vec<Named> = others
             .into_iter()
@@ -156,7 +159,10 @@ impl Reader {
             .filter(|named| asked.binary_search(named).is_err())
             .collect();
         entries.extend(self.entries(others, max).await?);
-        let sessions = self.sessions_of(&entries).await?;
+        let nodes = entries.iter().flat_map(|entries| &entries.read);
+        let nodes = nodes.chain(all_holders.iter().flat_map(|(_, read)| read));
+        let sessions = self.sessions(nodes.map(|(node, _)| *node).collect());
+        let sessions = sessions.await?;
         let mut held: BTreeMap<ContentId, Held> = BTreeMap::new();
         let mut live: BTreeMap<Named, Stated> = BTreeMap::new();
         let mut dead: Vec<(Named, Vec<Entry>)> = Vec::new();
@@ -169,6 +175,11 @@ impl Reader {
             if !found.is_empty() || of_name.count == 0 {
                 dead.push((of_name.named, found));
             }
+        }
+        // A node may have the content under a name that was not read.
+        for (content, (count, read)) in contents.iter().zip(&all_holders) {
+            let held = held.entry(*content).or_default();
+            self.add_others(*count, read, &sessions, held);
         }
         self.clean(dead);
         let described = names.into_iter().filter_map(|named| {
@@ -246,6 +257,45 @@ impl Reader {
         (dead, stated)
     }
 
+    /// Adds nodes that hold a content under names that were not read.
+    fn add_others(
+        &self,
+        count: usize,
+        read: &[Entry],
+        sessions: &HashMap<NodeId, Option<Arc<SessionRecord>>>,
+        held: &mut Held,
+    ) {
+        for (node, value) in read {
+            let session = sessions.get(node).and_then(Option::as_ref);
+            let Some(session) = session.filter(|session| session.counts(value)) else {
+                continue;
+            };
+            if held.holders.contains_key(node) || self.is_in_memory(*node, session, value) {
+                continue;
+            }
+            let EntryFlags {
+                complete,
+                is_collection,
+                ..
+            } = EntryFlags::of_value(value);
+            held.is_collection |= is_collection;
+            // Estimates of a sample may count the node already.
+            if held.complete + held.partial < count {
+                match complete {
+                    true => held.complete += 1,
+                    false => held.partial += 1,
+                }
+            }
+            let contact = session.details.contact_at(&self.observer);
+            let holder = Holder {
+                node: *node,
+                contact,
+                complete,
+            };
+            held.holders.insert(*node, holder);
+        }
+    }
+
     /// Whether this tracker's own registry has an entry. It lacks what its node announced to
     /// another tracker before.
     fn is_in_memory(&self, node: NodeId, session: &SessionRecord, value: &[u8]) -> bool {
@@ -269,14 +319,20 @@ impl Reader {
             .collect()
     }
 
-    /// Returns the sessions of the nodes of these entries; None for those without a live one.
-    async fn sessions_of(
+    /// Returns who holds each content under whatever name: how many there are, and some of them.
+    async fn holders_of(
         &self,
-        entries: &[Entries],
-    ) -> Result<HashMap<NodeId, Option<Arc<SessionRecord>>>, RegistryFault> {
-        let nodes = entries.iter().flat_map(|entries| &entries.read);
-        let nodes: Vec<NodeId> = nodes.map(|(node, _)| *node).collect();
-        self.sessions(nodes).await
+        contents: &[ContentId],
+        max: usize,
+    ) -> Result<Vec<(usize, Vec<Entry>)>, RegistryFault> {
+        let calls: Vec<Call> = contents
+            .iter()
+            .map(|&content| self.layout.read_holders(content, max))
+            .collect();
+        let values = self.link.run(&calls).await?;
+        let read = values.iter().map(decode_entries);
+        read.map(|read| read.ok_or(RegistryFault::Malformed))
+            .collect()
     }
 
     /// Returns the sessions of these nodes; None for those without a live one.
@@ -330,14 +386,15 @@ impl Reader {
     ) -> Result<BTreeMap<NodeId, Holder>, RegistryFault> {
         let names = self.names_of(&[content]).await?;
         let names: Vec<Named> = names.into_iter().flatten().collect();
-        let calls: Vec<Call> = names
-            .iter()
-            .flat_map(|named| {
-                let name = named.name.as_str();
-                let one = |&node| self.layout.read_one(name, content, node);
-                nodes.iter().map(one).collect::<Vec<Call>>()
-            })
-            .collect();
+        let under_names = names.iter().flat_map(|named| {
+            let name = named.name.as_str();
+            let one = |&node| self.layout.read_one(name, content, node);
+            nodes.iter().map(one).collect::<Vec<Call>>()
+        });
+        // Some of a content's names are read, and a node may have it under another.
+        let any = nodes.iter();
+        let any = any.map(|&node| self.layout.read_holder(content, node));
+        let calls: Vec<Call> = any.chain(under_names).collect();
         let values = self.link.run(&calls).await?;
         let sessions = self.sessions(nodes.to_vec()).await?;
         let mut holders: BTreeMap<NodeId, Holder> = BTreeMap::new();

@@ -79,6 +79,11 @@ local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known and string.sub(known, 1, 24) > string.sub(ARGV[2], 1, 24) then return {} end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
+local held = redis.call('HGET', KEYS[4], ARGV[1])
+if not held or string.sub(held, 1, 24) <= string.sub(ARGV[2], 1, 24) then
+  redis.call('HSET', KEYS[4], ARGV[1], ARGV[2])
+end
+redis.call('EXPIRE', KEYS[4], ARGV[5])
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
 redis.call('EXPIRE', KEYS[2], ARGV[5])
 if known and string.sub(known, 1, 16) == string.sub(ARGV[2], 1, 16)
@@ -90,6 +95,7 @@ const REMOVE: &str = r"
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if not known or string.sub(known, 1, 24) > ARGV[2] then return {'', 0, {}} end
 redis.call('HDEL', KEYS[1], ARGV[1])
+if redis.call('HGET', KEYS[4], ARGV[1]) == known then redis.call('HDEL', KEYS[4], ARGV[1]) end
 local watchers = redis.call('SMEMBERS', KEYS[3])
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'', 0, watchers} end
 local info = redis.call('HGET', KEYS[2], ARGV[3])
@@ -99,8 +105,10 @@ return {info or '', redis.call('EXISTS', KEYS[2]), watchers}";
 /// Removes entries that have not changed since they were read. Returns as [`REMOVE`] does.
 const CLEAN: &str = r"
 for at = 2, #ARGV, 2 do
-  if redis.call('HGET', KEYS[1], ARGV[at]) == ARGV[at + 1] then
-    redis.call('HDEL', KEYS[1], ARGV[at])
+  for _, key in ipairs({KEYS[1], KEYS[4]}) do
+    if redis.call('HGET', key, ARGV[at]) == ARGV[at + 1] then
+      redis.call('HDEL', key, ARGV[at])
+    end
   end
 end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'', 0, {}} end

@@ -40,7 +40,7 @@ async fn what_one_tracker_acknowledged_the_other_finds_at_once() {
     // Those who leave leave nothing in Redis but what expires soon.
     announcing.announce(vec![entry("y", 2)]).await;
     announcing.leave(qshare_wire::CloseCode::Goodbye);
-    for kind in ["a", "x", "i"] {
+    for kind in ["a", "h", "x", "i"] {
         eventually("no entries and no names of any", async || {
             let keys = redis.command(&["KEYS", &format!("*:{kind}:*")]);
             (keys == redis::Value::Array(Vec::new())).then_some(())
@@ -112,4 +112,43 @@ async fn a_watched_holder_that_moves_to_the_watchers_tracker_stays() {
             holds = false;
         }
     }
+}
+
+#[tokio::test]
+async fn other_names_of_a_content_hide_no_holder() {
+    let redis = redis_or_skip!();
+    let (a, b) = (tracker_over(&redis).await, tracker_over(&redis).await);
+    let (honest, other, asker) = (Node::new(None), Node::new(None), Node::new(None));
+    let (mut at_b, mut also_at_b) = (honest.join(&b).await, other.join(&b).await);
+    let content = entry("honest", 1).info.id();
+    at_b.announce(vec![entry("honest", 1)]).await;
+    let spam = |at: usize| entry(&format!("spam/{at}"), 1);
+    also_at_b.announce((0..400).map(spam).collect()).await;
+    let asking = asker.join(&a).await;
+    let text = content.to_string();
+    let has_honest = |found: &Found| nodes(found).contains(&honest.endpoint.id());
+    // Some names are read at random each second.
+    for _ in 0..3 {
+        let found = asking.find(&text).await;
+        assert!(has_honest(&found), "{:?}", names(&found));
+        let (holders, _watching) = asking.watch(content).await.unwrap();
+        let watched = holders.holders.iter();
+        let mut watched = watched.map(|holder| holder.contact.node);
+        assert!(watched.any(|node| node == honest.endpoint.id()));
+        tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    }
+    // Another name is as good, and none is not.
+    at_b.announce(vec![entry("honest too", 1)]).await;
+    at_b.withdraw(&entry("honest", 1)).await;
+    eventually("it holds the content by another name", async || {
+        let found = asking.find(&text).await;
+        has_honest(&found).then_some(())
+    })
+    .await;
+    at_b.withdraw(&entry("honest too", 1)).await;
+    eventually("it holds the content no more", async || {
+        let found = asking.find(&text).await;
+        (!has_honest(&found) && !found.matches.is_empty()).then_some(())
+    })
+    .await;
 }
