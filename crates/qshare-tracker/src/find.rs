@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -64,16 +65,17 @@ pub(crate) fn find_now(
             return Some(Answered { turn, steps, sent });
         }
     };
-    let steps = page.steps;
-    client.charge_steps(asked_at, steps);
+    let mut steps = page.steps;
     let page = match remote {
         Some(remote) => {
             let own = OwnRegistry::new(client, &asked);
             let page = SharedLookup::complete_with(&asked, page, &remote, &own);
+            steps += own.steps();
             warming_while_behind(client, page)
         }
         None => page,
     };
+    client.charge_steps(asked_at, steps);
     let sent = respond_now(client, send, &found(page, client.observed_ip()));
     Some(Answered { turn, steps, sent })
 }
@@ -115,6 +117,7 @@ pub(crate) async fn find(
                         end_busy(client, send, STREAMS_FULL).await;
                         return Ok(());
                     };
+                    client.charge_steps(Instant::now(), own.steps());
                     warming_while_behind(client, page)
                 }
                 None => page,
@@ -162,15 +165,27 @@ fn registry_find(client: &Client, request: Find) -> Option<registry::Find> {
 struct OwnRegistry<'a> {
     client: &'a Client,
     asked: &'a registry::Find,
+    steps: AtomicU64,
 }
 
 impl OwnRegistry<'_> {
     fn new<'a>(client: &'a Client, asked: &'a registry::Find) -> OwnRegistry<'a> {
-        OwnRegistry { client, asked }
+        OwnRegistry {
+            client,
+            asked,
+            steps: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the steps of work so far.
+    fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
     }
 
     fn find(&self, mut find: registry::Find) -> Option<Page> {
-        self.client.services.registry.find(&mut find).ok()
+        let page = self.client.services.registry.find(&mut find).ok()?;
+        self.steps.fetch_add(page.steps, Ordering::Relaxed);
+        Some(page)
     }
 }
 
@@ -183,7 +198,6 @@ impl OwnNodes for OwnRegistry<'_> {
             ..*self.asked
         };
         let page = self.find(by_id)?;
-        self.client.charge_steps(Instant::now(), page.steps);
         page.matches.into_iter().next()
     }
 
@@ -195,11 +209,9 @@ impl OwnNodes for OwnRegistry<'_> {
             near: true,
             ..self.asked.clone()
         };
-        let Some(page) = self.find(with_near) else {
-            return Vec::new();
-        };
-        self.client.charge_steps(Instant::now(), page.steps);
-        page.near
+        self.find(with_near)
+            .map(|page| page.near)
+            .unwrap_or_default()
     }
 }
 
