@@ -1,7 +1,7 @@
 //! A simulation of leases on a virtual clock: many nodes join, announce, withdraw, lose their
 //! session, come back and leave, and a model says what must be known at each moment.
 //!
-//! `QSHARE_SIMULATED_NODES=100000` sets the number of nodes, `QSHARE_SEED` repeats a run.
+//! `QSHARE_SIMULATED_NODES` sets the number of nodes, `QSHARE_SEED` repeats a run.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,8 +18,8 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-/// Nodes without `QSHARE_SIMULATED_NODES`: a run takes some seconds without optimisation.
-const NODES: u32 = 20_000;
+/// Nodes without `QSHARE_SIMULATED_NODES`: a run takes a quarter of a minute without optimisation.
+const NODES: u32 = 100_000;
 /// Virtual time in which nodes join.
 const JOINING: Duration = Duration::from_secs(600);
 /// Contents for each node, on average shared by several.

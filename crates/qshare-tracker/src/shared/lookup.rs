@@ -4,7 +4,7 @@
 //! and not once per request. A miss is never answered from the cache. While Redis is away, what was
 //! found is answered for one lease.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use tracing::debug;
 use super::answers::{Answers, FRESH, FRESH_WITHOUT_REDIS};
 use super::link::RegistryFault;
 use super::merge::{OwnNodes, RemotePage, SIMILAR_MAX, Similar, merge};
-use super::reader::{Named, Reader};
+use super::reader::{Named, NodeEntry, Reader};
 
 /// Time for all reads of one lookup.
 const DEADLINE: Duration = Duration::from_millis(600);
@@ -24,6 +24,8 @@ const DEADLINE: Duration = Duration::from_millis(600);
 const HOLDERS_KEPT: usize = 64;
 /// Names that are compared with one that was not found, as in the registry in memory.
 const SIMILAR_SCANNED: usize = 1_000;
+/// Pages of a name's contents that are searched for those of one node.
+const CONTENT_PAGES_MAX: usize = 16;
 /// Contents of a similar name of which one must have a holder.
 const SIMILAR_CONTENTS: usize = 3;
 
@@ -217,8 +219,7 @@ impl SharedLookup {
                 page.more = names.more;
             }
             Query::OfNode(node, name) => {
-                let named = reader.contents_of(name.as_str()).await?;
-                let own = reader.announced_by(*node, named).await?;
+                let own = self.announced_by(*node, name.as_str()).await?;
                 let names = own.keys().cloned().collect();
                 page.matches = reader.describe(names, holders).await?;
                 // Others may call the content so as well, and state something else about it.
@@ -246,6 +247,24 @@ impl SharedLookup {
         Ok(page)
     }
 
+    /// Reads what a node announces under a name, of which others may announce many contents.
+    async fn announced_by(
+        &self,
+        node: NodeId,
+        name: &str,
+    ) -> Result<BTreeMap<Named, NodeEntry>, RegistryFault> {
+        let mut after = None;
+        for _ in 0..CONTENT_PAGES_MAX {
+            let named = self.reader.contents_of(name, after).await?;
+            let own = self.reader.announced_by(node, named.names).await?;
+            match named.more {
+                Some(more) if own.is_empty() => after = Some(more.content),
+                _ => return Ok(own),
+            }
+        }
+        Ok(BTreeMap::new())
+    }
+
     /// Reads the contents of a name. If nobody elsewhere announces the name, reads what the text
     /// matches as a glob, or similar names.
     async fn read_named(
@@ -256,14 +275,16 @@ impl SharedLookup {
         similar: Option<Similar>,
     ) -> Result<RemotePage, RegistryFault> {
         let reader = &self.reader;
-        let named = reader.contents_of(text).await?;
+        let after = find.after.as_ref().filter(|cursor| cursor.name == text);
+        let after = after.map(|cursor| cursor.content);
+        let named = reader.contents_of(text, after).await?;
         let mut page = RemotePage {
-            matches: reader.describe(named, holders).await?,
+            matches: reader.describe(named.names, holders).await?,
             ..RemotePage::default()
         };
         page.is_exact = page.matches.iter().any(|described| described.is_named);
         match NamePattern::new(text) {
-            _ if page.is_exact => {}
+            _ if page.is_exact || after.is_some() => page.more = named.more,
             Ok(pattern) if is_glob(text) => {
                 let prefix = pattern.literal_prefix().to_owned();
                 // The text itself was read above.

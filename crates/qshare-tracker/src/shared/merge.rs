@@ -85,7 +85,8 @@ pub(super) fn merge(
     }
     let is_wanted = |described: &&Described| !is_exact || is_called_so(&described.found);
     let elsewhere = remote.matches.iter().filter(is_wanted);
-    let remote_more = remote.more.as_ref().filter(|_| !is_exact);
+    let remote_more = remote.more.as_ref();
+    let remote_more = remote_more.filter(|_| !is_exact || remote.is_exact);
 
     // Both pages are complete up to their cursors only.
     let by_id = matches!(find.query, Query::IdPrefix(_));

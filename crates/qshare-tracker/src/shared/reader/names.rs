@@ -20,21 +20,29 @@ const CONTENTS_OF_DIGEST_MAX: usize = 64;
 const SCAN_BATCH: usize = 256;
 
 impl Reader {
-    /// Returns the contents of a name.
+    /// Returns contents of a name in the order of their ids, those behind `after`.
     pub(in super::super) async fn contents_of(
         &self,
         name: &str,
-    ) -> Result<Vec<Named>, RegistryFault> {
-        let from = [b"[", name.as_bytes(), &[0]].concat();
+        after: Option<ContentId>,
+    ) -> Result<Names, RegistryFault> {
+        let from = match after {
+            Some(content) => behind(name, content),
+            None => [b"[", name.as_bytes(), &[0]].concat(),
+        };
         let to = [b"(", name.as_bytes(), &[1]].concat();
         let shard = shard_of_name(name);
         let call = self.layout.range_of_names(shard, &from, &to, SCAN_BATCH);
         let values = self.link.run(&[call]).await?;
-        let members = values.iter().flat_map(strings_of);
-        Ok(members
-            .filter_map(decode_name_member)
-            .filter_map(|(name, info)| Named::new(name, info))
-            .collect())
+        let members: Vec<&[u8]> = values.iter().flat_map(strings_of).collect();
+        let is_cut = members.len() == SCAN_BATCH;
+        let names = members.into_iter().filter_map(decode_name_member);
+        let names = names.filter_map(|(name, info)| Named::new(name, info));
+        let names: Vec<Named> = names.collect();
+        Ok(Names {
+            more: names.last().filter(|_| is_cut).map(cursor_at),
+            names,
+        })
     }
 
     /// Returns the names that begin with `prefix` and are `wanted`, behind the cursor `after`, up
@@ -49,8 +57,7 @@ impl Reader {
         let first = [b"[", prefix.as_bytes()].concat();
         let from = match after {
             Some(cursor) => {
-                let (name, end) = (cursor.name.as_bytes(), [0xff; 41]);
-                let behind = [b"(", name, &[0], &cursor.content.0[..], &end].concat();
+                let behind = behind(&cursor.name, cursor.content);
                 // Both begin with the kind of the bound, which is no part of the order.
                 match behind[1..] > first[1..] {
                     true => behind,
@@ -223,6 +230,11 @@ fn sorted_names(values: &[Value]) -> Vec<Named> {
         .collect();
     names.sort();
     names
+}
+
+/// Returns the bound of the index of names behind a name and content.
+fn behind(name: &str, content: ContentId) -> Vec<u8> {
+    [b"(", name.as_bytes(), &[0], &content.0[..], &[0xff; 41]].concat()
 }
 
 fn cursor_at(named: &Named) -> Cursor {

@@ -1,10 +1,10 @@
 //! What one tracker answers about nodes of another.
 
 use qshare_content::Query;
-use qshare_wire::tracker::{Find, Found, Readiness};
+use qshare_wire::tracker::{Entry, Find, Found, Readiness};
 
 use super::{eventually, nodes, redis_or_skip, tracker_over};
-use crate::common::{Joined, Node, entry, names};
+use crate::common::{Joined, Node, entry, find, names};
 
 /// Asks until the answer has these names.
 async fn until_named(asker: &Joined, text: &str, expected: &[&str]) -> Found {
@@ -151,4 +151,40 @@ async fn other_names_of_a_content_hide_no_holder() {
         (!has_honest(&found) && !found.matches.is_empty()).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn other_contents_of_a_name_hide_none() {
+    let redis = redis_or_skip!();
+    let (a, b) = (tracker_over(&redis).await, tracker_over(&redis).await);
+    let (honest, other, asker) = (Node::new(None), Node::new(None), Node::new(None));
+    let (mut at_b, mut also_at_b) = (honest.join(&b).await, other.join(&b).await);
+    let of_length = |length: u64| {
+        let mut entry = entry("popular", 1);
+        entry.info.length = length;
+        entry
+    };
+    let mut entries: Vec<Entry> = (1..=300).map(of_length).collect();
+    entries.sort_by_key(|entry| entry.info.id());
+    let last = entries.pop().unwrap();
+    at_b.announce(vec![last.clone()]).await;
+    also_at_b.announce(entries).await;
+    let asking = asker.join(&a).await;
+    let mut request = find("popular");
+    let mut contents = Vec::new();
+    loop {
+        let page = asking.ask(&request).await.unwrap();
+        contents.extend(page.matches.iter().map(|found| found.info));
+        match page.more {
+            Some(more) => request.after = Some(more),
+            None => break,
+        }
+    }
+    assert_eq!(contents.len(), 300);
+    assert!(contents.contains(&last.info));
+    let found = asking
+        .find(&format!("{}/popular", honest.endpoint.id()))
+        .await;
+    assert_eq!(found.matches.len(), 1);
+    assert_eq!(found.matches[0].info, last.info);
 }
