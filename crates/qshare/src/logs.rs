@@ -13,9 +13,9 @@ use crate::terminal;
 pub(crate) fn start(verbosity: &Verbosity, console: &Console) {
     let directives = match (verbosity.quiet, verbosity.verbose) {
         (true, _) => "error",
-        // The commands themselves report the state of the trackers, and a tracker that of its
-        // registry. A datagram that cannot be sent is a lost packet, for which QUIC and the choice
-        // among a peer's addresses are made.
+        // Left out is what others report better: commands report the state of their trackers, and a
+        // tracker reports the state of its Redis. A datagram that cannot be sent is a lost packet,
+        // which QUIC repairs.
         (false, 0) => "warn,qshare_node::trackers=error,quinn_udp=error,redis=error",
         (false, 1) => "warn,qshare=info,redis=error",
         (false, 2) => "info,qshare=debug",

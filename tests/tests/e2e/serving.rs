@@ -171,7 +171,7 @@ fn those_who_take_a_sip_now_and_then_do_not_keep_all_places() {
 
 #[test]
 fn small_answers_whose_header_cannot_be_sent_do_not_keep_all_places() {
-    // As many as there are places (`ServeConfig::small_active_max`).
+    // As many small answers as the node sends at once (`ServeConfig::small_active_max`).
     const SMALL: u32 = 64;
     let world = World::new();
     let bytes = noise(2_000, 93);
@@ -179,7 +179,7 @@ fn small_answers_whose_header_cannot_be_sent_do_not_keep_all_places() {
     let small = tracker.client().until_complete("x.bin", 1).info;
     runtime().block_on(soon("the unread chunk", async {
         let client = Client::connect_narrow(node.address, node.id.parse().unwrap()).await;
-        // All at once, so that they are begun before the chunk counts as blocked.
+        // The node has to begin all of them before it notices that the chunk is blocked.
         let mut unread = client.ask(large, 0).await;
         let mut held_up = Vec::new();
         for _ in 0..SMALL {

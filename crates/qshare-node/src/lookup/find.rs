@@ -181,8 +181,9 @@ impl Failures {
     }
 }
 
-/// Asks one tracker, as [`ask_until_final`] does. If that fails, returns what was found before, at
-/// a tracker that did not know everything.
+/// Asks one tracker. Waits for its session until `until`, and for its pages until `end`. If it is
+/// away, silent, or does not know everything, other trackers of its registry are asked as well. If
+/// that fails, returns what a tracker found before that did not know everything.
 async fn ask(
     trackers: &Arc<Trackers>,
     session: &Arc<TrackerSession>,
@@ -191,81 +192,69 @@ async fn ask(
     until: Instant,
     end: Instant,
 ) -> Result<Findings, Failure> {
-    let mut told = None;
-    match ask_until_final(trackers, session, query, limit, until, end, &mut told).await {
-        Err(failure) if !failure.is_refusal() => told.ok_or(failure),
-        asked => asked,
-    }
-}
-
-/// Asks one tracker. Waits for its session until `until`, and for its pages until `end`. If it is
-/// away, silent, or does not know everything, other trackers of its registry are asked as well.
-/// `told` is the last answer that was not final.
-async fn ask_until_final(
-    trackers: &Arc<Trackers>,
-    session: &Arc<TrackerSession>,
-    query: &Query,
-    limit: usize,
-    until: Instant,
-    end: Instant,
-    told: &mut Option<Findings>,
-) -> Result<Findings, Failure> {
     let begun = Instant::now();
     let before_end = end.checked_sub(TIME_TO_END).unwrap_or(begun);
     let warm_until = before_end.min(begun + WARM_UP);
-    loop {
-        let soon = match session.has_others() {
-            true => until.min(Instant::now() + SIBLING_AFTER),
-            false => until,
-        };
-        let asked = match session.settled(soon).await {
-            SessionState::Up(up) => {
-                let asked = ask_either(trackers, session, &up, query, limit, end).await;
-                // The session was lost meanwhile: retry while there is time.
-                let is_lost = up.connection.close_reason().is_some() && Instant::now() < until;
-                match asked {
-                    Err(cause) if !is_lost => return Err(Failure::Lookup(cause)),
-                    asked => asked.ok(),
+    let mut told: Option<Findings> = None;
+    let asked = async {
+        loop {
+            let soon = match session.has_others() {
+                true => until.min(Instant::now() + SIBLING_AFTER),
+                false => until,
+            };
+            let asked = match session.settled(soon).await {
+                SessionState::Up(up) => {
+                    let asked = ask_either(trackers, session, &up, query, limit, end).await;
+                    // The session was lost meanwhile: retry while there is time.
+                    let is_lost = up.connection.close_reason().is_some() && Instant::now() < until;
+                    match asked {
+                        Err(cause) if !is_lost => return Err(Failure::Lookup(cause)),
+                        asked => asked.ok(),
+                    }
                 }
+                SessionState::Refused(fault) => return Err(Failure::Session(fault)),
+                SessionState::Away(fault) if Instant::now() >= until => {
+                    let silent = TrackerFault::NoAnswer(until.saturating_duration_since(begun));
+                    return Err(Failure::Session(fault.unwrap_or(silent)));
+                }
+                SessionState::Away(_) => None,
+            };
+            let has_answered = asked.is_some();
+            if let Some(answer) = asked {
+                if is_final(&answer, warm_until) {
+                    return Ok(answer.0);
+                }
+                told = Some(answer.0);
             }
-            SessionState::Refused(fault) => return Err(Failure::Session(fault)),
-            SessionState::Away(fault) if Instant::now() >= until => {
-                let silent = TrackerFault::NoAnswer(until.saturating_duration_since(begun));
-                return Err(Failure::Session(fault.unwrap_or(silent)));
+            // A sibling may know what this tracker does not know yet. If it hangs, a tracker that
+            // was lost may be back before.
+            let back = async {
+                sleep(WARM_UP_PAUSE).await;
+                match has_answered {
+                    true => std::future::pending().await,
+                    false => session.settled(until).await,
+                }
+            };
+            let (at_others, is_back) = tokio::select! {
+                answer = timeout(OTHERS_TIME, ask_others(trackers, session, query, limit, end)) => {
+                    (answer.ok().flatten(), false)
+                }
+                _ = back => (None, true),
+            };
+            if let Some(answer) = at_others {
+                if is_final(&answer, warm_until) {
+                    return Ok(answer.0);
+                }
+                told = Some(answer.0);
             }
-            SessionState::Away(_) => None,
-        };
-        let has_answered = asked.is_some();
-        if let Some(answer) = asked {
-            if is_final(&answer, warm_until) {
-                return Ok(answer.0);
+            if !is_back {
+                sleep(WARM_UP_PAUSE).await;
             }
-            *told = Some(answer.0);
         }
-        // A sibling may know what this tracker does not know yet. If it hangs, a tracker that was
-        // lost may be back before.
-        let back = async {
-            sleep(WARM_UP_PAUSE).await;
-            match has_answered {
-                true => std::future::pending().await,
-                false => session.settled(until).await,
-            }
-        };
-        let (at_others, is_back) = tokio::select! {
-            answer = timeout(OTHERS_TIME, ask_others(trackers, session, query, limit, end)) => {
-                (answer.ok().flatten(), false)
-            }
-            _ = back => (None, true),
-        };
-        if let Some(answer) = at_others {
-            if is_final(&answer, warm_until) {
-                return Ok(answer.0);
-            }
-            *told = Some(answer.0);
-        }
-        if !is_back {
-            sleep(WARM_UP_PAUSE).await;
-        }
+    };
+    match asked.await {
+        Err(failure) if !failure.is_refusal() => told.ok_or(failure),
+        asked => asked,
     }
 }
 

@@ -78,7 +78,8 @@ impl Answers {
         self.lock().get(key).map(Arc::clone)
     }
 
-    /// Returns the slot of a lookup. It is kept nowhere if there are too many.
+    /// Returns the slot of a lookup. If the cache is full of slots that are in use or fresh, the
+    /// slot is not part of it, and its answer is forgotten.
     pub(super) fn slot(&self, key: Vec<u8>) -> Arc<Slot> {
         let mut slots = self.lock();
         if slots.len() >= ANSWERS_MAX && !slots.contains_key(&key) {

@@ -89,8 +89,8 @@ impl ShareCode {
     }
 }
 
-/// Returns an event as it is reported: a code that works nowhere is kept, and offered once a
-/// tracker has it.
+/// Returns an event as it is reported. A code that no tracker has yet is kept in `unusable`, and
+/// reported as offered when the first tracker has it.
 fn once_usable(unusable: &mut Option<OfferedCode>, event: CodeEvent) -> CodeEvent {
     match event {
         CodeEvent::Offered(offered) => {
